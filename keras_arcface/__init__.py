@@ -1,0 +1,53 @@
+"""Embeddings for faces, and for anything else that is recognised among classes never seen in training.
+
+`import keras_arcface` loads the core, which runs on every backend of Keras. The rooms that need more
+(`data`, `training`, `evaluation`, `serving`) load when they are asked for.
+"""
+
+import importlib
+
+from keras_arcface import backbones
+from keras_arcface import layers
+from keras_arcface import margins
+from keras_arcface import models
+from keras_arcface.layers import ArcFace
+from keras_arcface.layers import ArcMarginProduct
+from keras_arcface.layers import CosFace
+from keras_arcface.layers import CosMarginProduct
+from keras_arcface.layers import MarginProduct
+from keras_arcface.layers import SphereFace
+from keras_arcface.layers import SphereMarginProduct
+from keras_arcface.models import RecognitionModel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArcFace",
+    "ArcMarginProduct",
+    "CosFace",
+    "CosMarginProduct",
+    "MarginProduct",
+    "RecognitionModel",
+    "SphereFace",
+    "SphereMarginProduct",
+    "backbones",
+    "data",
+    "evaluation",
+    "layers",
+    "margins",
+    "models",
+    "serving",
+    "training",
+]
+
+_LOADED_WHEN_ASKED_FOR = ("data", "evaluation", "serving", "training")
+
+
+def __getattr__(name):
+    if name in _LOADED_WHEN_ASKED_FOR:
+        return importlib.import_module(f"keras_arcface.{name}")
+    raise AttributeError(f"module 'keras_arcface' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,19 @@
+"""Backbones: functional Keras models, images in [-1, 1] -> feature map. `models.make_embedder` adds the rest."""
+
+from keras_arcface.backbones.iresnet import IResNet
+from keras_arcface.backbones.iresnet import IResNet18
+from keras_arcface.backbones.iresnet import IResNet34
+from keras_arcface.backbones.iresnet import IResNet50
+from keras_arcface.backbones.iresnet import IResNet100
+from keras_arcface.backbones.iresnet import IResNet200
+from keras_arcface.backbones.mobilefacenet import MobileFaceNet
+
+__all__ = [
+    "IResNet",
+    "IResNet18",
+    "IResNet34",
+    "IResNet50",
+    "IResNet100",
+    "IResNet200",
+    "MobileFaceNet",
+]

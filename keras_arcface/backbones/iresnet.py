@@ -1,0 +1,85 @@
+"""IResNet: the residual networks of the ArcFace paper."""
+
+import keras
+from keras import layers
+
+from keras_arcface.backbones import parts
+
+# Residual blocks in each of the four stages.
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
+
+
+def IResNet(blocks, width=64, input_shape=(112, 112, 3), synchronized=False, name="iresnet"):
+    """Builds an IResNet: a residual network that keeps resolution early, for small aligned faces.
+
+    A 3 x 3 convolution without stride, then stages of blocks BN - conv - BN - PReLU - conv - BN with a shortcut;
+    each stage halves the resolution and doubles the channels.
+
+    Args:
+        blocks: number of blocks in each stage, such as `(3, 4, 14, 3)`.
+        width: channels of the first stage; 64 in the papers.
+        input_shape: `(height, width, 3)`.
+        synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only).
+        name: name of the model.
+
+    Returns:
+        A functional `keras.Model`, images in [-1, 1] -> feature map; with the defaults
+        `(batch, 112, 112, 3)` -> `(batch, 7, 7, 512)`.
+
+    References:
+        - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1
+        - [Improved Residual Networks](https://arxiv.org/abs/2004.04989)
+    """
+    images = keras.Input(input_shape, name="images")
+    x = parts.conv(images, width, 3, name="stem_conv")
+    x = parts.batch_norm(x, synchronized, name="stem_bn")
+    x = parts.prelu(x, name="stem_prelu")
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            x = _block(
+                x,
+                filters=width * 2**stage,
+                strides=2 if block == 0 else 1,
+                synchronized=synchronized,
+                name=f"stage{stage + 1}_block{block + 1}",
+            )
+    return keras.Model(images, x, name=name)
+
+
+def _block(x, filters, strides, synchronized, name):
+    shortcut = x
+    if strides > 1:
+        shortcut = parts.conv(x, filters, 1, strides, name=f"{name}_shortcut_conv")
+        shortcut = parts.batch_norm(shortcut, synchronized, name=f"{name}_shortcut_bn")
+    x = parts.batch_norm(x, synchronized, name=f"{name}_bn1")
+    x = parts.conv(x, filters, 3, name=f"{name}_conv1")
+    x = parts.batch_norm(x, synchronized, name=f"{name}_bn2")
+    x = parts.prelu(x, name=f"{name}_prelu")
+    x = parts.conv(x, filters, 3, strides, name=f"{name}_conv2")
+    x = parts.batch_norm(x, synchronized, name=f"{name}_bn3")
+    return layers.Add(name=f"{name}_add")([x, shortcut])
+
+
+def IResNet18(**kwargs):
+    """`IResNet` with 18 layers. Takes the other arguments of `IResNet`."""
+    return IResNet(_BLOCKS[18], **{"name": "iresnet18", **kwargs})
+
+
+def IResNet34(**kwargs):
+    """`IResNet` with 34 layers. Takes the other arguments of `IResNet`."""
+    return IResNet(_BLOCKS[34], **{"name": "iresnet34", **kwargs})
+
+
+def IResNet50(**kwargs):
+    """`IResNet` with 50 layers. Takes the other arguments of `IResNet`."""
+    return IResNet(_BLOCKS[50], **{"name": "iresnet50", **kwargs})
+
+
+def IResNet100(**kwargs):
+    """`IResNet` with 100 layers. Takes the other arguments of `IResNet`."""
+    return IResNet(_BLOCKS[100], **{"name": "iresnet100", **kwargs})
+
+
+def IResNet200(**kwargs):
+    """`IResNet` with 200 layers. Takes the other arguments of `IResNet`."""
+    return IResNet(_BLOCKS[200], **{"name": "iresnet200", **kwargs})

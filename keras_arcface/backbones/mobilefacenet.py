@@ -1,0 +1,80 @@
+"""MobileFaceNet: the small network of the ArcFace papers, for phones and CPUs."""
+
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+from keras_arcface.backbones import parts
+
+
+class _Stage(NamedTuple):
+    channels: int  # at width 64
+    expanded: int  # channels inside a bottleneck, at any width
+    strides: int  # of the first block
+    repeats: int
+
+
+_STAGES = (
+    _Stage(channels=64, expanded=128, strides=2, repeats=1),
+    _Stage(channels=64, expanded=128, strides=1, repeats=4),
+    _Stage(channels=128, expanded=256, strides=2, repeats=1),
+    _Stage(channels=128, expanded=256, strides=1, repeats=6),
+    _Stage(channels=128, expanded=512, strides=2, repeats=1),
+    _Stage(channels=128, expanded=256, strides=1, repeats=2),
+)
+
+
+def MobileFaceNet(width=64, input_shape=(112, 112, 3), synchronized=False, name="mobilefacenet"):
+    """Builds MobileFaceNet: inverted residual bottlenecks with PReLU, and a global depthwise convolution.
+
+    A depthwise convolution over the whole last map weighs each place of a face by itself, where average pooling would
+    treat them alike. Its BatchNorm is the first of the neck that `make_embedder` adds.
+
+    Args:
+        width: channels of the first stages; 64 in the paper.
+        input_shape: `(height, width, 3)`.
+        synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only).
+        name: name of the model.
+
+    Returns:
+        A functional `keras.Model`, images in [-1, 1] `(batch, 112, 112, 3)` -> feature map `(batch, 1, 1, 512)`.
+
+    References:
+        - [MobileFaceNets](https://arxiv.org/abs/1804.07573)
+    """
+    images = keras.Input(input_shape, name="images")
+    x = parts.conv(images, width, 3, strides=2, name="stem_conv")
+    x = parts.batch_norm(x, synchronized, name="stem_bn")
+    x = parts.prelu(x, name="stem_prelu")
+    x = parts.depthwise_conv(x, 3, name="stem_depthwise")
+    x = parts.batch_norm(x, synchronized, name="stem_depthwise_bn")
+    x = parts.prelu(x, name="stem_depthwise_prelu")
+    for number, stage in enumerate(_STAGES, 1):
+        for block in range(stage.repeats):
+            x = _bottleneck(
+                x,
+                channels=stage.channels * width // 64,
+                expanded=stage.expanded,
+                strides=stage.strides if block == 0 else 1,
+                synchronized=synchronized,
+                name=f"stage{number}_block{block + 1}",
+            )
+    x = parts.conv(x, 512, 1, name="last_conv")
+    x = parts.batch_norm(x, synchronized, name="last_bn")
+    x = parts.prelu(x, name="last_prelu")
+    x = parts.depthwise_conv(x, tuple(x.shape[1:3]), padding="valid", name="global_depthwise")
+    return keras.Model(images, x, name=name)
+
+
+def _bottleneck(x, channels, expanded, strides, synchronized, name):
+    shortcut = x
+    x = parts.conv(x, expanded, 1, name=f"{name}_expand")
+    x = parts.batch_norm(x, synchronized, name=f"{name}_expand_bn")
+    x = parts.prelu(x, name=f"{name}_expand_prelu")
+    x = parts.depthwise_conv(x, 3, strides, name=f"{name}_depthwise")
+    x = parts.batch_norm(x, synchronized, name=f"{name}_depthwise_bn")
+    x = parts.prelu(x, name=f"{name}_depthwise_prelu")
+    x = parts.conv(x, channels, 1, name=f"{name}_project")
+    x = parts.batch_norm(x, synchronized, name=f"{name}_project_bn")
+    return layers.Add(name=f"{name}_add")([shortcut, x]) if strides == 1 else x

@@ -1,0 +1,46 @@
+"""What the backbones share: convolutions padded as their published weights expect, BatchNorm, PReLU."""
+
+import keras
+from keras import layers
+
+
+def conv(x, filters, kernel_size, strides=1, name=None):
+    x = _pad(x, kernel_size, strides, name)
+    return layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="valid" if strides > 1 else "same",
+        use_bias=False,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.1),
+        name=name,
+    )(x)
+
+
+def depthwise_conv(x, kernel_size, strides=1, padding="same", name=None):
+    if padding == "same":
+        x = _pad(x, kernel_size, strides, name)
+        padding = "valid" if strides > 1 else "same"
+    return layers.DepthwiseConv2D(
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        use_bias=False,
+        depthwise_initializer=keras.initializers.HeNormal(),
+        name=name,
+    )(x)
+
+
+def batch_norm(x, synchronized, name=None):
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name)(x)
+
+
+def prelu(x, name=None):
+    return layers.PReLU(alpha_initializer=keras.initializers.Constant(0.25), shared_axes=[1, 2], name=name)(x)
+
+
+def _pad(x, kernel_size, strides, name):
+    # "same" with a stride pads only the far side of an even input; the published networks pad both sides.
+    if strides == 1 or kernel_size == 1:
+        return x
+    return layers.ZeroPadding2D(kernel_size // 2, name=None if name is None else f"{name}_pad")(x)

@@ -1,0 +1,231 @@
+"""The head: scaled cosines between embeddings and class centres, with a margin on the target."""
+
+import numbers
+
+import keras
+from keras import ops
+
+# An embedding with a smaller squared norm has no direction: its cosines, and the gradient that it gets, are zero.
+_SMALLEST_SQUARED_NORM = 1e-12
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class MarginProduct(keras.layers.Layer):
+    """Classification head on the hypersphere: `scale * cos(theta)`, with a margin on the target class.
+
+    Embeddings and class centres are L2-normalised here, so their product is the cosine of the angle between them.
+    Given labels, the target's cosine becomes `psi(cosine)`, which asks the embedding to be closer to its own centre
+    than is needed to be classified; without labels the head gives plain scaled cosines.
+
+    Everything is computed in float32, under mixed precision policies too. A label outside `[0, num_classes)` makes
+    its row, and so the loss, NaN on every backend.
+
+    Alone, in a functional model:
+
+    >>> embeddings = keras.Input((8,))
+    >>> labels = keras.Input((), dtype="int32")
+    >>> head = MarginProduct(10, margin=CombinedMargin(m2=0.5))
+    >>> model = keras.Model([embeddings, labels], head(embeddings, labels))
+    >>> model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    In most cases `keras_arcface.RecognitionModel(embedder, head)` is the better place for it: there no label is ever
+    an input of the model.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        margin: a `keras_arcface.margins.Margin`, or None for none (norm-softmax).
+        scale: the radius `s` of the hypersphere, above 0. The papers use 64, and 30 or so for few classes.
+        centers_initializer: of the centres; N(0, 0.01) by default.
+        centers_regularizer: of the centres; none by default.
+        **kwargs: `name`, `trainable` and the like. `dtype` may only be float32.
+
+    Call arguments:
+        embeddings: float tensor `(batch, dim)`, not normalised; or `[embeddings, labels]`.
+        labels: integer tensor `(batch,)` or `(batch, 1)`, or None.
+
+    Returns:
+        `(batch, num_classes)` float32 logits: penalised with labels, plain without.
+
+    Attributes:
+        centers: the weight, `(num_classes, dim)`, not normalised.
+        strength: non-trainable scalar in [0, 1], how much of the penalty `cos - psi(cos)` applies; 1 at the start.
+
+    Raises:
+        ValueError: for arguments out of range, another dtype than float32, embeddings that are not `(batch, dim)`,
+            labels that are not integers or do not have one entry per embedding.
+
+    References:
+        - [ArcFace](https://arxiv.org/abs/1801.07698)
+        - [CosFace](https://arxiv.org/abs/1801.09414)
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        margin=None,
+        scale=64.0,
+        centers_initializer=None,
+        centers_regularizer=None,
+        **kwargs,
+    ):
+        if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
+            raise ValueError(f"num_classes must be an integer of at least 2. Received: num_classes={num_classes!r}")
+        if not isinstance(scale, numbers.Real) or not scale > 0:
+            raise ValueError(f"scale must be above 0. Received: scale={scale!r}")
+        if margin is not None and not callable(margin):
+            raise ValueError(
+                "margin must be None or a callable such as keras_arcface.margins.CombinedMargin(m2=0.5). "
+                f"Received: margin={margin!r}"
+            )
+        super().__init__(dtype=_float32_policy(kwargs.pop("dtype", None)), **kwargs)
+        if centers_initializer is None:
+            centers_initializer = keras.initializers.RandomNormal(stddev=0.01)
+        self.num_classes = int(num_classes)
+        self.margin = margin
+        self.scale = float(scale)
+        self.centers_initializer = keras.initializers.get(centers_initializer)
+        self.centers_regularizer = keras.regularizers.get(centers_regularizer)
+
+    def build(self, embeddings_shape, labels_shape=None):
+        if isinstance(embeddings_shape[0], (tuple, list)):  # called with [embeddings, labels]
+            embeddings_shape = embeddings_shape[0]
+        if len(embeddings_shape) != 2 or embeddings_shape[-1] is None:
+            raise ValueError(
+                f"{self.name} expects embeddings of shape (batch, dim) with a known dim. "
+                f"Received: embeddings of shape {tuple(embeddings_shape)}"
+            )
+        self.centers = self.add_weight(
+            name="centers",
+            shape=(self.num_classes, embeddings_shape[-1]),
+            initializer=self.centers_initializer,
+            regularizer=self.centers_regularizer,
+        )
+        self.strength = self.add_weight(name="strength", shape=(), initializer="ones", trainable=False)
+
+    def call(self, embeddings, labels=None):
+        if isinstance(embeddings, (list, tuple)):
+            embeddings, labels = self._split_pair(embeddings, labels)
+        if labels is None:
+            return self.scale * self._cosines(embeddings)
+        labels, valid = self._check_labels(labels, embeddings)
+        cosines = self._cosines(_nan_where_not(valid, embeddings))
+        return self.scale * _put_column(cosines, labels, self._penalised(_take_column(cosines, labels)))
+
+    def loss(self, labels, embeddings):
+        """Cross-entropy of the penalised softmax.
+
+        Args:
+            labels: integer tensor `(batch,)`.
+            embeddings: float tensor `(batch, dim)`.
+
+        Returns:
+            `(batch,)` float32, one loss per example.
+        """
+        return self.loss_and_stats(labels, embeddings)[0]
+
+    def loss_and_stats(self, labels, embeddings):
+        """The loss, and what one wants to watch beside it, in one pass.
+
+        Args:
+            labels: integer tensor `(batch,)`.
+            embeddings: float tensor `(batch, dim)`.
+
+        Returns:
+            `(losses, target_cosines, hits)`: `(batch,)` float32 cross-entropies of the penalised softmax; `(batch,)`
+            float32 plain cosines to the own centre; `(batch,)` bool, whether the own centre is the closest.
+        """
+        embeddings = ops.cast(embeddings, "float32")
+        if not self.built:
+            self.build(tuple(embeddings.shape))
+        labels, valid = self._check_labels(ops.convert_to_tensor(labels), embeddings)
+        cosines = self._cosines(_nan_where_not(valid, embeddings))
+        target_cosines = ops.clip(_take_column(cosines, labels), -1.0, 1.0)
+        target_logits = self.scale * self._penalised(target_cosines)
+        logits = _put_column(self.scale * cosines, labels, target_logits)
+        losses = ops.logsumexp(logits, axis=-1) - target_logits
+        nearest = ops.cast(ops.argmax(cosines, axis=-1), "int32")
+        hits = ops.logical_and(valid, ops.equal(nearest, labels))
+        return losses, target_cosines, hits
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "margin": keras.saving.serialize_keras_object(self.margin),
+            "scale": self.scale,
+            "centers_initializer": keras.initializers.serialize(self.centers_initializer),
+            "centers_regularizer": keras.regularizers.serialize(self.centers_regularizer),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        if isinstance(config.get("margin"), dict):
+            config = {**config, "margin": keras.saving.deserialize_keras_object(config["margin"])}
+        return cls(**config)
+
+    def _penalised(self, target_cosines):
+        if self.margin is None:
+            return target_cosines
+        return target_cosines - self.strength * (target_cosines - self.margin(target_cosines))
+
+    def _cosines(self, embeddings):
+        return ops.matmul(_unit(embeddings), ops.transpose(_unit(self.centers)))
+
+    def _split_pair(self, pair, labels):
+        if labels is not None or len(pair) != 2:
+            raise ValueError(
+                f"{self.name} is called as head(embeddings), head(embeddings, labels) or head([embeddings, labels]). "
+                f"Received: a {type(pair).__name__} of {len(pair)}" + (" and labels" if labels is not None else "")
+            )
+        return pair
+
+    def _check_labels(self, labels, embeddings):
+        """Gives labels as `(batch,)` int32 that are safe to index with, and which of them were in range."""
+        dtype = keras.backend.standardize_dtype(labels.dtype)
+        if "int" not in dtype:
+            raise ValueError(
+                f"{self.name} expects integer labels in [0, {self.num_classes}), not one-hot and not float. "
+                f"Received: labels of dtype {dtype} and shape {tuple(labels.shape)}"
+            )
+        if len(labels.shape) == 2 and labels.shape[1] == 1:
+            labels = ops.squeeze(labels, axis=1)
+        batch, rows = embeddings.shape[0], labels.shape[0] if len(labels.shape) == 1 else "?"
+        if rows == "?" or (None not in (batch, rows) and batch != rows):
+            raise ValueError(
+                f"{self.name} expects one label per embedding, labels of shape (batch,). Received: labels of shape "
+                f"{tuple(labels.shape)} for embeddings of shape {tuple(embeddings.shape)}"
+            )
+        valid = ops.logical_and(labels >= 0, labels < self.num_classes)
+        return ops.cast(ops.where(valid, labels, ops.zeros_like(labels)), "int32"), valid
+
+
+def _float32_policy(dtype):
+    policy = keras.dtype_policies.get("float32" if dtype is None else dtype)
+    if policy.compute_dtype != "float32" or policy.variable_dtype != "float32":
+        raise ValueError(
+            "A margin head computes in float32 under every dtype policy: at scale 64 the softmax of a lower precision "
+            f"is noise. Expected: dtype=None or 'float32'. Received: dtype={policy.name!r}"
+        )
+    return policy
+
+
+def _unit(vectors):
+    """L2-normalises rows; a zero row stays zero and gets no gradient, where dividing would give it a huge one."""
+    squared = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+    has_direction = ops.logical_not(squared < _SMALLEST_SQUARED_NORM)  # NaN counts: it must not turn into zeros
+    inverse = ops.rsqrt(ops.where(has_direction, squared, ops.ones_like(squared)))
+    return vectors * ops.where(has_direction, inverse, ops.zeros_like(inverse))
+
+
+def _nan_where_not(valid, embeddings):
+    return ops.where(ops.expand_dims(valid, 1), embeddings, ops.full_like(embeddings, float("nan")))
+
+
+def _take_column(matrix, columns):
+    return ops.squeeze(ops.take_along_axis(matrix, ops.expand_dims(columns, 1), axis=1), axis=1)
+
+
+def _put_column(matrix, columns, values):
+    """Replaces one entry per row, without a (batch, classes) mask."""
+    rows = ops.arange(ops.shape(matrix)[0], dtype="int32")
+    return ops.scatter_update(matrix, ops.stack([rows, columns], axis=1), values)

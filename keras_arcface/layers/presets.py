@@ -1,0 +1,88 @@
+"""The papers' heads: `MarginProduct` with the margin and the default values of each."""
+
+import keras
+
+from keras_arcface.layers.margin_product import MarginProduct
+from keras_arcface.margins import CombinedMargin
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class ArcMarginProduct(MarginProduct):
+    """ArcFace: an additive angular margin, `scale * cos(theta + margin)` for the target class.
+
+    Also importable as `ArcFace`. Call arguments, other arguments and attributes are those of `MarginProduct`.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        margin: radians added to the target's angle, at least 0.
+        scale: the radius of the hypersphere, above 0.
+
+    >>> head = ArcFace(num_classes=10)
+    >>> logits = head(np.random.rand(4, 8), np.array([0, 1, 2, 3]))
+    >>> tuple(logits.shape)
+    (4, 10)
+
+    References:
+        - [ArcFace: Additive Angular Margin Loss for Deep Face Recognition](https://arxiv.org/abs/1801.07698)
+    """
+
+    def __init__(self, num_classes, margin=0.5, scale=64.0, **kwargs):
+        super().__init__(num_classes, margin=CombinedMargin(m2=margin), scale=scale, **kwargs)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin.m2}
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class CosMarginProduct(MarginProduct):
+    """CosFace: an additive cosine margin, `scale * (cos(theta) - margin)` for the target class.
+
+    Also importable as `CosFace`. Call arguments, other arguments and attributes are those of `MarginProduct`.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        margin: amount subtracted from the target's cosine, at least 0.
+        scale: the radius of the hypersphere, above 0.
+
+    >>> head = CosFace(num_classes=10, margin=0.2, scale=30)
+
+    References:
+        - [CosFace: Large Margin Cosine Loss for Deep Face Recognition](https://arxiv.org/abs/1801.09414)
+    """
+
+    def __init__(self, num_classes, margin=0.35, scale=64.0, **kwargs):
+        super().__init__(num_classes, margin=CombinedMargin(m3=margin), scale=scale, **kwargs)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin.m3}
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class SphereMarginProduct(MarginProduct):
+    """SphereFace: a multiplicative angular margin, `scale * psi(margin * theta)` for the target class.
+
+    Also importable as `SphereFace`. This is the form of the ArcFace paper's comparison, with normalised embeddings
+    and a fixed scale, where 1.35 works best; the SphereFace paper itself keeps the embedding's norm and uses 4.
+    Call arguments, other arguments and attributes are those of `MarginProduct`.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        margin: factor on the target's angle, at least 1.
+        scale: the radius of the hypersphere, above 0.
+
+    >>> head = SphereFace(num_classes=10)
+
+    References:
+        - [SphereFace: Deep Hypersphere Embedding for Face Recognition](https://arxiv.org/abs/1704.08063)
+    """
+
+    def __init__(self, num_classes, margin=1.35, scale=64.0, **kwargs):
+        super().__init__(num_classes, margin=CombinedMargin(m1=margin), scale=scale, **kwargs)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin.m1}
+
+
+ArcFace = ArcMarginProduct
+CosFace = CosMarginProduct
+SphereFace = SphereMarginProduct

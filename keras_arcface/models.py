@@ -1,0 +1,142 @@
+"""The model that is trained, and the embedder inside it that is kept."""
+
+import keras
+from keras import layers
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class RecognitionModel(keras.Model):
+    """An embedder and the head that teaches it.
+
+    `fit` and `evaluate` take `(images, labels)`; `predict` and calling the model give embeddings, as no label is an
+    input. The head owns the loss, so `compile` takes none:
+
+    >>> embedder = make_embedder(MobileFaceNet(), dim=128)
+    >>> model = RecognitionModel(embedder, ArcFace(num_classes=1000))
+    >>> model.compile(optimizer="adam")
+    >>> # model.fit(images, labels); model.embedder.save("embedder.keras")
+
+    While training, `accuracy` is the share of examples whose own class centre is the nearest, without the margin, and
+    `target_angle` is the mean angle in radians between an embedding and its own centre: about pi / 2 at the start,
+    well below 1 in a good run.
+
+    Args:
+        embedder: a built model, images `(batch, height, width, 3)` -> embeddings `(batch, dim)`.
+        head: a layer with `build(embeddings_shape)` and `loss_and_stats(labels, embeddings)`, such as
+            `keras_arcface.ArcFace`.
+
+    Raises:
+        ValueError: if a loss is given to `compile`, or an endless dataset to `fit` without `steps_per_epoch`.
+    """
+
+    def __init__(self, embedder, head, **kwargs):
+        super().__init__(**kwargs)
+        self.embedder = embedder
+        self.head = head
+        # Keras' own reduction of a batch, with sample weights and the scaling that tf.distribute needs.
+        self._reduction = _PerExampleLoss(name="margin_loss")
+        self.accuracy_tracker = keras.metrics.Mean(name="accuracy")
+        self.target_angle_tracker = keras.metrics.Mean(name="target_angle")
+
+    def build(self, input_shape):
+        if not self.embedder.built:
+            self.embedder.build(input_shape)
+        if not self.head.built:
+            self.head.build(self.embedder.compute_output_shape(input_shape))
+
+    def call(self, images, training=None):
+        return self.embedder(images, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if getattr(self, "loss", None) is not None:
+            raise ValueError(
+                f"The loss of {type(self).__name__} belongs to its head ({type(self.head).__name__}): call compile() "
+                f"without `loss`. Received: loss={self.loss!r}"
+            )
+        losses, target_cosines, hits = self.head.loss_and_stats(y, y_pred)
+        self.accuracy_tracker.update_state(hits, sample_weight=sample_weight)
+        self.target_angle_tracker.update_state(ops.arccos(target_cosines), sample_weight=sample_weight)
+        total = self._reduction(losses, losses, sample_weight=sample_weight)
+        if self.losses:
+            regularisers = ops.expand_dims(sum(self.losses), 0)
+            total = total + self._reduction(regularisers, regularisers)
+        return total
+
+    def fit(self, x=None, *args, **kwargs):
+        if kwargs.get("steps_per_epoch") is None and _is_endless(x):  # Keras would never leave the first epoch
+            raise ValueError(
+                "This dataset is endless, as load_dataset(training=True) makes it: pass fit(..., steps_per_epoch=N), "
+                "for instance info.num_examples // batch_size. Received: steps_per_epoch=None"
+            )
+        return super().fit(x, *args, **kwargs)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "embedder": keras.saving.serialize_keras_object(self.embedder),
+            "head": keras.saving.serialize_keras_object(self.head),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        parts = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("embedder", "head")}
+        return cls(**{**config, **parts})
+
+
+class _PerExampleLoss(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+def _is_endless(dataset):
+    cardinality = getattr(dataset, "cardinality", None)
+    return callable(cardinality) and int(cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
+
+
+def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embedder"):
+    """Wraps a backbone into an embedder: pixels in, embeddings out.
+
+    Pixels are RGB in 0..255, uint8 or float, and become `x / 127.5 - 1` inside the model. Behind the backbone comes
+    the ArcFace paper's neck (its option E): BatchNorm, dropout, a dense layer, and a BatchNorm without scale.
+    Embeddings leave raw, float32 under every dtype policy; normalise them to compare them.
+
+    Args:
+        backbone: a model, images `(batch, height, width, 3)` in [-1, 1] -> feature map
+            `(batch, rows, columns, channels)`, such as `keras_arcface.backbones.IResNet50()`.
+        dim: length of an embedding.
+        dropout: share of the features that is dropped in training, in [0, 1).
+        synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only); give the
+            backbone the same value.
+        name: name of the model.
+
+    Returns:
+        A functional `keras.Model`, `(batch, height, width, 3)` -> `(batch, dim)`.
+
+    Raises:
+        ValueError: if the backbone's output is not a feature map of known size.
+
+    References:
+        - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1
+    """
+    features = tuple(backbone.output_shape)
+    if len(features) != 4 or None in features[1:]:
+        raise ValueError(
+            "make_embedder expects a backbone whose output is a feature map (batch, rows, columns, channels) of known "
+            f"size. Received: backbone {backbone.name!r} with output shape {features}"
+        )
+
+    def batch_norm(name, **kwargs):
+        return layers.BatchNormalization(
+            momentum=0.9, epsilon=1e-5, synchronized=synchronized, dtype="float32", name=name, **kwargs
+        )
+
+    images = keras.Input(backbone.input_shape[1:], dtype="float32", name="images")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalise_pixels")(images)
+    x = backbone(x)
+    x = batch_norm("neck_bn")(x)
+    x = layers.Dropout(dropout, dtype="float32", name="neck_dropout")(x)
+    x = layers.Flatten(dtype="float32", name="neck_flatten")(x)
+    x = layers.Dense(dim, use_bias=False, dtype="float32", name="neck_dense")(x)
+    x = batch_norm("embedding", scale=False)(x)
+    return keras.Model(images, x, name=name)
