@@ -56,7 +56,7 @@ class PairSet:
         if not path.is_file():
             raise FileNotFoundError(f"There is no pair set at {path}")
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 joined, ends, same = stored["bytes"].tobytes(), stored["ends"], stored["same"]
         except Exception as error:  # zipfile, numpy and zlib each raise their own
             raise ValueError(f"{path} is not a pair set saved by PairSet.save: {error}") from error

@@ -55,10 +55,12 @@ def export_saved_model(embedder: keras.Model, directory) -> Path:
 
     def embed_bytes(image_bytes):
         images, valid = decode_rows(image_bytes, image_size)
-        outputs = embed(images)
+        rows = tf.shape(images)[0]
+        # Some of TensorFlow's CPU kernels refuse an empty batch: it gets one row, which is cut off again.
+        outputs = embed(tf.pad(images, [[0, tf.cast(rows == 0, tf.int32)], [0, 0], [0, 0], [0, 0]]))
         return {
-            "embedding": tf.where(valid[:, tf.newaxis], outputs["embedding"], 0.0),
-            "norm": tf.where(valid, outputs["norm"], 0.0),
+            "embedding": tf.where(valid[:, tf.newaxis], outputs["embedding"][:rows], 0.0),
+            "norm": tf.where(valid, outputs["norm"][:rows], 0.0),
             "valid": valid,
         }
 

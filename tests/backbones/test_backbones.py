@@ -1,0 +1,63 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_arcface import backbones
+from keras_arcface.models import make_embedder
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("IResNet18", 8), ("IResNet34", 16), ("IResNet50", 24), ("IResNet100", 49), ("IResNet200", 98)]
+)
+def test_iresnet_has_the_blocks_of_its_name(name, blocks):
+    model = getattr(backbones, name)(width=4, input_shape=(32, 32, 3))
+    assert model.output_shape == (None, 2, 2, 32)
+    assert sum(layer.name.endswith("_add") for layer in model.layers) == blocks
+    assert model.name == name.lower()
+
+
+@pytest.mark.parametrize(("name", "published"), [("IResNet18", 24_025_600), ("IResNet50", 43_590_848)])
+def test_iresnet_has_the_published_number_of_weights(name, published):
+    # Counted in arcface_torch's models. Not here: the fixed scale of the last BatchNorm, and the bias of the dense
+    # layer before it, which that BatchNorm makes idle; 512 numbers each.
+    embedder = make_embedder(getattr(backbones, name)())
+    assert sum(int(np.prod(w.shape)) for w in embedder.trainable_weights) == published - 2 * 512
+    assert embedder.input_shape == (None, 112, 112, 3)
+    assert embedder.output_shape == (None, 512)
+
+
+def test_mobilefacenet_is_small_and_ends_in_a_global_depthwise_convolution():
+    model = backbones.MobileFaceNet()
+    assert model.output_shape == (None, 1, 1, 512)
+    assert model.layers[-1].name == "global_depthwise"
+    assert model.layers[-1].weights[0].shape == (7, 7, 512, 1)
+    # The paper gives 0.99 million for the network with a 128-d embedding.
+    assert 0.95e6 < make_embedder(model, dim=128).count_params() < 1.05e6
+
+
+@pytest.mark.parametrize("make", [backbones.IResNet18, backbones.MobileFaceNet])
+def test_width_scales_the_network(make):
+    narrow, wide = make(width=32, input_shape=(32, 32, 3)), make(width=64, input_shape=(32, 32, 3))
+    assert narrow.get_layer("stem_conv").filters == 32
+    assert narrow.count_params() < wide.count_params()
+
+
+@pytest.mark.parametrize("make", [backbones.IResNet18, backbones.MobileFaceNet])
+def test_every_batch_norm_can_be_synchronised(make):
+    model = make(input_shape=(32, 32, 3), synchronized=True)
+    norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    assert norms
+    assert all(layer.synchronized for layer in norms)
+
+
+def test_strided_convolutions_pad_both_sides():
+    # An image and its mirror image must give mirrored feature maps where the kernels are symmetric.
+    model = backbones.MobileFaceNet(input_shape=(33, 33, 3))
+    stem = model.get_layer("stem_conv")
+    kernel = np.asarray(stem.kernel)
+    stem.kernel.assign(kernel + kernel[:, ::-1])
+    to_stem = keras.Model(model.inputs[0], stem.output)
+    images = np.random.default_rng(0).normal(size=(1, 33, 33, 3)).astype(np.float32)
+    straight = np.asarray(to_stem(images))
+    mirrored = np.asarray(to_stem(images[:, :, ::-1]))
+    np.testing.assert_allclose(mirrored[:, :, ::-1], straight, atol=1e-5)

@@ -1,0 +1,47 @@
+"""Fixtures that more than one room uses."""
+
+import os
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real faces, which is not part of the repository."""
+    folder = Path(os.environ.get("KERAS_ARCFACE_TEST_DATA", ""))
+    if not (folder / "cfp324").is_dir():
+        pytest.skip("real faces are absent: set KERAS_ARCFACE_TEST_DATA to their folder")
+    return folder
+
+
+def make_face(person: int, image: int, size=(32, 32)) -> np.ndarray:
+    """A picture that differs from person to person, and a little from image to image. RGB."""
+    person_rng, image_rng = np.random.default_rng(person), np.random.default_rng([person, image])
+    coarse = person_rng.integers(0, 256, (4, 4, 3)).astype(np.float32)
+    smooth = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.clip(smooth + image_rng.normal(0, 15, (*size, 3)), 0, 255).astype(np.uint8)
+
+
+def encode(image: np.ndarray, suffix=".png") -> bytes:
+    return cv2.imencode(suffix, image[:, :, ::-1])[1].tobytes()
+
+
+@pytest.fixture
+def face_folder(tmp_path):
+    """Three people with 4, 3 and 5 images, PNG and JPEG."""
+    folder = tmp_path / "faces"
+    for person, count in enumerate((4, 3, 5)):
+        (folder / f"person_{person}").mkdir(parents=True)
+        for image in range(count):
+            suffix = (".png", ".jpg")[image % 2]
+            (folder / f"person_{person}" / f"{image}{suffix}").write_bytes(encode(make_face(person, image), suffix))
+    return folder

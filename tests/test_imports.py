@@ -1,0 +1,116 @@
+"""Which room may know which, and that the core stands without TensorFlow."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_arcface
+
+PACKAGE = Path(keras_arcface.__file__).parent
+
+# What a room may import: outside the standard library, and of this package. A file with a line of its own here is
+# held to that line instead of its room's.
+MAY_KNOW = {
+    "margins.py": {"keras"},
+    "layers": {"keras", "keras_arcface.margins"},
+    "backbones": {"keras"},
+    "models.py": {"keras"},
+    "data": {"tensorflow", "numpy", "cv2", "tqdm"},
+    "training": {"keras", "tensorflow", "numpy", "keras_arcface.evaluation"},
+    "evaluation": {"numpy", "matplotlib", "scipy"},
+    "evaluation/embedding.py": {"keras", "tensorflow", "numpy", "tqdm", "keras_arcface.data"},
+    "serving": {"keras", "tensorflow", "numpy"},
+    "__init__.py": {"keras_arcface.margins", "keras_arcface.layers", "keras_arcface.backbones", "keras_arcface.models"},
+}
+
+
+def rooms_of(file: Path):
+    """The line that a file is held to, and its room."""
+    relative = file.relative_to(PACKAGE).as_posix()
+    room = relative.split("/")[0]
+    return (relative if relative in MAY_KNOW else room), room
+
+
+def imports_of(file: Path):
+    """Everything that a file imports, late imports included, a room of this package by the room's name."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names = [node.module]
+            if node.module == "keras_arcface":
+                names = [f"keras_arcface.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            yield ".".join(parts[:2]) if parts[0] == "keras_arcface" else parts[0]
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.relative_to(PACKAGE).as_posix())
+def test_a_room_knows_only_what_it_may(file):
+    held_to, room = rooms_of(file)
+    own = f"keras_arcface.{room.removesuffix('.py')}"
+    allowed = MAY_KNOW[held_to] | set(sys.stdlib_module_names) | {own}
+    unexpected = set(imports_of(file)) - allowed
+    assert not unexpected, f"{file.relative_to(PACKAGE)} imports {sorted(unexpected)}"
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hide())
+import keras, numpy as np
+from keras_arcface import ArcFace, CosFace, RecognitionModel, SphereFace, backbones, margins
+from keras_arcface.models import make_embedder
+
+model = RecognitionModel(make_embedder(backbones.IResNet18(width=4, input_shape=(32, 32, 3)), dim=8), ArcFace(3))
+model.compile("sgd")
+images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
+model.fit(images, np.array([0, 1, 2, 0]), batch_size=4, verbose=0)
+model.save(sys.argv[1])
+loaded = keras.saving.load_model(sys.argv[1])
+assert np.array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
+assert "tensorflow" not in sys.modules
+print("trained on", keras.backend.backend())
+"""
+
+
+def run_python(code, *arguments, backend):
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_core_trains_where_there_is_no_tensorflow(tmp_path):
+    pytest.importorskip("jax", reason="the core without TensorFlow runs on JAX, which is absent")
+    done = run_python(WITHOUT_TENSORFLOW, tmp_path / "model.keras", backend="jax")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "trained on jax\n"
+
+
+def test_importing_the_package_loads_the_core_alone():
+    code = (
+        "import sys, keras_arcface; rooms = {name.split('.')[1] for name in sys.modules if name.startswith('keras_arcface.')};"
+        "print(sorted(rooms)); keras_arcface.data; print('keras_arcface.data' in sys.modules)"
+    )
+    done = run_python(code, backend="tensorflow")
+    assert done.stdout.splitlines() == ["['backbones', 'layers', 'margins', 'models']", "True"], done.stderr
+
+
+def test_the_public_names_are_there():
+    for name in keras_arcface.__all__:
+        assert getattr(keras_arcface, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'ArcFaces'"):
+        keras_arcface.ArcFaces  # noqa: B018

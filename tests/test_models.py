@@ -1,0 +1,168 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_arcface import ArcFace
+from keras_arcface import CosFace
+from keras_arcface import RecognitionModel
+from keras_arcface import backbones
+from keras_arcface.models import make_embedder
+
+CLASSES = 5
+SHAPE = (32, 32, 3)
+
+
+def make_model(head=None, dropout=0.0, **kwargs):
+    keras.utils.set_random_seed(3)
+    embedder = make_embedder(backbones.IResNet18(width=4, input_shape=SHAPE, **kwargs), dim=16, dropout=dropout)
+    model = RecognitionModel(embedder, head or ArcFace(CLASSES, margin=0.3, scale=16.0))
+    model.compile(keras.optimizers.Adam(0.003))
+    return model
+
+
+@pytest.fixture
+def batch():
+    """Images of stripes: the label is their direction and width, noise is on top."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, CLASSES, 40)
+    grid = np.arange(32)[:, None] * np.cos(labels)[:, None, None] + np.arange(32) * np.sin(labels)[:, None, None]
+    stripes = 128 + 100 * np.sign(np.sin(grid))[..., None] + generator.normal(0, 20, (40, *SHAPE))
+    return np.clip(stripes, 0, 255).astype(np.uint8), labels
+
+
+def test_fit_learns_and_shows_accuracy_and_angle(batch):
+    model = make_model()
+    history = model.fit(*batch, batch_size=20, epochs=8, verbose=0).history
+    assert set(history) == {"loss", "accuracy", "target_angle"}
+    assert history["accuracy"][-1] > 0.9 > history["accuracy"][0]
+    assert history["target_angle"][-1] < 1.1
+    assert history["target_angle"][0] == pytest.approx(np.pi / 2, abs=0.35)
+
+
+def test_the_output_is_the_embedding(batch):
+    images, labels = batch
+    model = make_model()
+    embeddings = model.predict(images, verbose=0)
+    assert embeddings.shape == (40, 16)
+    np.testing.assert_array_equal(embeddings, model.embedder.predict(images, verbose=0))
+
+
+def test_evaluate_equals_the_head_by_hand(batch):
+    images, labels = batch
+    model = make_model()
+    results = model.evaluate(images, labels, batch_size=40, verbose=0, return_dict=True)
+    losses, cosines, hits = model.head.loss_and_stats(labels, model.predict(images, verbose=0))
+    assert results["loss"] == pytest.approx(float(ops.mean(losses)), rel=1e-5)
+    assert results["accuracy"] == pytest.approx(float(ops.mean(ops.cast(hits, "float32"))), rel=1e-5)
+    assert results["target_angle"] == pytest.approx(float(ops.mean(ops.arccos(cosines))), rel=1e-5)
+
+
+def test_sample_weights_weigh_loss_and_accuracy(batch):
+    images, labels = batch
+    model = make_model()
+    weights = np.zeros(40, np.float32)
+    weights[:10] = 1
+    weighted = model.evaluate(images, labels, sample_weight=weights, batch_size=40, verbose=0, return_dict=True)
+    alone = model.evaluate(images[:10], labels[:10], batch_size=40, verbose=0, return_dict=True)
+    assert weighted["loss"] == pytest.approx(alone["loss"] * 10 / 40, rel=1e-5)  # Keras divides by the batch
+    assert weighted["accuracy"] == pytest.approx(alone["accuracy"], rel=1e-5)
+
+
+def test_regularisers_are_added(batch):
+    plain = make_model()
+    regularised = make_model(ArcFace(CLASSES, margin=0.3, scale=16.0, centers_regularizer=keras.regularizers.L2(0.5)))
+    regularised.build((None, *SHAPE))
+    plain.build((None, *SHAPE))
+    regularised.set_weights(plain.get_weights())
+    loss = plain.evaluate(*batch, batch_size=40, verbose=0, return_dict=True)["loss"]
+    penalty = 0.5 * float(ops.sum(ops.square(plain.head.centers)))
+    assert penalty > 1e-3
+    actual = regularised.evaluate(*batch, batch_size=40, verbose=0, return_dict=True)["loss"]
+    assert actual == pytest.approx(loss + penalty, rel=1e-5)
+
+
+@pytest.mark.parametrize("head", [ArcFace(CLASSES, scale=16.0), CosFace(CLASSES, margin=0.2)], ids=["arc", "cos"])
+def test_a_compiled_model_saves_loads_and_goes_on_the_same(head, batch, tmp_path):
+    images, labels = batch
+    model = make_model(head)
+    model.fit(images, labels, batch_size=20, epochs=2, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(loaded.head.centers), ops.convert_to_numpy(model.head.centers)
+    )
+    after = [m.fit(images, labels, batch_size=20, epochs=2, shuffle=False, verbose=0).history for m in (model, loaded)]
+    assert after[0]["loss"] == pytest.approx(after[1]["loss"], rel=1e-5)
+
+
+def test_the_embedder_saves_alone(batch, tmp_path):
+    model = make_model()
+    model.embedder.save(tmp_path / "embedder.keras")
+    loaded = keras.saving.load_model(tmp_path / "embedder.keras")
+    np.testing.assert_array_equal(loaded.predict(batch[0], verbose=0), model.predict(batch[0], verbose=0))
+
+
+def test_a_loss_in_compile_is_refused(batch):
+    model = make_model()
+    model.compile("adam", loss="mse")
+    with pytest.raises(ValueError, match="belongs to its head"):
+        model.fit(*batch, verbose=0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains(policy, batch):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = make_model()
+        losses = model.fit(*batch, batch_size=20, epochs=6, verbose=0).history["loss"]
+        assert np.isfinite(losses).all()
+        assert losses[-1] < 0.8 * losses[0]
+        assert model.predict(batch[0], verbose=0).dtype == np.float32
+        assert model.head.centers.dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_the_embedder_takes_pixels_as_bytes_and_as_floats(batch):
+    images = batch[0]
+    embedder = make_model().embedder
+    as_bytes, as_floats = embedder.predict(images, verbose=0), embedder.predict(images.astype("float32"), verbose=0)
+    np.testing.assert_array_equal(as_bytes, as_floats)
+    rescaled = keras.Model(embedder.inputs, embedder.get_layer("normalise_pixels").output).predict(images, verbose=0)
+    np.testing.assert_allclose(rescaled, images / 127.5 - 1, atol=1e-6)
+
+
+def test_images_of_another_size_are_refused():
+    embedder = make_model().embedder
+    with pytest.raises(ValueError, match=r"expected shape=\(None, 32, 32, 3\), found shape=\(2, 48, 32, 3\)"):
+        embedder.predict(np.zeros((2, 48, 32, 3), np.uint8), verbose=0)
+
+
+def test_the_neck_is_that_of_the_paper():
+    embedder = make_embedder(backbones.IResNet18(width=4, input_shape=SHAPE), dim=16, dropout=0.4)
+    kinds = [type(layer).__name__ for layer in embedder.layers[-5:]]
+    assert kinds == ["BatchNormalization", "Dropout", "Flatten", "Dense", "BatchNormalization"]
+    assert embedder.get_layer("neck_dropout").rate == 0.4
+    assert embedder.get_layer("embedding").scale is False
+    assert embedder.output_shape == (None, 16)
+
+
+def test_a_backbone_that_gives_no_feature_map_is_refused():
+    flat = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()], name="flat")
+    with pytest.raises(ValueError, match="Received: backbone 'flat' with output shape"):
+        make_embedder(flat)
+
+
+class Endless:
+    """What a `tf.data` dataset that never ends says of itself."""
+
+    def cardinality(self):
+        return -1
+
+
+def test_an_endless_dataset_needs_steps_per_epoch():
+    with pytest.raises(ValueError, match="pass fit"):
+        make_model().fit(Endless())
