@@ -14,7 +14,9 @@ def value_and_gradients(function, *arrays):
     if keras.backend.backend() == "jax":
         import jax
 
-        value, gradients = jax.value_and_grad(function, argnums=tuple(range(len(arrays))))(*map(jax.numpy.asarray, arrays))
+        value, gradients = jax.value_and_grad(function, argnums=tuple(range(len(arrays))))(
+            *map(jax.numpy.asarray, arrays)
+        )
     else:
         import tensorflow as tf
 

@@ -52,4 +52,6 @@ def mean_loss_gradients(embeddings, centers, labels, scale, **margin):
     def through_normalisation(gradient, unit, norms):
         return (gradient - unit * np.sum(gradient * unit, axis=1, keepdims=True)) / norms
 
-    return through_normalisation(by_unit, unit, norms), through_normalisation(by_unit_centers, unit_centers, center_norms)
+    return through_normalisation(by_unit, unit, norms), through_normalisation(
+        by_unit_centers, unit_centers, center_norms
+    )

@@ -90,9 +90,7 @@ def test_a_compiled_model_saves_loads_and_goes_on_the_same(head, batch, tmp_path
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
-    np.testing.assert_array_equal(
-        ops.convert_to_numpy(loaded.head.centers), ops.convert_to_numpy(model.head.centers)
-    )
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded.head.centers), ops.convert_to_numpy(model.head.centers))
     after = [m.fit(images, labels, batch_size=20, epochs=2, shuffle=False, verbose=0).history for m in (model, loaded)]
     assert after[0]["loss"] == pytest.approx(after[1]["loss"], rel=1e-5)
 

@@ -12,7 +12,7 @@ def conv(x, filters, kernel_size, strides=1, name=None):
         strides=strides,
         padding="valid" if strides > 1 else "same",
         use_bias=False,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.1),
+        kernel_initializer=_initializer(),
         name=name,
     )(x)
 
@@ -26,7 +26,7 @@ def depthwise_conv(x, kernel_size, strides=1, padding="same", name=None):
         strides=strides,
         padding=padding,
         use_bias=False,
-        depthwise_initializer=keras.initializers.HeNormal(),
+        depthwise_initializer=_initializer(),
         name=name,
     )(x)
 
@@ -37,6 +37,12 @@ def batch_norm(x, synchronized, name=None):
 
 def prelu(x, name=None):
     return layers.PReLU(alpha_initializer=keras.initializers.Constant(0.25), shared_axes=[1, 2], name=name)(x)
+
+
+def _initializer():
+    # arcface_torch's for IResNet. Keras' He and Glorot take a depthwise kernel for one over all channels and start it
+    # so small that the first steps tear it apart.
+    return keras.initializers.RandomNormal(stddev=0.1)
 
 
 def _pad(x, kernel_size, strides, name):

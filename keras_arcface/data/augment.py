@@ -17,7 +17,7 @@ def flip(images, seed):
     return tf.where(mirrored[:, tf.newaxis, tf.newaxis, tf.newaxis], tf.reverse(images, axis=[2]), images)
 
 
-def affine(images, seed, rotation=0.2, zoom=0.15, shift=0.07):
+def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1):
     """Flips, and rotates, zooms and moves every image a little about its centre, repeating its border.
 
     Args:

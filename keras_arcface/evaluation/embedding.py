@@ -49,18 +49,21 @@ def embed_pairs(model, pairs: PairSet, flip: bool = True, batch_size: int = 64, 
     Raises:
         ValueError: naming the image, if one cannot be decoded or has another size than the rest.
     """
-    return embed_images(model, _decode_all(pairs), flip, batch_size, progress)
+    # An image often stands in many pairs, and is embedded once.
+    firsts = {image: index for index, image in reversed(list(enumerate(pairs.images)))}
+    distinct = {image: row for row, image in enumerate(firsts)}
+    images = _decode([(image, f"image {index} (of pair {index // 2})") for image, index in firsts.items()])
+    embeddings = embed_images(model, images, flip, batch_size, progress)
+    return embeddings[[distinct[image] for image in pairs.images]]
 
 
-def _decode_all(pairs: PairSet) -> np.ndarray:
-    sizes = [
-        encoded_images.size_of(image, f"image {index} (of pair {index // 2})")
-        for index, image in enumerate(pairs.images)
-    ]
-    for index, size in enumerate(sizes):
-        if size != sizes[0]:
+def _decode(named_images: list[tuple[bytes, str]]) -> np.ndarray:
+    expected = None
+    for image, name in named_images:
+        size = encoded_images.size_of(image, name)
+        expected = expected or size
+        if size != expected:
             raise ValueError(
-                f"image {index} (of pair {index // 2}) has another size than the images before it. "
-                f"Expected: {sizes[0]} (height, width). Received: {size}"
+                f"{name} has another size than the rest. Expected: {expected} (height, width). Received: {size}"
             )
-    return encoded_images.decode_batch(tf.constant(pairs.images), sizes[0]).numpy()
+    return encoded_images.decode_batch(tf.constant([image for image, _ in named_images]), expected).numpy()

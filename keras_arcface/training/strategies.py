@@ -17,6 +17,8 @@ def all_gpus_strategy() -> tf.distribute.Strategy:
     ...     model = RecognitionModel(embedder, head)
     """
     gpus = tf.config.list_logical_devices("GPU")
-    strategy = tf.distribute.MirroredStrategy(gpus) if len(gpus) > 1 else tf.distribute.get_strategy()
+    strategy = (
+        tf.distribute.MirroredStrategy([gpu.name for gpu in gpus]) if len(gpus) > 1 else tf.distribute.get_strategy()
+    )
     _log.info("training on %s", ", ".join(gpu.name for gpu in gpus) or "the CPU")
     return strategy

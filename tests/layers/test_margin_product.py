@@ -79,7 +79,9 @@ def test_logits_equal_the_formula(make, margin, batch):
 def test_without_labels_the_head_gives_plain_scaled_cosines(make, margin, batch):
     embeddings, labels, centers = batch
     expected = references.logits(embeddings, centers, labels, 64)
-    np.testing.assert_allclose(ops.convert_to_numpy(with_centers(make(), centers)(embeddings)), expected, atol=64 * 1e-6)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(with_centers(make(), centers)(embeddings)), expected, atol=64 * 1e-6
+    )
 
 
 @all_heads

@@ -30,10 +30,16 @@ def load_library():
     folder = Path(importlib.util.find_spec("tensorflow").origin).parent
     ctypes.CDLL(str(folder / "libtensorflow_framework.so.2"), ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(str(folder / "libtensorflow_cc.so.2"), ctypes.RTLD_GLOBAL)
-    for name in (
-        "TF_NewStatus TF_NewSessionOptions TF_NewGraph TF_NewBuffer TF_LoadSessionFromSavedModel "
-        "TF_GraphOperationByName TF_AllocateTensor TF_TensorData"
-    ).split():
+    for name in [
+        "TF_NewStatus",
+        "TF_NewSessionOptions",
+        "TF_NewGraph",
+        "TF_NewBuffer",
+        "TF_LoadSessionFromSavedModel",
+        "TF_GraphOperationByName",
+        "TF_AllocateTensor",
+        "TF_TensorData",
+    ]:
         getattr(library, name).restype = ctypes.c_void_p
     library.TF_Message.restype = ctypes.c_char_p
     library.TF_Dim.restype = ctypes.c_int64

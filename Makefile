@@ -1,0 +1,39 @@
+# `make demo` and `make test` make their own virtual environment, in .venv, and install what they need.
+PYTHON ?= python3
+BIN := .venv/bin
+CORE_TESTS := tests/test_margins.py tests/layers tests/test_models.py tests/backbones
+
+# TensorFlow's greetings, warnings that concern nobody here included.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test test-slow lint clean
+
+demo: .venv/demo
+	$(BIN)/python examples/train_ms1m.py
+
+test: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -m "not slow"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "not slow" $(CORE_TESTS)
+
+test-slow: .venv/dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo: .venv/bin/python setup.cfg
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[demo]'
+	touch $@
+
+.venv/dev: .venv/bin/python setup.cfg
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	touch $@

