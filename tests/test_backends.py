@@ -39,7 +39,7 @@ def saved(tmp_path_factory):
     """A compiled RecognitionModel and a functional model with the head in it, saved, and what they answer."""
     folder = tmp_path_factory.mktemp("saved")
     keras.utils.set_random_seed(5)
-    embedder = make_embedder(backbones.IResNet18(width=4, input_shape=(32, 32, 3)), dim=16, dropout=0.0)
+    embedder = make_embedder(backbones.IResNet18(width=16, input_shape=(32, 32, 3)), dim=16, dropout=0.0)
     model = RecognitionModel(embedder, ArcFace(7, scale=16.0, centers_initializer="glorot_uniform"))
     model.compile(keras.optimizers.SGD(0.003, momentum=0.9))
     model.build((None, 32, 32, 3))

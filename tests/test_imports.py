@@ -74,7 +74,7 @@ import keras, numpy as np
 from keras_arcface import ArcFace, CosFace, RecognitionModel, SphereFace, backbones, margins
 from keras_arcface.models import make_embedder
 
-model = RecognitionModel(make_embedder(backbones.IResNet18(width=4, input_shape=(32, 32, 3)), dim=8), ArcFace(3))
+model = RecognitionModel(make_embedder(backbones.IResNet18(width=16, input_shape=(32, 32, 3)), dim=8), ArcFace(3))
 model.compile("sgd")
 images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
 model.fit(images, np.array([0, 1, 2, 0]), batch_size=4, verbose=0)
@@ -102,7 +102,8 @@ def test_the_core_trains_where_there_is_no_tensorflow(tmp_path):
 
 def test_importing_the_package_loads_the_core_alone():
     code = (
-        "import sys, keras_arcface; rooms = {name.split('.')[1] for name in sys.modules if name.startswith('keras_arcface.')};"
+        "import sys, keras_arcface;"
+        "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('keras_arcface.')};"
         "print(sorted(rooms)); keras_arcface.data; print('keras_arcface.data' in sys.modules)"
     )
     done = run_python(code, backend="tensorflow")

@@ -16,9 +16,6 @@ def all_gpus_strategy() -> tf.distribute.Strategy:
     >>> with all_gpus_strategy().scope():
     ...     model = RecognitionModel(embedder, head)
     """
-    gpus = tf.config.list_logical_devices("GPU")
-    strategy = (
-        tf.distribute.MirroredStrategy([gpu.name for gpu in gpus]) if len(gpus) > 1 else tf.distribute.get_strategy()
-    )
-    _log.info("training on %s", ", ".join(gpu.name for gpu in gpus) or "the CPU")
-    return strategy
+    gpus = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
+    _log.info("training on %s", ", ".join(gpus) or "the CPU")
+    return tf.distribute.MirroredStrategy(gpus) if len(gpus) > 1 else tf.distribute.get_strategy()

@@ -10,8 +10,8 @@ from keras_arcface.models import make_embedder
     ("name", "blocks"), [("IResNet18", 8), ("IResNet34", 16), ("IResNet50", 24), ("IResNet100", 49), ("IResNet200", 98)]
 )
 def test_iresnet_has_the_blocks_of_its_name(name, blocks):
-    model = getattr(backbones, name)(width=4, input_shape=(32, 32, 3))
-    assert model.output_shape == (None, 2, 2, 32)
+    model = getattr(backbones, name)(width=16, input_shape=(32, 32, 3))
+    assert model.output_shape == (None, 2, 2, 128)
     assert sum(layer.name.endswith("_add") for layer in model.layers) == blocks
     assert model.name == name.lower()
 

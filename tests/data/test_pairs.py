@@ -25,7 +25,7 @@ def test_two_images_per_pair_are_expected(pairs):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no pair set at .*absent.npz"):
+    with pytest.raises(FileNotFoundError, match=r"no pair set at .*absent\.npz"):
         PairSet.load(tmp_path / "absent.npz")
 
 

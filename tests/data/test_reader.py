@@ -89,7 +89,7 @@ def test_fit_takes_it(directory):
 
 def test_other_classes_than_the_model_has_are_refused(directory):
     load_dataset(directory, 5, num_classes=3)
-    with pytest.raises(ValueError, match="records holds 3 classes. Expected: num_classes=10"):
+    with pytest.raises(ValueError, match=r"records holds 3 classes\. Expected: num_classes=10"):
         load_dataset(directory, 5, num_classes=10)
 
 

@@ -26,7 +26,7 @@ def test_no_folder(tmp_path):
 
 
 def test_no_images(tmp_path):
-    with pytest.raises(ValueError, match="holds no sub-folders. Expected: one sub-folder of images per class"):
+    with pytest.raises(ValueError, match=r"holds no sub-folders\. Expected: one sub-folder of images per class"):
         ImageFolder(tmp_path)
 
 

@@ -30,11 +30,11 @@ def _orl():
 
 @pytest.mark.usefixtures("_orl")
 def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
-    done = run("examples/train_ms1m.py", "--steps", 2, "--width", 4, "--output", tmp_path / "out", cwd=tmp_path)
+    done = run("examples/train_ms1m.py", "--steps", 2, "--width", 16, "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    table = {line[:12].strip(): line[12:].split() for line in lines if "±" in line}
-    assert set(table) == {"ArcFace", "raw pixels"}
+    table = {line[:14].strip(): line[14:].split() for line in lines if "±" in line}
+    assert set(table) == {"ArcFace", "raw pixels", "raw, mirrored"}
     assert 0.89 < float(table["raw pixels"][3]) < 0.93
     written = [Path(line.strip()) for line in lines[lines.index("Written:") + 1 :]]
     assert [path.name for path in written] == ["embedder.keras", "verification.png", "1"]
@@ -52,7 +52,7 @@ def test_a_folder_becomes_tfrecords_and_is_trained_on(face_folder, tmp_path):
     made = run("examples/make_tfrecords.py", face_folder, tmp_path / "records")
     assert made.returncode == 0, made.stderr
     assert "12 images of 3 people, 32 x 32, in 1 shard(s)" in made.stdout
-    options = ("--backbone", "IResNet18", "--width", 4, "--batch-size", 4, "--steps", 2, "--output", tmp_path / "out")
+    options = ("--backbone", "IResNet18", "--width", 16, "--batch-size", 4, "--steps", 2, "--output", tmp_path / "out")
     done = run("examples/train_ms1m.py", "--data", tmp_path / "records", *options)
     assert done.returncode == 0, done.stderr
     assert "12 images of 3 people: 2 steps of 4" in done.stdout
@@ -68,7 +68,7 @@ def test_make_tfrecords_says_what_is_wrong_without_a_traceback(face_folder, tmp_
 
 
 def test_to_saved_model(tmp_path):
-    make_embedder(IResNet18(width=4, input_shape=(32, 32, 3)), dim=8).save(tmp_path / "embedder.keras")
+    make_embedder(IResNet18(width=16, input_shape=(32, 32, 3)), dim=8).save(tmp_path / "embedder.keras")
     done = run("export/to_saved_model.py", tmp_path / "embedder.keras", tmp_path / "models" / "faces" / "1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "models" / "faces" / "1" / "saved_model.pb").is_file()

@@ -3,7 +3,8 @@
     python replicas.py
 
 Float32 sums come out differently on two devices, and a fresh network of many BatchNorms magnifies that from step to
-step. How much of the difference that explains is measured too: one device again, from weights moved by a rounding error.
+step. How much of the difference that explains is measured too: one device again, from weights that are moved by a
+rounding error.
 """
 
 import json
