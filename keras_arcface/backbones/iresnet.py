@@ -17,7 +17,8 @@ def IResNet(blocks, width=64, input_shape=(112, 112, 3), synchronized=False, nam
 
     Args:
         blocks: number of blocks in each stage, such as `(3, 4, 14, 3)`.
-        width: channels of the first stage; 64 in the papers.
+        width: channels of the first stage; 64 in the papers. Below 16, TensorFlow 2.21's oneDNN has been
+            seen to crash a training on a CPU: set TF_ENABLE_ONEDNN_OPTS=0 there.
         input_shape: `(height, width, 3)`.
         synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only).
         name: name of the model.
