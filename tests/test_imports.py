@@ -74,7 +74,7 @@ import keras, numpy as np
 from keras_arcface import ArcFace, CosFace, RecognitionModel, SphereFace, backbones, margins
 from keras_arcface.models import make_embedder
 
-model = RecognitionModel(make_embedder(backbones.IResNet18(width=16, input_shape=(32, 32, 3)), dim=8), ArcFace(3))
+model = RecognitionModel(make_embedder(backbones.IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=8), ArcFace(3))
 model.compile("sgd")
 images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
 model.fit(images, np.array([0, 1, 2, 0]), batch_size=4, verbose=0)

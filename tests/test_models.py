@@ -15,7 +15,7 @@ SHAPE = (32, 32, 3)
 
 def make_model(head=None, dropout=0.0, **kwargs):
     keras.utils.set_random_seed(3)
-    embedder = make_embedder(backbones.IResNet18(width=16, input_shape=SHAPE, **kwargs), dim=16, dropout=dropout)
+    embedder = make_embedder(backbones.IResNet((1, 1), width=16, input_shape=SHAPE, **kwargs), dim=16, dropout=dropout)
     model = RecognitionModel(embedder, head or ArcFace(CLASSES, margin=0.3, scale=16.0))
     model.compile(keras.optimizers.Adam(0.003))
     return model
@@ -140,7 +140,7 @@ def test_images_of_another_size_are_refused():
 
 
 def test_the_neck_is_that_of_the_paper():
-    embedder = make_embedder(backbones.IResNet18(width=16, input_shape=SHAPE), dim=16, dropout=0.4)
+    embedder = make_embedder(backbones.IResNet((1, 1), width=16, input_shape=SHAPE), dim=16, dropout=0.4)
     kinds = [type(layer).__name__ for layer in embedder.layers[-5:]]
     assert kinds == ["BatchNormalization", "Dropout", "Flatten", "Dense", "BatchNormalization"]
     assert embedder.get_layer("neck_dropout").rate == 0.4

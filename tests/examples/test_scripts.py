@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from keras_arcface import data
-from keras_arcface.backbones import IResNet18
+from keras_arcface.backbones import IResNet
 from keras_arcface.models import make_embedder
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def test_make_tfrecords_says_what_is_wrong_without_a_traceback(face_folder, tmp_
 
 
 def test_to_saved_model(tmp_path):
-    make_embedder(IResNet18(width=16, input_shape=(32, 32, 3)), dim=8).save(tmp_path / "embedder.keras")
+    make_embedder(IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=8).save(tmp_path / "embedder.keras")
     done = run("export/to_saved_model.py", tmp_path / "embedder.keras", tmp_path / "models" / "faces" / "1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "models" / "faces" / "1" / "saved_model.pb").is_file()

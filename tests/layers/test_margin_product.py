@@ -72,7 +72,9 @@ def test_logits_equal_the_formula(make, margin, batch):
     head = with_centers(make(), centers)
     expected = references.logits(embeddings.astype(np.float64), centers.astype(np.float64), labels, 64, **margin)
     for logits in (head(embeddings, labels), head([embeddings, labels])):
-        np.testing.assert_allclose(ops.convert_to_numpy(logits), expected, atol=64 * 2e-6)
+        logits = ops.convert_to_numpy(logits)
+        print(f"logits: largest error {np.abs(logits - expected).max() / 64:.1e} of the scale")
+        np.testing.assert_allclose(logits, expected, atol=64 * 2e-6)
 
 
 @all_heads
@@ -93,6 +95,7 @@ def test_loss_and_gradients_equal_the_formula(make, margin, batch):
     np.testing.assert_allclose(losses, references.losses(*exact, labels, 64, **margin), rtol=2e-5, atol=1e-4)
     expected = references.mean_loss_gradients(*exact, labels, 64, **margin)
     for gradient, wanted in zip(mean_loss_gradients(head, embeddings, centers, labels), expected, strict=True):
+        print(f"gradient: largest error {np.abs(gradient - wanted).max() / np.abs(wanted).max():.1e} of the largest")
         np.testing.assert_allclose(gradient, wanted, atol=2e-5 * np.abs(wanted).max())
 
 

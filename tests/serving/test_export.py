@@ -24,7 +24,7 @@ FACES = np.stack([make_face(person, 0) for person in range(6)])
 @pytest.fixture(scope="module")
 def embedder():
     keras.utils.set_random_seed(1)
-    embedder = make_embedder(backbones.IResNet18(width=16, input_shape=(32, 32, 3)), dim=16)
+    embedder = make_embedder(backbones.IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=16)
     generator = np.random.default_rng(0)
     for layer in embedder.layers:  # statistics as after a training, so that a layer left out would show
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -218,5 +218,5 @@ def test_a_recognition_model_is_refused_with_advice(embedder, tmp_path):
 
 
 def test_a_model_that_is_no_embedder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"\(None, 32, 32, 3\) -> \(None, 2, 2, 32\)"):
-        export_saved_model(backbones.IResNet18(width=16, input_shape=(32, 32, 3)), tmp_path / "1")
+    with pytest.raises(ValueError, match=r"\(None, 32, 32, 3\) -> \(None, 8, 8, 32\)"):
+        export_saved_model(backbones.IResNet((1, 1), width=16, input_shape=(32, 32, 3)), tmp_path / "1")
