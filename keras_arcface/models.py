@@ -27,7 +27,8 @@ class RecognitionModel(keras.Model):
             `keras_arcface.ArcFace`.
 
     Raises:
-        ValueError: if a loss is given to `compile`, or an endless dataset to `fit` without `steps_per_epoch`.
+        ValueError: if a loss is given to `compile`, an endless dataset to `fit` without `steps_per_epoch`, or an array
+            of labels with one outside `[0, num_classes)`. In a dataset such a label makes the loss NaN.
     """
 
     def __init__(self, embedder, head, **kwargs):
@@ -63,13 +64,26 @@ class RecognitionModel(keras.Model):
             total = total + self._reduction(regularisers, regularisers)
         return total
 
-    def fit(self, x=None, *args, **kwargs):
+    def fit(self, x=None, y=None, *args, **kwargs):
+        self._check_range(y)
         if kwargs.get("steps_per_epoch") is None and _is_endless(x):  # Keras would never leave the first epoch
             raise ValueError(
                 "This dataset is endless, as load_dataset(training=True) makes it: pass fit(..., steps_per_epoch=N), "
                 "for instance info.num_examples // batch_size. Received: steps_per_epoch=None"
             )
-        return super().fit(x, *args, **kwargs)
+        return super().fit(x, y, *args, **kwargs)
+
+    def _check_range(self, labels):
+        """Labels that lie in memory can be checked before anything runs; in a dataset they make the loss NaN."""
+        num_classes = getattr(self.head, "num_classes", None)
+        if num_classes is None or not hasattr(labels, "dtype") or 0 in labels.shape:
+            return
+        lowest, highest = int(ops.min(labels)), int(ops.max(labels))
+        if lowest < 0 or highest >= num_classes:
+            raise ValueError(
+                f"The labels must be in [0, {num_classes}), the classes of the head. "
+                f"Received: labels from {lowest} to {highest}"
+            )
 
     def get_config(self):
         return {

@@ -154,6 +154,14 @@ def test_a_backbone_that_gives_no_feature_map_is_refused():
         make_embedder(flat)
 
 
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_labels_outside_the_range_are_refused_before_anything_runs(label, batch):
+    images, labels = batch
+    labels = np.where(np.arange(40) == 7, label, labels)
+    with pytest.raises(ValueError, match=rf"must be in \[0, {CLASSES}\).*Received: labels from {min(label, 0)} to"):
+        make_model().fit(images, labels, verbose=0)
+
+
 class Endless:
     """What a `tf.data` dataset that never ends says of itself."""
 

@@ -1,5 +1,7 @@
 """Encoded images: checked on the way in, decoded on the way out, by the same decoder."""
 
+import re
+
 import tensorflow as tf
 
 
@@ -43,7 +45,7 @@ def size_of(encoded: bytes, name: str) -> tuple[int, int]:
     try:
         height, width, _ = decode(encoded).shape
     except tf.errors.InvalidArgumentError as error:
-        reason = error.message.splitlines()[0] if error.message else "unknown format"
+        reason = re.sub(r"\{\{.*?\}\}|\[Op:.*\]", "", (error.message or "unknown format").splitlines()[0]).strip()
         raise ValueError(
             f"{name} is not a readable image. Expected: a whole JPEG, PNG, GIF or BMP. Received: {len(encoded)} bytes "
             f"that TensorFlow cannot decode ({reason})"

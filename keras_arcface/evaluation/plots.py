@@ -53,4 +53,5 @@ def _draw_histograms(panel, name, result):
     panel.axvline(result.threshold, color="black", linewidth=1, label=f"threshold {result.threshold:.2f}")
     panel.set(title=f"{name}: accuracy {result.accuracy:.1%} ± {result.accuracy_std:.1%}")
     panel.set(xlabel="cosine of the two embeddings", ylabel="density")
+    panel.margins(y=0.35)  # room for the legend
     panel.legend(loc="upper left")
