@@ -42,6 +42,7 @@ def test_width_scales_the_network(make):
     assert narrow.count_params() < wide.count_params()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras synchronises BatchNorm on TensorFlow only")
 @pytest.mark.parametrize("make", [backbones.IResNet18, backbones.MobileFaceNet])
 def test_every_batch_norm_can_be_synchronised(make):
     model = make(input_shape=(32, 32, 3), synchronized=True)

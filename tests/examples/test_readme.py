@@ -1,0 +1,32 @@
+"""The README's code, run as it stands but for the number of epochs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import encode
+from conftest import make_face
+
+
+def test_the_readme_code_runs(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "model.fit" in block)
+    assert len([line for line in code.splitlines() if line and not line.startswith("from")]) <= 10
+    for person in ("ada", "bob"):
+        (tmp_path / "faces" / person).mkdir(parents=True)
+        for image in range(2):
+            face = make_face(len(person) + ord(person[0]), image, size=(112, 112))
+            (tmp_path / "faces" / person / f"{image}.jpg").write_bytes(encode(face, ".jpg"))
+    assert code.count("epochs=20") == 1
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("epochs=20", "epochs=1")],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "models" / "faces" / "1" / "saved_model.pb").is_file()
