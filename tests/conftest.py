@@ -1,8 +1,5 @@
 """Fixtures that more than one room uses."""
 
-import os
-from pathlib import Path
-
 import cv2
 import keras
 import numpy as np
@@ -12,15 +9,6 @@ import pytest
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)
-
-
-@pytest.fixture(scope="session")
-def real_data():
-    """The folder of real faces, which is not part of the repository."""
-    folder = Path(os.environ.get("KERAS_ARCFACE_TEST_DATA", ""))
-    if not (folder / "cfp324").is_dir():
-        pytest.skip("real faces are absent: set KERAS_ARCFACE_TEST_DATA to their folder")
-    return folder
 
 
 def make_face(person: int, image: int, size=(32, 32)) -> np.ndarray:
