@@ -55,6 +55,8 @@ class RecognitionModel(keras.Model):
                 f"The loss of {type(self).__name__} belongs to its head ({type(self.head).__name__}): call compile() "
                 f"without `loss`. Received: loss={self.loss!r}"
             )
+        if y is None:
+            raise ValueError(f"{type(self).__name__} learns from images and labels. Received: images without labels")
         losses, target_cosines, hits = self.head.loss_and_stats(y, y_pred)
         self.accuracy_tracker.update_state(hits, sample_weight=sample_weight)
         self.target_angle_tracker.update_state(ops.arccos(target_cosines), sample_weight=sample_weight)

@@ -162,6 +162,11 @@ def test_labels_outside_the_range_are_refused_before_anything_runs(label, batch)
         make_model().fit(images, labels, verbose=0)
 
 
+def test_images_without_labels_are_refused(batch):
+    with pytest.raises(ValueError, match=r"learns from images and labels\. Received: images without labels"):
+        make_model().fit(batch[0], verbose=0)
+
+
 class Endless:
     """What a `tf.data` dataset that never ends says of itself."""
 

@@ -17,20 +17,27 @@ def decode(encoded):
     return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
-def decode_batch(encoded, image_size):
+def decode_batch(encoded, names, image_size):
     """Decodes a batch of images that all have one size.
 
     Args:
         encoded: string tensor `(batch,)`.
+        names: string tensor `(batch,)`, for the error.
         image_size: `(height, width)` of every image.
 
     Returns:
-        uint8 tensor `(batch, height, width, 3)`; an image of another size is an `InvalidArgumentError`.
+        uint8 tensor `(batch, height, width, 3)`; an image of another size is an `InvalidArgumentError` that names it.
     """
     shape = (*image_size, 3)
-    return tf.map_fn(
-        lambda image: tf.ensure_shape(decode(image), shape), encoded, fn_output_signature=tf.TensorSpec(shape, tf.uint8)
-    )
+
+    def decode_one(encoded_and_name):
+        pixels = decode(encoded_and_name[0])
+        fits = tf.reduce_all(tf.shape(pixels) == shape)
+        complaint = [f"an image is not of the expected shape {shape}:", encoded_and_name[1], tf.shape(pixels)]
+        with tf.control_dependencies([tf.debugging.Assert(fits, complaint)]):
+            return tf.ensure_shape(pixels, shape)
+
+    return tf.map_fn(decode_one, (encoded, names), fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 
 
 def size_of(encoded: bytes, name: str) -> tuple[int, int]:

@@ -58,7 +58,7 @@ def load_dataset(
     def decode(step, serialized):
         encoded, labels, names = schema.parse(serialized)
         with tf.control_dependencies([_check_labels(labels, names, info)]):
-            pixels = images.decode_batch(encoded, info.image_size)
+            pixels = images.decode_batch(encoded, names, info.image_size)
         if training and augmentation is not None:
             pixels = augmentation(pixels, tf.stack([tf.constant(seed, tf.int64), step]))
         return pixels, labels

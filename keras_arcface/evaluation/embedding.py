@@ -66,4 +66,5 @@ def _decode(named_images: list[tuple[bytes, str]]) -> np.ndarray:
             raise ValueError(
                 f"{name} has another size than the rest. Expected: {expected} (height, width). Received: {size}"
             )
-    return encoded_images.decode_batch(tf.constant([image for image, _ in named_images]), expected).numpy()
+    images, names = map(list, zip(*named_images, strict=True))
+    return encoded_images.decode_batch(tf.constant(images), tf.constant(names), expected).numpy()

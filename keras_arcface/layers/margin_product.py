@@ -195,6 +195,8 @@ class MarginProduct(keras.layers.Layer):
                 f"{self.name} expects one label per embedding, labels of shape (batch,). Received: labels of shape "
                 f"{tuple(labels.shape)} for embeddings of shape {tuple(embeddings.shape)}"
             )
+        if dtype not in ("int32", "int64"):
+            labels = ops.cast(labels, "int32")  # a small type cannot be compared with a large num_classes
         valid = ops.logical_and(labels >= 0, labels < self.num_classes)
         return ops.cast(ops.where(valid, labels, ops.zeros_like(labels)), "int32"), valid
 

@@ -195,6 +195,14 @@ def test_labels_of_any_integer_type_and_as_a_column(dtype, batch):
     np.testing.assert_array_equal(ops.convert_to_numpy(head.loss(labels.astype(dtype)[:, None], embeddings)), expected)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_small_label_types_go_with_more_classes_than_they_can_count(dtype):
+    embeddings = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    head = ArcFace(1000)
+    expected = ops.convert_to_numpy(head.loss(np.array([1, 2, 100], "int32"), embeddings))
+    np.testing.assert_array_equal(ops.convert_to_numpy(head.loss(np.array([1, 2, 100], dtype), embeddings)), expected)
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
