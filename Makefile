@@ -6,7 +6,7 @@ CORE_TESTS := tests/test_margins.py tests/layers tests/test_models.py tests/back
 # TensorFlow's greetings, warnings that concern nobody here included.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test lint clean
 
 demo: .venv/demo
 	$(BIN)/python examples/train_ms1m.py
@@ -14,11 +14,8 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not slow"
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "not slow" $(CORE_TESTS)
-
-test-slow: .venv/dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(CORE_TESTS)
 
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
