@@ -19,7 +19,7 @@ MAY_KNOW = {
     "layers": {"keras", "keras_arcface.margins"},
     "backbones": {"keras"},
     "models.py": {"keras"},
-    "data": {"tensorflow", "numpy", "cv2", "tqdm"},
+    "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface.evaluation"},
     "evaluation": {"numpy", "matplotlib", "scipy"},
     "evaluation/embedding.py": {"keras", "tensorflow", "numpy", "tqdm", "keras_arcface.data"},

@@ -1,8 +1,16 @@
 """Encoded images: checked on the way in, decoded on the way out, by the same decoder."""
 
 import re
+import struct
 
+import cv2
+import numpy as np
 import tensorflow as tf
+
+# Larger ones are refused by what their header says: a few hundred kilobytes can hold a gigabyte of pixels.
+MOST_PIXELS = 4096 * 4096
+
+_MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
 
 
 def decode(encoded):
@@ -40,6 +48,30 @@ def decode_batch(encoded, names, image_size):
     return tf.map_fn(decode_one, (encoded, names), fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 
 
+def is_known(encoded: bytes) -> bool:
+    """Whether the first bytes are those of a format that TensorFlow decodes: JPEG, PNG, GIF or BMP."""
+    return encoded.startswith(_MAGICS)
+
+
+def to_png(encoded: bytes, name: str) -> bytes:
+    """Turns an image that OpenCV can read (PGM, TIFF, WebP ...) into a PNG of the same pixels.
+
+    Raises:
+        ValueError: naming the image, if OpenCV cannot read it or PNG cannot hold it without loss.
+    """
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED) if encoded else None
+    except cv2.error:  # refuses what claims to be too large
+        pixels = None
+    if pixels is None:
+        raise ValueError(_unreadable(encoded, name, "of no format that OpenCV can decode either"))
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"{name} cannot become a PNG without loss. Expected: pixels of 8 or 16 bits. Received: {pixels.dtype}"
+        )
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
 def size_of(encoded: bytes, name: str) -> tuple[int, int]:
     """Decodes an image to check it.
 
@@ -47,14 +79,74 @@ def size_of(encoded: bytes, name: str) -> tuple[int, int]:
         `(height, width)`.
 
     Raises:
-        ValueError: naming the image, if it cannot be decoded.
+        ValueError: naming the image, if it cannot be decoded, or is larger than `MOST_PIXELS` by its header.
     """
     try:
+        told = header_size(encoded, name) or tuple(tf.image.extract_jpeg_shape(encoded).numpy().tolist()[:2])
+        if told[0] * told[1] > MOST_PIXELS:
+            raise ValueError(_unreadable(encoded, name, f"{told[0]} x {told[1]} pixels; the limit is {MOST_PIXELS}"))
         height, width, _ = decode(encoded).shape
     except tf.errors.InvalidArgumentError as error:
         reason = re.sub(r"\{\{.*?\}\}|\[Op:.*\]", "", (error.message or "unknown format").splitlines()[0]).strip()
-        raise ValueError(
-            f"{name} is not a readable image. Expected: a whole JPEG, PNG, GIF or BMP. Received: {len(encoded)} bytes "
-            f"that TensorFlow cannot decode ({reason})"
-        ) from error
+        raise ValueError(_unreadable(encoded, name, reason)) from error
     return height, width
+
+
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+def _decoded_shapes(encoded):
+    return tf.map_fn(
+        lambda image: tf.shape(decode(image), tf.int64), encoded, fn_output_signature=tf.TensorSpec([3], tf.int64)
+    )
+
+
+def can_all_be_decoded(encoded: list[bytes], image_size: tuple[int, int]) -> bool:
+    """Whether all images are whole and of one size; if not, `size_of` says which is not, and why."""
+    try:
+        if any(header_size(image, "") != image_size for image in encoded):
+            return False
+        return bool((_decoded_shapes(tf.constant(encoded, tf.string)).numpy()[:, :2] == image_size).all())
+    except (ValueError, tf.errors.InvalidArgumentError):
+        return False
+
+
+def header_size(encoded: bytes, name: str) -> tuple[int, int] | None:
+    """What the header says of `(height, width)`, without decoding; None where it does not say it plainly.
+
+    Raises:
+        ValueError: naming the image, if this is no JPEG, PNG, GIF or BMP.
+    """
+    try:
+        if encoded.startswith(b"\xff\xd8\xff"):
+            return _jpeg_size(encoded)
+        if encoded.startswith(b"\x89PNG"):
+            width, height = struct.unpack_from(">II", encoded, 16)
+        elif encoded.startswith(b"GIF8"):
+            width, height = struct.unpack_from("<HH", encoded, 6)
+        elif encoded.startswith(b"BM"):
+            width, height = struct.unpack_from("<ii", encoded, 18)
+        else:
+            raise ValueError(_unreadable(encoded, name, "unknown format"))
+    except struct.error:
+        return None
+    return abs(height), width  # the rows of a BMP of negative height run from the top
+
+
+def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    at = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", encoded, at)
+        while marker == 0xFFFF:  # padding before a marker
+            at += 1
+            marker, length = struct.unpack_from(">HH", encoded, at)
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):  # a start of frame
+            return struct.unpack_from(">HH", encoded, at + 5)
+        if marker < 0xFFC0 or marker == 0xFFDA:  # no marker, or pixels before any frame
+            return None
+        at += 2 + length
+
+
+def _unreadable(encoded: bytes, name: str, reason: str) -> str:
+    return (
+        f"{name} is not a readable image. Expected: a whole JPEG, PNG, GIF or BMP. Received: {len(encoded)} bytes "
+        f"that TensorFlow cannot decode ({reason})"
+    )

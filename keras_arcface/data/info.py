@@ -1,7 +1,9 @@
 """`dataset.json`: what a dataset directory says of itself, so that nothing has to scan the records."""
 
 import dataclasses
+import hashlib
 import json
+import os
 from pathlib import Path
 
 from keras_arcface.data import schema
@@ -30,6 +32,8 @@ class DatasetInfo:
         shards: the files, in order.
         source: where the images came from, for people.
         class_names: name of each class, or None where the source has none.
+        source_labels: the label that each class had in the source, or None where all kept theirs.
+        skipped: what was left out when the dataset was written, and why.
         schema_version: of the records.
     """
 
@@ -39,14 +43,15 @@ class DatasetInfo:
     shards: tuple[Shard, ...]
     source: str
     class_names: tuple[str, ...] | None = None
+    source_labels: tuple[int, ...] | None = None
+    skipped: tuple[str, ...] = ()
     schema_version: int = schema.VERSION
 
     def save(self, directory) -> Path:
-        """Writes `dataset.json` atomically and returns its path."""
+        """Writes `dataset.json` atomically, with a checksum of its own, and returns its path."""
         path = Path(directory) / FILE_NAME
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
-        unfinished.replace(path)
+        fields = dataclasses.asdict(self)
+        write_atomically(path, json.dumps({**fields, "sha256": _checksum(fields)}, indent=1, ensure_ascii=False) + "\n")
         return path
 
 
@@ -68,15 +73,35 @@ def load_info(directory) -> DatasetInfo:
         version = fields["schema_version"]
         if version != schema.VERSION:
             raise ValueError(f"schema version {version}, this package reads version {schema.VERSION}")
-        names = fields.pop("class_names")
-        info = DatasetInfo(
+        if fields.pop("sha256") != _checksum(fields):
+            raise ValueError("its checksum does not hold: it was damaged, or edited, after it was written")
+        optional = {
+            name: None if fields[name] is None else tuple(fields[name]) for name in ("class_names", "source_labels")
+        }
+        return DatasetInfo(
             **{
                 **fields,
+                **optional,
                 "image_size": tuple(fields["image_size"]),
                 "shards": tuple(Shard(**shard) for shard in fields["shards"]),
-                "class_names": None if names is None else tuple(names),
+                "skipped": tuple(fields["skipped"]),
             }
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be used: {error}") from error
-    return info
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file such that it is there whole or not at all, after a loss of power too."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def _checksum(fields: dict) -> str:
+    # Of the content, not of the text: json gives the same content whatever the order and the spaces.
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,9 +1,14 @@
 """Pairs of images, for verification: is it the same person?"""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from keras_arcface.data import images as encoded_images
+from keras_arcface.data import verification_pickle
+from keras_arcface.data.sources import IMAGE_SUFFIXES
 
 
 class PairSet:
@@ -46,21 +51,102 @@ class PairSet:
 
     @classmethod
     def load(cls, path) -> "PairSet":
-        """Reads what `save` wrote.
+        """Reads a `.bin` verification set, as InsightFace hands them on, or the `.npz` that `save` wrote.
+
+        A `.bin` file is a pickle, which could run any program. Here it cannot: what is more than lists of bytes and
+        arrays is refused, by name.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: naming the file, if it is no such file or damaged.
+            ValueError: naming the file, if it is no such file, is damaged or asks to run something.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"There is no pair set at {path}")
+        if path.suffix == ".bin":
+            images, same = verification_pickle.load(path)
+        else:
+            images, same = _load_npz(path)
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-                joined, ends, same = stored["bytes"].tobytes(), stored["ends"], stored["same"]
-        except Exception as error:  # zipfile, numpy and zlib each raise their own
-            raise ValueError(f"{path} is not a pair set saved by PairSet.save: {error}") from error
-        starts = np.concatenate([[0], ends[:-1]])
-        if len(ends) == 0 or ends[-1] != len(joined) or (ends < starts).any():
-            raise ValueError(f"{path} is damaged: its image boundaries do not fit its {len(joined)} bytes")
-        return cls([joined[start:end] for start, end in zip(starts, ends, strict=True)], same)
+            pairs = cls(images, same)
+            for number, image in enumerate(pairs.images):
+                if not encoded_images.is_known(image):
+                    raise ValueError(
+                        f"image {number} is no JPEG, PNG, GIF or BMP: its {len(image)} bytes start with {image[:4]!r}"
+                    )
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        return pairs
+
+    @classmethod
+    def from_pairs_txt(cls, path, folder) -> "PairSet":
+        """Reads a list of pairs as LFW has them, over a folder with one sub-folder per person.
+
+        After a first line with the number of folds and of pairs of each kind in each (or of the latter alone) come,
+        separated by tabs, `person i j` for a genuine and `person i other j` for an impostor pair. Image i of a
+        person is `folder/person/person_000i.jpg`, or with another suffix.
+
+        Args:
+            path: `pairs.txt`, `pairsDevTest.txt` or the like.
+            folder: of the images.
+
+        Returns:
+            The pairs, in the order of the list.
+
+        Raises:
+            FileNotFoundError: if there is no such list, or naming the line, if an image is missing.
+            ValueError: naming the line, if it is none of these.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no list of pairs at {path}")
+        head, *lines = path.read_text("utf-8").splitlines() or [""]
+        numbers = head.split()
+        if len(numbers) not in (1, 2) or not all(map(str.isdecimal, numbers)):
+            raise ValueError(f"{path}, line 1: expected the number of pairs, or of folds and pairs. Received: {head!r}")
+        images, same = [], []
+        for number, line in enumerate(lines, start=2):
+            if not line.strip():
+                continue
+            fields = line.rstrip("\n").split("\t") if "\t" in line else line.split()
+            if len(fields) == 3:
+                fields = [fields[0], fields[1], fields[0], fields[2]]
+                same.append(True)
+            else:
+                same.append(False)
+            if len(fields) != 4 or not (fields[1].isdecimal() and fields[3].isdecimal()):
+                raise ValueError(
+                    f"{path}, line {number}: expected `person i j` or `person i other j`. Received: {line!r}"
+                )
+            for person, image in (fields[:2], fields[2:]):
+                try:
+                    images.append(_find(Path(folder), person, int(image)).read_bytes())
+                except FileNotFoundError as error:
+                    raise FileNotFoundError(f"{path}, line {number}: {error}") from None
+        expected = 2 * int(numbers[-1]) * (int(numbers[0]) if len(numbers) == 2 else 1)
+        if len(same) != expected:
+            raise ValueError(f"{path} is cut short. Expected, by line 1: {expected} pairs. Received: {len(same)}")
+        return cls(images, same)
+
+
+def _find(folder: Path, person: str, image: int) -> Path:
+    for suffix in IMAGE_SUFFIXES:
+        path = folder / person / f"{person}_{image:04d}{suffix}"
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"there is no image {folder / person / f'{person}_{image:04d}'}.jpg, nor of another suffix")
+
+
+def _load_npz(path: Path) -> tuple[list[bytes], np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it says it holds more than it has")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            joined, ends, same = stored["bytes"].tobytes(), stored["ends"], stored["same"]
+    except Exception as error:  # zipfile, numpy and zlib each raise their own
+        raise ValueError(f"{path} is not a pair set saved by PairSet.save: {error}") from error
+    starts = np.concatenate([[0], ends[:-1]])
+    if len(ends) == 0 or ends[-1] != len(joined) or (ends < starts).any():
+        raise ValueError(f"{path} is damaged: its image boundaries do not fit its {len(joined)} bytes")
+    return [joined[start:end] for start, end in zip(starts, ends, strict=True)], same

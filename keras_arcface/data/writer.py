@@ -1,7 +1,20 @@
-"""Writes a source as a directory of TFRecord shards with a `dataset.json`."""
+"""Writes a source as a directory of TFRecord shards with a `dataset.json`.
 
+Every shard is a function of the source, the seed and its number, so it does not matter which process writes it, nor
+whether a run was interrupted: what is finished stays, and the rest is written as it would have been.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
 import hashlib
+import json
+import logging
+import multiprocessing
+import multiprocessing.connection
 import os
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,87 +23,359 @@ from tqdm import tqdm
 
 from keras_arcface.data import images
 from keras_arcface.data import schema
+from keras_arcface.data import tfrecord
 from keras_arcface.data.info import FILE_NAME
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import Shard
+from keras_arcface.data.info import load_info
+from keras_arcface.data.info import write_atomically
+from keras_arcface.data.lock import Lock
+from keras_arcface.data.selection import Selection
+from keras_arcface.data.selection import with_at_least
 from keras_arcface.data.sources import Record
 from keras_arcface.data.sources import Source
 
+UNFINISHED = "unfinished.json"
+_BLOCK = 256  # images that are checked, hashed and written at a time
 
-def write_dataset(source: Source, directory, examples_per_shard: int = 10_000, seed: int = 0) -> DatasetInfo:
+_log = logging.getLogger(__name__)
+
+
+def write_dataset(
+    source: Source,
+    directory,
+    examples_per_shard: int = 10_000,
+    seed: int = 0,
+    processes: int = 1,
+    check: bool = True,
+    damaged: str = "raise",
+    min_images: int = 1,
+) -> DatasetInfo:
     """Writes a source as TFRecords.
 
-    Encoded images pass through untouched. Each is decoded once to check it, and all must have one size. Examples are
-    shuffled over all shards, so that a shard is not one person after the other. Every shard is written under a
-    temporary name, flushed to disk and renamed; `dataset.json` comes last, so a directory that has one is complete.
+    Encoded images pass through untouched; those of a format that TensorFlow cannot decode (PGM, TIFF, WebP ...) become
+    PNG, without loss. Each is decoded once to check it, and all must have one size. Examples are shuffled over all
+    shards, so that a shard is not one person after the other. Labels are made contiguous: classes without an image,
+    or with fewer than `min_images`, are left out, and `DatasetInfo.source_labels` says what each was in the source.
+
+    Every shard is written under a temporary name, flushed to disk and renamed; `dataset.json` comes last, so a
+    directory that has one is complete. A run that was stopped, by whatever, goes on where it was when it is started
+    again, and the result is the same to the byte.
 
     Args:
-        source: a sequence of `(encoded image, label, name)` with `num_classes`, such as `ImageFolder`.
+        source: a sequence of `(encoded image, label, name)` with `num_classes`, such as `ImageFolder`, `ImageList` or
+            `RecordIO`.
         directory: where to write; made if it does not exist, and it must not hold a dataset yet.
         examples_per_shard: how many images a shard holds.
         seed: of the shuffle; the same source and seed give the same bytes.
+        processes: how many to write with. With more than one, a script needs `if __name__ == "__main__":`, as always
+            in Python's multiprocessing.
+        check: whether to decode every image.
+        damaged: what to do with an image that cannot be read or decoded, has another size or a label outside
+            `[0, num_classes)`: "raise", or "skip", log it, and list it in `DatasetInfo.skipped`.
+        min_images: leave out classes that have fewer.
 
     Returns:
         What is in `dataset.json`.
 
     Raises:
-        FileExistsError: if the directory holds a dataset.
-        ValueError: naming the record, for an image that cannot be decoded or has another size than the rest, and for
-            a label outside `[0, num_classes)`; also for an empty source.
+        FileExistsError: if the directory holds a dataset, or an unfinished one of another source or other arguments.
+        BlockingIOError: if another run is writing to the directory.
+        OSError: if the disk is full, or the like; what is finished stays.
+        ValueError: naming the record, for one that is damaged; also for an empty source.
+        RuntimeError: if a process died.
 
     >>> info = write_dataset(ImageFolder("faces"), "faces_tfrecord")
     """
+    if damaged not in ("raise", "skip"):
+        raise ValueError(f'damaged expects "raise" or "skip". Received: {damaged!r}')
+    for name, number in (("examples_per_shard", examples_per_shard), ("processes", processes)):
+        if number < 1:
+            raise ValueError(f"{name} expects 1 or more. Received: {number}")
     directory = Path(directory)
-    if (directory / FILE_NAME).exists():
+    if (directory / FILE_NAME).exists() and not (directory / UNFINISHED).exists():
         raise FileExistsError(f"{directory} holds a dataset already. Expected: a new or empty directory")
     if len(source) == 0:
         raise ValueError(f"{source} holds no images: there is nothing to write")
+    selection = with_at_least(source, min_images)
     directory.mkdir(parents=True, exist_ok=True)
-    image_size = images.size_of(source[0].image, source[0].name)
-    order = np.random.default_rng(seed).permutation(len(source))
-    parts = np.array_split(order, -(-len(source) // examples_per_shard))
-    shards = []
-    with tqdm(total=len(source), desc="writing TFRecords", unit="image", dynamic_ncols=True) as progress:
-        for number, indices in enumerate(parts):
-            examples = (_checked(source[int(index)], source.num_classes, image_size) for index in indices)
-            path = directory / f"{number:05d}-of-{len(parts):05d}.tfrecord"
-            shards.append(_write_shard(path, examples, progress))
-    class_names = getattr(source, "class_names", None)
-    info = DatasetInfo(
-        num_classes=source.num_classes,
-        num_examples=len(source),
-        image_size=image_size,
-        shards=tuple(shards),
-        source=str(source),
-        class_names=None if class_names is None else tuple(class_names),
-    )
-    info.save(directory)
+    with Lock(directory / UNFINISHED) as lock:
+        _agree(directory, _description(source, selection, examples_per_shard, seed, check, damaged, min_images))
+        if (directory / FILE_NAME).exists():  # stopped while it tidied up
+            info = load_info(directory)
+        else:
+            expected = getattr(source, "image_size", None) or _size_of_first(selection, damaged)
+            order = np.random.default_rng(seed).permutation(len(selection))
+            parts = np.array_split(order, -(-len(order) // examples_per_shard))
+            job = _Job(selection, directory, len(parts), tuple(expected), check, damaged)
+            with tqdm(total=len(order), desc="writing", unit="image", unit_scale=True, dynamic_ncols=True) as progress:
+                reports = _write(job, parts, processes, lock, progress)
+            info = _conclude(job, reports, source)
+            info.save(directory)
+        for leftover in [*directory.glob(".*.report.json"), *directory.glob("*.tmp")]:
+            leftover.unlink()
+        lock.remove()
     return info
 
 
-def _checked(record: Record, num_classes: int, image_size: tuple[int, int]) -> Record:
-    if not 0 <= record.label < num_classes:
-        raise ValueError(f"{record.name} has a label outside [0, {num_classes}). Received: label {record.label}")
-    size = images.size_of(record.image, record.name)
-    if size != image_size:
-        raise ValueError(
-            f"{record.name} has another size than the images before it. Expected: {image_size[0]} x {image_size[1]} "
-            f"(height x width). Received: {size[0]} x {size[1]}. Align or resize the images first"
-        )
-    return record
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What every process needs to know."""
+
+    source: Selection
+    directory: Path
+    num_shards: int
+    image_size: tuple[int, int]
+    check: bool
+    damaged: str
+
+    def path(self, number: int) -> Path:
+        return self.directory / f"{number:05d}-of-{self.num_shards:05d}.tfrecord"
+
+    def report_path(self, number: int) -> Path:
+        return self.directory / f".{number:05d}.report.json"
 
 
-def _write_shard(path: Path, records, progress: tqdm) -> Shard:
-    unfinished = path.with_suffix(".tmp")
-    num_examples = 0
-    with tf.io.TFRecordWriter(str(unfinished)) as writer:
-        for record in records:
-            writer.write(schema.encode(*record))
-            num_examples += 1
-            progress.update()
-    with open(unfinished, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+@dataclasses.dataclass(frozen=True)
+class _Report:
+    """A finished shard."""
+
+    num_examples: int
+    num_bytes: int
+    sha256: str
+    skipped: list[str]
+
+
+def _description(source, selection, examples_per_shard, seed, check, damaged, min_images) -> dict:
+    """All that the bytes of the shards depend on."""
+    fingerprint = getattr(source, "fingerprint", None)
+    labels = hashlib.sha256(selection.labels.tobytes() + selection.source_labels.tobytes()).hexdigest()
+    return {
+        "source": str(source),
+        "images": f"{len(selection)}, labels {labels}, {'' if fingerprint is None else fingerprint()}",
+        "examples_per_shard": examples_per_shard,
+        "seed": seed,
+        "check": check,
+        "damaged": damaged,
+        "min_images": min_images,
+        "schema_version": schema.VERSION,
+    }
+
+
+def _agree(directory: Path, description: dict) -> None:
+    """Writes down what this run is, or makes sure that the run to be continued was the same."""
+    path = directory / UNFINISHED
+    text = path.read_text("utf-8")
+    with contextlib.suppress(ValueError):  # empty or torn: nothing was written after it
+        former = json.loads(text)
+        for key, value in description.items():
+            if former.get(key) != value:
+                raise FileExistsError(
+                    f"{directory} holds an unfinished dataset with other {key}. Expected, to go on with it: "
+                    f"{former.get(key)!r}. Received: {value!r}. To begin anew, remove the directory"
+                )
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(description, file, indent=1)
+        file.flush()
         os.fsync(file.fileno())
-    num_bytes = unfinished.stat().st_size
+
+
+def _size_of_first(source: Selection, damaged: str) -> tuple[int, int]:
+    for index in range(len(source)):
+        try:
+            record = source[index]
+            image = record.image if images.is_known(record.image) else images.to_png(record.image, record.name)
+            return images.size_of(image, record.name)
+        except (ValueError, OSError):
+            if damaged == "raise":
+                raise
+    raise ValueError(f"{source} holds no image that can be read")
+
+
+def _write(job: _Job, parts: list[np.ndarray], processes: int, lock: Lock, progress: tqdm) -> list[_Report]:
+    reports = {}
+    for number, indices in enumerate(parts):
+        report = _finished(job, number)
+        if report is not None:
+            reports[number] = report
+            progress.initial += len(indices)
+            progress.update(len(indices))
+    for leftover in job.directory.glob("*.tmp"):
+        leftover.unlink()
+    todo = [(number, indices) for number, indices in enumerate(parts) if number not in reports]
+    try:
+        if min(processes, len(todo)) <= 1:
+            for number, indices in todo:
+                reports[number] = _write_shard(job, number, indices, progress.update)
+        else:
+            lock.share()
+            reports.update(_write_with(processes, job, todo, progress))
+    except OSError as error:
+        finished = sum(_finished(job, number) is not None for number in range(len(parts)))
+        error.add_note(
+            f"{finished} of {len(parts)} shards in {job.directory} are finished and stay. "
+            "The same call goes on from there"
+        )
+        raise
+    return [reports[number] for number in range(len(parts))]
+
+
+def _finished(job: _Job, number: int) -> _Report | None:
+    try:
+        report = _Report(**json.loads(job.report_path(number).read_text("utf-8")))
+        return report if job.path(number).stat().st_size == report.num_bytes else None
+    except FileNotFoundError:
+        return None
+
+
+def _write_shard(job: _Job, number: int, indices: np.ndarray, progress) -> _Report:
+    path, skipped = job.path(number), []
+    unfinished = path.with_name(f"{path.name}.tmp")
+    sha256, num_examples, num_bytes = hashlib.sha256(), 0, 0
+    try:
+        with open(unfinished, "wb", buffering=0) as file:
+            for start in range(0, len(indices), _BLOCK):
+                block = indices[start : start + _BLOCK].tolist()
+                records = list(_usable(job, block, skipped))
+                pieces = (piece for record in records for piece in tfrecord.frame(*schema.encode_parts(*record)))
+                data = b"".join(pieces)
+                sha256.update(data)
+                _write_all(file, data)
+                num_examples += len(records)
+                num_bytes += len(data)
+                progress(len(block))
+            os.fsync(file.fileno())
+        report = _Report(num_examples, num_bytes, sha256.hexdigest(), skipped)
+        write_atomically(job.report_path(number), json.dumps(dataclasses.asdict(report)))
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror}, while writing", str(path)) from error
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
     unfinished.replace(path)
-    return Shard(path.name, num_examples, num_bytes, sha256)
+    return report
+
+
+def _write_all(file, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _usable(job: _Job, indices: Iterable[int], skipped: list[str]) -> Iterable[Record]:
+    """The records of a block, each checked; what cannot be used is skipped, or raises."""
+    records = []
+    for index in indices:
+        try:
+            record = job.source[index]
+            if not 0 <= record.label < job.source.num_classes:
+                raise ValueError(
+                    f"{record.name} has a label outside [0, {job.source.source.num_classes}). Received: label "
+                    f"{record.label}"
+                )
+            if not images.is_known(record.image):
+                record = record._replace(image=images.to_png(record.image, record.name))
+            records.append(record)
+        except (ValueError, OSError) as error:
+            _skip_or_raise(job, error, skipped)
+    if not job.check or images.can_all_be_decoded([record.image for record in records], job.image_size):
+        return records
+    good = []
+    for record in records:
+        try:
+            size = images.size_of(record.image, record.name)
+            if size != job.image_size:
+                raise ValueError(
+                    f"{record.name} has another size than the others. Expected: {job.image_size[0]} x "
+                    f"{job.image_size[1]} (height x width). Received: {size[0]} x {size[1]}. Align or resize the "
+                    "images first"
+                )
+            good.append(record)
+        except ValueError as error:
+            _skip_or_raise(job, error, skipped)
+    return good
+
+
+def _skip_or_raise(job: _Job, error: Exception, skipped: list[str]) -> None:
+    if job.damaged == "raise":
+        raise error
+    skipped.append(str(error))
+    _log.warning("skipped: %s", error)
+
+
+def _conclude(job: _Job, reports: list[_Report], source: Source) -> DatasetInfo:
+    selection = job.source
+    class_names = selection.class_names
+    renumbered = selection.num_classes != source.num_classes  # they are in order, so else they are the same
+    return DatasetInfo(
+        num_classes=selection.num_classes,
+        num_examples=sum(report.num_examples for report in reports),
+        image_size=job.image_size,
+        shards=tuple(
+            Shard(job.path(number).name, report.num_examples, report.num_bytes, report.sha256)
+            for number, report in enumerate(reports)
+        ),
+        source=str(source),
+        class_names=None if class_names is None else tuple(class_names),
+        source_labels=tuple(selection.source_labels.tolist()) if renumbered else None,
+        skipped=tuple(reason for report in reports for reason in report.skipped),
+    )
+
+
+# With several processes. They start from a server that has loaded this module once, not from the caller's process,
+# whose threads a fork would tear.
+
+
+def _write_with(processes: int, job: _Job, todo: list, progress: tqdm) -> dict[int, _Report]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    done = context.Value("q", 0)
+    executor = concurrent.futures.ProcessPoolExecutor(
+        min(processes, len(todo)), context, _start_process, (job, job.directory / UNFINISHED, done)
+    )
+    shown = 0
+    try:
+        futures = {executor.submit(_write_shard_in_process, *task): task[0] for task in todo}
+        waiting = set(futures)
+        while waiting:
+            finished, waiting = concurrent.futures.wait(waiting, 0.2, concurrent.futures.FIRST_EXCEPTION)
+            progress.update(done.value - shown)
+            shown = done.value
+            for future in finished:
+                future.result()
+        return {number: future.result() for future, number in futures.items()}
+    except concurrent.futures.BrokenExecutor as error:
+        raise RuntimeError(
+            f"A process that wrote to {job.directory} died: it was killed, or out of memory, or the script lacks "
+            '`if __name__ == "__main__":`. The same call goes on from what is finished'
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+_job: _Job
+_done = None
+
+
+def _start_process(job: _Job, lock_path: Path, done) -> None:
+    global _job, _done
+    _job, _done = job, done
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    Lock(lock_path).join()
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+def _die_with_parent() -> None:
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _write_shard_in_process(number: int, indices: np.ndarray) -> _Report:
+    def progress(count):
+        with _done.get_lock():
+            _done.value += count
+
+    return _write_shard(_job, number, indices, progress)

@@ -1,49 +1,199 @@
+import functools
+
+import cv2
 import numpy as np
+import pytest
 import tensorflow as tf
 from conftest import make_face
 
 from keras_arcface.data import augment
 
 FACES = np.stack([make_face(person, 0) for person in range(64)])
+SEED = tf.constant([1, 2], tf.int64)
+WITH_PROBABILITY = ["flip", "grey", "erase", "crop", "photometric", "blur", "low_resolution", "jpeg"]
+ALL = [*WITH_PROBABILITY, "affine", "adaface"]
 
 
-def test_flip_mirrors_about_half_of_the_images_and_changes_no_other():
-    flipped = augment.flip(tf.constant(FACES), [1, 2]).numpy()
-    same = (flipped == FACES).all(axis=(1, 2, 3))
+def apply(change, faces=FACES, seed=SEED, **kwargs):
+    return getattr(augment, change)(tf.constant(faces), seed, **kwargs).numpy()
+
+
+def is_changed(changed, faces=FACES):
+    return (changed != faces).any(axis=(1, 2, 3))
+
+
+@pytest.mark.parametrize("change", ALL)
+def test_it_is_a_function_of_seed_and_row(change):
+    first = apply(change)
+    assert (first.shape, first.dtype) == (FACES.shape, np.uint8)
+    np.testing.assert_array_equal(apply(change), first)
+    assert (apply(change, seed=tf.constant([1, 3], tf.int64)) != first).any()
+    equal = apply(change, np.repeat(FACES[:1], 64, axis=0))
+    assert len({image.tobytes() for image in equal}) > 1, "every row draws alike"
+    in_graph = tf.function(getattr(augment, change))(tf.constant(FACES), SEED)
+    assert in_graph.shape == FACES.shape
+    assert np.abs(in_graph.numpy().astype(int) - first).max() <= 1  # a graph may round otherwise
+
+
+@pytest.mark.parametrize("change", ALL)
+def test_a_row_does_not_depend_on_the_others(change):
+    others = FACES.copy()
+    others[1:] = 255 - others[1:]
+    np.testing.assert_array_equal(apply(change, others)[0], apply(change)[0])
+
+
+@pytest.mark.parametrize("change", WITH_PROBABILITY)
+def test_its_probability(change):
+    assert not is_changed(apply(change, probability=0.0)).any()
+    assert is_changed(apply(change, probability=1.0)).mean() > 0.9
+    share = is_changed(
+        apply(change, np.tile(FACES, (8, 1, 1, 1)), probability=0.3), np.tile(FACES, (8, 1, 1, 1))
+    ).mean()
+    assert 0.2 < share < 0.4  # 512 draws
+
+
+@pytest.mark.parametrize("change", ALL)
+def test_images_of_any_shape(change):
+    faces = np.stack([make_face(person, 0, size=(24, 40)) for person in range(4)])
+    assert apply(change, faces).shape == faces.shape
+    assert apply(change, faces[:0]).shape == (0, 24, 40, 3)
+
+
+def test_flip_mirrors():
+    np.testing.assert_array_equal(apply("flip", probability=1.0), FACES[:, :, ::-1])
+    flipped = apply("flip")
     mirrored = (flipped == FACES[:, :, ::-1]).all(axis=(1, 2, 3))
-    assert (same ^ mirrored).all()
+    assert (mirrored ^ (flipped == FACES).all(axis=(1, 2, 3))).all()
     assert 16 <= mirrored.sum() <= 48
 
 
-def test_an_augmentation_is_a_function_of_the_seed():
-    for change in (augment.flip, augment.affine):
-        first = change(tf.constant(FACES), [1, 2]).numpy()
-        np.testing.assert_array_equal(change(tf.constant(FACES), [1, 2]).numpy(), first)
-        assert (change(tf.constant(FACES), [1, 3]).numpy() != first).any()
+def test_grey_has_one_channel_thrice():
+    grey = apply("grey", probability=1.0)
+    assert (grey == grey[..., :1]).all()
+    expected = [cv2.cvtColor(face, cv2.COLOR_RGB2GRAY) for face in FACES]
+    assert np.abs(grey[..., 0].astype(int) - expected).max() <= 1
+
+
+def rectangle(mask):
+    """The bounds of what is True, and whether it fills them."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    bounds = rows[0], columns[0], rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
+    return bounds, mask.sum() == bounds[2] * bounds[3]
+
+
+def test_erase_fills_a_rectangle_within_its_limits():
+    faces = np.full((64, 100, 100, 3), 77, np.uint8)
+    erased = apply("erase", faces, probability=1.0, area=(0.1, 0.2), aspect=(0.5, 2.0))
+    places = set()
+    for image in erased:
+        (top, left, height, width), _ = rectangle((image != 77).any(axis=2))
+        places.add((top, left))
+        assert 0.09 * 10_000 < height * width < 0.21 * 10_000
+        assert 0.45 < height / width < 2.2
+    assert len(places) > 32
+    assert 60 < np.std(erased[erased != 77].astype(float)) < 85  # of uniform noise: 74
+
+
+def test_crop_without_rescaling_blackens_what_is_outside():
+    faces = np.full((64, 100, 100, 3), 77, np.uint8)
+    for image in apply("crop", faces, probability=1.0, rescale=False):
+        (_, _, height, width), filled = rectangle((image == 77).all(axis=2))
+        assert filled
+        assert 0.17 * 10_000 < height * width <= 10_000
+        assert set(np.unique(image)) <= {0, 77}
+
+
+def test_crop_scales_a_rectangle_to_the_whole_image():
+    ramp = np.zeros((64, 101, 101, 3), np.uint8)
+    ramp[..., 0] = np.arange(101)
+    ramp[..., 1] = np.arange(101)[:, None]
+    for image in apply("crop", ramp, probability=1.0, area=(0.2, 0.5)).astype(float):
+        across, down = image[50, :, 0], image[:, 50, 1]
+        width, height = across[-1] - across[0] + 1, down[-1] - down[0] + 1
+        assert 0.17 < width * height / 101**2 < 0.53
+        np.testing.assert_allclose(across, np.linspace(across[0], across[-1], 101), atol=1.01)
+        np.testing.assert_allclose(down, np.linspace(down[0], down[-1], 101), atol=1.01)
+
+
+def test_photometric_changes_each_property_within_its_limit():
+    faces = np.clip(FACES, 60, 120)
+
+    def ratio(measure, **limits):
+        off = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, **limits}
+        changed = apply("photometric", faces, probability=1.0, **off)
+        return np.array(
+            [measure(a) / measure(b) for a, b in zip(changed.astype(float), faces.astype(float), strict=True)]
+        )
+
+    assert not is_changed(
+        apply("photometric", faces, probability=1.0, brightness=0, contrast=0, saturation=0), faces
+    ).any()
+    brightness = ratio(np.mean, brightness=0.5)
+    contrast = ratio(np.std, contrast=0.5)
+    saturation = ratio(lambda image: np.ptp(image, axis=2).mean(), saturation=0.5)
+    for name, factors in {"brightness": brightness, "contrast": contrast, "saturation": saturation}.items():
+        assert factors.min() > 0.47, name
+        assert factors.max() < 1.53, name
+        assert np.ptp(factors) > 0.7, name
+    assert np.abs(ratio(np.mean, contrast=0.5) - 1).max() < 0.1
+
+
+def test_blur_is_a_gaussian():
+    blurred = apply("blur", probability=1.0, sigma=(1.5, 1.5001))
+    expected = np.stack([cv2.GaussianBlur(face, (9, 9), 1.5, borderType=cv2.BORDER_REFLECT) for face in FACES])
+    assert np.abs(blurred.astype(int) - expected).max() <= 1
+    weak = apply("blur", probability=1.0, sigma=(0.3, 0.3001)).astype(int)
+    assert np.abs(weak - FACES).mean() < np.abs(blurred.astype(int) - FACES).mean() / 4
+
+
+def detail(images):
+    images = images.astype(float)
+    return np.abs(np.diff(images, axis=1)).mean(axis=(1, 2, 3)) + np.abs(np.diff(images, axis=2)).mean(axis=(1, 2, 3))
+
+
+def test_low_resolution_loses_detail_and_keeps_the_rest():
+    strong = apply("low_resolution", probability=1.0, scale=(0.2, 0.25))
+    weak = apply("low_resolution", probability=1.0, scale=(0.95, 1.0))
+    assert detail(strong).mean() < 0.7 * detail(weak).mean() < detail(FACES).mean()
+    means = strong.mean(axis=(1, 2, 3)) - FACES.mean(axis=(1, 2, 3))
+    assert np.abs(means).max() < 12
+
+
+def test_jpeg_quality():
+    def error(quality):
+        return np.abs(apply("jpeg", probability=1.0, quality=quality).astype(int) - FACES).mean()
+
+    assert 0 < error((94, 95)) < error((50, 51)) < error((10, 11))
+
+
+def test_a_chain_applies_all_and_gives_each_its_own_seed():
+    both = augment.chain(augment.flip, augment.flip)(tf.constant(FACES), SEED).numpy()
+    assert 0.3 < is_changed(both).mean() < 0.7, "two flips with one seed would cancel"
+    twice = augment.chain(*[functools.partial(augment.flip, probability=1.0)] * 2)(tf.constant(FACES), SEED)
+    np.testing.assert_array_equal(twice, FACES)
+
+
+def test_the_recipe_of_adaface():
+    black = (apply("adaface", np.full((512, 50, 50, 3), 200, np.uint8)) == 0).all(axis=3).any(axis=(1, 2))
+    assert 0.13 < black.mean() < 0.27  # cropped: a fifth
+    assert 0.5 < is_changed(apply("adaface")).mean() < 0.95
 
 
 def test_affine_without_limits_only_flips():
-    still = augment.affine(tf.constant(FACES), [1, 2], rotation=0.0, zoom=0.0, shift=0.0).numpy()
-    np.testing.assert_array_equal(still, augment.flip(tf.constant(FACES), [1, 2]).numpy())
+    still = apply("affine", rotation=0.0, zoom=0.0, shift=0.0)
+    np.testing.assert_array_equal(still, apply("flip"))
 
 
-def test_affine_moves_by_no_more_than_its_limit():
+def centre_of(dots):
+    weights = dots[..., 0] / dots[..., 0].sum(axis=(1, 2), keepdims=True)
+    down, across = (weights * np.arange(33)[:, None]).sum(axis=(1, 2)), (weights * np.arange(33)).sum(axis=(1, 2))
+    return np.abs(np.stack([down, across]) - 16)
+
+
+def test_affine_moves_by_no_more_than_its_limit_and_turns_about_the_centre():
     dot = np.zeros((64, 33, 33, 3), np.uint8)
     dot[:, 15:18, 15:18] = 255
-    moved = augment.affine(tf.constant(dot), [5, 6], rotation=0.0, zoom=0.0, shift=0.2).numpy().astype(float)
-    weights = moved[..., 0] / moved[..., 0].sum(axis=(1, 2), keepdims=True)
-    offsets = [
-        np.abs((weights * np.arange(33)[:, None]).sum(axis=(1, 2)) - 16),
-        np.abs((weights * np.arange(33)).sum(axis=(1, 2)) - 16),
-    ]
-    assert np.max(offsets) < 0.2 * 33 + 0.5
-    assert np.max(offsets) > 0.15 * 33
-
-
-def test_affine_turns_about_the_centre():
-    dot = np.zeros((16, 33, 33, 3), np.uint8)
-    dot[:, 15:18, 15:18] = 255
-    turned = augment.affine(tf.constant(dot), [5, 6], rotation=0.5, zoom=0.0, shift=0.0).numpy().astype(float)
-    weights = turned[..., 0] / turned[..., 0].sum(axis=(1, 2), keepdims=True)
-    assert np.abs((weights * np.arange(33)[:, None]).sum(axis=(1, 2)) - 16).max() < 0.1
-    assert np.abs((weights * np.arange(33)).sum(axis=(1, 2)) - 16).max() < 0.1
+    moved = centre_of(apply("affine", dot, rotation=0.0, zoom=0.0, shift=0.2).astype(float))
+    assert moved.max() < 0.2 * 33 + 0.5
+    assert moved.max() > 0.15 * 33
+    assert centre_of(apply("affine", dot, rotation=0.5, zoom=0.0, shift=0.0).astype(float)).max() < 0.1

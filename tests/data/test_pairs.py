@@ -1,3 +1,11 @@
+import codecs
+import io
+import os
+import pickle
+import pickletools
+import struct
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import encode
@@ -5,17 +13,20 @@ from conftest import make_face
 
 from keras_arcface.data import PairSet
 
+IMAGES = [encode(make_face(i, 0), (".png", ".jpg", ".bmp")[i % 3]) for i in range(6)]
+SAME = [True, False, True]
+
 
 @pytest.fixture
 def pairs():
-    return PairSet([encode(make_face(i, 0), (".png", ".jpg")[i % 2]) for i in range(6)], [True, False, True])
+    return PairSet(IMAGES, SAME)
 
 
 def test_pairs_survive_saving(pairs, tmp_path):
     pairs.save(tmp_path / "pairs.npz")
     loaded = PairSet.load(tmp_path / "pairs.npz")
     assert loaded.images == pairs.images
-    np.testing.assert_array_equal(loaded.same, [True, False, True])
+    np.testing.assert_array_equal(loaded.same, SAME)
     assert len(loaded) == 3
 
 
@@ -43,3 +54,229 @@ def test_a_file_with_pickled_objects_is_refused(tmp_path):
     np.savez(path, bytes=np.array([object()]), ends=np.array([1]), same=np.array([True]))
     with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
         PairSet.load(path)
+
+
+def test_a_file_that_would_unpack_to_much_more_is_refused(tmp_path):
+    path = tmp_path / "pairs.npz"
+    np.savez_compressed(path, bytes=np.zeros(10**8, np.uint8), ends=np.array([10**8]), same=np.array([True]))
+    with pytest.raises(ValueError, match="it says it holds more than it has"):
+        PairSet.load(path)
+
+
+def python_2(images, same, arrays):
+    """The bytes that Python 2's pickle wrote, in protocol 2: its strings are bytes, its numpy has other addresses."""
+
+    def string(data):
+        return b"T" + struct.pack("<i", len(data)) + data  # BINSTRING
+
+    def array(data):
+        dtype = b"cnumpy\ndtype\n" + string(b"u1") + b"K\x00K\x01\x87R(K\x03" + string(b"|") + b"NNNJ\xff\xff\xff\xff"
+        dtype += b"J\xff\xff\xff\xffK\x00tb"
+        start = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85" + string(b"b") + b"tR"
+        return (
+            start + b"(K\x01" + b"M" + struct.pack("<H", len(data)) + b"\x85" + dtype + b"\x89" + string(data) + b"tb"
+        )
+
+    items = b"".join(array(image) if arrays else string(image) for image in images)
+    return b"\x80\x02(]q\x01(" + items + b"e]q\x02(" + b"".join(b"\x88" if s else b"\x89" for s in same) + b"et."
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_a_pickle_of_python_2(arrays, tmp_path):
+    content = python_2(IMAGES, SAME, arrays)
+    reference = pickle.loads(content, encoding="bytes")
+    assert [bytes(item) for item in reference[0]] == IMAGES, "the test's own file is wrong"
+    (tmp_path / "lfw.bin").write_bytes(content)
+    loaded = PairSet.load(tmp_path / "lfw.bin")
+    assert loaded.images == IMAGES
+    assert loaded.same.tolist() == SAME
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    "item", [bytes, lambda image: np.frombuffer(image, np.uint8), lambda image: np.frombuffer(image, np.uint8).copy()]
+)
+@pytest.mark.parametrize("same", [list, np.array, tuple, lambda same: [np.bool_(s) for s in same]])
+def test_a_pickle_of_python_3(protocol, item, same, tmp_path):
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps(([item(image) for image in IMAGES], same(SAME)), protocol))
+    loaded = PairSet.load(tmp_path / "lfw.bin")
+    assert loaded.images == IMAGES
+    assert all(type(image) is bytes for image in loaded.images)
+    assert loaded.same.tolist() == SAME
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function, *arguments, state=None):
+        self._reduced = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self):
+        return self._reduced
+
+
+def with_item(item):
+    return pickle.dumps(([IMAGES[0], item], [True]))
+
+
+def numpy_array_of(shape, kind, data):
+    array = np.zeros(1, np.uint8)
+    reconstruct, arguments, _ = array.__reduce__()
+    return Call(reconstruct, *arguments, state=(1, shape, np.dtype(kind), False, data))
+
+
+HOSTILE = {
+    "os.system": (with_item(Call(os.system, "touch ran")), "asks for posix.system"),
+    "os.system, by name": (b"cos\nsystem\n(S'touch ran'\ntR.", "asks for os.system"),
+    "eval": (with_item(Call(eval, "open('ran', 'w')")), "asks for builtins.eval"),
+    "eval in Python 2": (b"c__builtin__\neval\n(S'1'\ntR.", "asks for __builtin__.eval"),
+    "a chain of getattr": (
+        with_item(Call(getattr, Call(getattr, Call(__import__, "os"), "path"), "join")),
+        "asks for builtins.getattr",
+    ),
+    "__import__ alone": (with_item(Call(__import__, "os")), "asks for builtins.__import__"),
+    "numpy.load": (with_item(Call(np.load, "x")), "asks for numpy.load"),
+    "numpy's memmap": (with_item(Call(np.memmap, "ran", "u1", "w+")), "asks for numpy.memmap"),
+    "numpy.loads, of old": (b"cnumpy\nloads\n(S'x'\ntR.", "asks for numpy.loads"),
+    "an array of objects": (with_item(np.array([Call(os.system, "touch ran")], object)), "asks for posix.system"),
+    "an array of plain objects": (with_item(np.array([None, "a"], object)), "an array of type 'O8'"),
+    "an array of floats": (with_item(np.zeros(3)), "an array of type 'f8'"),
+    "a huge array": (with_item(numpy_array_of((2**44,), "u1", b"")), "an array of shape"),
+    "a huge ndarray": (with_item(Call(np.ndarray, (2**44,))), "TypeError"),
+    "nested calls": (with_item(Call(Call, Call(os.system, "touch ran"))), "asks for "),
+    "a call by NEWOBJ": (b"\x80\x02cos\nsystem\n(U\x09touch rant\x81.", "operation NEWOBJ at offset 2"),
+    "a call by INST": (b"(S'touch ran'\nios\nsystem\n.", "operation INST at offset 14"),
+    "a call by OBJ": (b"(cos\nsystem\nS'touch ran'\no.", "operation OBJ at offset"),
+    "a registered extension": (b"\x80\x02\x82\x01.", "operation EXT1 at offset 2"),
+    "a persistent id": (b"Pos.system\n.", "operation PERSID at offset 0"),
+    "a dict": (pickle.dumps(({}, [True])), "operation EMPTY_DICT at offset"),
+    "an encoding with code": (
+        with_item(Call(codecs.encode, "x", "zlib")),
+        "asks for the encoding 'zlib'",
+    ),
+    "a changed stand-in": (b"c_codecs\nencode\n}S'x'\nI1\nsb.", "operation EMPTY_DICT"),
+    "bytes of 2^62": (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"abc.", "expected 4611686018427387904 bytes"),
+    "a bytearray of 2^62": (b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b"abc.", "expected 4611686018427387904 bytes"),
+    "text of 2^31": (b"\x80\x02X" + struct.pack("<I", 2**31) + b"abc.", "expected 2147483648 bytes"),
+    "a number of 2^31 digits": (b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"abc.", "not enough data"),
+    "a frame of 2^62": (b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.", "a frame of 4611686018427387904 bytes"),
+    "a memo of 2^31": (b"\x80\x02Nr" + struct.pack("<I", 2**31 - 1) + b".", "LONG_BINPUT 2147483647 at offset 3"),
+    "a memo in words": (b"Np99999999999\n.", "PUT 99999999999 at offset 1"),
+    "a number with many digits": (b"I" + b"9" * 100_000 + b"\n.", "ValueError"),
+    "lists in lists": (b"(" * 200_000 + b"l" * 200_000 + b".", "ValueError"),
+    "itself": (b"\x80\x02]q\x00(h\x00h\x00e.", "is a list, not bytes"),
+    "another object": (pickle.dumps("a text"), "ValueError"),
+    "nothing": (b"", "pickle exhausted before seeing STOP"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_pickle_that_would_run_or_reserve_something_is_refused_by_name(name, tmp_path, monkeypatch):
+    content, message = HOSTILE[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hostile.bin").write_bytes(content)
+    before = peak_memory()
+    with pytest.raises(ValueError, match=r"hostile.bin") as caught:
+        PairSet.load(tmp_path / "hostile.bin")
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["hostile.bin"], "something was run"
+    assert peak_memory() - before < 100 << 20
+    print(f"{name:30} -> {str(caught.value).partition('hostile.bin ')[2][:120]}")
+
+
+def peak_memory() -> int:
+    """The most address space that this process has had, in bytes; reserved counts, even if it was never touched."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmPeak"))
+    return int(line.split()[1]) << 10
+
+
+def test_a_hostile_pickle_does_run_where_it_is_simply_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(HOSTILE["os.system"][0])
+    assert (tmp_path / "ran").exists(), "the gallery above proves nothing"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ((IMAGES[:5], SAME), "two images per pair. Received: 5 images"),
+        ((IMAGES, [True, 2, True]), "pair 1 says '2', neither True nor False"),
+        (([*IMAGES[:5], 7], SAME), "image 5 is a int, not bytes"),
+        (([*IMAGES[:5], b"text"], SAME), "image 5 is no JPEG, PNG, GIF or BMP: its 4 bytes start with b'text'"),
+        (([*IMAGES[:5], np.zeros((4, 4), np.uint8)], SAME), r"an array of shape \(4, 4\)"),
+        ((IMAGES,), "not enough values to unpack"),
+    ],
+)
+def test_a_pickle_of_something_else_is_named(content, message, tmp_path):
+    (tmp_path / "other.bin").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=rf"other.bin.*{message}"):
+        PairSet.load(tmp_path / "other.bin")
+
+
+def test_every_operation_that_is_allowed_exists():
+    from keras_arcface.data import verification_pickle
+
+    assert {opcode.name for opcode in pickletools.opcodes} >= verification_pickle._OPERATIONS
+
+
+def test_the_view_1_pairs_of_lfw():
+    folder = os.environ.get("KERAS_ARCFACE_TEST_DATA")
+    if not folder:
+        pytest.skip("KERAS_ARCFACE_TEST_DATA names no folder with real faces")
+    pairs = PairSet.load(Path(folder) / "lfw_dev.bin")
+    assert (len(pairs), int(pairs.same.sum())) == (1000, 500)
+    assert pairs.same[:500].all()
+    reference = pickle.load(io.BytesIO((Path(folder) / "lfw_dev.bin").read_bytes()), encoding="bytes")
+    assert [bytes(item) for item in reference[0]] == pairs.images
+
+
+@pytest.fixture
+def lfw_folder(tmp_path):
+    for person, name in enumerate(("Ann_Lee", "Bo", "Cy")):
+        (tmp_path / "lfw" / name).mkdir(parents=True)
+        for image in range(1, 4):
+            suffix = (".jpg", ".png")[image % 2]
+            content = encode(make_face(person, image), suffix)
+            (tmp_path / "lfw" / name / f"{name}_{image:04d}{suffix}").write_bytes(content)
+    return tmp_path / "lfw"
+
+
+def pairs_txt(tmp_path, text):
+    (tmp_path / "pairs.txt").write_text(text)
+    return tmp_path / "pairs.txt"
+
+
+@pytest.mark.parametrize("head", ["2\t1", "2"])
+def test_a_list_of_pairs_over_a_folder(head, lfw_folder, tmp_path):
+    rows = ["Ann_Lee\t1\t3", "Ann_Lee\t2\tBo\t1", "Cy\t3\t2", "Bo\t2\tCy\t1"]
+    rows = rows if head == "2\t1" else rows[::2] + rows[1::2]
+    pairs = PairSet.from_pairs_txt(pairs_txt(tmp_path, "\n".join([head, *rows]) + "\n"), lfw_folder)
+    assert pairs.same.tolist() == [len(row.split()) == 3 for row in rows]
+    first = rows.index("Ann_Lee\t1\t3")
+    assert pairs.images[2 * first] == (lfw_folder / "Ann_Lee" / "Ann_Lee_0001.png").read_bytes()
+    assert pairs.images[2 * first + 1] == (lfw_folder / "Ann_Lee" / "Ann_Lee_0003.png").read_bytes()
+    second = rows.index("Ann_Lee\t2\tBo\t1")
+    assert pairs.images[2 * second] == (lfw_folder / "Ann_Lee" / "Ann_Lee_0002.jpg").read_bytes()
+    assert pairs.images[2 * second + 1] == (lfw_folder / "Bo" / "Bo_0001.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("", ValueError, "line 1: expected the number of pairs, or of folds and pairs. Received: ''"),
+        ("Ann_Lee\t1\t2\n", ValueError, "line 1: expected the number of pairs"),
+        ("1\nBo\t1\n", ValueError, r"line 2: expected `person i j` or `person i other j`. Received: 'Bo\\t1'"),
+        ("1\nBo\tx\t1\n", ValueError, "line 2: expected `person i j`"),
+        ("1\nBo\t1\t2\nBo\t1\tCy\t9\n", FileNotFoundError, r"line 3: there is no image .*Cy_0009.jpg, nor of another"),
+        ("2\nBo\t1\t2\nBo\t1\tCy\t2\n", ValueError, "cut short. Expected, by line 1: 4 pairs. Received: 2"),
+    ],
+)
+def test_a_list_of_pairs_that_is_none(text, error, message, lfw_folder, tmp_path):
+    with pytest.raises(error, match=f"pairs.txt.*{message}"):
+        PairSet.from_pairs_txt(pairs_txt(tmp_path, text), lfw_folder)
+
+
+def test_no_list_of_pairs(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no list of pairs at"):
+        PairSet.from_pairs_txt(tmp_path / "absent.txt", tmp_path)

@@ -99,12 +99,14 @@ def test_start_step_goes_with_training(directory):
 
 
 def rewrite(directory, *records):
-    """Replaces the first shard, as a faulty writer would."""
+    """Replaces all shards by one, as a faulty writer would."""
     info = load_info(directory)
-    with tf.io.TFRecordWriter(str(directory / info.shards[0].file)) as writer:
+    path = directory / info.shards[0].file
+    with tf.io.TFRecordWriter(str(path)) as writer:
         for record in records:
             writer.write(schema.encode(*record))
-    dataclasses.replace(info, shards=info.shards[:1]).save(directory)
+    shard = dataclasses.replace(info.shards[0], num_examples=len(records), num_bytes=path.stat().st_size)
+    dataclasses.replace(info, shards=(shard,), num_examples=len(records)).save(directory)
 
 
 def test_a_wrong_label_in_the_records_is_named(directory):
@@ -121,10 +123,188 @@ def test_a_wrong_size_in_the_records_is_named(directory):
         list(load_dataset(directory, 1))
 
 
-def test_a_damaged_shard_is_an_error(directory):
-    shard = directory / load_info(directory).shards[0].file
-    content = bytearray(shard.read_bytes())
-    content[200] ^= 1
-    shard.write_bytes(content)
-    with pytest.raises(tf.errors.DataLossError, match="corrupted record"):
-        list(load_dataset(directory, 2))
+def flip_a_bit(path, offset):
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+MODES = [
+    {},
+    {"training": True},
+    {"training": True, "images_per_class": 1},
+    {"cache": "encoded"},
+    {"training": True, "cache": "decoded"},
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_damaged_record_raises_and_is_named(mode, directory):
+    path = directory / load_info(directory).shards[1].file
+    flip_a_bit(path, 200)
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match=rf"{path}: damaged record at offset 0"):
+        for _ in load_dataset(directory, 2, **mode).take(100):
+            pass
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_damaged_records_can_be_skipped_and_are_counted(mode, directory, caplog):
+    contents = {image.tobytes() for images, _ in load_dataset(directory, 4) for image in images.numpy()}
+    files = [directory / shard.file for shard in load_info(directory).shards]
+    flip_a_bit(files[1], 200)  # an image
+    flip_a_bit(files[2], 2)  # a length
+    batches = load_dataset(directory, 2, damaged="skip", augmentation=None, **mode).take(100)
+    left = {image.tobytes() for images, _ in batches for image in images.numpy()}
+    assert left < contents
+    assert len(left) == 10
+    assert f"{files[1]}: damaged record at offset 0: the checksum of its data does not hold" in caplog.text
+    assert f"{files[2]}: damaged record at offset 0: the checksum of its length does not hold" in caplog.text
+    assert f"{directory}: 2 of 12 records are damaged, and skipped" in caplog.text
+
+
+def test_a_step_is_the_same_with_damage_skipped(directory):
+    flip_a_bit(directory / load_info(directory).shards[1].file, 200)
+    whole = batches(directory, 8, damaged="skip")
+    for start in (1, 3, 5):
+        assert_same(batches(directory, 8 - start, start_step=start, damaged="skip"), whole[start:])
+
+
+def test_a_shard_of_another_size_is_noticed_at_once(directory):
+    path = directory / load_info(directory).shards[2].file
+    content = path.read_bytes()
+    path.write_bytes(content[:-16])
+    with pytest.raises(ValueError, match=rf"{path} is damaged. Expected: {len(content)} bytes. Received: "):
+        load_dataset(directory, 2)
+    path.unlink()
+    with pytest.raises(ValueError, match="Received: no such file"):
+        load_dataset(directory, 2)
+
+
+def test_nothing_left(directory):
+    for shard in load_info(directory).shards:
+        (directory / shard.file).write_bytes(b"")
+    with pytest.raises(ValueError, match="holds no record that can be read"):
+        load_dataset(directory, 2, damaged="skip")
+
+
+@pytest.mark.parametrize("cache", ["encoded", "decoded"])
+def test_a_dataset_in_memory_gives_what_the_files_hold(cache, directory):
+    from_files, from_memory = (list(load_dataset(directory, 5, cache=where)) for where in (None, cache))
+    assert_same([(i.numpy(), n.numpy()) for i, n in from_memory], [(i.numpy(), n.numpy()) for i, n in from_files])
+
+
+@pytest.mark.parametrize("cache", ["encoded", "decoded"])
+def test_training_from_memory(cache, directory):
+    whole = batches(directory, 9, batch_size=4, augmentation=None, cache=cache)
+    passes = [[image.tobytes() for images, _ in whole[start : start + 3] for image in images] for start in (0, 3, 6)]
+    assert len(set(passes[0])) == 12
+    assert sorted(passes[0]) == sorted(passes[1]) == sorted(passes[2])
+    assert passes[0] != passes[1] != passes[2]
+    augmented = batches(directory, 8, cache=cache)
+    for start in (1, 2, 5):
+        assert_same(batches(directory, 8 - start, start_step=start, cache=cache), augmented[start:])
+    other = batches(directory, 9, batch_size=4, seed=2, augmentation=None, cache=cache)
+    assert any((a[1] != b[1]).any() for a, b in zip(whole, other, strict=True))
+
+
+def test_both_memories_agree(directory):
+    assert_same(batches(directory, 8, cache="encoded"), batches(directory, 8, cache="decoded"))
+
+
+@pytest.mark.parametrize("mode", [{}, {"cache": "encoded"}, {"cache": "decoded"}])
+@pytest.mark.parametrize("num_hosts", [2, 3])
+def test_shares_of_hosts_are_disjoint_and_together_what_one_sees(mode, num_hosts, directory):
+    one = batches(directory, 7, batch_size=2 * num_hosts, augmentation=None, **mode)
+    shares = [
+        batches(directory, 7, batch_size=2, augmentation=None, host=host, num_hosts=num_hosts, **mode)
+        for host in range(num_hosts)
+    ]
+    for step, (images, labels) in enumerate(one):
+        for host in range(num_hosts):
+            np.testing.assert_array_equal(shares[host][step][0], images[host::num_hosts])
+            np.testing.assert_array_equal(shares[host][step][1], labels[host::num_hosts])
+    assert_same(
+        batches(directory, 4, batch_size=2, host=1, num_hosts=num_hosts, start_step=3, **mode),
+        batches(directory, 7, batch_size=2, host=1, num_hosts=num_hosts, **mode)[3:],
+    )
+
+
+def test_hosts_augment_differently(directory):
+    rewrite(directory, *[(encode(make_face(0, 0)), 0, f"{index}") for index in range(64)])
+    shares = [batches(directory, 1, batch_size=32, host=host, num_hosts=2)[0][0] for host in range(2)]
+    assert (shares[0] != shares[1]).any()
+
+
+@pytest.mark.parametrize("cache", [None, "encoded"])
+def test_shares_of_one_pass(cache, directory):
+    shares = [list(load_dataset(directory, 4, host=host, num_hosts=5, cache=cache)) for host in range(5)]
+    assert [sum(len(labels) for _, labels in share) for share in shares] == [3, 3, 2, 2, 2]
+    contents = [image.tobytes() for share in shares for images, _ in share for image in images.numpy()]
+    assert len(set(contents)) == len(contents) == 12
+
+
+@pytest.mark.parametrize("cache", [None, "encoded", "decoded"])
+def test_batches_of_p_classes_with_k_images(cache, directory):
+    seen = []
+    for images, labels in batches(directory, 9, batch_size=4, images_per_class=2, augmentation=None, cache=cache):
+        assert labels[0] == labels[1] != labels[2] == labels[3]
+        assert len({image.tobytes() for image in images}) == 4
+        seen += [image.tobytes() for image in images]
+    assert len(set(seen)) == 12
+
+
+def test_where_a_class_has_fewer_images_they_repeat_evenly(directory):
+    for images, labels in batches(directory, 6, batch_size=14, images_per_class=7, augmentation=None):
+        for label in np.unique(labels):
+            counts = np.unique([image.tobytes() for image in images[labels == label]], return_counts=True)[1]
+            assert len(counts) == (4, 3, 5)[label]
+            assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("cache", [None, "decoded"])
+def test_balanced_steps_depend_on_seed_and_step_alone(cache, directory):
+    whole = batches(directory, 8, batch_size=4, images_per_class=2, cache=cache)
+    for start in (1, 5):
+        again = batches(directory, 8 - start, batch_size=4, images_per_class=2, start_step=start, cache=cache)
+        assert_same(again, whole[start:])
+
+
+def test_classes_are_balanced_over_hosts(directory):
+    one = batches(directory, 3, batch_size=6, images_per_class=2, augmentation=None)
+    hosts = [
+        batches(directory, 3, batch_size=2, images_per_class=2, augmentation=None, host=host, num_hosts=3)
+        for host in range(3)
+    ]
+    for step, (images, labels) in enumerate(one):
+        np.testing.assert_array_equal(np.concatenate([hosts[host][step][0] for host in range(3)]), images)
+        np.testing.assert_array_equal(np.concatenate([hosts[host][step][1] for host in range(3)]), labels)
+
+
+def test_out_of_order_gives_the_same_batches(directory):
+    ordered = batches(directory, 12, batch_size=1, augmentation=None)
+    free = batches(directory, 12, batch_size=1, augmentation=None, deterministic=False)
+    assert {images.tobytes() for images, _ in free} == {images.tobytes() for images, _ in ordered}
+
+
+def test_iterating_again_begins_again(directory):
+    dataset = load_dataset(directory, 5, training=True, start_step=3).take(4)
+    first, second = ([(i.numpy(), n.numpy()) for i, n in dataset] for _ in range(2))
+    assert_same(first, second)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size expects 1 or more. Received: 0"),
+        ({"start_step": -1, "training": True}, "start_step expects 0 or more. Received: -1"),
+        ({"images_per_class": 2}, "images_per_class goes with training=True. Received: images_per_class=2, train"),
+        ({"images_per_class": 3, "training": True}, "images_per_class expects a divisor of batch_size=4. Received: 3"),
+        ({"images_per_class": 1, "training": True}, "a batch of 4 classes, with 1 images of each, does not fit: only"),
+        ({"cache": True}, 'cache expects None, "encoded" or "decoded". Received: True'),
+        ({"damaged": "ignore"}, 'damaged expects "raise" or "skip". Received: \'ignore\''),
+        ({"host": 2, "num_hosts": 2}, r"host expects a number in \[0, num_hosts=2\). Received: 2"),
+    ],
+)
+def test_arguments_that_cannot_be(arguments, message, directory):
+    with pytest.raises(ValueError, match=message):
+        load_dataset(directory, **{"batch_size": 4, **arguments})

@@ -1,16 +1,26 @@
 import dataclasses
+import errno
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import zlib
 
+import cv2
+import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import encode
 from conftest import make_face
 
 from keras_arcface.data import ImageFolder
+from keras_arcface.data import check_dataset
 from keras_arcface.data import load_info
 from keras_arcface.data import schema
 from keras_arcface.data import write_dataset
+from keras_arcface.data.lock import Lock
 from keras_arcface.data.sources import Record
 
 
@@ -98,14 +108,273 @@ def test_an_empty_source_is_refused(tmp_path):
     ("change", "message"),
     [
         (lambda text: text[:40], "dataset.json cannot be used"),
-        (lambda text: text.replace('"num_classes"', '"classes"'), "dataset.json cannot be used.*classes"),
+        (
+            lambda text: text.replace('"num_classes"', '"classes"'),
+            "dataset.json cannot be used.*checksum",
+        ),
+        (lambda text: text.replace('"num_examples": 12', '"num_examples": 13'), "its checksum does not hold"),
+        (lambda text: text.replace('"sha256"', '"sha265"'), "dataset.json cannot be used: KeyError: 'sha256'"),
+        (lambda text: "[" * 100_000, "dataset.json cannot be used: RecursionError"),
+        (lambda text: "[1]", "dataset.json cannot be used: TypeError"),
+        (lambda text: "{}", "dataset.json cannot be used: KeyError"),
         (lambda text: text.replace('"schema_version": 1', '"schema_version": 9'), "schema version 9, this package"),
     ],
 )
 def test_a_damaged_dataset_json_is_named(change, message, face_folder, tmp_path):
     info = write_dataset(ImageFolder(face_folder), tmp_path / "out")
     path = tmp_path / "out" / "dataset.json"
-    assert json.loads(path.read_text()).keys() == dataclasses.asdict(info).keys()
+    assert json.loads(path.read_text()).keys() == {*dataclasses.asdict(info), "sha256"}
     path.write_text(change(path.read_text()))
     with pytest.raises(ValueError, match=message):
         load_info(tmp_path / "out")
+
+
+def content_of(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize(("suffix", "dtype"), [(".pgm", np.uint8), (".tiff", np.uint8), (".tiff", np.uint16)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_tensorflow_cannot_decode_becomes_png_without_loss(suffix, dtype, channels, tmp_path):
+    if suffix == ".pgm" and channels == 3:
+        suffix = ".ppm"
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (32, 32, channels)).astype(dtype)
+    (tmp_path / "faces" / "person").mkdir(parents=True)
+    (tmp_path / "faces" / "person" / f"0{suffix}").write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
+    info = write_dataset(ImageFolder(tmp_path / "faces"), tmp_path / "out")
+    [(image, label, name)] = read_records(tmp_path / "out", info)
+    assert image.startswith(b"\x89PNG")
+    assert (label, name) == (0, f"person/0{suffix}")
+    stored = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert stored.dtype == dtype
+    np.testing.assert_array_equal(stored.reshape(pixels.shape), pixels)
+
+
+def test_an_image_that_png_cannot_hold_is_named(face_folder, tmp_path):
+    floats = cv2.imencode(".tiff", np.zeros((32, 32), np.float32))[1].tobytes()
+    (face_folder / "person_0" / "9.tiff").write_bytes(floats)
+    with pytest.raises(ValueError, match=r"person_0/9.tiff cannot become a PNG.*8 or 16 bits. Received: float32"):
+        write_dataset(ImageFolder(face_folder), tmp_path / "out")
+
+
+def test_an_image_that_claims_to_be_huge_is_refused_before_it_is_decoded(face_folder, tmp_path):
+    path = face_folder / "person_1" / "0.png"
+    bomb = bytearray(path.read_bytes())
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    path.write_bytes(bomb)
+    with pytest.raises(ValueError, match=r"person_1/0.png is not a readable image.*60000 x 60000 pixels; the limit"):
+        write_dataset(ImageFolder(face_folder), tmp_path / "out")
+
+
+BROKEN = {
+    "person_0/0.png": b"not an image",
+    "person_1/1.jpg": encode(make_face(1, 1), ".jpg")[:300],
+    "person_2/2.png": encode(make_face(2, 2, size=(40, 32))),
+    "person_2/4.png": b"",
+}
+
+
+@pytest.mark.parametrize("examples_per_shard", [1, 4, 100])
+def test_damaged_images_can_be_skipped_and_are_reported(examples_per_shard, face_folder, tmp_path, caplog):
+    for name, content in BROKEN.items():
+        (face_folder / name).write_bytes(content)
+    info = write_dataset(ImageFolder(face_folder), tmp_path / "out", examples_per_shard, damaged="skip")
+    assert info.num_examples == 8
+    assert sum(shard.num_examples for shard in info.shards) == 8
+    assert sorted(reason.split()[0] for reason in info.skipped) == sorted(BROKEN)
+    assert len(caplog.records) == 4
+    names = {name for *_, name in read_records(tmp_path / "out", info)}
+    assert not names & set(BROKEN)
+    assert load_info(tmp_path / "out") == info
+
+
+def test_without_the_check_images_are_not_decoded(face_folder, tmp_path):
+    (face_folder / "person_1" / "1.jpg").write_bytes(b"\xff\xd8\xff broken behind its first bytes")
+    info = write_dataset(ImageFolder(face_folder), tmp_path / "out", check=False)
+    assert info.num_examples == 12
+
+
+def test_small_classes_are_left_out_and_the_mapping_is_kept(face_folder, tmp_path):
+    info = write_dataset(ImageFolder(face_folder), tmp_path / "out", min_images=4)
+    assert (info.num_classes, info.num_examples) == (2, 9)
+    assert info.source_labels == (0, 2)
+    assert info.class_names == ("person_0", "person_2")
+    assert load_info(tmp_path / "out") == info
+    labels = {name.split("/")[0]: label for _, label, name in read_records(tmp_path / "out", info)}
+    assert labels == {"person_0": 0, "person_2": 1}
+
+
+def test_labels_become_contiguous(tmp_path):
+    faces = Faces(Record(encode(make_face(label, 0)), label, f"face {label}") for label in (2**40, 5, 2**24 + 1))
+    faces.num_classes = 2**40 + 1
+    info = write_dataset(faces, tmp_path / "out")
+    assert info.source_labels == (5, 2**24 + 1, 2**40)
+    assert {name: label for _, label, name in read_records(tmp_path / "out", info)} == {
+        "face 5": 0,
+        f"face {2**24 + 1}": 1,
+        f"face {2**40}": 2,
+    }
+
+
+class Interrupted(list):
+    """A source that fails once, as if the program had been stopped."""
+
+    def __init__(self, faces, fail_at):
+        super().__init__(faces)
+        self.num_classes, self.labels, self.class_names = faces.num_classes, faces.labels, faces.class_names
+        self.reads, self.fail_at = 0, fail_at
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if self.reads == self.fail_at:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+    def __str__(self):
+        return "Faces"
+
+
+@pytest.mark.parametrize("fail_at", [1, 2, 4, 8, 13])
+def test_a_stopped_run_goes_on_and_gives_the_same_bytes(fail_at, face_folder, tmp_path):
+    faces = ImageFolder(face_folder)
+    write_dataset(Interrupted(faces, fail_at=0), tmp_path / "whole", examples_per_shard=3)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(Interrupted(faces, fail_at), tmp_path / "out", examples_per_shard=3)
+    finished = len(list((tmp_path / "out").glob("*.tfrecord")))
+    assert finished == max(0, fail_at - 2) // 3
+    assert not list((tmp_path / "out").glob("*.tmp"))
+    with pytest.raises(FileNotFoundError):
+        load_info(tmp_path / "out")
+    again = Interrupted(faces, fail_at=0)
+    write_dataset(again, tmp_path / "out", examples_per_shard=3)
+    assert again.reads == 1 + 12 - 3 * finished
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"examples_per_shard": 4}, {"min_images": 4}, {"damaged": "skip"}])
+def test_a_stopped_run_is_not_continued_as_another(other, face_folder, tmp_path):
+    faces = ImageFolder(face_folder)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(Interrupted(faces, 5), tmp_path / "out", examples_per_shard=3)
+    before = content_of(tmp_path / "out")
+    with pytest.raises(FileExistsError, match=f"unfinished dataset with other (images|{next(iter(other))})"):
+        write_dataset(Interrupted(faces, 0), tmp_path / "out", **{"examples_per_shard": 3, **other})
+    with pytest.raises(FileExistsError, match=r"unfinished dataset with other source.*Expected.*'Faces'"):
+        write_dataset(faces, tmp_path / "out", examples_per_shard=3)
+    assert content_of(tmp_path / "out") == before
+
+
+def test_a_run_that_was_stopped_while_it_tidied_up(face_folder, tmp_path, monkeypatch):
+    faces = ImageFolder(face_folder)
+    write_dataset(faces, tmp_path / "whole", examples_per_shard=3)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_arcface.data.lock.Lock.remove", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_dataset(faces, tmp_path / "out", examples_per_shard=3)
+    assert write_dataset(faces, tmp_path / "out", examples_per_shard=3) == load_info(tmp_path / "whole")
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_two_runs_do_not_write_to_one_directory(face_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_arcface.data.lock._PATIENCE", 0.2)
+    (tmp_path / "out").mkdir()
+    with (
+        Lock(tmp_path / "out" / "unfinished.json"),
+        pytest.raises(BlockingIOError, match=r"Another run is writing to .*out: it holds unfinished.json"),
+    ):
+        write_dataset(ImageFolder(face_folder), tmp_path / "out")
+    write_dataset(ImageFolder(face_folder), tmp_path / "out")
+
+
+def test_a_full_disk_loses_nothing_that_is_finished(face_folder, tmp_path, monkeypatch):
+    faces = ImageFolder(face_folder)
+    write_dataset(faces, tmp_path / "whole", examples_per_shard=3)
+    writes = []
+
+    def full(file, data):
+        writes.append(file.write(data))
+        if len(writes) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_arcface.data.writer._write_all", full)
+        with pytest.raises(OSError, match=r"No space left on device, while writing.*00002-of-00004.tfrecord") as caught:
+            write_dataset(faces, tmp_path / "out", examples_per_shard=3)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.__notes__ == [
+        f"2 of 4 shards in {tmp_path / 'out'} are finished and stay. The same call goes on from there"
+    ]
+    finished = {name for name in content_of(tmp_path / "out") if name.endswith(".tfrecord")}
+    assert finished == {"00000-of-00004.tfrecord", "00001-of-00004.tfrecord"}
+    write_dataset(faces, tmp_path / "out", examples_per_shard=3)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_several_processes_write_the_same_bytes(face_folder, tmp_path):
+    faces = ImageFolder(face_folder)
+    one = write_dataset(faces, tmp_path / "one", examples_per_shard=3)
+    two = write_dataset(faces, tmp_path / "two", examples_per_shard=3, processes=2)
+    assert one == two
+    assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
+    (face_folder / "person_1" / "1.jpg").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"person_1/1.jpg is not a readable image"):
+        write_dataset(ImageFolder(face_folder), tmp_path / "three", examples_per_shard=3, processes=2)
+
+
+KILLED = """
+import os, sys, time, threading
+from keras_arcface import data
+
+def kill():
+    while not os.path.exists(sys.argv[2] + "/00001-of-00012.tfrecord"):
+        time.sleep(0.001)
+    os.kill(os.getpid(), 9)
+
+if __name__ == "__main__":
+    threading.Thread(target=kill, daemon=True).start()
+    data.write_dataset(data.ImageFolder(sys.argv[1]), sys.argv[2], examples_per_shard=1, processes=2)
+"""
+
+
+def test_a_killed_run_of_two_processes_goes_on(face_folder, tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    faces = ImageFolder(face_folder)
+    write_dataset(faces, tmp_path / "whole", examples_per_shard=1)
+    command = [sys.executable, tmp_path / "killed.py", face_folder, tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    write_dataset(faces, tmp_path / "out", examples_per_shard=1)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"damaged": "ignore"}, 'damaged expects "raise" or "skip". Received: \'ignore\''),
+        ({"examples_per_shard": 0}, "examples_per_shard expects 1 or more. Received: 0"),
+        ({"processes": 0}, "processes expects 1 or more. Received: 0"),
+    ],
+)
+def test_arguments_that_cannot_be(arguments, message, face_folder, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        write_dataset(ImageFolder(face_folder), tmp_path / "out", **arguments)
+
+
+def test_a_dataset_can_be_checked(face_folder, tmp_path):
+    info = write_dataset(ImageFolder(face_folder), tmp_path / "out", examples_per_shard=3)
+    assert check_dataset(tmp_path / "out") == info
+    damaged, missing = (tmp_path / "out" / info.shards[number].file for number in (1, 3))
+    content = bytearray(damaged.read_bytes())
+    content[200] ^= 1
+    damaged.write_bytes(content)
+    missing.unlink()
+    with pytest.raises(ValueError, match=r"(?s)out is damaged:.*00001-of-00004.*expected sha256 .*received.*offset 0"):
+        check_dataset(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"00003-of-00004.tfrecord is missing"):
+        check_dataset(tmp_path / "out")

@@ -1,0 +1,112 @@
+"""Some classes of a source, as a source: those with enough images, or a share of them for validation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from keras_arcface.data.sources import Record
+from keras_arcface.data.sources import Source
+
+
+class Selection:
+    """The images of some classes, which are numbered anew from 0 on.
+
+    Args:
+        source: where the images are.
+        classes: labels in the source; a class's place in this list is its new label. A record that cannot be read
+            or has a label that the source should not have is kept, so that whoever reads it hears of it.
+
+    Attributes:
+        num_classes: number of classes.
+        class_names: of these classes, if the source has names.
+        labels: `(len,)` int64 array.
+        source_labels: `(num_classes,)` int64 array: the label that each class had in the source.
+    """
+
+    def __init__(self, source: Source, classes):
+        self.source = source
+        self.source_labels = np.asarray(classes, np.int64)
+        self.num_classes = len(self.source_labels)
+        labels = labels_of(source)
+        order = np.argsort(self.source_labels)
+        found = np.searchsorted(self.source_labels, labels, sorter=order)
+        new = order[np.minimum(found, self.num_classes - 1)]
+        kept = self.source_labels[new] == labels
+        self._indices = np.flatnonzero(kept | ~_is_valid(labels, source))
+        self.labels = np.where(kept, new, -1)[self._indices]
+        names = getattr(source, "class_names", None)
+        self.class_names = None if names is None else [names[label] for label in self.source_labels.tolist()]
+        self.image_size = getattr(source, "image_size", None)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Record:
+        image, source_label, name = self.source[self._indices.item(index)]
+        label = self.labels.item(index)
+        return Record(image, label if label >= 0 else source_label, name)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
+
+    def __str__(self) -> str:
+        return f"{self.num_classes} classes of {self.source}"
+
+    def fingerprint(self) -> str:
+        """Changes when the source does."""
+        fingerprint = getattr(self.source, "fingerprint", None)
+        return f"{self.source_labels.tolist()} of {'' if fingerprint is None else fingerprint()}"
+
+
+def with_at_least(source: Source, min_images: int) -> Selection:
+    """The classes that have so many images; with 1, those that have any.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    labels = labels_of(source)
+    classes, counts = np.unique(labels[_is_valid(labels, source)], return_counts=True)
+    enough = counts >= min_images
+    if not enough.any():
+        raise ValueError(
+            f"No class of {source} has {min_images} images or more. Received: at most {counts.max(initial=0)} per class"
+        )
+    return Selection(source, classes[enough])
+
+
+def split_identities(source: Source, share: float, seed: int = 0) -> tuple[Selection, Selection]:
+    """Splits a source for validation such that no class is on both sides.
+
+    Args:
+        source: where the images are.
+        share: of the classes that have images, the part for validation, in (0, 1).
+        seed: of the choice.
+
+    Returns:
+        `(training, validation)`; each has classes numbered from 0 on.
+
+    Raises:
+        ValueError: if a side would have no class.
+    """
+    labels = labels_of(source)
+    present = np.unique(labels[_is_valid(labels, source)])
+    chosen = round(share * len(present))
+    if not 0 < chosen < len(present):
+        raise ValueError(
+            f"share expects a part of the {len(present)} classes of {source} that leaves classes on both sides. "
+            f"Received: {share}"
+        )
+    shuffled = np.random.default_rng(seed).permutation(present)
+    return Selection(source, np.sort(shuffled[chosen:])), Selection(source, np.sort(shuffled[:chosen]))
+
+
+def labels_of(source: Source) -> np.ndarray:
+    """The label of every record of a source: what it says, or else by reading all."""
+    labels = getattr(source, "labels", None)
+    if labels is None:
+        labels = [source[index].label for index in range(len(source))]
+    return np.asarray(labels, np.int64)
+
+
+def _is_valid(labels: np.ndarray, source: Source) -> np.ndarray:
+    return (labels >= 0) & (labels < source.num_classes)

@@ -1,0 +1,136 @@
+"""Where the records of a dataset are while it is read: in its files, or in memory."""
+
+import functools
+import logging
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from keras_arcface.data import schema
+from keras_arcface.data import tfrecord
+from keras_arcface.data.checking import check_sizes
+from keras_arcface.data.info import DatasetInfo
+
+_log = logging.getLogger(__name__)
+
+
+class Files:
+    """The shards on disk: read in order, or record by record.
+
+    Args:
+        directory: of the dataset.
+        info: its `dataset.json`.
+        skip_damaged: whether damaged records are logged, counted and left out, or raise when they are read.
+
+    Attributes:
+        paths: of the shards.
+        num_examples: how many records can be read.
+
+    Raises:
+        ValueError: naming a shard that has another size than it should, unless damaged records are skipped; also if
+            none is left.
+    """
+
+    def __init__(self, directory, info: DatasetInfo, skip_damaged: bool):
+        self.paths = [Path(directory) / shard.file for shard in info.shards]
+        self.num_examples = info.num_examples
+        self._on_damage = None
+        if not skip_damaged:
+            check_sizes(directory, info)
+            return
+        progress = tqdm(self.paths, desc="looking for damage", unit="file", delay=1, dynamic_ncols=True)
+        self.num_examples = sum(1 for path in progress for _ in tfrecord.read_records(path, _log.warning))
+        lost = info.num_examples - self.num_examples
+        if lost:
+            _log.warning("%s: %d of %d records are damaged, and skipped", directory, lost, info.num_examples)
+        if self.num_examples == 0:
+            raise ValueError(f"{directory} holds no record that can be read")
+        self._on_damage = lambda error: None
+
+    def read(self, path) -> Iterator[bytes]:
+        """The records of a shard, in order."""
+        return (record for _, record in tfrecord.read_records(path, self._on_damage))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (record for path in self.paths for record in self.read(path))
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """The label of every record, `(num_examples,)`."""
+        return self._places[0]
+
+    def fetch(self, rows):
+        """Serialised records: int64 tensor `(n,)` -> string tensor `(n,)`."""
+        records = tf.numpy_function(self._fetch, [rows], tf.string)
+        return tf.ensure_shape(records, rows.shape)
+
+    def _fetch(self, rows: np.ndarray) -> np.ndarray:
+        _, shards, offsets, lengths = self._places
+        records = np.empty(len(rows), object)
+        for place, row in enumerate(rows.tolist()):
+            path = self.paths[shards.item(row)]
+            with open(path, "rb", buffering=0) as file:
+                records[place] = tfrecord.read_record(file.fileno(), offsets.item(row), lengths.item(row), path)
+        return records
+
+    @functools.cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Label, shard, offset and length of every record."""
+        fields = [("label", np.int64), ("shard", np.int32), ("offset", np.int64), ("length", np.int64)]
+        places = np.fromiter(self._walk(), fields, self.num_examples)
+        return tuple(np.ascontiguousarray(places[name]) for name, _ in fields)
+
+    def _walk(self):
+        progress = tqdm(self.paths, desc="reading labels", unit="file", delay=1, dynamic_ncols=True)
+        for shard, path in enumerate(progress):
+            if self._on_damage is None:
+                records = tfrecord.read_places(path, schema.LABEL_WITHIN)
+            else:
+                records = (
+                    (offset, len(record), record[: schema.LABEL_WITHIN])
+                    for offset, record in tfrecord.read_records(path, self._on_damage)
+                )
+            for offset, length, start in records:
+                try:
+                    yield schema.label_of(start), shard, offset, length
+                except ValueError as error:
+                    raise ValueError(f"{path}: the record at offset {offset} has {error}") from error
+
+
+class Encoded:
+    """All records in memory, as they are in the files."""
+
+    def __init__(self, files: Files):
+        records = list(files)
+        self.num_examples = len(records)
+        self.labels = np.array([schema.label_of(record[: schema.LABEL_WITHIN]) for record in records], np.int64)
+        self._records = tf.constant(records)
+
+    def fetch(self, rows):
+        """Serialised records: int64 tensor `(n,)` -> string tensor `(n,)`."""
+        return tf.gather(self._records, rows)
+
+
+class Decoded:
+    """All images and labels in memory, decoded.
+
+    Args:
+        files: to read.
+        decode: serialised records `(n,)` -> images and labels.
+    """
+
+    def __init__(self, files: Files, decode: Callable):
+        batches = tf.data.Dataset.from_generator(lambda: files, output_signature=tf.TensorSpec((), tf.string))
+        batches = batches.batch(256).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        progress = tqdm(batches, desc="decoding", unit="batch", delay=1, dynamic_ncols=True)
+        self._images, self._labels = (tf.concat(parts, axis=0) for parts in zip(*progress, strict=True))
+        self.labels = self._labels.numpy()
+        self.num_examples = len(self.labels)
+
+    def fetch(self, rows):
+        """Images and labels: int64 tensor `(n,)` -> `(n, height, width, 3)` and `(n,)`."""
+        return tf.gather(self._images, rows), tf.gather(self._labels, rows)

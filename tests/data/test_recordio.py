@@ -1,0 +1,276 @@
+import hashlib
+import os
+import pickle
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import recordio_files
+from conftest import encode
+from conftest import make_face
+
+from keras_arcface.data import RecordIO
+
+PEOPLE = [[encode(make_face(person, image), ".jpg") for image in range(3)] for person in range(4)]
+EXPECTED = [(image, label) for label, images in enumerate(PEOPLE) for image in images]
+
+
+def read(source):
+    return [(image, label) for image, label, _ in source]
+
+
+@pytest.fixture
+def ms1m(tmp_path):
+    recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(PEOPLE), "4,32,32\n")
+    return tmp_path
+
+
+def test_the_layout_of_ms1m(ms1m):
+    faces = RecordIO(ms1m / "train.rec")
+    assert (len(faces), faces.num_classes, faces.image_size) == (12, 4, (32, 32))
+    assert read(faces) == EXPECTED
+    assert faces.labels.tolist() == [label for _, label in EXPECTED]
+    assert [name for *_, name in faces][:2] == ["train.rec[1]", "train.rec[2]"]
+    assert str(faces) == f"RecordIO('{ms1m / 'train.rec'}')"
+
+
+def test_a_folder_means_its_train_rec(ms1m):
+    assert read(RecordIO(ms1m)) == EXPECTED
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_without_an_index_the_file_is_scanned(remove, ms1m):
+    if remove:
+        (ms1m / "train.idx").unlink()
+    faces = RecordIO(ms1m, index=None if remove else False)
+    assert read(faces) == EXPECTED
+    assert faces[0].name == "train.rec@0"
+    assert faces[1].name == f"train.rec@{len(recordio_files.frame(recordio_files.payload(PEOPLE[0][0], [0, 1], 1)))}"
+
+
+def test_scalar_labels_no_header_and_an_image_with_key_0(tmp_path):
+    records = [(key, recordio_files.payload(image, label, key)) for key, (image, label) in enumerate(EXPECTED)]
+    recordio_files.write(tmp_path / "plain.rec", records)
+    faces = RecordIO(tmp_path / "plain.rec")
+    assert read(faces) == EXPECTED
+    assert (faces.num_classes, faces.image_size, faces.keys[0]) == (4, None, 0)
+
+
+def test_key_0_need_not_stand_first_and_keys_are_in_order(tmp_path):
+    records = [(key, recordio_files.payload(image, label, key)) for key, (image, label) in enumerate(EXPECTED)]
+    recordio_files.write(tmp_path / "train.rec", records[5:] + records[:5][::-1])
+    assert read(RecordIO(tmp_path)) == EXPECTED
+
+
+def test_more_identity_records_than_classes(tmp_path):
+    records = recordio_files.ms1m_layout(PEOPLE)
+    records[-1:-1] = [(key, recordio_files.payload(b"", [99, 99], key)) for key in range(17, 20)]
+    recordio_files.write(tmp_path / "train.rec", records, "4,32,32")
+    assert read(RecordIO(tmp_path)) == EXPECTED
+
+
+@pytest.mark.parametrize("occurrences", [1, 2, 5])
+@pytest.mark.parametrize("shift", [0, 1, 4])
+@pytest.mark.parametrize("index", [None, False])
+def test_records_of_several_parts(occurrences, shift, index, tmp_path):
+    image = PEOPLE[0][0] + bytes(-len(PEOPLE[0][0]) % 4 + shift) + recordio_files.MAGIC_BYTES * occurrences + b"end"
+    records = [(1, recordio_files.payload(image, 2, 1)), (2, recordio_files.payload(PEOPLE[1][0], 1, 2))]
+    recordio_files.write(tmp_path / "train.rec", records)
+    faces = RecordIO(tmp_path, index=index)
+    assert read(faces) == [(image, 2), (PEOPLE[1][0], 1)]
+    assert faces.labels.tolist() == [2, 1]
+
+
+def test_the_magic_number_inside_the_header(tmp_path):
+    # Label 3 and id 0xced7230a: the header itself is split, before the image.
+    records = [(recordio_files.MAGIC, recordio_files.payload(PEOPLE[0][0], 3, recordio_files.MAGIC))]
+    recordio_files.write(tmp_path / "train.rec", records)
+    faces = RecordIO(tmp_path)
+    assert read(faces) == [(PEOPLE[0][0], 3)]
+    assert faces.labels.tolist() == [3]
+
+
+def test_keys_beyond_float32_come_out_right(tmp_path):
+    first = 17_186_123
+    records = recordio_files.ms1m_layout(PEOPLE, first_key=first)
+    header = struct.unpack_from("<ff", records[-1][1], 24)
+    assert header[0] != first + 12, "the test needs a header that float32 has rounded"
+    recordio_files.write(tmp_path / "train.rec", records)
+    faces = RecordIO(tmp_path)
+    assert read(faces) == EXPECTED
+    assert faces.keys.tolist() == list(range(first, first + 12))
+
+
+def test_labels_that_float32_cannot_tell_apart_are_refused_unless_given(tmp_path):
+    true = [2**24 - 1, 2**24, 2**24 + 1]
+    records = [(key, recordio_files.payload(PEOPLE[0][key], label, key)) for key, label in enumerate(true)]
+    recordio_files.write(tmp_path / "train.rec", records, f"{2**24 + 2},32,32")
+    faces = RecordIO(tmp_path)
+    assert faces[0].label == 2**24 - 1
+    for index in (1, 2):
+        with pytest.raises(ValueError, match=r"label 16777216\. RecordIO holds labels as float32.*labels=\.\.\."):
+            faces[index]
+    assert faces.labels.tolist() == [2**24 - 1, -1, -1]
+    given = RecordIO(tmp_path, labels=true)
+    assert [record.label for record in given] == true
+    assert given.labels.tolist() == true
+    with pytest.raises(ValueError, match=r"labels expects 3 integers from 0 on.*shape \(2,\)"):
+        RecordIO(tmp_path, labels=true[:2])
+
+
+@pytest.mark.parametrize("label", [-1.0, 0.5, float("nan"), float("inf")])
+def test_a_label_that_is_no_class_is_named(label, tmp_path):
+    recordio_files.write(tmp_path / "train.rec", [(7, recordio_files.payload(PEOPLE[0][0], label, 7))])
+    with pytest.raises(ValueError, match=r"train.rec.*offset 0.*label"):
+        RecordIO(tmp_path)[0]
+
+
+def test_ids_that_are_not_the_keys_are_a_shuffled_copy(tmp_path):
+    records = [(key, recordio_files.payload(*EXPECTED[key], (key * 5) % 12)) for key in range(12)]
+    recordio_files.write(tmp_path / "train.rec", records)
+    assert read(RecordIO(tmp_path)) == EXPECTED
+
+
+def test_a_key_that_its_record_contradicts_is_damage(ms1m):
+    index = ms1m / "train.idx"
+    index.write_text(index.read_text().replace("\n3\t", "\n300\t"))
+    faces = RecordIO(ms1m)
+    with pytest.raises(ValueError, match=r"train.rec\[300\] at offset \d+ is damaged: it says that its key is 3"):
+        faces[11]
+    assert read(faces[i] for i in range(2)) == EXPECTED[:2]
+
+
+def test_it_can_be_read_by_many_processes(ms1m):
+    faces = pickle.loads(pickle.dumps(RecordIO(ms1m)))
+    assert read(faces) == EXPECTED
+
+
+def test_the_fingerprint_changes_with_the_file(ms1m):
+    before = RecordIO(ms1m).fingerprint()
+    assert RecordIO(ms1m).fingerprint() == before
+    os.utime(ms1m / "train.rec", ns=(0, 0))
+    assert RecordIO(ms1m).fingerprint() != before
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"RecordIO expects a .rec file, or a folder with train.rec. Received"):
+        RecordIO(tmp_path / "absent.rec")
+
+
+def test_no_index_where_one_is_asked_for(ms1m):
+    (ms1m / "train.idx").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no index at .*train.idx. Expected: lines of"):
+        RecordIO(ms1m, index=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "", "it is empty"),
+        (lambda text: text.replace("2\t", "x\t", 1), "could not convert string 'x' to int64 at row 1"),
+        (lambda text: text.replace("\t", " "), "could not convert string '1 0'"),
+        (lambda text: text.replace("2\t", "2\t7\t", 1), "number of columns changed"),
+        (lambda text: text.replace("\n2\t", "\n3\t", 1), "key 3 occurs more than once"),
+        (lambda text: re.sub(r"\n2\t\d+", "\n2\t0", text), "offset 0 occurs more than once"),
+        (
+            lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t\g<1>1", text),
+            "key 2 has offset .* expected: a multiple of 4 below",
+        ),
+        (lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t400000000", text), "key 2 has offset 400000000"),
+        (lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t-4", text), "key 2 has offset -4"),
+        (lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t99999999999999999999999", text), "at row 1"),
+        (lambda text: text.partition("\n")[2], "no key has offset 0"),
+    ],
+)
+def test_a_damaged_index_is_named(change, message, ms1m):
+    index = ms1m / "train.idx"
+    index.write_text(change(index.read_text()))
+    with pytest.raises(ValueError, match=f"train.idx is damaged: .*{message}.*index=False"):
+        RecordIO(ms1m)
+
+
+def test_an_index_that_lacks_a_record_is_noticed(ms1m):
+    index = ms1m / "train.idx"
+    index.write_text(re.sub(r"\n5\t\d+", "", index.read_text()))
+    faces = RecordIO(ms1m)
+    with pytest.raises(ValueError, match=r"another record follows at offset \d+ that the index does not have"):
+        list(faces)
+    assert read(RecordIO(ms1m, index=False)) == EXPECTED
+
+
+@pytest.mark.parametrize("text", ["", "4,32", "4,32,x", "0,32,32", "4;32;32"])
+def test_a_damaged_property_is_named(text, ms1m):
+    (ms1m / "property").write_text(text)
+    with pytest.raises(ValueError, match=r"property is damaged. Expected: `num_classes,height,width` in line 1"):
+        RecordIO(ms1m)
+
+
+DAMAGES = {
+    "magic": (0, b"\0", "expected the magic number 0a23d7ce, received 0023d7ce"),
+    "kind": (7, b"\x40", "a part of kind 2 where 0 or 1 is expected"),
+    "too long": (4, struct.pack("<I", 2**29 - 1), "it says it has 536870911 bytes more, and"),
+    "too short": (4, struct.pack("<I", 40), r"it ends \d+ bytes before its place"),
+    "many labels": (8, struct.pack("<I", 2**31), "2147483648 labels in"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("index", [None, False])
+def test_a_damaged_record_is_named_and_costs_no_other(damage, index, ms1m, caplog):
+    at, content, message = DAMAGES[damage]
+    whole = RecordIO(ms1m, index=False)
+    offset = int(whole[4].name.partition("@")[2])
+    file = ms1m / "train.rec"
+    data = bytearray(file.read_bytes())
+    data[offset + at : offset + at + len(content)] = content
+    file.write_bytes(data)
+    faces = RecordIO(ms1m, index=index)
+    assert len(faces) == 12
+    with pytest.raises(ValueError, match=rf"train.rec: damaged record at offset {offset}: {message}"):
+        faces[4]
+    assert faces.labels[4] == -1
+    assert read(faces[i] for i in range(12) if i != 4) == [EXPECTED[i] for i in range(12) if i != 4]
+    if index is False and damage != "many labels":
+        assert f"train.rec: damaged between offsets {offset} and" in caplog.text
+
+
+def test_a_truncated_file(ms1m):
+    file = ms1m / "train.rec"
+    whole = RecordIO(ms1m, index=False)
+    offset = int(whole[11].name.partition("@")[2])
+    file.write_bytes(file.read_bytes()[: offset + 100])
+    with pytest.raises(
+        ValueError, match=r"train.idx is damaged: key \d+ has offset \d+; expected: a multiple of 4 below"
+    ):
+        RecordIO(ms1m)
+    scanned = RecordIO(ms1m, index=False)
+    assert read(scanned[i] for i in range(11)) == EXPECTED[:11]
+    with pytest.raises(ValueError, match=rf"damaged record at offset {offset}"):
+        scanned[11]
+
+
+@pytest.fixture
+def real_data():
+    folder = os.environ.get("KERAS_ARCFACE_TEST_DATA")
+    if not folder:
+        pytest.skip("KERAS_ARCFACE_TEST_DATA names no folder with real faces")
+    return Path(folder)
+
+
+def test_real_faces_of_324_people(real_data):
+    faces = RecordIO(real_data / "cfp324" / "train.rec")
+    assert (len(faces), faces.num_classes, faces.image_size) == (4536, 324, (112, 112))
+    np.testing.assert_array_equal(np.bincount(faces.labels), [14] * 324)
+    assert all(image.startswith(b"\xff\xd8") and image.rstrip(b"\0").endswith(b"\xff\xd9") for image, _, _ in faces)
+    scanned = RecordIO(real_data / "cfp324" / "train.rec", index=False)
+    assert read(scanned) == read(faces)
+    digest = hashlib.sha256(b"".join(label.to_bytes(8, "little") + image for image, label, _ in faces)).hexdigest()
+    print("sha256 over (label, JPEG) of cfp324:", digest)
+
+
+def test_a_real_im2rec_file(real_data):
+    faces = RecordIO(real_data / "im2rec_tiny" / "train.rec")
+    assert (len(faces), faces.num_classes) == (8, 2)
+    assert faces.labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from keras_arcface.data import split_identities
+from keras_arcface.data import with_at_least
+from keras_arcface.data.sources import Record
+
+
+class Faces(list):
+    """A source made of labels; the image tells the label."""
+
+    def __init__(self, labels, num_classes=10, class_names=None):
+        self.class_names = class_names
+        super().__init__(Record(b"of %d" % label, label, f"image {i}") for i, label in enumerate(labels))
+        self.num_classes = num_classes
+
+    def __str__(self):
+        return "Faces"
+
+
+def test_classes_with_too_few_images_are_left_out_and_the_others_renumbered():
+    selection = with_at_least(Faces([7, 2, 7, 5, 2, 7], class_names=[f"person {label}" for label in range(10)]), 2)
+    assert (len(selection), selection.num_classes) == (5, 2)
+    assert selection.source_labels.tolist() == [2, 7]
+    assert selection.class_names == ["person 2", "person 7"]
+    assert [(record.image, record.label) for record in selection] == [
+        (b"of 7", 1),
+        (b"of 2", 0),
+        (b"of 7", 1),
+        (b"of 2", 0),
+        (b"of 7", 1),
+    ]
+    assert selection.labels.tolist() == [1, 0, 1, 0, 1]
+    assert str(selection) == "2 classes of Faces"
+
+
+def test_with_one_image_only_empty_classes_are_left_out():
+    selection = with_at_least(Faces([7, 2, 5]), 1)
+    assert selection.source_labels.tolist() == [2, 5, 7]
+    assert selection.labels.tolist() == [2, 0, 1]
+
+
+def test_a_wrong_label_is_kept_to_be_heard_of():
+    selection = with_at_least(Faces([0, 12, 1, -3, 1]), 2)
+    assert [record.label for record in selection] == [12, 0, -3, 0]
+    assert selection.labels.tolist() == [-1, 0, -1, 0]
+
+
+def test_no_class_with_so_many_images():
+    with pytest.raises(ValueError, match=r"No class of Faces has 4 images or more. Received: at most 3 per class"):
+        with_at_least(Faces([1, 1, 1, 2]), 4)
+
+
+def test_labels_beyond_any_table():
+    selection = with_at_least(Faces([10**15, 3, 2**24 + 1], num_classes=10**15 + 1), 1)
+    assert selection.labels.tolist() == [2, 0, 1]
+    assert selection.source_labels.tolist() == [3, 2**24 + 1, 10**15]
+
+
+def test_no_identity_is_on_both_sides_of_a_split():
+    faces = Faces(np.repeat(np.arange(10), 3))
+    training, validation = split_identities(faces, 0.3, seed=1)
+    assert (training.num_classes, validation.num_classes) == (7, 3)
+    assert sorted([*training.source_labels, *validation.source_labels]) == list(range(10))
+    images = [{record.image for record in side} for side in (training, validation)]
+    assert not images[0] & images[1]
+    assert (len(training), len(validation)) == (21, 9)
+    assert sorted(set(validation.labels.tolist())) == [0, 1, 2]
+    again = split_identities(faces, 0.3, seed=1)[1].source_labels
+    other = split_identities(faces, 0.3, seed=2)[1].source_labels
+    assert again.tolist() == validation.source_labels.tolist() != other.tolist()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.99, 1.0, 2.0, -1.0])
+def test_a_share_that_leaves_a_side_without_classes(share):
+    with pytest.raises(ValueError, match=r"share expects a part of the 10 classes of Faces.*Received"):
+        split_identities(Faces(range(10)), share)
