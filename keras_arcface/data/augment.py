@@ -147,9 +147,7 @@ def low_resolution(images, seed, probability=0.2, scale=(0.2, 1.0)):
             return _to_uint8(resized(resized(image, small, down), full, up))
 
         draws = (draw(1, *scale), draw(2, 0, len(methods)), draw(3, 0, len(methods)))
-        return tf.map_fn(
-            lowered_one, (images, *draws), fn_output_signature=tf.TensorSpec(images.shape[1:], images.dtype)
-        )
+        return _one_by_one(lowered_one, images, *draws)
 
     return _on_some(images, seed, probability, lowered)
 
@@ -162,15 +160,9 @@ def jpeg(images, seed, probability=0.1, quality=(20, 95)):
         quality: least and largest quality, 0 to 100.
     """
 
-    def compressed_one(image_and_quality):
-        image, quality = image_and_quality
-        return tf.ensure_shape(tf.image.adjust_jpeg_quality(image, quality), image.shape)
-
     def compressed(images, draw):
         qualities = tf.cast(draw(1, quality[0], quality[1] + 1), tf.int32)
-        return tf.map_fn(
-            compressed_one, (images, qualities), fn_output_signature=tf.TensorSpec(images.shape[1:], images.dtype)
-        )
+        return _one_by_one(tf.image.adjust_jpeg_quality, images, qualities)
 
     return _on_some(images, seed, probability, compressed)
 
