@@ -1,34 +1,94 @@
-"""Writes a folder of aligned faces, one sub-folder per person, as TFRecords to train on.
+"""Writes aligned faces as TFRecords to train on.
 
-    python examples/make_tfrecords.py faces faces_tfrecord
-    python examples/train_ms1m.py --data faces_tfrecord
+    python examples/make_tfrecords.py faces_emore/train.rec ms1m_tfrecord --processes 8
+    python examples/make_tfrecords.py faces faces_tfrecord --min-images 3 --validation 0.05
+    python examples/train_ms1m.py --data ms1m_tfrecord
 
-Every image is decoded once to check it, and written as it is.
+The source is a RecordIO file (or a folder with train.rec), a folder with one sub-folder of images per person, or a CSV
+file of `path,label`. Every image is decoded once to check it, and written as it is; what TensorFlow cannot decode
+becomes PNG. Started again, a conversion that was stopped goes on where it was.
+
+    python examples/make_tfrecords.py --check ms1m_tfrecord
+
+reads a dataset and compares it with its checksums.
 """
 
 import argparse
+import logging
 from pathlib import Path
 
 from keras_arcface import data
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("folder", type=Path, help="images, one sub-folder per person, all of one size")
-    parser.add_argument("output", type=Path, help="new directory for the TFRecords")
-    parser.add_argument("--examples-per-shard", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the shuffle over all shards")
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
+    logging.basicConfig(format="%(message)s")
     try:
-        info = data.write_dataset(
-            data.ImageFolder(arguments.folder), arguments.output, arguments.examples_per_shard, arguments.seed
-        )
-    except (ValueError, OSError) as error:
-        parser.exit(1, f"error: {error}\n")
+        if arguments.check:
+            report(arguments.source, data.check_dataset(arguments.source), "is whole: ")
+            return
+        source = open_source(arguments.source)
+        parts = {arguments.output: source}
+        if arguments.validation:
+            training, validation = data.split_identities(
+                data.with_at_least(source, arguments.min_images), arguments.validation, arguments.seed
+            )
+            parts = {arguments.output / "train": training, arguments.output / "validation": validation}
+        for output, part in parts.items():
+            info = data.write_dataset(
+                part,
+                output,
+                arguments.examples_per_shard,
+                arguments.seed,
+                processes=arguments.processes,
+                check=not arguments.no_check,
+                damaged="skip" if arguments.skip_damaged else "raise",
+                min_images=arguments.min_images,
+            )
+            report(output, info)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise SystemExit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())])) from None
+
+
+def open_source(path: Path):
+    """The source that a path is of."""
+    if path.suffix.lower() == ".csv":
+        return data.ImageList(path)
+    if path.suffix.lower() == ".rec" or (path / "train.rec").is_file():
+        return data.RecordIO(path)
+    return data.ImageFolder(path)
+
+
+def report(directory: Path, info: data.DatasetInfo, state: str = "") -> None:
     print(
-        f"{arguments.output}: {info.num_examples:,} images of {info.num_classes:,} people, "
+        f"{directory} {state}{info.num_examples:,} images of {info.num_classes:,} people, "
         f"{info.image_size[0]} x {info.image_size[1]}, in {len(info.shards)} shard(s)"
     )
+    if info.skipped:
+        print(f"{len(info.skipped):,} records were skipped; dataset.json lists them")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("source", type=Path, help=".rec file, folder of folders, or .csv; with --check, a dataset")
+    parser.add_argument("output", type=Path, nargs="?", help="new directory for the TFRecords")
+    parser.add_argument("--check", action="store_true", help="verify a dataset against its checksums")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--min-images", type=int, default=1, help="leave out people with fewer images")
+    parser.add_argument(
+        "--validation",
+        type=float,
+        default=0.0,
+        help="share of people to hold out: writes OUTPUT/train and /validation",
+    )
+    parser.add_argument("--skip-damaged", action="store_true", help="leave damaged images out and list them")
+    parser.add_argument("--no-check", action="store_true", help="do not decode the images to check them")
+    parser.add_argument("--examples-per-shard", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0, help="of the shuffle over all shards, and of the split")
+    arguments = parser.parse_args()
+    if (arguments.output is None) != arguments.check:
+        parser.error("give a source and an output, or --check and a dataset")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import tensorflow as tf
 # Larger ones are refused by what their header says: a few hundred kilobytes can hold a gigabyte of pixels.
 MOST_PIXELS = 4096 * 4096
 
+_DECODED_AT_ONCE = 16
 _MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
 
 
@@ -37,15 +38,25 @@ def decode_batch(encoded, names, image_size):
         uint8 tensor `(batch, height, width, 3)`; an image of another size is an `InvalidArgumentError` that names it.
     """
     shape = (*image_size, 3)
+    # Some images in one turn of the loop: a loop with one in each costs a sixth more.
+    at_once = max(k for k in range(1, _DECODED_AT_ONCE + 1) if (encoded.shape[0] or 1) % k == 0)
 
-    def decode_one(encoded_and_name):
-        pixels = decode(encoded_and_name[0])
-        fits = tf.reduce_all(tf.shape(pixels) == shape)
-        complaint = [f"an image is not of the expected shape {shape}:", encoded_and_name[1], tf.shape(pixels)]
-        with tf.control_dependencies([tf.debugging.Assert(fits, complaint)]):
-            return tf.ensure_shape(pixels, shape)
+    def decode_some(encoded_and_names):
+        some, their_names = encoded_and_names
+        pixels = [decode(image) for image in tf.unstack(some, at_once)]
+        shapes = tf.stack([tf.shape(image) for image in pixels])
+        wrong = tf.reduce_any(shapes != shape, axis=1)
+        complaint = [
+            f"an image is not of the expected shape {shape}:",
+            tf.boolean_mask(their_names, wrong),
+            tf.boolean_mask(shapes, wrong),
+        ]
+        with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), complaint)]):
+            return tf.ensure_shape(tf.stack(pixels), (at_once, *shape))
 
-    return tf.map_fn(decode_one, (encoded, names), fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+    in_turns = (tf.reshape(encoded, (-1, at_once)), tf.reshape(names, (-1, at_once)))
+    pixels = tf.map_fn(decode_some, in_turns, fn_output_signature=tf.TensorSpec((at_once, *shape), tf.uint8))
+    return tf.ensure_shape(tf.reshape(pixels, (-1, *shape)), (encoded.shape[0], *shape))
 
 
 def is_known(encoded: bytes) -> bool:

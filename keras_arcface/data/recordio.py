@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import struct
+import warnings
 import weakref
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -216,7 +217,10 @@ def _payload(raw: bytes, offset: int, path: Path) -> bytes:
         if length > len(raw) - at:
             raise damaged(f"it says it has {length} bytes more, and {len(raw) - at} are there")
         parts.append(raw[at : at + length])
-        at += length + -length % 4
+        at += length
+        if any(raw[at : at + -length % 4]):
+            raise damaged(f"it is filled up with {raw[at : at + -length % 4].hex()} where zeros are expected")
+        at += -length % 4
         if kind in (_WHOLE, _LAST):
             break
     if at < len(raw) and raw[at : at + 4] == _MAGIC:
@@ -231,7 +235,7 @@ def _unpack(raw: bytes, offset: int, path: Path) -> _Content:
     # Nearly every record is whole, and its kind, 0, leaves the length as it is.
     magic, length = _FRAME.unpack_from(raw) if len(raw) >= _FRAME.size else (b"", 0)
     start, end = _FRAME.size, _FRAME.size + length
-    if magic != _MAGIC or end + -length % 4 != len(raw):
+    if magic != _MAGIC or end + -length % 4 != len(raw) or any(raw[end:]):
         raw = _payload(raw, offset, path)
         start, end = 0, len(raw)
     if end - start < _HEADER.size:
@@ -265,12 +269,13 @@ def _read_index(path: Path, size: int, records: Path) -> tuple[np.ndarray, np.nd
 
     if not path.is_file():
         raise FileNotFoundError(f"There is no index at {path}. Expected: lines of `key<tab>offset`, or index=False")
-    if path.stat().st_size == 0:
-        raise damaged("it is empty")
     try:
-        entries = np.loadtxt(path, np.int64, comments=None, delimiter="\t", ndmin=2, encoding="latin1")
+        with warnings.catch_warnings(action="ignore"):  # of an empty file
+            entries = np.loadtxt(path, np.int64, comments=None, delimiter="\t", ndmin=2, encoding="latin1")
     except (ValueError, OverflowError) as error:
         raise damaged(str(error)) from error
+    if entries.size == 0:
+        raise damaged("it is empty")
     if entries.shape[1:] != (2,):
         raise damaged(f"expected lines of `key<tab>offset`, received {entries.shape[1]} columns")
     entries = entries[np.argsort(entries[:, 0], kind="stable")]

@@ -169,6 +169,7 @@ def test_no_index_where_one_is_asked_for(ms1m):
     ("change", "message"),
     [
         (lambda text: "", "it is empty"),
+        (lambda text: "\n \n", "it is empty|could not convert"),
         (lambda text: text.replace("2\t", "x\t", 1), "could not convert string 'x' to int64 at row 1"),
         (lambda text: text.replace("\t", " "), "could not convert string '1 0'"),
         (lambda text: text.replace("2\t", "2\t7\t", 1), "number of columns changed"),
