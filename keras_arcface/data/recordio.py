@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -37,12 +36,6 @@ _SHORT = 256
 _EXACT_LABELS = 2**24
 
 _log = logging.getLogger(__name__)
-
-
-class _Content(NamedTuple):
-    label: float
-    id: int
-    image: bytes
 
 
 class RecordIO:
@@ -79,6 +72,7 @@ class RecordIO:
         self.path = path / "train.rec" if path.is_dir() else path
         if not self.path.is_file():
             raise FileNotFoundError(f"RecordIO expects a .rec file, or a folder with train.rec. Received: {path}")
+        self._name = self.path.name
         self._size = self.path.stat().st_size
         self._modified = self.path.stat().st_mtime_ns
         self._open()
@@ -108,13 +102,13 @@ class RecordIO:
 
     def __getitem__(self, index: int) -> Record:
         key, offset, end = self.keys.item(index), self._offsets.item(index), self._ends.item(index)
-        content = self._content(offset, end)
-        name = f"{self.path.name}[{key}]" if self._is_indexed else f"{self.path.name}@{offset}"
-        if self._ids_are_keys and content.id != key:
-            raise ValueError(f"{self.path}: {name} at offset {offset} is damaged: it says that its key is {content.id}")
+        label, id_, image = self._content(offset, end)
+        name = f"{self._name}[{key}]" if self._is_indexed else f"{self._name}@{offset}"
+        if self._ids_are_keys and id_ != key:
+            raise ValueError(f"{self.path}: {name} at offset {offset} is damaged: it says that its key is {id_}")
         if self._given_labels is not None:
-            return Record(content.image, self._given_labels.item(index), name)
-        return Record(content.image, _integer(content.label, self.path, offset), name)
+            return Record(image, self._given_labels.item(index), name)
+        return Record(image, _integer(label, self.path, offset), name)
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
@@ -158,7 +152,7 @@ class RecordIO:
     def _read(self, offset: int, length: int) -> bytes:
         return os.pread(self._file, length, offset)
 
-    def _content(self, offset: int, end: int) -> _Content:
+    def _content(self, offset: int, end: int) -> tuple[float, int, bytes]:
         return _unpack(self._read(offset, end - offset), offset, self.path)
 
     def _holds_image(self, offsets, ends) -> np.ndarray:
@@ -166,7 +160,7 @@ class RecordIO:
         images = np.ones(len(offsets), bool)
         for short in np.flatnonzero(ends - offsets < _SHORT):
             try:
-                images[short] = bool(self._content(offsets[short], ends[short]).image)
+                images[short] = bool(self._content(offsets[short], ends[short])[2])
             except ValueError:
                 continue
         return images
@@ -176,10 +170,10 @@ class RecordIO:
         agree, differ = 0, 0
         for index in np.linspace(0, len(self) - 1, num=min(32, len(self)), dtype=int):
             try:
-                content = self._content(self._offsets[index], self._ends[index])
+                _, id_, _ = self._content(self._offsets[index], self._ends[index])
             except ValueError:
                 continue
-            agree, differ = (agree + 1, differ) if content.id == self.keys[index] else (agree, differ + 1)
+            agree, differ = (agree + 1, differ) if id_ == self.keys[index] else (agree, differ + 1)
         return agree > differ
 
     def _label_or_minus_one(self, offset: int, end: int) -> int:
@@ -189,7 +183,7 @@ class RecordIO:
             flag, label, _, _ = _HEADER.unpack_from(head, _FRAME.size)
             labels_end = _HEADER.size + 4 * flag
             if magic != _MAGIC or _FRAME.size + length + -length % 4 != end - offset or labels_end > length:
-                label = self._content(offset, end).label
+                label, _, _ = self._content(offset, end)
             elif flag:
                 (label,) = _LABEL.unpack_from(head, _FRAME.size + _HEADER.size)
             return _integer(label, self.path, offset)
@@ -230,8 +224,8 @@ def _payload(raw: bytes, offset: int, path: Path) -> bytes:
     return parts[0] if len(parts) == 1 else _MAGIC.join(parts)
 
 
-def _unpack(raw: bytes, offset: int, path: Path) -> _Content:
-    """What is in the record that fills these bytes."""
+def _unpack(raw: bytes, offset: int, path: Path) -> tuple[float, int, bytes]:
+    """Label, id and image of the record that fills these bytes."""
     # Nearly every record is whole, and its kind, 0, leaves the length as it is.
     magic, length = _FRAME.unpack_from(raw) if len(raw) >= _FRAME.size else (b"", 0)
     start, end = _FRAME.size, _FRAME.size + length
@@ -246,7 +240,7 @@ def _unpack(raw: bytes, offset: int, path: Path) -> _Content:
         if flag > (end - start) // 4:
             raise ValueError(f"{path}: damaged record at offset {offset}: {flag} labels in {end - start} bytes")
         (label,) = _LABEL.unpack_from(raw, start)
-    return _Content(label, id_, raw[start + 4 * flag : end])
+    return label, id_, raw[start + 4 * flag : end]
 
 
 def _integer(label: float, path: Path, offset: int) -> int:

@@ -4,6 +4,7 @@ A record is its length (8 bytes, little-endian), a checksum of the length (4), t
 TensorFlow's own reader says of a damaged record neither in which file it is, nor can it go on behind it.
 """
 
+import functools
 import os
 import struct
 from collections.abc import Callable
@@ -26,8 +27,7 @@ def frame(*parts: bytes) -> list[bytes]:
     crc = 0
     for part in parts:
         crc = google_crc32c.extend(crc, part)
-    length = _LENGTH.pack(sum(map(len, parts)))
-    return [length, _masked(google_crc32c.value(length)), *parts, _masked(crc)]
+    return [_head(sum(map(len, parts))), *parts, _masked(crc)]
 
 
 def read_records(path, on_damage: Callable[[DamagedRecordError], None] | None = None) -> Iterator[tuple[int, bytes]]:
@@ -100,6 +100,12 @@ def read_places(path, start_bytes: int) -> Iterator[tuple[int, int, bytes]]:
             offset += _BEFORE + length + _AFTER
     finally:
         os.close(file)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _head(length: int) -> bytes:
+    packed = _LENGTH.pack(length)
+    return packed + _masked(google_crc32c.value(packed))
 
 
 def _masked(crc: int) -> bytes:
