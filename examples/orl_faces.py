@@ -28,6 +28,7 @@ class OrlFaces:
         self.people = list(people)
         self.num_classes = len(self.people)
         self.class_names = [f"person {person}" for person in self.people]
+        self.labels = np.repeat(np.arange(self.num_classes), IMAGES_PER_PERSON)
         self._folder = _folder()
 
     def __len__(self):

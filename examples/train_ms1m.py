@@ -90,7 +90,7 @@ OPTIMIZERS = {
     "AdamW": keras.optimizers.AdamW,
     "SGD": lambda *args, **kwargs: keras.optimizers.SGD(*args, momentum=0.9, **kwargs),
 }
-AUGMENTATIONS = {"none": None, "flip": augment.flip, "affine": augment.affine}
+AUGMENTATIONS = {"none": None, "flip": augment.flip, "affine": augment.affine, "adaface": augment.adaface}
 
 
 def main():
@@ -180,7 +180,7 @@ def parse_arguments():
         description=__doc__.split("\n\n")[0], epilog="Defaults of the recipe: see ORL and MS1M in this file."
     )
     parser.add_argument("--data", type=Path, help="directory of TFRecords to train on; default: the ORL faces")
-    parser.add_argument("--pairs", type=Path, help="pair set (.npz) to verify")
+    parser.add_argument("--pairs", type=Path, help="pair set to verify: .bin, or .npz")
     parser.add_argument("--output", type=Path, help="folder to write to; default: a new one under runs/")
     parser.add_argument("--steps", type=int, help="stop after this many steps, to try things out")
     recipe = parser.add_argument_group("recipe")

@@ -120,7 +120,7 @@ def load_dataset(
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     # A batch is parsed and decoded in one call, which costs less than one for every image. More of them at a time than
     # there are cores, as AUTOTUNE likes to have, drive each other out of the caches.
-    cores = min(len(os.sched_getaffinity(0)), 16)
+    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), 16)
     dataset = dataset.map(prepare, num_parallel_calls=cores, deterministic=deterministic)
     return dataset.prefetch(tf.data.AUTOTUNE)
 

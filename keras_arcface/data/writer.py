@@ -72,7 +72,8 @@ def write_dataset(
             in Python's multiprocessing.
         check: whether to decode every image.
         damaged: what to do with an image that cannot be read or decoded, has another size or a label outside
-            `[0, num_classes)`: "raise", or "skip", log it, and list it in `DatasetInfo.skipped`.
+            `[0, num_classes)`: "raise", or "skip", log it, and list it in `DatasetInfo.skipped`. A class all of whose
+            images are skipped keeps its label.
         min_images: leave out classes that have fewer.
 
     Returns:
@@ -108,7 +109,7 @@ def write_dataset(
             order = np.random.default_rng(seed).permutation(len(selection))
             parts = np.array_split(order, -(-len(order) // examples_per_shard))
             job = _Job(selection, directory, len(parts), tuple(expected), check, damaged)
-            with tqdm(total=len(order), desc="writing", unit="image", unit_scale=True, dynamic_ncols=True) as progress:
+            with tqdm(total=len(order), desc="writing", unit="image", dynamic_ncols=True) as progress:
                 reports = _write(job, parts, processes, lock, progress)
             info = _conclude(job, reports, source)
             info.save(directory)

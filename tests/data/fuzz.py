@@ -10,7 +10,8 @@ compared with what was in it:
     named      an error that names the file, and the place in it where there is one
     skipped    the same, and all other records came out right
     unnoticed  a wrong record, where the format has nothing that could tell: inside the label or the image of a
-               RecordIO file, inside an image, an answer or a reference of a pickle
+               RecordIO file, or one without an index that ends between two records; inside an image, an answer or a
+               reference of a pickle
     wrong      a wrong record in silence, where the format lets one know. Must be 0
     crash      any other exception. Must be 0
 
@@ -121,7 +122,8 @@ class RecordFile:
         self.target = folder / damaged
         self.content = self.target.read_bytes()
         data = self.path.read_bytes()
-        self.protected = {protected_part(data, offset) for offset in offsets}
+        self.offsets = offsets
+        self.protected = {self.protected_part(data, offset) for offset in offsets}
         self.numbers = [at for offset in offsets for at in (offset + 4, offset + 8)]
         self.expected = {record.name: record[:2] for record in RecordIO(self.path, index=index)}
 
@@ -155,17 +157,16 @@ class RecordFile:
         for name, (record, offset) in records.items():
             # Without an index the name is the offset, which moves when bytes are added or removed.
             if record != self.expected.get(name) if self.index else record not in whole:
-                if protected_part(data, offset) not in self.protected:
+                if self.protected_part(data, offset) not in self.protected:
                     return "wrong"
                 outcome = "unnoticed"
         if not errors and found.total() < whole.total():
-            return "wrong"
+            return "unnoticed" if not self.index and len(data) in self.offsets else "wrong"
         return outcome
 
-
-def protected_part(data: bytes, offset: int) -> bytes:
-    """What of a record can be checked: the frame, and the id, which is the key. Label and image cannot."""
-    return data[offset : offset + 8] + data[offset + 16 : offset + 24]
+    def protected_part(self, data: bytes, offset: int) -> bytes:
+        """What of a record can be checked: the frame, and with an index the id. Label and image cannot."""
+        return data[offset : offset + 8] + (data[offset + 16 : offset + 24] if self.index else b"")
 
 
 class Dataset:

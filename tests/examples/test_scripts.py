@@ -9,7 +9,10 @@ import keras
 import numpy as np
 import orl_faces
 import pytest
+import recordio_files
 import tensorflow as tf
+from conftest import encode
+from conftest import make_face
 
 from keras_arcface import data
 from keras_arcface.backbones import IResNet
@@ -57,6 +60,43 @@ def test_a_folder_becomes_tfrecords_and_is_trained_on(face_folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "12 images of 3 people: 2 steps of 4" in done.stdout
     assert (tmp_path / "out" / "saved_model" / "1" / "saved_model.pb").is_file()
+
+
+def test_recordio_becomes_tfrecords_with_people_held_out(tmp_path):
+    people = [[encode(make_face(person, image), ".jpg") for image in range(3)] for person in range(5)]
+    recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(people), "5,32,32\n")
+    options = ("--validation", 0.4, "--examples-per-shard", 2, "--processes", 2)
+    made = run("examples/make_tfrecords.py", tmp_path, tmp_path / "out", *options)
+    assert made.returncode == 0, made.stderr
+    assert "out/train 9 images of 3 people, 32 x 32, in 5 shard(s)" in made.stdout
+    assert "out/validation 6 images of 2 people, 32 x 32, in 3 shard(s)" in made.stdout
+    checked = run("examples/make_tfrecords.py", "--check", tmp_path / "out" / "train")
+    assert checked.returncode == 0, checked.stderr
+    assert "out/train is whole: 9 images of 3 people" in checked.stdout
+    shard = tmp_path / "out" / "train" / "00002-of-00005.tfrecord"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    damaged = run("examples/make_tfrecords.py", "--check", tmp_path / "out" / "train")
+    assert damaged.returncode == 1
+    assert "00002-of-00005.tfrecord: expected sha256" in damaged.stderr
+    assert "Traceback" not in damaged.stderr
+
+
+def test_a_list_becomes_tfrecords_without_what_is_damaged(face_folder, tmp_path):
+    (face_folder / "person_1" / "1.jpg").write_bytes(b"broken")
+    rows = [f"{path.relative_to(face_folder)},{path.parent.name}" for path in sorted(face_folder.glob("*/*"))]
+    (face_folder / "faces.csv").write_text("\n".join(rows))
+    made = run("examples/make_tfrecords.py", face_folder / "faces.csv", tmp_path / "out", "--skip-damaged")
+    assert made.returncode == 0, made.stderr
+    assert "11 images of 3 people" in made.stdout
+    assert "1 records were skipped; dataset.json lists them" in made.stdout
+    assert "skipped: person_1/1.jpg is not a readable image" in made.stderr
+
+
+def test_the_picture_of_augmentations(tmp_path):
+    cv2.imwrite(str(tmp_path / "face.png"), make_face(0, 0))
+    drawn = run("examples/augmentations.py", tmp_path / "picture.png", "--image", tmp_path / "face.png")
+    assert drawn.returncode == 0, drawn.stderr
+    assert cv2.imread(str(tmp_path / "picture.png")).std() > 20
 
 
 def test_make_tfrecords_says_what_is_wrong_without_a_traceback(face_folder, tmp_path):
