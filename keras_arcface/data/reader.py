@@ -116,8 +116,8 @@ def load_dataset(
             tf.TensorSpec((batch_size if training else None,), kind),
         ),
     )
-    if training:
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    num_batches = tf.data.INFINITE_CARDINALITY if training else share.batches_in(files.num_examples)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     # A batch is parsed and decoded in one call, which costs less than one for every image. More of them at a time than
     # there are cores, as AUTOTUNE likes to have, drive each other out of the caches.
     cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), 16)
@@ -137,13 +137,17 @@ class _Share:
     def across_hosts(self) -> int:
         return self.batch_size * self.num_hosts
 
+    def batches_in(self, num_examples: int) -> int:
+        """Batches in one pass."""
+        return len(range(self.host, num_examples, self.across_hosts))
+
     def rows(self, step: int) -> np.ndarray:
         """Where in an endless stream the rows of a step stand."""
         return step * self.across_hosts + self.host + self.num_hosts * np.arange(self.batch_size)
 
-    def batches(self, stream: Iterator, start_step: int = 0) -> Iterator[list]:
-        """The batches of a stream, from a step on; the last may be smaller."""
-        mine = itertools.islice(stream, start_step * self.across_hosts + self.host, None, self.num_hosts)
+    def batches(self, stream: Iterator) -> Iterator[list]:
+        """The batches of a stream; the last may be smaller."""
+        mine = itertools.islice(stream, self.host, None, self.num_hosts)
         while batch := list(itertools.islice(mine, self.batch_size)):
             yield batch
 

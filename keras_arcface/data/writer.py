@@ -347,7 +347,7 @@ def _write_with(processes: int, job: _Job, todo: list, progress: tqdm) -> dict[i
             for future in finished:
                 future.result()
         return {number: future.result() for future, number in futures.items()}
-    except concurrent.futures.BrokenExecutor as error:
+    except (concurrent.futures.BrokenExecutor, ConnectionError, EOFError) as error:
         raise RuntimeError(
             f"A process that wrote to {job.directory} died: it was killed, or out of memory, or the script lacks "
             '`if __name__ == "__main__":`. The same call goes on from what is finished'

@@ -84,20 +84,24 @@ def main():
         time.sleep(0.01)
     first_shard = time.monotonic() - begun
     assert process.wait() == 0, process.stderr.read()
-    writing = time.monotonic() - begun - first_shard
     whole = digests(folder / "whole")
-    print(f"undisturbed: {len(whole)} files; first shard after {first_shard:.1f} s, then {writing:.1f} s")
+    print(f"undisturbed: {len(whole)} files, the first after {first_shard:.1f} s of {time.monotonic() - begun:.1f}")
 
     same = 0
     for number in range(arguments.times):
         directory = folder / f"{number}"
         process = start(arguments.source, directory)
         whom = rng.choice(("main", "a writer", "all"))
-        while not list(directory.glob("*.tfrecord*")) and number % 5:  # every fifth time, before anything is written
-            time.sleep(0.001)
-        moment = rng.uniform(0, writing if number % 5 else first_shard)
-        time.sleep(moment)
+        begun = time.monotonic()
+        if number % 5:
+            shards = rng.randrange(len(whole) - 1)
+            while len(list(directory.glob("*.tfrecord"))) < shards and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.05))
+        else:  # while it starts, or soon after
+            time.sleep(rng.uniform(0, 1.2 * first_shard))
         was_running = kill(process, whom, rng)
+        moment = time.monotonic() - begun
         left = process.communicate()[1].strip().splitlines()[-1:]
         finished = len(list(directory.glob("*.tfrecord")))
         complete = (directory / "dataset.json").exists()

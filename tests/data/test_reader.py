@@ -243,6 +243,14 @@ def test_shares_of_one_pass(cache, directory):
     assert len(set(contents)) == len(contents) == 12
 
 
+@pytest.mark.parametrize("num_hosts", [1, 2, 5])
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 12, 20])
+def test_one_pass_knows_its_number_of_batches(batch_size, num_hosts, directory):
+    for host in range(num_hosts):
+        dataset = load_dataset(directory, batch_size, host=host, num_hosts=num_hosts)
+        assert dataset.cardinality() == len(list(dataset))
+
+
 @pytest.mark.parametrize("cache", [None, "encoded", "decoded"])
 def test_batches_of_p_classes_with_k_images(cache, directory):
     seen = []
