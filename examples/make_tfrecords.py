@@ -35,6 +35,9 @@ def main():
             )
             parts = {arguments.output / "train": training, arguments.output / "validation": validation}
         for output, part in parts.items():
+            if len(parts) > 1 and is_written(output, part):  # by a run that was stopped while it wrote the other
+                report(output, data.load_info(output), "is there: ")
+                continue
             info = data.write_dataset(
                 part,
                 output,
@@ -57,6 +60,16 @@ def open_source(path: Path):
     if path.suffix.lower() == ".rec" or (path / "train.rec").is_file():
         return data.RecordIO(path)
     return data.ImageFolder(path)
+
+
+def is_written(directory: Path, part) -> bool:
+    """Whether a directory holds the dataset of these people."""
+    try:
+        info = data.load_info(directory)
+    except FileNotFoundError:
+        return False
+    labels = info.source_labels or tuple(range(info.num_classes))
+    return labels == tuple(part.source_labels.tolist()) and info.num_examples + len(info.skipped) == len(part)
 
 
 def report(directory: Path, info: data.DatasetInfo, state: str = "") -> None:

@@ -105,10 +105,13 @@ def _in_turns(sequences: Iterator[Iterable[bytes]], at_once: int) -> Iterator[by
                 yield record
                 break
             else:
-                active[place] = iter(next(sequences, ()))
-                if not (following := list(itertools.islice(active[place], 1))):
-                    active[place] = None
-                yield from following
+                active[place] = None
+                for following in map(iter, sequences):
+                    first = list(itertools.islice(following, 1))
+                    if first:
+                        active[place] = following
+                        yield from first
+                        break
         active = [sequence for sequence in active if sequence is not None]
 
 

@@ -84,7 +84,7 @@ class PairSet:
 
         After a first line with the number of folds and of pairs of each kind in each (or of the latter alone) come,
         separated by tabs, `person i j` for a genuine and `person i other j` for an impostor pair. Image i of a
-        person is `folder/person/person_000i.jpg`, or with another suffix.
+        person is `folder/person/person_000i.jpg`, or with another suffix; what TensorFlow cannot decode becomes PNG.
 
         Args:
             path: `pairs.txt`, `pairsDevTest.txt` or the like.
@@ -120,9 +120,12 @@ class PairSet:
                 )
             for person, image in (fields[:2], fields[2:]):
                 try:
-                    images.append(_find(Path(folder), person, int(image)).read_bytes())
+                    file = _find(Path(folder), person, int(image))
                 except FileNotFoundError as error:
                     raise FileNotFoundError(f"{path}, line {number}: {error}") from None
+                encoded = file.read_bytes()
+                known = encoded_images.is_known(encoded)
+                images.append(encoded if known else encoded_images.to_png(encoded, str(file)))
         expected = 2 * int(numbers[-1]) * (int(numbers[0]) if len(numbers) == 2 else 1)
         if len(same) != expected:
             raise ValueError(f"{path} is cut short. Expected, by line 1: {expected} pairs. Received: {len(same)}")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import operator
 import os
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -41,9 +42,9 @@ def load_dataset(
     """Gives batches of `(images, labels)`: uint8 `(batch, height, width, 3)` in 0..255 and int64 `(batch,)`.
 
     For training the dataset is endless and reads every image once per pass, in an order that differs from pass to
-    pass; give `fit` a `steps_per_epoch`. What a step sees depends on nothing but `(seed, step)`, so a run that stopped
-    after N steps goes on with `start_step=N`; what lies before is skipped undecoded. Otherwise it is one pass in the
-    order of the files, and its last batch may be smaller.
+    pass; give `fit` a `steps_per_epoch`. With the same arguments, what a step sees depends on nothing but
+    `(seed, step)`, so a run that stopped after N steps goes on with `start_step=N`; what lies before is skipped
+    undecoded. Otherwise it is one pass in the order of the files, and its last batch may be smaller.
 
     Args:
         directory: made by `write_dataset`.
@@ -61,19 +62,23 @@ def load_dataset(
         cache: for a dataset that fits in memory: "encoded" to hold the files as they are, "decoded" to hold the pixels
             (height x width x 3 bytes each) and never decode again; shuffles perfectly and starts anywhere at once.
         host, num_hosts: which share of every batch to give, where several hosts train together with the same seed. The
-            shares are disjoint, and together what one host would see with `num_hosts` times the batch size.
+            shares are disjoint, and together the images that one host would see with `num_hosts` times the batch size
+            (augmented by other draws).
         damaged: what to do with a record whose checksum does not hold: "raise", or "skip". To skip, all files are read
             once at the start, and every damaged place is logged, and their number.
         deterministic: whether batches come in the order of their steps; False lets a batch overtake a slower one.
 
     Raises:
-        FileNotFoundError: if the directory holds no dataset.
+        FileNotFoundError: if the directory holds no dataset, or a shard is missing.
         ValueError: if it is damaged, if its classes are not `num_classes`, or for arguments that do not fit together.
 
     While reading, a label outside `[0, num_classes)`, an image of another size and a damaged record raise
     `tf.errors.InvalidArgumentError`; it names the image, or the file and offset.
     """
-    _check_arguments(batch_size, training, start_step, images_per_class, cache, host, num_hosts, damaged)
+    seed = operator.index(seed)
+    _check_arguments(
+        batch_size, training, start_step, shuffle_buffer, images_per_class, cache, host, num_hosts, damaged
+    )
     info = load_info(directory)
     if num_classes is not None and num_classes != info.num_classes:
         raise ValueError(
@@ -186,9 +191,12 @@ def _decode(info: DatasetInfo, serialized):
         return images.decode_batch(encoded, names, info.image_size), labels
 
 
-def _check_arguments(batch_size, training, start_step, images_per_class, cache, host, num_hosts, damaged) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size expects 1 or more. Received: {batch_size}")
+def _check_arguments(
+    batch_size, training, start_step, shuffle_buffer, images_per_class, cache, host, num_hosts, damaged
+) -> None:
+    for name, number in (("batch_size", batch_size), ("shuffle_buffer", shuffle_buffer)):
+        if number < 1:
+            raise ValueError(f"{name} expects 1 or more. Received: {number}")
     for name, value, without in (("start_step", start_step, 0), ("images_per_class", images_per_class, None)):
         if value != without and not training:
             raise ValueError(f"{name} goes with training=True. Received: {name}={value}, training=False")

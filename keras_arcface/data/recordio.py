@@ -41,8 +41,9 @@ _log = logging.getLogger(__name__)
 class RecordIO:
     """The images of a RecordIO file (`.rec`), with or without its index (`.idx`) and `property`.
 
-    Records without an image, which in MS1M's layout number the identities, are passed over. Labels are those of the
-    images: the first where there are several. A damaged record raises when it is asked for, and costs no other.
+    An index must have every record of the file. Records without an image, which in MS1M's layout number the identities,
+    are passed over. Labels are those of the images: the first where there are several. A damaged record raises when it is asked
+    for, and costs no other.
 
     Args:
         path: the `.rec` file, or a folder that holds `train.rec`. Beside it, `train.idx` is read if it exists, and
@@ -174,7 +175,7 @@ class RecordIO:
             except ValueError:
                 continue
             agree, differ = (agree + 1, differ) if id_ == self.keys[index] else (agree, differ + 1)
-        return agree > differ
+        return agree >= 7 * differ  # some may be damaged
 
     def _label_or_minus_one(self, offset: int, end: int) -> int:
         head = self._read(offset, min(_HEAD, end - offset))

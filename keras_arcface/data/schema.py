@@ -61,7 +61,7 @@ _IMAGE_ENTRY = b"\x0a\x05image\x12"
 def _before_image(image_bytes: int, label: int, name: str) -> bytes:
     label_entry, encoded_name, image_start = (
         _label_entry(label),
-        name.encode(),
+        name.encode(errors="backslashreplace"),
         _before_bytes(_IMAGE_ENTRY, image_bytes),
     )
     name_start = _before_bytes(_NAME_ENTRY, len(encoded_name))

@@ -15,27 +15,31 @@ class Selection:
         source: where the images are.
         classes: labels in the source; a class's place in this list is its new label. A record that cannot be read
             or has a label that the source should not have is kept, so that whoever reads it hears of it.
+        labels: of all records of the source, where they are known already.
 
     Attributes:
         num_classes: number of classes.
         class_names: of these classes, if the source has names.
         labels: `(len,)` int64 array.
-        source_labels: `(num_classes,)` int64 array: the label that each class had in the source.
+        source_labels: `(num_classes,)` int64 array: the label that each class had in the source, and where this is a
+            selection too, in its source.
     """
 
-    def __init__(self, source: Source, classes):
+    def __init__(self, source: Source, classes, labels: np.ndarray | None = None):
         self.source = source
-        self.source_labels = np.asarray(classes, np.int64)
-        self.num_classes = len(self.source_labels)
-        labels = labels_of(source)
-        order = np.argsort(self.source_labels)
-        found = np.searchsorted(self.source_labels, labels, sorter=order)
+        classes = np.asarray(classes, np.int64)
+        self.num_classes = len(classes)
+        inner = getattr(source, "source_labels", None)
+        self.source_labels = classes if inner is None else inner[classes]
+        labels = labels_of(source) if labels is None else labels
+        order = np.argsort(classes)
+        found = np.searchsorted(classes, labels, sorter=order)
         new = order[np.minimum(found, self.num_classes - 1)]
-        kept = self.source_labels[new] == labels
+        kept = classes[new] == labels
         self._indices = np.flatnonzero(kept | ~_is_valid(labels, source))
         self.labels = np.where(kept, new, -1)[self._indices]
         names = getattr(source, "class_names", None)
-        self.class_names = None if names is None else [names[label] for label in self.source_labels.tolist()]
+        self.class_names = None if names is None else [names[label] for label in classes.tolist()]
         self.image_size = getattr(source, "image_size", None)
 
     def __len__(self) -> int:
@@ -71,7 +75,7 @@ def with_at_least(source: Source, min_images: int) -> Selection:
         raise ValueError(
             f"No class of {source} has {min_images} images or more. Received: at most {counts.max(initial=0)} per class"
         )
-    return Selection(source, classes[enough])
+    return Selection(source, classes[enough], labels)
 
 
 def split_identities(source: Source, share: float, seed: int = 0) -> tuple[Selection, Selection]:
@@ -97,14 +101,21 @@ def split_identities(source: Source, share: float, seed: int = 0) -> tuple[Selec
             f"Received: {share}"
         )
     shuffled = np.random.default_rng(seed).permutation(present)
-    return Selection(source, np.sort(shuffled[chosen:])), Selection(source, np.sort(shuffled[:chosen]))
+    return tuple(Selection(source, np.sort(part), labels) for part in (shuffled[chosen:], shuffled[:chosen]))
 
 
 def labels_of(source: Source) -> np.ndarray:
-    """The label of every record of a source: what it says, or else by reading all."""
+    """The label of every record of a source: what it says, or else by reading all; -1 for what cannot be read."""
+
+    def label_of(index):
+        try:
+            return source[index].label
+        except (ValueError, OSError):
+            return -1
+
     labels = getattr(source, "labels", None)
     if labels is None:
-        labels = [source[index].label for index in range(len(source))]
+        labels = [label_of(index) for index in range(len(source))]
     return np.asarray(labels, np.int64)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 from collections.abc import Iterable
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,7 +182,7 @@ def _fingerprint(files: Iterable[Path]) -> str:
             state = (status.st_size, status.st_mtime_ns)
         except OSError:  # is reported when it is read
             state = None
-        digest.update(f"{file}\0{state}\0".encode())
+        digest.update(os.fsencode(file) + f"\0{state}\0".encode())
     return digest.hexdigest()
 
 

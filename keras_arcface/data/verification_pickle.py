@@ -41,7 +41,7 @@ def load(path) -> tuple[list[bytes], np.ndarray]:
     content = path.read_bytes()
     try:
         _check_operations(content)
-        loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        loaded = _Unpickler(content).load()
         bins, issame = loaded
         return [_image(item, number) for number, item in enumerate(_items(bins))], _booleans(issame)
     except _Refused as error:
@@ -71,15 +71,28 @@ def _check_operations(content: bytes) -> None:
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, content: bytes):
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        self._left = len(content)
+
+    def _copy(self, data) -> bytes:
+        """Bytes of what is in the file once. More than the file has in all would be copies of copies."""
+        if not isinstance(data, bytes | bytearray):
+            raise ValueError(f"a {type(data).__name__} where bytes are expected")
+        self._left -= len(data)
+        if self._left < 0:
+            raise _Refused("it would unpack to more than the file holds")
+        return bytes(data)
+
     def find_class(self, module, name):
         # Made anew for every call, so that nothing that a pickle does to them lasts.
         if (module, name) == ("_codecs", "encode"):
-            return lambda text, encoding: _encode(text, encoding)
+            return lambda text, encoding: self._copy(_encode(text, encoding))
         if module in _NUMPY:
             if name == "_reconstruct":
                 return lambda *_: _Array()
             if name == "_frombuffer":  # protocol 5
-                return lambda buffer, dtype, shape, order: _Array().filled(shape, dtype, bytes(buffer))
+                return lambda buffer, dtype, shape, order: _Array().filled(shape, dtype, self._copy(buffer))
             if name == "scalar":
                 return lambda dtype, value: _Array().filled((1,), dtype, value)
             if name == "dtype":
@@ -138,9 +151,9 @@ def _items(bins) -> list:
 
 def _image(item, number: int) -> bytes:
     data = item.data if isinstance(item, _Array) else item
-    if not isinstance(data, bytes | bytearray):
+    if not isinstance(data, bytes):
         raise ValueError(f"image {number} is a {type(item).__name__}, not bytes or an array of uint8")
-    return bytes(data)
+    return data
 
 
 def _booleans(issame) -> np.ndarray:

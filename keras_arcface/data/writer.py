@@ -4,14 +4,15 @@ Every shard is a function of the source, the seed and its number, so it does not
 whether a run was interrupted: what is finished stays, and the rest is written as it would have been.
 """
 
+import collections
 import concurrent.futures
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import multiprocessing
 import multiprocessing.connection
+import operator
 import os
 import threading
 from collections.abc import Iterable
@@ -28,6 +29,7 @@ from keras_arcface.data.info import FILE_NAME
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import Shard
 from keras_arcface.data.info import load_info
+from keras_arcface.data.info import sync_directory
 from keras_arcface.data.info import write_atomically
 from keras_arcface.data.lock import Lock
 from keras_arcface.data.selection import Selection
@@ -36,6 +38,8 @@ from keras_arcface.data.sources import Record
 from keras_arcface.data.sources import Source
 
 UNFINISHED = "unfinished.json"
+_SHARDS = "*-of-*.tfrecord"
+_TEMPORARY = (f"{_SHARDS}.tmp", ".*.report.json.tmp", f"{FILE_NAME}.tmp")
 _BLOCK = 256  # images that are checked, hashed and written at a time
 
 _log = logging.getLogger(__name__)
@@ -72,8 +76,8 @@ def write_dataset(
             in Python's multiprocessing.
         check: whether to decode every image.
         damaged: what to do with an image that cannot be read or decoded, has another size or a label outside
-            `[0, num_classes)`: "raise", or "skip", log it, and list it in `DatasetInfo.skipped`. A class all of whose
-            images are skipped keeps its label.
+            `[0, num_classes)`: "raise", or "skip", log it, and list it in `DatasetInfo.skipped`. Classes are counted
+            before that: one whose images are all skipped keeps its label. A run that raised can go on with "skip".
         min_images: leave out classes that have fewer.
 
     Returns:
@@ -93,19 +97,19 @@ def write_dataset(
     for name, number in (("examples_per_shard", examples_per_shard), ("processes", processes)):
         if number < 1:
             raise ValueError(f"{name} expects 1 or more. Received: {number}")
-    directory = Path(directory)
+    seed, directory = operator.index(seed), Path(directory)
     if (directory / FILE_NAME).exists() and not (directory / UNFINISHED).exists():
-        raise FileExistsError(f"{directory} holds a dataset already. Expected: a new or empty directory")
+        raise _complete(directory)
     if len(source) == 0:
         raise ValueError(f"{source} holds no images: there is nothing to write")
     selection = with_at_least(source, min_images)
     directory.mkdir(parents=True, exist_ok=True)
     with Lock(directory / UNFINISHED) as lock:
-        _agree(directory, _description(source, selection, examples_per_shard, seed, check, damaged, min_images))
+        _agree(lock, directory, _description(source, selection, examples_per_shard, seed, check, min_images))
         if (directory / FILE_NAME).exists():  # stopped while it tidied up
             info = load_info(directory)
         else:
-            expected = getattr(source, "image_size", None) or _size_of_first(selection, damaged)
+            expected = getattr(source, "image_size", None) or _expected_size(selection, damaged)
             order = np.random.default_rng(seed).permutation(len(selection))
             parts = np.array_split(order, -(-len(order) // examples_per_shard))
             job = _Job(selection, directory, len(parts), tuple(expected), check, damaged)
@@ -113,10 +117,15 @@ def write_dataset(
                 reports = _write(job, parts, processes, lock, progress)
             info = _conclude(job, reports, source)
             info.save(directory)
-        for leftover in [*directory.glob(".*.report.json"), *directory.glob("*.tmp")]:
-            leftover.unlink()
+        for pattern in (".*.report.json", *_TEMPORARY):
+            for leftover in directory.glob(pattern):
+                leftover.unlink()
         lock.remove()
     return info
+
+
+def _complete(directory: Path) -> FileExistsError:
+    return FileExistsError(f"{directory} holds a dataset already. Expected: a new or empty directory")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +156,7 @@ class _Report:
     skipped: list[str]
 
 
-def _description(source, selection, examples_per_shard, seed, check, damaged, min_images) -> dict:
+def _description(source, selection, examples_per_shard, seed, check, min_images) -> dict:
     """All that the bytes of the shards depend on."""
     fingerprint = getattr(source, "fingerprint", None)
     labels = hashlib.sha256(selection.labels.tobytes() + selection.source_labels.tobytes()).hexdigest()
@@ -157,18 +166,28 @@ def _description(source, selection, examples_per_shard, seed, check, damaged, mi
         "examples_per_shard": examples_per_shard,
         "seed": seed,
         "check": check,
-        "damaged": damaged,
         "min_images": min_images,
         "schema_version": schema.VERSION,
     }
 
 
-def _agree(directory: Path, description: dict) -> None:
+def _agree(lock: Lock, directory: Path, description: dict) -> None:
     """Writes down what this run is, or makes sure that the run to be continued was the same."""
     path = directory / UNFINISHED
-    text = path.read_text("utf-8")
-    with contextlib.suppress(ValueError):  # empty or torn: nothing was written after it
-        former = json.loads(text)
+    has_shards = any(directory.glob(_SHARDS))
+    try:
+        former = json.loads(path.read_text("utf-8"))
+    except ValueError:  # empty: the file was made just now; or torn, and then nothing was written after it
+        former = None
+        if (directory / FILE_NAME).exists() or has_shards:
+            lock.remove()
+            if (directory / FILE_NAME).exists():
+                raise _complete(directory) from None
+            raise FileExistsError(
+                f"{directory} holds shards that belong to no conversion: their {UNFINISHED} is gone. Expected: a new "
+                "or empty directory"
+            ) from None
+    if former is not None and has_shards:
         for key, value in description.items():
             if former.get(key) != value:
                 raise FileExistsError(
@@ -182,16 +201,19 @@ def _agree(directory: Path, description: dict) -> None:
         os.fsync(file.fileno())
 
 
-def _size_of_first(source: Selection, damaged: str) -> tuple[int, int]:
-    for index in range(len(source)):
+def _expected_size(source: Selection, damaged: str) -> tuple[int, int]:
+    """The size of the first image; where damaged ones are skipped, the commonest of some."""
+    sizes = collections.Counter()
+    for index in np.unique(np.linspace(0, len(source) - 1, 101, dtype=int) if damaged == "skip" else [0]).tolist():
         try:
-            record = source[index]
-            image = record.image if images.is_known(record.image) else images.to_png(record.image, record.name)
-            return images.size_of(image, record.name)
-        except (ValueError, OSError):
+            record = _read(source, index)
+            sizes[images.size_of(record.image, record.name)] += 1
+        except ValueError:
             if damaged == "raise":
                 raise
-    raise ValueError(f"{source} holds no image that can be read")
+    if not sizes:
+        raise ValueError(f"{source} holds no image that can be read, of {min(len(source), 101)} that were tried")
+    return sizes.most_common(1)[0][0]
 
 
 def _write(job: _Job, parts: list[np.ndarray], processes: int, lock: Lock, progress: tqdm) -> list[_Report]:
@@ -199,11 +221,14 @@ def _write(job: _Job, parts: list[np.ndarray], processes: int, lock: Lock, progr
     for number, indices in enumerate(parts):
         report = _finished(job, number)
         if report is not None:
+            if report.skipped and job.damaged == "raise":
+                raise ValueError(f"skipped by the run that is to be continued: {report.skipped[0]}")
             reports[number] = report
             progress.initial += len(indices)
             progress.update(len(indices))
-    for leftover in job.directory.glob("*.tmp"):
-        leftover.unlink()
+    for pattern in _TEMPORARY:
+        for leftover in job.directory.glob(pattern):
+            leftover.unlink()
     todo = [(number, indices) for number, indices in enumerate(parts) if number not in reports]
     try:
         if min(processes, len(todo)) <= 1:
@@ -256,6 +281,7 @@ def _write_shard(job: _Job, number: int, indices: np.ndarray, progress) -> _Repo
         unfinished.unlink(missing_ok=True)
         raise
     unfinished.replace(path)
+    sync_directory(job.directory)
     return report
 
 
@@ -270,16 +296,14 @@ def _usable(job: _Job, indices: Iterable[int], skipped: list[str]) -> Iterable[R
     records = []
     for index in indices:
         try:
-            record = job.source[index]
+            record = _read(job.source, index)
             if not 0 <= record.label < job.source.num_classes:
                 raise ValueError(
                     f"{record.name} has a label outside [0, {job.source.source.num_classes}). Received: label "
                     f"{record.label}"
                 )
-            if not images.is_known(record.image):
-                record = record._replace(image=images.to_png(record.image, record.name))
             records.append(record)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             _skip_or_raise(job, error, skipped)
     if not job.check or images.can_all_be_decoded([record.image for record in records], job.image_size):
         return records
@@ -299,6 +323,17 @@ def _usable(job: _Job, indices: Iterable[int], skipped: list[str]) -> Iterable[R
     return good
 
 
+def _read(source: Selection, index: int) -> Record:
+    """A record in a format that TensorFlow decodes."""
+    try:
+        record = source[index]
+    except OSError as error:  # not to be taken for one of the disk that is written to
+        raise ValueError(f"record {index} of {source} cannot be read: {type(error).__name__}: {error}") from error
+    if images.is_known(record.image):
+        return record
+    return record._replace(image=images.to_png(record.image, record.name))
+
+
 def _skip_or_raise(job: _Job, error: Exception, skipped: list[str]) -> None:
     if job.damaged == "raise":
         raise error
@@ -309,10 +344,13 @@ def _skip_or_raise(job: _Job, error: Exception, skipped: list[str]) -> None:
 def _conclude(job: _Job, reports: list[_Report], source: Source) -> DatasetInfo:
     selection = job.source
     class_names = selection.class_names
-    renumbered = selection.num_classes != source.num_classes  # they are in order, so else they are the same
+    renumbered = not np.array_equal(selection.source_labels, np.arange(selection.num_classes))
+    num_examples = sum(report.num_examples for report in reports)
+    if num_examples == 0:
+        raise ValueError(f"all {len(selection)} images of {source} were skipped. The first: {reports[0].skipped[0]}")
     return DatasetInfo(
         num_classes=selection.num_classes,
-        num_examples=sum(report.num_examples for report in reports),
+        num_examples=num_examples,
         image_size=job.image_size,
         shards=tuple(
             Shard(job.path(number).name, report.num_examples, report.num_bytes, report.sha256)
@@ -342,8 +380,9 @@ def _write_with(processes: int, job: _Job, todo: list, progress: tqdm) -> dict[i
         waiting = set(futures)
         while waiting:
             finished, waiting = concurrent.futures.wait(waiting, 0.2, concurrent.futures.FIRST_EXCEPTION)
-            progress.update(done.value - shown)
-            shown = done.value
+            written = done.get_obj().value  # without its lock, which a process that was killed may hold
+            progress.update(written - shown)
+            shown = written
             for future in finished:
                 future.result()
         return {number: future.result() for future, number in futures.items()}

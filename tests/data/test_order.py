@@ -6,6 +6,7 @@ import pytest
 from keras_arcface.data import order
 
 FILES = [[f"{file}-{record}" for record in range(length)] for file, length in enumerate((7, 1, 30, 0, 12, 5, 45))]
+EMPTY = [[]] * 40
 ALL = sorted(record for file in FILES for record in file)
 
 
@@ -18,6 +19,11 @@ def one_pass(number, seed=3, shuffle_buffer=20, files=FILES):
 def test_a_pass_gives_every_record_once(shuffle_buffer, copies):
     given = one_pass(0, shuffle_buffer=shuffle_buffer, files=FILES * copies)
     assert collections.Counter(given) == collections.Counter(ALL * copies)
+
+
+def test_many_empty_files_end_nothing():
+    for number in range(20):
+        assert collections.Counter(one_pass(number, files=FILES * 3 + EMPTY)) == collections.Counter(ALL * 3)
 
 
 def test_a_pass_depends_on_seed_and_number():

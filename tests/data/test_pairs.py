@@ -6,6 +6,7 @@ import pickletools
 import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import encode
@@ -165,6 +166,22 @@ HOSTILE = {
     "a number with many digits": (b"I" + b"9" * 100_000 + b"\n.", "ValueError"),
     "lists in lists": (b"(" * 200_000 + b"l" * 200_000 + b".", "ValueError"),
     "itself": (b"\x80\x02]q\x00(h\x00h\x00e.", "is a list, not bytes"),
+    "an array of zeros by number": (
+        b"\x80\x05\x8c\x13numpy._core.numeric\x8c\x0b_frombuffer\x93(J\x00\x00\x00\x11cnumpy\ndtype\n\x8c\x02u1\x85R"
+        b"J\x00\x00\x00\x11\x85\x8c\x01CtR.",
+        "a int where bytes are expected",
+    ),
+    "copies of copies": (
+        b"\x80\x05]\x94\x96" + struct.pack("<Q", 10**6) + bytes(10**6) + b"\x94"
+        b"\x8c\x13numpy._core.numeric\x8c\x0b_frombuffer\x93\x94cnumpy\ndtype\n\x8c\x02u1\x85R\x94"
+        + b"h\x00"
+        + b"h\x02(h\x01h\x03J"
+        + struct.pack("<i", 10**6)
+        + b"\x85\x8c\x01CtRa" * 1
+        + (b"h\x00h\x02(h\x01h\x03J" + struct.pack("<i", 10**6) + b"\x85\x8c\x01CtRa") * 200
+        + b".",
+        "it would unpack to more than the file holds",
+    ),
     "another object": (pickle.dumps("a text"), "ValueError"),
     "nothing": (b"", "pickle exhausted before seeing STOP"),
 }
@@ -275,6 +292,15 @@ def test_a_list_of_pairs_over_a_folder(head, lfw_folder, tmp_path):
 def test_a_list_of_pairs_that_is_none(text, error, message, lfw_folder, tmp_path):
     with pytest.raises(error, match=f"pairs.txt.*{message}"):
         PairSet.from_pairs_txt(pairs_txt(tmp_path, text), lfw_folder)
+
+
+def test_images_that_tensorflow_cannot_decode_become_png(lfw_folder, tmp_path):
+    pixels = make_face(7, 7)[:, :, 0]
+    (lfw_folder / "Bo" / "Bo_0007.pgm").write_bytes(cv2.imencode(".pgm", pixels)[1].tobytes())
+    pairs = PairSet.from_pairs_txt(pairs_txt(tmp_path, "1\nBo\t1\t7\nBo\t1\tCy\t1\n"), lfw_folder)
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(pairs.images[1], np.uint8), -1), pixels)
+    pairs.save(tmp_path / "pairs.npz")
+    assert PairSet.load(tmp_path / "pairs.npz").images == pairs.images
 
 
 def test_no_list_of_pairs(tmp_path):

@@ -76,6 +76,11 @@ def test_another_seed_is_another_order(directory):
     assert any((a[1] != b[1]).any() for a, b in zip(first, other, strict=True))
 
 
+def test_any_integer_is_a_seed(directory):
+    assert_same(batches(directory, 3, seed=np.int64(5)), batches(directory, 3, seed=5))
+    batches(directory, 1, seed=-1)
+
+
 def test_the_training_set_is_endless_and_says_so(directory):
     assert load_dataset(directory, 5, training=True).cardinality() == tf.data.INFINITE_CARDINALITY
 
@@ -304,6 +309,7 @@ def test_iterating_again_begins_again(directory):
     ("arguments", "message"),
     [
         ({"batch_size": 0}, "batch_size expects 1 or more. Received: 0"),
+        ({"shuffle_buffer": 0}, "shuffle_buffer expects 1 or more. Received: 0"),
         ({"start_step": -1, "training": True}, "start_step expects 0 or more. Received: -1"),
         ({"images_per_class": 2}, "images_per_class goes with training=True. Received: images_per_class=2, train"),
         ({"images_per_class": 3, "training": True}, "images_per_class expects a divisor of batch_size=4. Received: 3"),

@@ -51,6 +51,41 @@ def test_no_class_with_so_many_images():
         with_at_least(Faces([1, 1, 1, 2]), 4)
 
 
+class Unlabelled:
+    """A source that does not say its labels, with a record that cannot be read."""
+
+    num_classes = 3
+
+    def __init__(self):
+        self.reads = 0
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if index == 2:
+            raise ValueError("record 2 is damaged")
+        return Record(b"", index % 3, f"{index}")
+
+
+def test_a_source_that_does_not_say_its_labels_is_read_once():
+    source = Unlabelled()
+    selection = with_at_least(source, 1)
+    assert source.reads == 4
+    assert selection.labels.tolist() == [0, 1, -1, 0]
+    with pytest.raises(ValueError, match="record 2 is damaged"):
+        selection[2]
+
+
+def test_a_selection_of_a_selection_knows_the_first_labels():
+    once = with_at_least(Faces([7, 2, 7, 5, 2, 7, 5, 9]), 2)
+    twice = with_at_least(once, 3)
+    assert once.source_labels.tolist() == [2, 5, 7]
+    assert twice.source_labels.tolist() == [7]
+    assert [record.image for record in twice] == [b"of 7"] * 3
+
+
 def test_labels_beyond_any_table():
     selection = with_at_least(Faces([10**15, 3, 2**24 + 1], num_classes=10**15 + 1), 1)
     assert selection.labels.tolist() == [2, 0, 1]

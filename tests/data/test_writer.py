@@ -16,9 +16,12 @@ from conftest import encode
 from conftest import make_face
 
 from keras_arcface.data import ImageFolder
+from keras_arcface.data import ImageList
 from keras_arcface.data import check_dataset
 from keras_arcface.data import load_info
 from keras_arcface.data import schema
+from keras_arcface.data import split_identities
+from keras_arcface.data import with_at_least
 from keras_arcface.data import write_dataset
 from keras_arcface.data.lock import Lock
 from keras_arcface.data.sources import Record
@@ -252,7 +255,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(fail_at, face_folder, tm
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"examples_per_shard": 4}, {"min_images": 4}, {"damaged": "skip"}])
+@pytest.mark.parametrize("other", [{"seed": 1}, {"examples_per_shard": 4}, {"min_images": 4}, {"check": False}])
 def test_a_stopped_run_is_not_continued_as_another(other, face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     with pytest.raises(KeyboardInterrupt):
@@ -378,3 +381,96 @@ def test_a_dataset_can_be_checked(face_folder, tmp_path):
         check_dataset(tmp_path / "out")
     with pytest.raises(ValueError, match=r"00003-of-00004.tfrecord is missing"):
         check_dataset(tmp_path / "out")
+
+
+def test_where_nothing_is_finished_another_run_may_begin(face_folder, tmp_path):
+    (face_folder / "person_0" / "0.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"person_0/0.png is not a readable image"):
+        write_dataset(ImageFolder(face_folder), tmp_path / "out")
+    (face_folder / "person_0" / "0.png").write_bytes(encode(make_face(0, 0)))
+    assert write_dataset(ImageFolder(face_folder), tmp_path / "out").num_examples == 12
+
+
+def test_shards_without_their_conversion_are_not_taken_for_another(face_folder, tmp_path):
+    faces = ImageFolder(face_folder)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(Interrupted(faces, 9), tmp_path / "out", examples_per_shard=3)
+    (tmp_path / "out" / "unfinished.json").unlink()
+    for _ in range(2):
+        with pytest.raises(FileExistsError, match=r"out holds shards that belong to no conversion"):
+            write_dataset(Interrupted(faces, 0), tmp_path / "out", examples_per_shard=3, seed=1)
+
+
+def test_a_run_that_waited_for_another_does_not_take_its_dataset(face_folder, tmp_path):
+    faces = ImageFolder(face_folder)
+    write_dataset(faces, tmp_path / "out", examples_per_shard=3)
+    (tmp_path / "out" / "unfinished.json").touch()  # as the lock leaves it that had to wait
+    with pytest.raises(FileExistsError, match="holds a dataset already"):
+        write_dataset(faces, tmp_path / "out", seed=1)
+    assert not (tmp_path / "out" / "unfinished.json").exists()
+
+
+def test_a_run_that_met_damage_can_go_on_and_skip_it(face_folder, tmp_path):
+    (face_folder / "person_2" / "4.png").write_bytes(b"broken")
+    faces = ImageFolder(face_folder)
+    first = np.random.default_rng(3).permutation(12).tolist().index(11)
+    assert first >= 2, "the test needs shards before the damaged image"
+    with pytest.raises(ValueError, match=r"person_2/4.png is not a readable image"):
+        write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=3)
+    assert len(list((tmp_path / "out").glob("*.tfrecord"))) == first
+    info = write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=3, damaged="skip")
+    assert info == write_dataset(faces, tmp_path / "whole", examples_per_shard=1, seed=3, damaged="skip")
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_a_run_that_skipped_does_not_go_on_as_a_strict_one(face_folder, tmp_path):
+    (face_folder / "person_2" / "4.png").write_bytes(b"broken")
+    faces = Interrupted(ImageFolder(face_folder), fail_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(faces, tmp_path / "out", examples_per_shard=11, damaged="skip")
+    strict = Interrupted(ImageFolder(face_folder), fail_at=0)
+    with pytest.raises(ValueError, match=r"person_2/4.png is not a readable image"):
+        write_dataset(strict, tmp_path / "out", examples_per_shard=11)
+
+
+def test_the_commonest_size_is_expected_where_others_are_skipped(face_folder, tmp_path):
+    (face_folder / "person_0" / "0.png").write_bytes(encode(make_face(0, 0, size=(40, 32))))
+    info = write_dataset(ImageFolder(face_folder), tmp_path / "out", damaged="skip")
+    assert (info.image_size, info.num_examples) == ((32, 32), 11)
+
+
+def test_a_dataset_without_images_is_none(face_folder, tmp_path):
+    faces = Interrupted(ImageFolder(face_folder), fail_at=0)
+    faces.image_size = (99, 99)
+    with pytest.raises(ValueError, match=r"all 12 images of Faces were skipped. The first: .* has another size"):
+        write_dataset(faces, tmp_path / "out", damaged="skip")
+
+
+def test_an_image_that_the_source_cannot_give_is_not_taken_for_a_full_disk(face_folder, tmp_path):
+    (face_folder / "faces.csv").write_text("person_0/0.png,0\nperson_0/absent.png,1\n")
+    with pytest.raises(ValueError, match=r"record 1 of .*ImageList.* cannot be read: FileNotFoundError: .*absent.png"):
+        write_dataset(ImageList(face_folder / "faces.csv"), tmp_path / "out")
+    info = write_dataset(ImageList(face_folder / "faces.csv"), tmp_path / "out", damaged="skip")
+    assert info.num_examples == 1
+
+
+def test_files_of_others_are_left_alone(face_folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.tmp").write_text("mine")
+    write_dataset(ImageFolder(face_folder), tmp_path / "out")
+    assert (tmp_path / "out" / "notes.tmp").read_text() == "mine"
+
+
+def test_any_integer_is_a_seed_and_nothing_else(face_folder, tmp_path):
+    faces = ImageFolder(face_folder)
+    assert write_dataset(faces, tmp_path / "a", seed=np.int64(3)) == write_dataset(faces, tmp_path / "b", seed=3)
+    with pytest.raises(TypeError, match="NoneType"):
+        write_dataset(faces, tmp_path / "c", seed=None)
+
+
+def test_the_mapping_of_labels_goes_through_selections(face_folder, tmp_path):
+    training, validation = split_identities(with_at_least(ImageFolder(face_folder), 4), 0.5)
+    infos = [write_dataset(part, tmp_path / name) for name, part in (("t", training), ("v", validation))]
+    labels = [info.source_labels or tuple(range(info.num_classes)) for info in infos]
+    assert sorted(labels) == [(0,), (2,)]
+    assert all(info.class_names == (f"person_{label}",) for info, (label,) in zip(infos, labels, strict=True))

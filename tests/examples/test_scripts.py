@@ -1,5 +1,6 @@
 """The scripts as a user runs them, for two steps."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,13 @@ def test_recordio_becomes_tfrecords_with_people_held_out(tmp_path):
     assert made.returncode == 0, made.stderr
     assert "out/train 9 images of 3 people, 32 x 32, in 5 shard(s)" in made.stdout
     assert "out/validation 6 images of 2 people, 32 x 32, in 3 shard(s)" in made.stdout
+    shutil.rmtree(tmp_path / "out" / "validation")
+    again = run("examples/make_tfrecords.py", tmp_path, tmp_path / "out", *options)
+    assert again.returncode == 0, again.stderr
+    assert "out/train is there: 9 images" in again.stdout
+    assert "out/validation 6 images of 2 people" in again.stdout
+    labels = [data.load_info(tmp_path / "out" / part).source_labels for part in ("train", "validation")]
+    assert sorted([*labels[0], *labels[1]]) == [0, 1, 2, 3, 4]
     checked = run("examples/make_tfrecords.py", "--check", tmp_path / "out" / "train")
     assert checked.returncode == 0, checked.stderr
     assert "out/train is whole: 9 images of 3 people" in checked.stdout
