@@ -42,8 +42,8 @@ class RecordIO:
     """The images of a RecordIO file (`.rec`), with or without its index (`.idx`) and `property`.
 
     An index must have every record of the file. Records without an image, which in MS1M's layout number the identities,
-    are passed over. Labels are those of the images: the first where there are several. A damaged record raises when it is asked
-    for, and costs no other.
+    are passed over. Labels are those of the images: the first where there are several. A damaged record raises when it
+    is asked for, and costs no other.
 
     Args:
         path: the `.rec` file, or a folder that holds `train.rec`. Beside it, `train.idx` is read if it exists, and

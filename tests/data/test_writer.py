@@ -413,13 +413,13 @@ def test_a_run_that_waited_for_another_does_not_take_its_dataset(face_folder, tm
 def test_a_run_that_met_damage_can_go_on_and_skip_it(face_folder, tmp_path):
     (face_folder / "person_2" / "4.png").write_bytes(b"broken")
     faces = ImageFolder(face_folder)
-    first = np.random.default_rng(3).permutation(12).tolist().index(11)
+    first = np.random.default_rng(2).permutation(12).tolist().index(11)
     assert first >= 2, "the test needs shards before the damaged image"
     with pytest.raises(ValueError, match=r"person_2/4.png is not a readable image"):
-        write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=3)
+        write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=2)
     assert len(list((tmp_path / "out").glob("*.tfrecord"))) == first
-    info = write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=3, damaged="skip")
-    assert info == write_dataset(faces, tmp_path / "whole", examples_per_shard=1, seed=3, damaged="skip")
+    info = write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=2, damaged="skip")
+    assert info == write_dataset(faces, tmp_path / "whole", examples_per_shard=1, seed=2, damaged="skip")
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
 
 
