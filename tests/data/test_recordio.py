@@ -237,6 +237,20 @@ def test_a_damaged_record_is_named_and_costs_no_other(damage, index, ms1m, caplo
         assert f"train.rec: damaged between offsets {offset} and" in caplog.text
 
 
+def test_padding_that_is_not_zero_is_damage(tmp_path):
+    for index, image in enumerate(
+        (PEOPLE[0][0] + bytes(-len(PEOPLE[0][0]) % 4) + b"1", recordio_files.MAGIC_BYTES + b"1")
+    ):
+        path = tmp_path / f"{index}.rec"
+        recordio_files.write(path, [(5, recordio_files.payload(image, 0, 5))])
+        content = bytearray(path.read_bytes())
+        assert content[-4:] == b"1\0\0\0"
+        content[-2] = 7
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"offset 0: it is filled up with 000700 where zeros are expected"):
+            RecordIO(path)[0]
+
+
 def test_a_truncated_file(ms1m):
     file = ms1m / "train.rec"
     whole = RecordIO(ms1m, index=False)
