@@ -123,10 +123,10 @@ def load_dataset(
     )
     num_batches = tf.data.INFINITE_CARDINALITY if training else share.batches_in(files.num_examples)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
-    # A batch is parsed and decoded in one call, which costs less than one for every image. More of them at a time than
-    # there are cores, as AUTOTUNE likes to have, drive each other out of the caches.
+    # A batch is parsed and decoded in one call, which costs less than one for every image. One call more than there are
+    # cores, and batches read ahead, keep the cores busy; many more calls would drive each other out of the caches.
     cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), 16)
-    dataset = dataset.map(prepare, num_parallel_calls=cores, deterministic=deterministic)
+    dataset = dataset.prefetch(4).map(prepare, num_parallel_calls=cores + 1, deterministic=deterministic)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
