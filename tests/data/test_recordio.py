@@ -1,11 +1,8 @@
-import hashlib
 import os
 import pickle
 import re
 import struct
-from pathlib import Path
 
-import numpy as np
 import pytest
 import recordio_files
 from conftest import encode
@@ -264,28 +261,3 @@ def test_a_truncated_file(ms1m):
     assert read(scanned[i] for i in range(11)) == EXPECTED[:11]
     with pytest.raises(ValueError, match=rf"damaged record at offset {offset}"):
         scanned[11]
-
-
-@pytest.fixture
-def real_data():
-    folder = os.environ.get("KERAS_ARCFACE_TEST_DATA")
-    if not folder:
-        pytest.skip("KERAS_ARCFACE_TEST_DATA names no folder with real faces")
-    return Path(folder)
-
-
-def test_real_faces_of_324_people(real_data):
-    faces = RecordIO(real_data / "cfp324" / "train.rec")
-    assert (len(faces), faces.num_classes, faces.image_size) == (4536, 324, (112, 112))
-    np.testing.assert_array_equal(np.bincount(faces.labels), [14] * 324)
-    assert all(image.startswith(b"\xff\xd8") and image.rstrip(b"\0").endswith(b"\xff\xd9") for image, _, _ in faces)
-    scanned = RecordIO(real_data / "cfp324" / "train.rec", index=False)
-    assert read(scanned) == read(faces)
-    digest = hashlib.sha256(b"".join(label.to_bytes(8, "little") + image for image, label, _ in faces)).hexdigest()
-    print("sha256 over (label, JPEG) of cfp324:", digest)
-
-
-def test_a_real_im2rec_file(real_data):
-    faces = RecordIO(real_data / "im2rec_tiny" / "train.rec")
-    assert (len(faces), faces.num_classes) == (8, 2)
-    assert faces.labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
