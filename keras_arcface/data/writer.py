@@ -110,7 +110,7 @@ def write_dataset(
             info = load_info(directory)
         else:
             expected = getattr(source, "image_size", None) or _expected_size(selection, damaged)
-            order = np.random.default_rng(seed).permutation(len(selection))
+            order = np.random.default_rng(seed % 2**63).permutation(len(selection))
             parts = np.array_split(order, -(-len(order) // examples_per_shard))
             job = _Job(selection, directory, len(parts), tuple(expected), check, damaged)
             with tqdm(total=len(order), desc="writing", unit="image", dynamic_ncols=True) as progress:
@@ -153,6 +153,7 @@ class _Report:
     num_examples: int
     num_bytes: int
     sha256: str
+    image_size: list[int]
     skipped: list[str]
 
 
@@ -250,7 +251,8 @@ def _write(job: _Job, parts: list[np.ndarray], processes: int, lock: Lock, progr
 def _finished(job: _Job, number: int) -> _Report | None:
     try:
         report = _Report(**json.loads(job.report_path(number).read_text("utf-8")))
-        return report if job.path(number).stat().st_size == report.num_bytes else None
+        is_whole = job.path(number).stat().st_size == report.num_bytes
+        return report if is_whole and tuple(report.image_size) == job.image_size else None
     except FileNotFoundError:
         return None
 
@@ -272,7 +274,7 @@ def _write_shard(job: _Job, number: int, indices: np.ndarray, progress) -> _Repo
                 num_bytes += len(data)
                 progress(len(block))
             os.fsync(file.fileno())
-        report = _Report(num_examples, num_bytes, sha256.hexdigest(), skipped)
+        report = _Report(num_examples, num_bytes, sha256.hexdigest(), list(job.image_size), skipped)
         write_atomically(job.report_path(number), json.dumps(dataclasses.asdict(report)))
     except OSError as error:
         unfinished.unlink(missing_ok=True)

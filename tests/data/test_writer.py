@@ -18,6 +18,7 @@ from conftest import make_face
 from keras_arcface.data import ImageFolder
 from keras_arcface.data import ImageList
 from keras_arcface.data import check_dataset
+from keras_arcface.data import load_dataset
 from keras_arcface.data import load_info
 from keras_arcface.data import schema
 from keras_arcface.data import split_identities
@@ -439,6 +440,18 @@ def test_the_commonest_size_is_expected_where_others_are_skipped(face_folder, tm
     assert (info.image_size, info.num_examples) == ((32, 32), 11)
 
 
+def test_shards_of_another_size_are_written_again(face_folder, tmp_path):
+    (face_folder / "person_0" / "0.png").write_bytes(encode(make_face(0, 0, size=(40, 32))))
+    faces = ImageFolder(face_folder)
+    seed = next(seed for seed in range(100) if np.random.default_rng(seed).permutation(12)[0] == 0)
+    with pytest.raises(ValueError, match="has another size"):  # the first image, alone in its shard, set the size
+        write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=seed)
+    assert len(list((tmp_path / "out").glob("*.tfrecord"))) == 1
+    info = write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=seed, damaged="skip")
+    assert (info.image_size, info.num_examples) == ((32, 32), 11)
+    assert len(list(load_dataset(tmp_path / "out", 1))) == 11
+
+
 def test_a_dataset_without_images_is_none(face_folder, tmp_path):
     faces = Interrupted(ImageFolder(face_folder), fail_at=0)
     faces.image_size = (99, 99)
@@ -464,6 +477,7 @@ def test_files_of_others_are_left_alone(face_folder, tmp_path):
 def test_any_integer_is_a_seed_and_nothing_else(face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     assert write_dataset(faces, tmp_path / "a", seed=np.int64(3)) == write_dataset(faces, tmp_path / "b", seed=3)
+    assert write_dataset(faces, tmp_path / "negative", seed=-1).num_examples == 12
     with pytest.raises(TypeError, match="NoneType"):
         write_dataset(faces, tmp_path / "c", seed=None)
 
