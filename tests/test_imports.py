@@ -21,8 +21,11 @@ MAY_KNOW = {
     "models.py": {"keras"},
     "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface.evaluation"},
-    "evaluation": {"numpy", "matplotlib", "scipy"},
-    "evaluation/embedding.py": {"keras", "tensorflow", "numpy", "tqdm", "keras_arcface.data"},
+    "evaluation": {"numpy", "matplotlib"},
+    "evaluation/retrieval.py": {"numpy", "sklearn"},
+    "evaluation/embedding.py": {"tensorflow", "numpy", "tqdm", "keras_arcface.data"},
+    "evaluation/runtimes.py": {"keras", "tensorflow", "numpy", "onnx", "onnxruntime"},
+    "evaluation/scores.py": {"keras", "tensorflow", "jax", "numpy", "tqdm"},
     "serving": {"keras", "tensorflow", "numpy"},
     "__init__.py": {"keras_arcface.margins", "keras_arcface.layers", "keras_arcface.backbones", "keras_arcface.models"},
 }

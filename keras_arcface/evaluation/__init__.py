@@ -1,9 +1,57 @@
-"""Honest numbers: embeddings of pairs -> verification figures and pictures, by the published procedures."""
+"""Honest numbers: embeddings -> the figures of the published protocols, pictures and reports."""
 
+from keras_arcface.evaluation.embedding import embed_dataset
 from keras_arcface.evaluation.embedding import embed_images
 from keras_arcface.evaluation.embedding import embed_pairs
+from keras_arcface.evaluation.identification import DistractorResult
+from keras_arcface.evaluation.identification import IdentificationResult
+from keras_arcface.evaluation.identification import identify
+from keras_arcface.evaluation.identification import identify_among_distractors
 from keras_arcface.evaluation.plots import plot_verification
+from keras_arcface.evaluation.reidentification import ReidentificationResult
+from keras_arcface.evaluation.reidentification import reidentify
+from keras_arcface.evaluation.report import Report
+from keras_arcface.evaluation.retrieval import RetrievalResult
+from keras_arcface.evaluation.retrieval import clustering_nmi
+from keras_arcface.evaluation.retrieval import retrieve
+from keras_arcface.evaluation.roc import OperatingPoint
+from keras_arcface.evaluation.roc import Roc
+from keras_arcface.evaluation.runtimes import load_embedder
+from keras_arcface.evaluation.scores import pair_scores
+from keras_arcface.evaluation.scores import score_blocks
+from keras_arcface.evaluation.tables import Table
+from keras_arcface.evaluation.templates import TemplateResult
+from keras_arcface.evaluation.templates import pool_templates
+from keras_arcface.evaluation.templates import verify_templates
+from keras_arcface.evaluation.verification import Folds
 from keras_arcface.evaluation.verification import VerificationResult
 from keras_arcface.evaluation.verification import verify
 
-__all__ = ["VerificationResult", "embed_images", "embed_pairs", "plot_verification", "verify"]
+__all__ = [
+    "DistractorResult",
+    "Folds",
+    "IdentificationResult",
+    "OperatingPoint",
+    "ReidentificationResult",
+    "Report",
+    "RetrievalResult",
+    "Roc",
+    "Table",
+    "TemplateResult",
+    "VerificationResult",
+    "clustering_nmi",
+    "embed_dataset",
+    "embed_images",
+    "embed_pairs",
+    "identify",
+    "identify_among_distractors",
+    "load_embedder",
+    "pair_scores",
+    "plot_verification",
+    "pool_templates",
+    "reidentify",
+    "retrieve",
+    "score_blocks",
+    "verify",
+    "verify_templates",
+]

@@ -1,43 +1,91 @@
-"""Images -> embeddings, with any model. The only file of this room that knows Keras and the data room."""
+"""Images -> embeddings, with any model."""
 
-import keras
+from collections.abc import Callable
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from keras_arcface.data import images as encoded_images
 from keras_arcface.data.pairs import PairSet
+from keras_arcface.evaluation.runtimes import as_function
 
 
-def embed_images(model, images, flip: bool = True, batch_size: int = 64, progress: bool = True) -> np.ndarray:
-    """Embeds decoded images.
+def embed_images(
+    model, images, flip: bool = True, batch_size: int = 64, progress: bool = True, name_of: Callable | None = None
+) -> np.ndarray:
+    """Embeds images.
 
     Args:
-        model: a Keras model or any function, images `(batch, height, width, 3)` in 0..255 -> `(batch, dim)`.
-        images: uint8 array `(n, height, width, 3)`.
+        model: a Keras model, what `load_embedder` gives, or any function, images `(batch, height, width, 3)` uint8 ->
+            `(batch, dim)`.
+        images: uint8 array `(n, height, width, 3)`, or whatever gives one for a slice; or a sequence of n encoded
+            images (JPEG, PNG, GIF, BMP) of one size, which are decoded batch by batch.
         flip: whether to add the embedding of the mirror image, before any normalisation, as published figures do.
         batch_size: images per call of the model.
         progress: whether to show a progress bar.
+        name_of: number of an image -> how to name it in an error; None for its number.
 
     Returns:
         `(n, dim)` float32, not normalised.
+
+    Raises:
+        ValueError: if there are no images; or naming the image, if one cannot be decoded, has another size than the
+            first, or its embedding is zero or not finite.
     """
-
-    def embed(batch):
-        outputs = model(batch, training=False) if isinstance(model, keras.Model) else model(batch)
-        return keras.ops.convert_to_numpy(outputs).astype(np.float32)
-
+    if len(images) == 0:
+        raise ValueError("embed_images expects at least one image. Received: none")
+    name_of = name_of or "image {}".format
+    embed = as_function(model)
+    size = None
     rows = []
-    for start in tqdm(
-        range(0, len(images), batch_size), desc="embedding", unit="batch", disable=not progress, dynamic_ncols=True
-    ):
-        batch = np.asarray(images[start : start + batch_size])
-        rows.append(embed(batch) + embed(np.ascontiguousarray(batch[:, :, ::-1])) if flip else embed(batch))
+    with _bar(len(images), progress) as bar:
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            if not isinstance(batch, np.ndarray):
+                names = [name_of(start + offset) for offset in range(len(batch))]
+                size = size or encoded_images.size_of(batch[0], names[0])
+                batch = _decode(batch, names, size)
+            rows.append(_embed_batch(embed, batch, flip, lambda row, start=start: name_of(start + row)))
+            bar.update(len(batch))
     return np.concatenate(rows)
+
+
+def embed_dataset(model, dataset, flip: bool = True, progress: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Embeds what `keras_arcface.data.load_dataset(training=False)` gives, or any batches of images and labels.
+
+    Args:
+        model, flip, progress: as for `embed_images`.
+        dataset: gives `(images, labels)`, `(batch, height, width, 3)` and `(batch,)`; it must end.
+
+    Returns:
+        `(embeddings, labels)`, `(n, dim)` float32 and `(n,)` int64.
+
+    Raises:
+        ValueError: if the dataset never ends, is empty, or an embedding is zero or not finite.
+    """
+    cardinality = int(dataset.cardinality()) if hasattr(dataset, "cardinality") else -2
+    if cardinality == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("embed_dataset expects a dataset that ends, such as load_dataset(training=False) gives")
+    embed = as_function(model)
+    rows, labels, done = [], [], 0
+    with _bar(None, progress) as bar:
+        for images, their_labels in dataset:
+            images = np.asarray(images)
+            rows.append(_embed_batch(embed, images, flip, lambda row, done=done: f"image {done + row}"))
+            labels.append(np.asarray(their_labels, np.int64))
+            done += len(images)
+            bar.update(len(images))
+    if not rows:
+        raise ValueError("embed_dataset expects at least one image. Received: none")
+    return np.concatenate(rows), np.concatenate(labels)
 
 
 def embed_pairs(model, pairs: PairSet, flip: bool = True, batch_size: int = 64, progress: bool = True) -> np.ndarray:
     """Embeds the images of a pair set, in order: what `verify` takes.
+
+    An image that stands in many pairs is embedded once.
 
     Args:
         model, flip, batch_size, progress: as for `embed_images`.
@@ -47,24 +95,50 @@ def embed_pairs(model, pairs: PairSet, flip: bool = True, batch_size: int = 64, 
         `(2n, dim)` float32, not normalised.
 
     Raises:
-        ValueError: naming the image, if one cannot be decoded or has another size than the rest.
+        ValueError: naming the image, as `embed_images` does.
     """
-    # An image often stands in many pairs, and is embedded once.
-    firsts = {image: index for index, image in reversed(list(enumerate(pairs.images)))}
-    distinct = {image: row for row, image in enumerate(firsts)}
-    images = _decode([(image, f"image {index} (of pair {index // 2})") for image, index in firsts.items()])
-    embeddings = embed_images(model, images, flip, batch_size, progress)
-    return embeddings[[distinct[image] for image in pairs.images]]
+    first_places = {image: index for index, image in reversed(list(enumerate(pairs.images)))}
+    row_of = {image: row for row, image in enumerate(first_places)}
+    places = list(first_places.values())
+    embeddings = embed_images(
+        model,
+        list(first_places),
+        flip,
+        batch_size,
+        progress,
+        name_of=lambda row: f"image {places[row]} (of pair {places[row] // 2})",
+    )
+    return embeddings[[row_of[image] for image in pairs.images]]
 
 
-def _decode(named_images: list[tuple[bytes, str]]) -> np.ndarray:
-    expected = None
-    for image, name in named_images:
-        size = encoded_images.size_of(image, name)
-        expected = expected or size
-        if size != expected:
-            raise ValueError(
-                f"{name} has another size than the rest. Expected: {expected} (height, width). Received: {size}"
-            )
-    images, names = map(list, zip(*named_images, strict=True))
-    return encoded_images.decode_batch(tf.constant(images), tf.constant(names), expected).numpy()
+def _bar(total, progress):
+    return tqdm(total=total, desc="embedding", unit="image", disable=not progress, dynamic_ncols=True)
+
+
+def _embed_batch(embed, images, flip, name_of):
+    images = np.asarray(images)
+    rows = embed(images)
+    if flip:
+        rows = rows + embed(np.ascontiguousarray(images[:, :, ::-1]))
+    if rows.ndim != 2 or len(rows) != len(images):
+        raise ValueError(
+            f"A model must give one embedding per image, ({len(images)}, dim). Received: shape {rows.shape}"
+        )
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1) | ~rows.any(axis=1))
+    if len(bad):
+        names = ", ".join(name_of(row) for row in bad[:10]) + (" ..." if len(bad) > 10 else "")
+        raise ValueError(f"The model gives embeddings that are zero or not finite, for {names}")
+    return rows
+
+
+def _decode(encoded: Sequence[bytes], names: list[str], size: tuple[int, int]) -> np.ndarray:
+    try:
+        return encoded_images.decode_batch(tf.constant(list(encoded)), tf.constant(names), size).numpy()
+    except tf.errors.InvalidArgumentError:
+        for image, name in zip(encoded, names, strict=True):
+            received = encoded_images.size_of(image, name)  # raises if it cannot be decoded
+            if received != size:
+                raise ValueError(
+                    f"{name} has another size than the rest. Expected: {size} (height, width). Received: {received}"
+                ) from None
+        raise

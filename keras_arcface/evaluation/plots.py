@@ -1,11 +1,19 @@
-"""Pictures of verification results."""
+"""Pictures of verification results: ROC and DET curves, scores, folds."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from keras_arcface.evaluation.verification import VerificationResult
+
+# Okabe and Ito's colours, which everyone can tell apart.
+GENUINE, IMPOSTOR = "#0072B2", "#D55E00"
+_MODELS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LINES = ("-", "--", "-.", ":")
+_SIZE = (4.8, 3.9)  # inches: at 10 points its letters are still readable on a telephone
+_MOST_POINTS = 2000
 
 
 def plot_verification(results: Mapping[str, VerificationResult], path) -> Path:
@@ -21,37 +29,131 @@ def plot_verification(results: Mapping[str, VerificationResult], path) -> Path:
     Raises:
         ModuleNotFoundError: saying what to install, if matplotlib is absent.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Pictures need matplotlib: pip install 'keras-arcface[plots]'") from error
-    figure = Figure(figsize=(5 + 4.5 * len(results), 4.8), layout="constrained")
+    figure = _figure((5 + 4.5 * len(results), 4.8))
     panels = figure.subplots(1, 1 + len(results), squeeze=False)[0]
     _draw_roc(panels[0], results)
     for panel, (name, result) in zip(panels[1:], results.items(), strict=True):
-        _draw_histograms(panel, name, result)
+        _draw_scores(panel, result)
+        panel.set(title=f"{name}: accuracy {result.accuracy:.1%} ± {result.accuracy_std:.1%}")
     path = Path(path)
     figure.savefig(path, dpi=120)
     return path
 
 
+def roc_svg(results: Mapping[str, VerificationResult]) -> bytes:
+    """ROC curves over a logarithmic FAR axis, as SVG: where the differences between good models are."""
+    figure = _figure(_SIZE)
+    panel = figure.subplots()
+    lowest = _lowest_far(results)
+    for (name, result), style in _styled(results):
+        far, tar = _steps(result.roc.far, result.roc.tar, lowest)
+        panel.plot(far, tar, label=f"{name}: AUC {result.auc:.4f}", **style)
+    panel.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.02), title="ROC")
+    panel.set(xlabel="FAR: impostor pairs accepted (log scale)", ylabel="TAR: genuine pairs accepted")
+    panel.grid(alpha=0.3, which="both")
+    panel.legend(loc="lower right", fontsize=9)
+    return _svg(figure)
+
+
+def det_svg(results: Mapping[str, VerificationResult]) -> bytes:
+    """DET curves, both axes logarithmic, as SVG; the dot is the equal error rate."""
+    figure = _figure(_SIZE)
+    panel = figure.subplots()
+    lowest = _lowest_far(results)
+    fewest = min(1 / len(result.roc.genuine) for result in results.values())
+    for (name, result), style in _styled(results):
+        far, tar = _steps(result.roc.far, result.roc.tar, lowest)
+        panel.plot(far, np.maximum(1 - tar, fewest / 2), label=f"{name}: EER {result.eer:.2%}", **style)
+        panel.plot([result.eer], [result.eer], "o", color=style["color"], markersize=5)
+    panel.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(fewest / 2, 1.2), title="DET")
+    panel.set(xlabel="FAR: impostor pairs accepted (log scale)", ylabel="1 - TAR: genuine pairs refused (log)")
+    panel.grid(alpha=0.3, which="both")
+    panel.legend(loc="upper right", fontsize=9)
+    return _svg(figure)
+
+
+def scores_svg(name: str, result: VerificationResult) -> bytes:
+    """How the scores of genuine and impostor pairs of one model lie, as SVG."""
+    figure = _figure(_SIZE)
+    panel = figure.subplots()
+    _draw_scores(panel, result)
+    panel.set(title=name)
+    return _svg(figure)
+
+
+def folds_svg(results: Mapping[str, VerificationResult]) -> bytes:
+    """Accuracy and threshold of every fold, as SVG."""
+    figure = _figure(_SIZE)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for (name, result), style in _styled(results):
+        folds = np.arange(1, len(result.grid.accuracies) + 1)
+        upper.plot(folds, result.grid.accuracies, "o", label=name, **style)
+        lower.plot(folds, result.grid.thresholds, "o", **style)
+    upper.set(title="Folds", ylabel="accuracy")
+    lower.set(xlabel="fold", ylabel="threshold (cosine)")
+    for panel in (upper, lower):
+        panel.grid(alpha=0.3)
+        panel.margins(y=0.15)
+    upper.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    return _svg(figure)
+
+
+def _figure(size):
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("Pictures need matplotlib: pip install 'keras-arcface[plots]'") from error
+    return Figure(figsize=size, layout="constrained")
+
+
+def _svg(figure) -> bytes:
+    import matplotlib
+
+    stream = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "keras_arcface"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
+
+
+def _styled(results):
+    for number, entry in enumerate(results.items()):
+        yield entry, {"color": _MODELS[number % len(_MODELS)], "linestyle": _LINES[number % len(_LINES)]}
+
+
+def _lowest_far(results) -> float:
+    """Below one impostor pair there is nothing to see."""
+    return min(1 / len(result.roc.impostor) for result in results.values())
+
+
+def _steps(far, tar, lowest):
+    """A curve from the lowest FAR of a logarithmic axis on, of no more points than the eye can part."""
+    first = np.searchsorted(far, lowest, side="left")
+    start = tar[max(first - 1, 0)]
+    far, tar = np.concatenate([[lowest], far[first:]]), np.concatenate([[start], tar[first:]])
+    if len(far) > _MOST_POINTS:
+        places = np.geomspace(lowest, 1, _MOST_POINTS)
+        kept = np.unique(np.concatenate([[0], np.searchsorted(far, places, side="right") - 1, [len(far) - 1]]))
+        far, tar = far[kept], tar[kept]
+    return far, tar
+
+
 def _draw_roc(panel, results):
-    for name, result in results.items():
-        panel.plot(result.far_curve, result.tar_curve, label=f"{name}: AUC {result.auc:.3f}", drawstyle="steps-post")
+    for (name, result), style in _styled(results):
+        panel.plot(result.roc.far, result.roc.tar, label=f"{name}: AUC {result.auc:.3f}", **style)
     panel.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":", label="guessing: AUC 0.500")
     panel.set(xlim=(0, 1), ylim=(0, 1.01), title="ROC curve")
-    panel.set(xlabel="false accept rate (impostors accepted)", ylabel="true accept rate (genuine accepted)")
+    panel.set(xlabel="FAR: impostor pairs accepted", ylabel="TAR: genuine pairs accepted")
     panel.grid(alpha=0.3)
     panel.legend(loc="lower right")
 
 
-def _draw_histograms(panel, name, result):
-    genuine, impostor = result.scores[result.same], result.scores[~result.same]
-    bins = np.linspace(min(result.scores.min(), result.threshold), 1, 41)
-    panel.hist(impostor, bins, alpha=0.6, color="tab:red", density=True, label=f"{len(impostor)} impostor pairs")
-    panel.hist(genuine, bins, alpha=0.6, color="tab:green", density=True, label=f"{len(genuine)} genuine pairs")
+def _draw_scores(panel, result):
+    lowest, highest = result.scores.min(), max(result.scores.max(), result.threshold)
+    bins = np.linspace(min(lowest, result.threshold), highest + 1e-6, 41)
+    for kind, scores, colour in (("impostor", result.roc.impostor, IMPOSTOR), ("genuine", result.roc.genuine, GENUINE)):
+        panel.hist(scores, bins, alpha=0.6, color=colour, density=True, label=f"{len(scores):,} {kind} pairs")
     panel.axvline(result.threshold, color="black", linewidth=1, label=f"threshold {result.threshold:.2f}")
-    panel.set(title=f"{name}: accuracy {result.accuracy:.1%} ± {result.accuracy_std:.1%}")
-    panel.set(xlabel="cosine of the two embeddings", ylabel="density")
+    panel.set(xlabel="score: cosine of the two embeddings", ylabel="density")
     panel.margins(y=0.35)  # room for the legend
-    panel.legend(loc="upper left")
+    panel.legend(loc="upper left", fontsize=9)

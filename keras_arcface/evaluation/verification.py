@@ -1,11 +1,50 @@
 """Verification as on LFW: ten folds, the threshold of each chosen on the other nine."""
 
 import dataclasses
+import functools
+import warnings
 
 import numpy as np
 
-# The published grid, in squared L2 distance between unit vectors: 2 - 2 * cosine.
-_DISTANCE_THRESHOLDS = np.arange(0, 4, 0.01)
+from keras_arcface.evaluation import bootstrap
+from keras_arcface.evaluation.roc import OperatingPoint
+from keras_arcface.evaluation.roc import Roc
+from keras_arcface.evaluation.roc import can_show
+from keras_arcface.evaluation.vectors import unit_rows
+
+FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+# The published grids, in squared L2 distance between unit vectors: 2 - 2 * cosine. For accuracy, and for TAR@FAR.
+_ACCURACY_GRID = np.arange(0, 4, 0.01)
+_TAR_GRID = np.arange(0, 4, 0.001)
+_PAIRS_AT_ONCE = 16384
+
+
+@dataclasses.dataclass(frozen=True)
+class Folds:
+    """Accuracies of folds, each at a threshold in whose choice the fold had no say.
+
+    Attributes:
+        accuracies: `(folds,)`, the share of a fold's pairs decided rightly.
+        thresholds: `(folds,)` cosines, above which a pair counts as the same person.
+        mean, std: of the accuracies.
+        threshold: mean of the thresholds.
+    """
+
+    accuracies: np.ndarray
+    thresholds: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.accuracies))
+
+    @property
+    def std(self) -> float:
+        return float(np.std(self.accuracies))
+
+    @property
+    def threshold(self) -> float:
+        return float(np.mean(self.thresholds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,85 +52,146 @@ class VerificationResult:
     """What `verify` found.
 
     Attributes:
-        accuracy: mean of `fold_accuracies`: the share of pairs decided rightly.
-        accuracy_std: standard deviation of `fold_accuracies`.
-        threshold: mean of `fold_thresholds`: the cosine above which a pair counts as the same person.
-        auc: area under the ROC curve over all pairs; ties count half.
+        accuracy, accuracy_std: mean and standard deviation over the folds, by the published grid of thresholds.
+        threshold: mean of the folds' thresholds: the cosine above which a pair counts as the same person.
+        grid: `Folds` by the published grid, which the three above are of.
+        exact: `Folds` by the best of all thresholds, halfway between two scores, instead of the best of a grid.
         tar: for a false accept rate, the largest true accept rate of any threshold whose own false accept rate is not
             above it, over all pairs. NaN where there are fewer impostor pairs than `1 / far`: not measurable.
+        tar_published: for a false accept rate, mean and standard deviation over the folds of the true accept rate at
+            the threshold where the false accept rate of the other folds, interpolated over a grid of thresholds,
+            meets it. NaN where not measurable.
+        auc: area under the ROC curve over all pairs; ties count half.
+        eer: equal error rate over all pairs.
+        roc: the whole curve, a `Roc`.
         scores: `(n,)` cosines of the pairs, in their order.
         same: `(n,)` bool, as given.
-        fold_accuracies: `(folds,)`.
-        fold_thresholds: `(folds,)` cosines.
-        far_curve, tar_curve: the ROC curve, from (0, 0) to (1, 1).
+        fold_of_pair: `(n,)` int, the fold in which a pair was judged.
     """
 
-    accuracy: float
-    accuracy_std: float
-    threshold: float
-    auc: float
+    grid: Folds
+    exact: Folds
     tar: dict[float, float]
+    tar_published: dict[float, tuple[float, float]]
+    roc: Roc
     scores: np.ndarray
     same: np.ndarray
-    fold_accuracies: np.ndarray
-    fold_thresholds: np.ndarray
-    far_curve: np.ndarray
-    tar_curve: np.ndarray
+    fold_of_pair: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        return self.grid.mean
+
+    @property
+    def accuracy_std(self) -> float:
+        return self.grid.std
+
+    @property
+    def threshold(self) -> float:
+        return self.grid.threshold
+
+    @property
+    def auc(self) -> float:
+        return self.roc.auc
+
+    @property
+    def eer(self) -> float:
+        return self.roc.eer
+
+    @functools.cached_property
+    def margins(self) -> np.ndarray:
+        """`(n,)`, how far on its right side of its fold's threshold a pair lies, as a cosine; negative if wrong."""
+        above = self.scores - self.grid.thresholds[self.fold_of_pair]
+        return np.where(self.same, above, -above)
+
+    def at_far(self, far: float) -> OperatingPoint:
+        """The threshold for a wanted false accept rate: see `Roc.at_far`."""
+        return self.roc.at_far(far)
+
+    def intervals(self, samples: int = 1000, level: float = 0.95, seed: int = 0) -> dict:
+        """Bootstrap confidence intervals.
+
+        Args:
+            samples: how often to draw the pairs anew.
+            level: share of the draws that an interval holds.
+            seed: of the draws.
+
+        Returns:
+            `{"accuracy": (low, high), "auc": ..., "eer": ..., "tar": {far: (low, high)}}`. Genuine and impostor pairs
+            are drawn by themselves, the folds' thresholds held. As pairs that share people are not independent, the
+            truth is less sure than they say.
+        """
+        accuracy = bootstrap.share_interval(self.margins > 0, self.same, samples, level, seed)
+        return {"accuracy": accuracy, **bootstrap.roc_intervals(self.roc, tuple(self.tar), samples, level, seed)}
 
 
-def verify(embeddings, same, folds: int = 10, fars=(1e-1, 1e-2, 1e-3)) -> VerificationResult:
+def verify(embeddings, same, folds: int = 10, fars=FARS, pairs=None, shuffle_seed=None) -> VerificationResult:
     """Measures how well embeddings tell whether two images show the same person.
 
-    The published procedure of LFW: pairs stay in order and are cut into folds; the threshold is the first best of
-    the grid 0, 0.01 ... 3.99 of squared distances on all other folds, a pair is accepted if its distance is strictly
-    below it, and the fold that had no say is judged. No threshold is ever chosen on the pairs that it judges.
+    The published procedure of LFW, CFP-FP, AgeDB-30, CALFW and CPLFW: pairs stay in order and are cut into folds; the
+    threshold is the first best of the grid 0, 0.01 ... 3.99 of squared distances on all other folds, a pair is
+    accepted if its distance is strictly below it, and the fold that had no say is judged. No threshold is ever chosen
+    on the pairs that it judges. For YTF, pass the mean embeddings of the videos (`pool_templates`).
 
     Args:
-        embeddings: `(2n, dim)`, any norm; pair i is rows `2 * i` and `2 * i + 1`.
+        embeddings: `(2n, dim)`, any norm; pair i is rows `2 * i` and `2 * i + 1`. With `pairs`, `(m, dim)`.
         same: `(n,)` bool, whether a pair shows one person.
         folds: into how many runs of pairs to cut, in order.
         fars: the false accept rates at which to give the true accept rate.
+        pairs: `(n, 2)` int, the rows of `embeddings` that make each pair; None for one row after the other.
+        shuffle_seed: for pairs that do not stand in folds, such as LFW's View 1, where all genuine pairs come first:
+            the seed of a random order to cut instead. What it gives is no published figure.
 
     Returns:
         A `VerificationResult`.
 
     Raises:
         ValueError: if the shapes do not fit, all pairs are of one kind, there are fewer pairs than folds, or an
-            embedding is zero or not finite (named by its row).
+            embedding is zero or not finite (named by its image and pair).
 
     References:
         - [Labeled Faces in the Wild](http://vis-www.cs.umass.edu/lfw/lfw.pdf), section on View 2
+        - [YouTube Faces](https://www.cs.tau.ac.il/~wolf/ytfaces/WolfHassnerMaoz_CVPR11.pdf)
     """
-    embeddings, same = _checked(embeddings, same, folds)
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    first, second = unit[0::2], unit[1::2]
-    scores = np.sum(first * second, axis=1)
-    distances = np.sum(np.square(first - second), axis=1)
-    fold_accuracies, fold_thresholds = _judge_folds(distances, same, folds)
-    far_curve, tar_curve = _roc(scores, same)
+    embeddings, same, pairs = _checked(embeddings, same, folds, pairs)
+    scores, distances = _compare(embeddings, pairs)
+    order = np.arange(len(same)) if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(len(same))
+    fold_of_pair = np.empty(len(same), np.int64)
+    fold_of_pair[order] = np.repeat(np.arange(folds), [len(fold) for fold in np.array_split(order, folds)])
+    of_one_kind = sum(len(set(same[fold_of_pair == fold])) == 1 for fold in range(folds))
+    if of_one_kind > folds // 2:
+        warnings.warn(
+            f"{of_one_kind} of {folds} folds hold pairs of one kind only, so the pairs do not seem to stand in folds. "
+            "Pass shuffle_seed=0 to cut them in a random order",
+            stacklevel=2,
+        )
+    roc = Roc.of_pairs(scores, same)
     return VerificationResult(
-        accuracy=float(np.mean(fold_accuracies)),
-        accuracy_std=float(np.std(fold_accuracies)),
-        threshold=float(np.mean(1 - fold_thresholds / 2)),
-        auc=float(np.trapezoid(tar_curve, far_curve)),
-        tar={far: _tar_at(far, far_curve, tar_curve, impostors=int(np.sum(~same))) for far in fars},
+        grid=_judge_by_grid(distances, same, fold_of_pair, folds),
+        exact=_judge_exactly(scores, same, fold_of_pair, folds),
+        tar={far: roc.tar_at(far) for far in fars},
+        tar_published={far: _interpolated_tar(far, distances, same, fold_of_pair, folds) for far in fars},
+        roc=roc,
         scores=scores,
         same=same,
-        fold_accuracies=fold_accuracies,
-        fold_thresholds=1 - fold_thresholds / 2,
-        far_curve=far_curve,
-        tar_curve=tar_curve,
+        fold_of_pair=fold_of_pair,
     )
 
 
-def _checked(embeddings, same, folds):
-    embeddings = np.asarray(embeddings, dtype=np.float64)
+def _checked(embeddings, same, folds, pairs):
+    embeddings = np.asarray(embeddings)
     same = np.asarray(same, dtype=bool)
-    if embeddings.ndim != 2 or same.ndim != 1 or len(embeddings) != 2 * len(same):
-        raise ValueError(
-            "verify expects embeddings of shape (2n, dim) for `same` of shape (n,). Received: embeddings of shape "
-            f"{embeddings.shape}, same of shape {same.shape}"
-        )
+    if pairs is None:
+        if embeddings.ndim != 2 or same.ndim != 1 or len(embeddings) != 2 * len(same):
+            raise ValueError(
+                "verify expects embeddings of shape (2n, dim) for `same` of shape (n,). Received: embeddings of shape "
+                f"{embeddings.shape}, same of shape {same.shape}"
+            )
+        pairs = np.arange(len(embeddings)).reshape(-1, 2)
+        unit = unit_rows(embeddings, "embeddings", lambda row: f"image {row} (of pair {row // 2})", np.float64)
+    else:
+        unit = unit_rows(embeddings, "embeddings", dtype=np.float64)
+        pairs = checked_pairs(pairs, same, len(embeddings))
     if same.all() or not same.any():
         raise ValueError(
             "verify expects both genuine and impostor pairs. Received: "
@@ -99,38 +199,99 @@ def _checked(embeddings, same, folds):
         )
     if not 2 <= folds <= len(same):
         raise ValueError(f"folds must be between 2 and the number of pairs, {len(same)}. Received: folds={folds}")
-    norms = np.linalg.norm(embeddings, axis=1)
-    unusable = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-    if len(unusable):
+    return unit, same, pairs
+
+
+def checked_pairs(pairs, same, count: int) -> np.ndarray:
+    """Checks `(n, 2)` pairs of rows of `count` embeddings against `same`, `(n,)`.
+
+    Raises:
+        ValueError: naming the first pair with a row that is not there, or the shapes.
+    """
+    pairs = np.asarray(pairs)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu" or same.shape != (len(pairs),):
         raise ValueError(
-            f"{len(unusable)} of {len(embeddings)} embeddings are zero or not finite. "
-            f"Rows (image i belongs to pair i // 2): {', '.join(map(str, unusable[:10]))}"
-            + (" ..." if len(unusable) > 10 else "")
+            "pairs must be integers of shape (n, 2) for `same` of shape (n,). Received: pairs of shape "
+            f"{pairs.shape} and {pairs.dtype}, same of shape {same.shape}"
         )
-    return embeddings, same
+    outside = np.flatnonzero((pairs.min(axis=1) < 0) | (pairs.max(axis=1) >= count)) if len(pairs) else []
+    if len(outside):
+        first = outside[0]
+        raise ValueError(
+            f"pairs must be rows of the {count} embeddings, 0 to {count - 1}. Received: pair {first} is "
+            f"{pairs[first].tolist()}"
+        )
+    return pairs
 
 
-def _judge_folds(distances, same, folds):
-    """Accuracy of each fold at the first threshold of the grid that is best on the other folds."""
-    right = (distances[:, None] < _DISTANCE_THRESHOLDS) == same[:, None]  # (pairs, thresholds)
-    right_per_fold = np.array([np.sum(fold, axis=0) for fold in np.array_split(right, folds)])
-    sizes = np.array([len(fold) for fold in np.array_split(same, folds)])
-    best = np.argmax(np.sum(right_per_fold, axis=0) - right_per_fold, axis=1)
-    return right_per_fold[np.arange(folds), best] / sizes, _DISTANCE_THRESHOLDS[best]
+def _compare(unit, pairs):
+    """Cosines and squared distances."""
+    scores, distances = np.empty(len(pairs)), np.empty(len(pairs))
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+        rows = slice(start, start + _PAIRS_AT_ONCE)
+        first, second = unit[pairs[rows, 0]], unit[pairs[rows, 1]]
+        scores[rows] = np.sum(first * second, axis=1)
+        distances[rows] = np.sum(np.square(first - second), axis=1)
+    return scores, distances
 
 
-def _roc(scores, same):
-    """False and true accept rates at every threshold that makes a difference, equal scores taken together."""
+def _accepted_at(grid, distances, fold_of_pair, folds):
+    """`(folds, thresholds)`: how many distances are strictly below each threshold."""
+    first_above = np.searchsorted(grid, distances, side="right")
+    counts = np.bincount(fold_of_pair * (len(grid) + 1) + first_above, minlength=folds * (len(grid) + 1))
+    return np.cumsum(counts.reshape(folds, -1), axis=1)[:, :-1]
+
+
+def _judge_by_grid(distances, same, fold_of_pair, folds):
+    """Each fold at the first threshold of the published grid that is best on the other folds."""
+    genuine = _accepted_at(_ACCURACY_GRID, distances[same], fold_of_pair[same], folds)
+    impostor = _accepted_at(_ACCURACY_GRID, distances[~same], fold_of_pair[~same], folds)
+    impostors = np.bincount(fold_of_pair[~same], minlength=folds)
+    right = genuine + impostors[:, None] - impostor
+    best = np.argmax(np.sum(right, axis=0) - right, axis=1)
+    accuracies = right[np.arange(folds), best] / np.bincount(fold_of_pair, minlength=folds)
+    return Folds(accuracies, 1 - _ACCURACY_GRID[best] / 2)
+
+
+def _judge_exactly(scores, same, fold_of_pair, folds):
+    """Each fold at the threshold, halfway between two scores of the other folds, that is best on those.
+
+    Of equally good thresholds the highest is taken: the first, as distances go.
+    """
     order = np.argsort(-scores, kind="stable")
-    last_of_its_score = np.append(np.diff(scores[order]) != 0, True)
-    accepted_genuine = np.cumsum(same[order])[last_of_its_score]
-    accepted_impostor = np.cumsum(~same[order])[last_of_its_score]
-    far_curve = np.concatenate([[0.0], accepted_impostor / np.sum(~same)])
-    tar_curve = np.concatenate([[0.0], accepted_genuine / np.sum(same)])
-    return far_curve, tar_curve
+    scores_down, gain, fold_down = scores[order], np.where(same[order], 1, -1), fold_of_pair[order]
+    accuracies, thresholds = np.empty(folds), np.empty(folds)
+    for fold in range(folds):
+        others = fold_down != fold
+        their_scores, gained = scores_down[others], np.cumsum(gain[others])
+        ends = np.flatnonzero(np.append(np.diff(their_scores) != 0, True))  # of runs of equal scores
+        best = np.argmax(gained[ends])
+        if gained[ends[best]] <= 0:  # accepting none is as good
+            thresholds[fold] = np.nextafter(their_scores[0], np.inf)
+        elif ends[best] == len(their_scores) - 1:  # accepting all is best
+            thresholds[fold] = np.nextafter(their_scores[-1], -np.inf)
+        else:
+            last, following = their_scores[ends[best]], their_scores[ends[best] + 1]
+            halfway = (last + following) / 2
+            thresholds[fold] = halfway if halfway < last else following  # of neighbours, it may be rounded up
+        judged = fold_of_pair == fold
+        accuracies[fold] = np.mean((scores[judged] > thresholds[fold]) == same[judged])
+    return Folds(accuracies, thresholds)
 
 
-def _tar_at(far, far_curve, tar_curve, impostors):
-    if far * impostors < 1:
-        return float("nan")
-    return float(np.max(tar_curve[far_curve <= far]))
+def _interpolated_tar(far, distances, same, fold_of_pair, folds):
+    if not can_show(far, int(np.sum(~same))):
+        return float("nan"), float("nan")
+    impostor = _accepted_at(_TAR_GRID, distances[~same], fold_of_pair[~same], folds)
+    impostors = np.bincount(fold_of_pair[~same], minlength=folds)
+    tars = []
+    for fold in range(folds):
+        genuine = distances[same & (fold_of_pair == fold)]
+        others = impostors.sum() - impostors[fold]
+        if len(genuine) == 0 or others == 0:
+            continue
+        far_of_others = (impostor.sum(axis=0) - impostor[fold]) / others
+        # Where several thresholds have one FAR, the published interpolation is not defined: here the largest counts.
+        threshold = np.interp(far, far_of_others, _TAR_GRID) if far_of_others[-1] >= far else 0.0
+        tars.append(np.mean(genuine < threshold))
+    return float(np.mean(tars)), float(np.std(tars))

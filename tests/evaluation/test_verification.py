@@ -4,10 +4,10 @@ import pytest
 from keras_arcface.evaluation import verify
 
 
-def embeddings_with_cosines(cosines):
+def embeddings_with_cosines(cosines, spread=5):
     """Pairs of 2-d unit vectors, each with the wanted cosine."""
     angles = np.arccos(np.asarray(cosines, np.float64))
-    start = np.linspace(0, 5, len(angles))
+    start = np.linspace(0, spread, len(angles))
     turned = np.stack([start, start + angles], axis=1).ravel()
     return np.stack([np.cos(turned), np.sin(turned)], axis=1)
 
@@ -42,8 +42,8 @@ def test_accuracy_is_that_of_the_procedure_written_out(count):
     embeddings, same = noisy_pairs(count)
     result = verify(embeddings, same)
     accuracies, thresholds = slow_lfw_procedure(embeddings, same)
-    np.testing.assert_array_equal(result.fold_accuracies, accuracies)
-    np.testing.assert_allclose(result.fold_thresholds, thresholds)
+    np.testing.assert_array_equal(result.grid.accuracies, accuracies)
+    np.testing.assert_allclose(result.grid.thresholds, thresholds)
     assert result.accuracy == pytest.approx(np.mean(accuracies))
     assert result.accuracy_std == pytest.approx(np.std(accuracies))
 
@@ -53,10 +53,10 @@ def test_folds_are_runs_of_pairs_in_order():
     result = verify(embeddings, same)
     # Swapping the two images of a pair, or two pairs of one fold, changes nothing; moving a pair to another fold may.
     swapped = embeddings.reshape(100, 2, 2)[:, ::-1].reshape(200, 2)
-    np.testing.assert_array_equal(verify(swapped, same).fold_accuracies, result.fold_accuracies)
+    np.testing.assert_array_equal(verify(swapped, same).grid.accuracies, result.grid.accuracies)
     order = np.concatenate([np.arange(10)[::-1], np.arange(10, 100)])
     reordered = embeddings.reshape(100, 2, 2)[order].reshape(200, 2)
-    np.testing.assert_array_equal(verify(reordered, same[order]).fold_accuracies, result.fold_accuracies)
+    np.testing.assert_array_equal(verify(reordered, same[order]).grid.accuracies, result.grid.accuracies)
 
 
 def test_auc_counts_ordered_pairs_and_ties_half():
@@ -128,5 +128,129 @@ def test_input_of_another_kind_is_refused(embeddings, same, message):
 def test_embeddings_that_say_nothing_are_named(value):
     embeddings, same = noisy_pairs(100)
     embeddings[[3, 150]] = value
-    with pytest.raises(ValueError, match=r"2 of 200 embeddings are zero or not finite. Rows .*: 3, 150"):
+    with pytest.raises(ValueError, match=r"2 of 200 rows .*: image 3 \(of pair 1\), image 150 \(of pair 75\)"):
         verify(embeddings, same)
+
+
+@pytest.mark.parametrize("decimals", [1, 12])
+def test_the_exact_sweep_tries_every_threshold(decimals):
+    generator = np.random.default_rng(0)
+    same = generator.random(200) < 0.5
+    cosines = np.round(np.tanh(generator.normal(0.2 + same, 0.6)), decimals)
+    result = verify(embeddings_with_cosines(cosines, spread=0), same)  # equal cosines make equal scores
+    scores = result.scores
+    assert len(np.unique(scores)) == len(np.unique(cosines))
+    for number, fold in enumerate(np.array_split(np.arange(200), 10)):
+        rest = np.setdiff1d(np.arange(200), fold)
+        distinct = np.unique(scores[rest])
+        candidates = [np.inf, *((distinct[1:] + distinct[:-1]) / 2)[::-1], -np.inf]
+        accuracies = [np.mean((scores[rest] > threshold) == same[rest]) for threshold in candidates]
+        best = candidates[int(np.argmax(accuracies))]
+        assert result.exact.accuracies[number] == np.mean((scores[fold] > best) == same[fold])
+        assert result.exact.thresholds[number] == pytest.approx(best)
+    assert result.exact.mean == np.mean(result.exact.accuracies)
+
+
+def test_the_exact_sweep_where_no_threshold_helps():
+    same = np.arange(40) % 4 != 0  # three in four are genuine, and score lower: accepting all is best
+    result = verify(embeddings_with_cosines(np.where(same, 0.1, 0.9)), same, folds=4)
+    assert result.exact.mean == 0.75
+    result = verify(embeddings_with_cosines(np.where(same, 0.9, 0.1)), ~same, folds=4)  # accepting none
+    assert result.exact.mean == 0.75
+
+
+def test_the_interpolated_tar_is_that_of_the_procedure_written_out():
+    """As published for LFW's validation rate, where interpolation is defined: over FARs that differ."""
+    embeddings, same = noisy_pairs(3000)
+    result = verify(embeddings, same, fars=(0.1, 0.01))
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    distances = ((unit[0::2] - unit[1::2]) ** 2).sum(axis=1)
+    grid = np.arange(0, 4, 0.001)
+    for far, (mean, std) in result.tar_published.items():
+        tars = []
+        for fold in np.array_split(np.arange(3000), 10):
+            rest = np.setdiff1d(np.arange(3000), fold)
+            impostor = distances[rest][~same[rest]]
+            fars = np.array([np.mean(impostor < threshold) for threshold in grid])
+            above = np.flatnonzero(fars > far)[0]  # the first of its plateau
+            below = above - 1  # the last of its plateau
+            share = (far - fars[below]) / (fars[above] - fars[below])
+            threshold = grid[below] + share * (grid[above] - grid[below])
+            tars.append(np.mean(distances[fold][same[fold]] < threshold))
+        assert mean == pytest.approx(np.mean(tars), abs=1e-12)
+        assert std == pytest.approx(np.std(tars), abs=1e-12)
+
+
+def test_what_cannot_be_measured_is_nan_in_both_ways():
+    embeddings, same = noisy_pairs(100)
+    result = verify(embeddings, same)
+    assert [far for far in result.tar if np.isnan(result.tar[far])] == [1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
+    assert [far for far in result.tar if np.isnan(result.tar_published[far][0])] == [1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
+    with pytest.raises(ValueError, match=r"No threshold can be given for a FAR of 0\.01"):
+        result.at_far(0.01)
+    assert result.at_far(0.1).impostors == np.sum(~same)
+
+
+def test_pairs_of_rows_as_of_videos():
+    """As on YTF: an embedding stands in several pairs."""
+    generator = np.random.default_rng(0)
+    people = np.repeat(np.arange(20), 4)
+    videos = generator.normal(size=(20, 8))[people] + generator.normal(size=(80, 8))
+    pairs = generator.integers(0, 80, (400, 2))
+    same = people[pairs[:, 0]] == people[pairs[:, 1]]
+    result = verify(videos, same, pairs=pairs)
+    expected = verify(videos[pairs.ravel()], same)
+    np.testing.assert_array_equal(result.scores, expected.scores)
+    np.testing.assert_array_equal(result.grid.accuracies, expected.grid.accuracies)
+    with pytest.raises(ValueError, match=r"rows of the 80 embeddings, 0 to 79. Received: pair 0 is \[80, 1\]"):
+        verify(videos, [True, False], pairs=np.array([[80, 1], [0, 1]]), folds=2)
+    with pytest.raises(ValueError, match=r"integers of shape \(n, 2\) for `same` of .*Received: .*\(2, 3\)"):
+        verify(videos, [True, False], pairs=np.zeros((2, 3), int), folds=2)
+
+
+def test_pairs_that_do_not_stand_in_folds():
+    embeddings, same = noisy_pairs(400)
+    order = np.argsort(~same, kind="stable")  # genuine pairs first, as in LFW's View 1
+    sorted_embeddings = embeddings.reshape(400, 2, 2)[order].reshape(800, 2)
+    with pytest.warns(UserWarning, match="9 of 10 folds hold pairs of one kind only.*shuffle_seed=0"):
+        verify(sorted_embeddings, same[order])
+    result = verify(sorted_embeddings, same[order], shuffle_seed=0)
+    assert np.bincount(result.fold_of_pair).tolist() == [40] * 10
+    shuffled = np.random.default_rng(0).permutation(400)
+    expected = verify(sorted_embeddings.reshape(400, 2, 2)[shuffled].reshape(800, 2), same[order][shuffled])
+    np.testing.assert_array_equal(result.grid.accuracies, expected.grid.accuracies)
+    assert verify(sorted_embeddings, same[order], shuffle_seed=0).accuracy == result.accuracy
+
+
+def test_margins_tell_which_pairs_were_wrong():
+    embeddings, same = noisy_pairs(300)
+    result = verify(embeddings, same)
+    for fold in range(10):
+        judged = result.fold_of_pair == fold
+        assert np.mean(result.margins[judged] > 0) == pytest.approx(result.grid.accuracies[fold])
+    worst = np.argmin(result.margins)
+    threshold = result.grid.thresholds[result.fold_of_pair[worst]]
+    assert (result.scores[worst] > threshold) != same[worst]
+
+
+def test_intervals_lie_around_the_figures():
+    embeddings, same = noisy_pairs(600)
+    result = verify(embeddings, same)
+    intervals = result.intervals(samples=300)
+    assert repr(intervals) == repr(result.intervals(samples=300))
+    assert intervals["accuracy"][0] < result.accuracy < intervals["accuracy"][1]
+    assert intervals["eer"][0] < result.eer < intervals["eer"][1]
+    assert intervals["tar"][0.1][0] < result.tar[0.1] < intervals["tar"][0.1][1]
+    assert np.isnan(intervals["tar"][1e-6][0])
+
+
+def test_folds_that_do_not_divide():
+    embeddings, same = noisy_pairs(103)
+    result = verify(embeddings, same, folds=10)
+    assert np.bincount(result.fold_of_pair).tolist() == [11, 11, 11, *[10] * 7]
+
+
+def test_all_scores_equal():
+    same = np.arange(40) % 2 == 0
+    result = verify(np.ones((80, 3)), same)
+    assert (result.accuracy, result.exact.mean, result.auc, result.eer, result.tar[0.1]) == (0.5, 0.5, 0.5, 0.5, 0.0)

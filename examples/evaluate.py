@@ -1,0 +1,192 @@
+"""Evaluates one or more embedders: a table in the terminal, results.json, and a report in one HTML file.
+
+    python examples/evaluate.py ours=runs/.../embedder.keras theirs=model.onnx pixels --pairs lfw.bin cfp_fp.bin
+
+A model is a `.keras` file, the directory of a SavedModel, an `.onnx` file, or `pixels`: the image itself, the baseline
+that anything must beat. `NAME=` before it names it; what it expects of its pixels, if not RGB in 0..255, stands behind
+it: `theirs=model.onnx,colour=BGR,mean=127.5,std=127.5`.
+
+The sets, any number of each:
+
+    --pairs      verification pairs: .bin of InsightFace, or .npz (accuracy over folds, TAR@FAR, AUC, EER)
+    --retrieval  images with labels: TFRecords, a folder of folders, a .rec file or a list (Recall@K, mAP@R, NMI)
+    --market     Market-1501 or DukeMTMC-reID: a folder with query/ and bounding_box_test/ (mAP, CMC)
+    --ijb        IJB-B or IJB-C: a folder with meta/ and loose_crop/ (TAR@FAR of pairs of templates)
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from keras_arcface import data
+from keras_arcface import evaluation
+from keras_arcface.evaluation import tables
+
+
+def main():
+    arguments = parse_arguments()
+    try:
+        models = dict(parse_model(text) for text in arguments.models)
+        if len(models) < len(arguments.models):
+            raise ValueError(f"Every model needs a name of its own. Received: {' '.join(arguments.models)}")
+        evaluate(models, arguments)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
+def evaluate(models, arguments):
+    results = {}
+    flipped = "embeddings of the mirror image added" if arguments.flip else "without the mirror image"
+    report = evaluation.Report("Evaluation", f"{', '.join(models)}: {flipped}.")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    protocols = (
+        (arguments.pairs, verification),
+        (arguments.retrieval, retrieval),
+        (arguments.market, reidentification),
+        (arguments.ijb, templates),
+    )
+    for paths, protocol in protocols:
+        for path in paths:
+            name = path.stem or str(path)
+            print(f"\n{name}")
+            found = protocol(name, path, models, arguments, report)
+            results.setdefault(protocol.__name__, {})[name] = {model: tables.as_json(r) for model, r in found.items()}
+    written = [arguments.output / "results.json", report.write(arguments.output / "report.html")]
+    written[0].write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    print("\nWritten:", *written, sep="\n  ")
+
+
+def verification(name, path, models, arguments, report):
+    pairs = data.PairSet.load(path)
+    found = {}
+    for model, embed in models.items():
+        embeddings = evaluation.embed_pairs(embed, pairs, arguments.flip, arguments.batch_size)
+        found[model] = evaluation.verify(embeddings, pairs.same, arguments.folds, shuffle_seed=arguments.shuffle_seed)
+    note = "" if arguments.shuffle_seed is None else f"Pairs in random order (seed {arguments.shuffle_seed})."
+    print(f"{np.sum(pairs.same):,} genuine and {np.sum(~pairs.same):,} impostor pairs. {note}")
+    print(tables.verification_table(found, intervals=False))
+    report.add_verification(name, found, pairs, note)
+    return found
+
+
+def retrieval(name, path, models, arguments, report):
+    found = {}
+    for model, embed in models.items():
+        embeddings, labels = embed_labelled(embed, path, arguments)
+        result = evaluation.retrieve(embeddings, labels)
+        nmi = evaluation.clustering_nmi(embeddings, labels) if arguments.nmi else None
+        found[model] = {**tables.as_json(result), "nmi": nmi}
+    first = next(iter(found.values()))
+    columns = ["", *(f"Recall@{k}" for k in first["recall"]), "mAP@R", "R-precision", *["NMI"] * arguments.nmi]
+    rows = [
+        [model, *map(percent, [*f["recall"].values(), f["map_at_r"], f["r_precision"], *[f["nmi"]] * arguments.nmi])]
+        for model, f in found.items()
+    ]
+    show(name, columns, rows, f"{first['queries']:,} queries, each asking all other images.", report)
+    return found
+
+
+def reidentification(name, path, models, arguments, report):
+    query, gallery = data.CameraFolder(path / "query"), data.CameraFolder(path / "bounding_box_test")
+    found = {}
+    for model, embed in models.items():
+        sides = [
+            (embed_all(embed, folder, arguments, [str(file) for file in folder.files]), folder.ids, folder.cameras)
+            for folder in (query, gallery)
+        ]
+        found[model] = evaluation.reidentify(*sides[0], *sides[1])
+    rows = [
+        [model, *map(percent, (r.mean_average_precision, r.mean_average_precision_trapezoid, *map(r.rank, (1, 5, 10))))]
+        for model, r in found.items()
+    ]
+    columns = ["", "mAP", "mAP (trapezoid)", "rank-1", "rank-5", "rank-10"]
+    show(name, columns, rows, f"{len(query):,} queries, {len(gallery):,} gallery images.", report)
+    return found
+
+
+def templates(name, path, models, arguments, report):
+    ijb = data.IjbSet(path)
+    found = {}
+    for model, embed in models.items():
+        embeddings = embed_all(embed, ijb, arguments, ijb.names)
+        ids, pooled = evaluation.pool_templates(
+            embeddings, ijb.templates, ijb.media, detector_scores=ijb.detector_scores
+        )
+        found[model] = evaluation.verify_templates(pooled, ids, ijb.pairs, ijb.same)
+    fars = list(next(iter(found.values())).tar)
+    rows = [
+        [model, *(f"{percent(r.tar[far])} ({percent(r.tar_published[far])})" for far in fars), f"{r.auc:.4f}"]
+        for model, r in found.items()
+    ]
+    note = f"{len(ijb.pairs):,} pairs of templates. In brackets: at the nearest FAR, as published."
+    show(name, ["", *(f"TAR@{far:g}" for far in fars), "AUC"], rows, note, report)
+    return found
+
+
+def embed_labelled(embed, path, arguments):
+    if (path / "dataset.json").is_file():
+        return evaluation.embed_dataset(embed, data.load_dataset(path, arguments.batch_size), arguments.flip)
+    suffixes = {".rec": data.RecordIO, ".csv": data.ImageList}
+    source = suffixes.get(path.suffix, data.ImageFolder)(path)
+    records = list(source)
+    return (
+        embed_all(embed, [record.image for record in records], arguments, [record.name for record in records]),
+        np.array([record.label for record in records]),
+    )
+
+
+def embed_all(embed, images, arguments, names):
+    return evaluation.embed_images(embed, images, arguments.flip, arguments.batch_size, name_of=names.__getitem__)
+
+
+def percent(value):
+    return "-" if value is None or np.isnan(value) else f"{value:.2%}"
+
+
+def show(name, columns, rows, note, report):
+    table = tables.Table(columns, rows)
+    print(note)
+    print(table)
+    report.add_table(name, table, note)
+
+
+def parse_model(text):
+    """`NAME=PATH,colour=BGR,mean=127.5` -> name and embedder."""
+    first, *options = text.split(",")
+    name, _, path = first.rpartition("=")
+    if path == "pixels":
+        return name or "pixels", lambda images: np.reshape(images, (len(images), -1))
+    known = {"colour": str, "mean": float, "std": float}
+    chosen = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key not in known:
+            raise ValueError(f"A model takes the options {', '.join(known)}. Received: {option!r} in {text!r}")
+        chosen[key] = known[key](value)
+    return name or Path(path).stem, evaluation.load_embedder(path, **chosen)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="[NAME=]PATH[,colour=BGR][,mean=X][,std=X], or pixels"
+    )
+    for option in ("pairs", "retrieval", "market", "ijb"):
+        parser.add_argument(f"--{option}", nargs="+", type=Path, default=[], metavar="PATH")
+    parser.add_argument("--output", type=Path, default=Path("evaluation"), help="folder to write to")
+    parser.add_argument("--no-flip", dest="flip", action="store_false", help="do not add the mirror image's embedding")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--shuffle-seed", type=int, help="for pairs that do not stand in folds: cut in a random order")
+    parser.add_argument("--nmi", action="store_true", help="cluster for NMI too, in --retrieval (slow)")
+    arguments = parser.parse_args()
+    if not any((arguments.pairs, arguments.retrieval, arguments.market, arguments.ijb)):
+        parser.error("name at least one set: --pairs, --retrieval, --market or --ijb")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Results -> one HTML file that needs nothing else."""
+
+import base64
+import html
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from keras_arcface.evaluation import plots
+from keras_arcface.evaluation.tables import Table
+from keras_arcface.evaluation.tables import threshold_table
+from keras_arcface.evaluation.tables import verification_table
+from keras_arcface.evaluation.verification import VerificationResult
+
+_MISTAKES = 6
+_MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"GI": "image/gif", b"BM": "image/bmp"}
+_STYLE = """
+:root { --ink: #1c2430; --soft: #5b6675; --line: #dde2e8; --wash: #f5f7f9; --good: #0072b2; --bad: #d55e00; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1180px; padding: 24px 16px 64px; color: var(--ink); background: #fff;
+       font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", Arial, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 4px; }
+h2 { font-size: 1.35rem; margin: 48px 0 4px; padding-top: 16px; border-top: 2px solid var(--ink); }
+h3 { font-size: 1.05rem; margin: 28px 0 4px; }
+p { margin: 4px 0 12px; max-width: 75ch; color: var(--soft); }
+.scroll { overflow-x: auto; margin: 12px 0; border: 1px solid var(--line); border-radius: 8px; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 8px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th { font-size: .85rem; color: var(--soft); background: var(--wash); font-weight: 600; }
+th:first-child, td:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: #fff; }
+th:first-child { background: var(--wash); }
+tr:last-child td { border-bottom: 0; }
+small { display: block; color: var(--soft); font-size: .8rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 16px; }
+figure { margin: 0; }
+.plots img { width: 100%; height: auto; display: block; border: 1px solid var(--line); border-radius: 8px; }
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 166px), 1fr)); gap: 12px; }
+.pair { border: 1px solid var(--line); border-radius: 8px; padding: 8px; background: var(--wash); }
+.pair div { display: flex; gap: 4px; }
+.pair img { width: calc(50% - 2px); height: auto; border-radius: 4px; }
+.pair figcaption { font-size: .82rem; margin-top: 6px; line-height: 1.35; }
+.accepted { color: var(--bad); font-weight: 600; }
+.refused { color: var(--good); font-weight: 600; }
+@media (max-width: 480px) { .pairs { grid-template-columns: repeat(2, 1fr); } body { font-size: 15px; } }
+"""
+
+
+class Report:
+    """One self-contained HTML page: tables, curves, histograms, and the worst mistakes as pictures.
+
+    Args:
+        title: what stands above it.
+        note: a sentence below the title.
+
+    >>> report = Report("Two models on LFW")
+    >>> # report.add_verification("lfw", {"ours": result, "theirs": other}, pairs)
+    >>> # report.write("report.html")
+    """
+
+    def __init__(self, title: str, note: str = ""):
+        self.title, self.note = title, note
+        self._sections: list[str] = []
+
+    def add_verification(
+        self, name: str, results: Mapping[str, VerificationResult], pairs=None, note: str = ""
+    ) -> None:
+        """Adds a pair set.
+
+        Args:
+            name: of the set.
+            results: name of a model -> what `verify` gave for it on this set.
+            pairs: the `keras_arcface.data.PairSet`, for the gallery of mistakes; None for none.
+            note: what should be known of the set.
+        """
+        first = next(iter(results.values()))
+        genuine, impostors = int(np.sum(first.same)), int(np.sum(~first.same))
+        parts = [
+            f"<h2>{_text(name)}</h2>",
+            f"<p>{genuine:,} genuine and {impostors:,} impostor pairs, {len(first.grid.accuracies)} folds. "
+            f"{_text(note)}</p>",
+            _table(verification_table(results)),
+            "<p>Accuracy: mean and standard deviation over the folds, each judged at the threshold that is best on "
+            "the others, of the published grid or of all thresholds (exact). In brackets: 95% bootstrap intervals. "
+            "TAR@FAR: the largest share of genuine pairs accepted by a threshold that accepts at most this share of "
+            f"the impostor pairs; {impostors:,} of them can show none below {1 / impostors:.1g}.</p>",
+            '<div class="plots">',
+            *(
+                _picture(svg, alternative)
+                for svg, alternative in (
+                    (plots.roc_svg(results), "ROC curves: higher is better"),
+                    (plots.det_svg(results), "DET curves: lower is better"),
+                    (plots.folds_svg(results), "accuracy and threshold of every fold"),
+                    *((plots.scores_svg(model, result), f"scores of {model}") for model, result in results.items()),
+                )
+            ),
+            "</div>",
+            "<h3>Thresholds</h3>",
+            "<p>The lowest threshold that accepts at most this share of the impostor pairs. Few accepted impostor "
+            "pairs make an uncertain threshold.</p>",
+            _table(threshold_table(results)),
+        ]
+        if pairs is not None:
+            for model, result in results.items():
+                parts.append(_gallery(model, result, pairs.images))
+        self._sections.append("\n".join(parts))
+
+    def add_table(self, name: str, table: Table, note: str = "") -> None:
+        """Adds the results of any other protocol, as a table."""
+        self._sections.append(f"<h2>{_text(name)}</h2>\n<p>{_text(note)}</p>\n{_table(table)}")
+
+    def write(self, path) -> Path:
+        """Writes the page.
+
+        Returns:
+            The path.
+        """
+        path = Path(path)
+        body = "\n".join(self._sections)
+        path.write_text(
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{_text(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+            f"<h1>{_text(self.title)}</h1>\n<p>{_text(self.note)}</p>\n{body}\n</body>\n</html>\n",
+            encoding="utf-8",
+        )
+        return path
+
+
+def _gallery(model, result, images):
+    wrong = np.flatnonzero(result.margins <= 0)
+    parts = []
+    for same, title, verdict in (
+        (False, "Different people, taken for one", "accepted"),
+        (True, "One person, taken for two", "refused"),
+    ):
+        theirs = wrong[result.same[wrong] == same]
+        worst = theirs[np.argsort(result.margins[theirs], kind="stable")][:_MISTAKES]
+        shown = f"The {len(worst)} worst of {len(theirs)} mistakes." if len(theirs) > len(worst) else ""
+        shown = shown or (f"All {len(theirs)} mistakes." if len(theirs) else "No mistakes.")
+        shown += " Below each: its score, and the threshold of its fold." if len(theirs) else ""
+        parts.append(f"<h3>{_text(model)}: {title.lower()}</h3>\n<p>{shown}</p>")
+        if len(worst):
+            parts.append('<div class="pairs">')
+            parts.extend(_pair(result, pair, verdict, images) for pair in worst)
+            parts.append("</div>")
+    return "\n".join(parts)
+
+
+def _pair(result, pair, verdict, images):
+    pictures = "".join(
+        f'<img src="{_data_uri(images[2 * pair + side])}" alt="image {2 * pair + side}">' for side in range(2)
+    )
+    threshold = result.grid.thresholds[result.fold_of_pair[pair]]
+    return (
+        f'<figure class="pair"><div>{pictures}</div><figcaption><span class="{verdict}">{verdict}: '
+        f"{result.scores[pair]:.3f} {_text('<' if result.same[pair] else '>')} {threshold:.3f}</span><br>"
+        f"pair {pair}</figcaption></figure>"
+    )
+
+
+def _table(table: Table) -> str:
+    def row(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{_cell(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    rows = "\n".join(row(cells, "td") for cells in table.rows)
+    return f'<div class="scroll"><table>\n{row(table.columns, "th")}\n{rows}\n</table></div>'
+
+
+def _cell(cell: str) -> str:
+    value, bracket, interval = cell.partition(" [")
+    return _text(value) + (f"<small>[{_text(interval)}</small>" if bracket else "")
+
+
+def _picture(svg: bytes, alternative: str) -> str:
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    return f'<figure><img src="{source}" alt="{_text(alternative)}"></figure>'
+
+
+def _data_uri(image: bytes) -> str:
+    return f"data:{_MEDIA_TYPES[image[:2]]};base64,{base64.b64encode(image).decode()}"
+
+
+def _text(text: str) -> str:
+    return html.escape(text)

@@ -1,0 +1,192 @@
+"""Scores of genuine and impostor pairs -> error rates at every threshold."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold for a wanted false accept rate, and what it rests on.
+
+    Attributes:
+        wanted_far: what was asked for.
+        threshold: the cosine from which on a pair is accepted.
+        squared_distance: the same threshold as a squared L2 distance between unit vectors, `2 - 2 * threshold`.
+        far: the share of the impostor pairs that it accepts, at most `wanted_far`.
+        tar: the share of the genuine pairs that it accepts.
+        impostors_accepted: how many impostor pairs stand behind `far`; few of them make an uncertain threshold.
+        impostors: how many impostor pairs there are.
+    """
+
+    wanted_far: float
+    threshold: float
+    far: float
+    tar: float
+    impostors_accepted: int
+    impostors: int
+
+    @property
+    def squared_distance(self) -> float:
+        return 2 - 2 * self.threshold
+
+
+class Roc:
+    """The receiver operating characteristic of a set of scores.
+
+    A pair is accepted if its score is at or above a threshold. FAR, the false accept rate, is the share of impostor
+    pairs that are accepted; TAR, the true accept rate, that of genuine pairs. Equal scores are accepted together.
+
+    Args:
+        genuine: `(n,)` scores of pairs of one identity; the higher, the more alike.
+        impostor: `(m,)` scores of pairs of two identities.
+
+    Attributes:
+        genuine, impostor: the scores, ascending.
+        far, tar, thresholds: the corners of the curve, from (0, 0) to (1, 1), and the lowest threshold of each; all
+            other points lie on straight lines between corners.
+        auc: area under the curve: how often a genuine pair scores higher than an impostor pair, ties counting half.
+        eer: the equal error rate, where FAR is 1 - TAR on the line between two corners.
+
+    Raises:
+        ValueError: if there are no genuine or no impostor scores, or one is not a number.
+
+    >>> roc = Roc(genuine=[0.9, 0.7, 0.4], impostor=[0.5, 0.2, 0.1, 0.0])
+    >>> roc.tar_at(0.25)
+    1.0
+    """
+
+    def __init__(self, genuine, impostor):
+        self.genuine, self.impostor = np.sort(genuine), np.sort(impostor)
+        for name, scores in (("genuine", self.genuine), ("impostor", self.impostor)):
+            if scores.ndim != 1 or len(scores) == 0:
+                raise ValueError(
+                    f"A ROC curve needs scores of both genuine and impostor pairs, each of shape (n,). Received: "
+                    f"{name} scores of shape {scores.shape}"
+                )
+            if np.isnan(scores[-1]):  # sorted to the end
+                raise ValueError(
+                    f"{np.isnan(scores).sum()} of {len(scores)} {name} scores are not a number. Expected: none"
+                )
+        impostors_accepted, genuine_accepted, self.thresholds = _corners(self.genuine, self.impostor)
+        self.far = impostors_accepted / len(self.impostor)
+        self.tar = genuine_accepted / len(self.genuine)
+
+    @classmethod
+    def of_pairs(cls, scores, same) -> "Roc":
+        """From the scores `(n,)` of pairs, and whether each is genuine."""
+        scores, same = np.asarray(scores), np.asarray(same, dtype=bool)
+        return cls(scores[same], scores[~same])
+
+    @functools.cached_property
+    def auc(self) -> float:
+        return float(area_under(self.far, self.tar))
+
+    @functools.cached_property
+    def eer(self) -> float:
+        return float(equal_error_rate(self.far, self.tar))
+
+    def tar_at(self, far: float) -> float:
+        """The largest TAR of any threshold whose FAR is at most `far`.
+
+        NaN where there are fewer than `1 / far` impostor pairs, as such a FAR cannot be seen in them.
+        """
+        if not can_show(far, len(self.impostor)):
+            return float("nan")
+        return float(np.mean(self.genuine > self._last_rejected(far)))
+
+    def nearest_tar(self, far: float) -> float:
+        """The TAR at the corner of the curve whose FAR is nearest to `far`, as published for IJB-B and IJB-C.
+
+        The nearest FAR may be a higher one, and `tar_at` is then lower. Of equally near corners, the higher FAR counts.
+        """
+        return float(self.tar[::-1][np.argmin(np.abs(self.far[::-1] - far))])
+
+    def at_far(self, far: float) -> OperatingPoint:
+        """The lowest threshold whose FAR is at most `far`, halfway between the scores that it parts.
+
+        Raises:
+            ValueError: if there are fewer than `1 / far` impostor pairs: a threshold would be a guess.
+        """
+        if not 0 < far <= 1:
+            raise ValueError(f"A false accept rate lies in (0, 1]. Received: {far}")
+        impostors = len(self.impostor)
+        if not can_show(far, impostors):
+            raise ValueError(
+                f"No threshold can be given for a FAR of {far:g}. Expected: at least {int(np.ceil(1 / far)):,} "
+                f"impostor pairs. Received: {impostors:,}"
+            )
+        rejected = self._last_rejected(far)
+        accepted_genuine, accepted_impostor = (
+            scores[np.searchsorted(scores, rejected, side="right") :] for scores in (self.genuine, self.impostor)
+        )
+        lowest = min(
+            [float(scores[0]) for scores in (accepted_genuine, accepted_impostor) if len(scores)], default=None
+        )
+        if lowest is None:  # no score is higher than the last that must be rejected
+            threshold = float(np.nextafter(rejected, np.inf))
+        elif np.isinf(rejected):  # none must be
+            threshold = lowest
+        else:
+            threshold = (float(rejected) + lowest) / 2
+            if threshold <= rejected:  # neighbours: what lies between them is rounded down
+                threshold = lowest
+        return OperatingPoint(
+            wanted_far=far,
+            threshold=threshold,
+            far=len(accepted_impostor) / impostors,
+            tar=len(accepted_genuine) / len(self.genuine),
+            impostors_accepted=len(accepted_impostor),
+            impostors=impostors,
+        )
+
+    def _last_rejected(self, far):
+        """The highest impostor score that must be rejected: whatever is above it may be accepted."""
+        allowed = allowed_at(far, len(self.impostor))
+        return self.impostor[-allowed - 1] if allowed < len(self.impostor) else -np.inf
+
+
+def can_show(far: float, impostors: int) -> bool:
+    """Whether so many impostor pairs can show such a FAR at all."""
+    return allowed_at(far, impostors) >= 1
+
+
+def allowed_at(far: float, impostors: int) -> int:
+    """How many impostors may be accepted: the largest k with `k / impostors <= far`."""
+    allowed = min(int(far * impostors) + 1, impostors)
+    while allowed / impostors > far:  # at most twice: the product above is rounded
+        allowed -= 1
+    return allowed
+
+
+def area_under(far, tar):
+    """Area under curves whose points lie along the last axis."""
+    return np.sum(np.diff(far) * (tar[..., 1:] + tar[..., :-1]), axis=-1) / 2
+
+
+def equal_error_rate(far, tar) -> float:
+    """Where a curve from (0, 0) to (1, 1) meets FAR = 1 - TAR."""
+    excess = far - (1 - tar)
+    after = np.argmax(excess >= 0)
+    before = after - 1
+    share = -excess[before] / (excess[after] - excess[before])
+    return far[before] + share * (far[after] - far[before])
+
+
+def _corners(genuine, impostor):
+    """Accepted impostors and genuine pairs, and threshold, around every genuine score: above it, and at it."""
+    steps = np.unique(genuine)[::-1]
+    counts = []
+    for scores in (impostor, genuine):
+        above = len(scores) - np.searchsorted(scores, steps, side="right")
+        at = len(scores) - np.searchsorted(scores, steps, side="left")
+        counts.append(np.concatenate([[0], np.stack([above, at], axis=1).ravel(), [len(scores)]]))
+    higher = [
+        np.where(above > 0, scores[np.minimum(len(scores) - above, len(scores) - 1)], np.inf)
+        for scores, above in ((impostor, counts[0][1:-1:2]), (genuine, counts[1][1:-1:2]))
+    ]
+    thresholds = np.stack([np.minimum(*higher), steps], axis=1).ravel()
+    thresholds = np.concatenate([[np.inf], thresholds, [min(genuine[0], impostor[0])]])
+    new = np.append(True, (np.diff(counts[0]) > 0) | (np.diff(counts[1]) > 0))
+    return counts[0][new], counts[1][new], thresholds[new]

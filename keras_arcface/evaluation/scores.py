@@ -1,0 +1,110 @@
+"""Cosines of any two sets of embeddings, in blocks, on whatever backend Keras runs on."""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import ops
+from tqdm import tqdm
+
+# Of scores held at once. Large enough for a matrix product to run at its full speed beside a million columns.
+BLOCK_BYTES = 2**29
+_PAIRS_AT_ONCE = 65536
+# A product over all rows gives this many scores in the time in which one pair of rows is gathered and multiplied.
+_SCORES_PER_PAIR = 100
+
+
+def score_blocks(
+    first, second, block_bytes: int = BLOCK_BYTES, progress: str | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """All scores of two sets, some rows of the first at a time.
+
+    The product is made in full float32, also where a backend would round its factors (TF32).
+
+    Args:
+        first: `(n, dim)` float32, such as probes; L2-normalised, if the scores are to be cosines.
+        second: `(m, dim)` float32, such as a gallery.
+        block_bytes: how much the scores of a block may take; a block has one row at least.
+        progress: what to write beside a progress bar; None for none.
+
+    Yields:
+        `(rows, scores)`: a slice of the first set, and `(len of the slice, m)` float32, not to be written to.
+
+    Raises:
+        ValueError: if these are not two matrices of one width.
+    """
+    first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise ValueError(
+            "Scores need two sets of embeddings, (n, dim) and (m, dim). Received: shapes "
+            f"{first.shape} and {second.shape}"
+        )
+    at_once = max(1, min(len(first), block_bytes // (4 * max(1, len(second)))))
+    with full_precision():
+        columns = ops.convert_to_tensor(second)
+        with tqdm(
+            total=len(first), desc=progress, unit="row", disable=progress is None, dynamic_ncols=True, leave=False
+        ) as bar:
+            for start in range(0, len(first), at_once):
+                rows = slice(start, min(start + at_once, len(first)))
+                scores = ops.einsum("id,jd->ij", ops.convert_to_tensor(first[rows]), columns)
+                yield rows, _as_numpy(scores)
+                bar.update(rows.stop - rows.start)
+
+
+def pair_scores(embeddings, pairs, block_bytes: int = BLOCK_BYTES, progress: str | None = None) -> np.ndarray:
+    """Scores of some pairs of rows.
+
+    Few pairs are gathered and multiplied; for many (as in IJB-C, where they are 3% of all that could be formed) all
+    scores are made in blocks, and theirs are kept.
+
+    Args:
+        embeddings: `(m, dim)` float32.
+        pairs: `(n, 2)` int, rows of `embeddings`.
+        block_bytes, progress: as for `score_blocks`.
+
+    Returns:
+        `(n,)` float32.
+    """
+    scores = np.empty(len(pairs), np.float32)
+    if len(embeddings) ** 2 > _SCORES_PER_PAIR * len(pairs):
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            rows = slice(start, start + _PAIRS_AT_ONCE)
+            np.einsum("id,id->i", embeddings[pairs[rows, 0]], embeddings[pairs[rows, 1]], out=scores[rows])
+        return scores
+    by_row = np.argsort(pairs[:, 0], kind="stable")
+    starts = np.searchsorted(pairs[by_row, 0], np.arange(len(embeddings) + 1))
+    for rows, block in score_blocks(embeddings, embeddings, block_bytes, progress):
+        here = by_row[starts[rows.start] : starts[rows.stop]]
+        scores[here] = block[pairs[here, 0] - rows.start, pairs[here, 1]]
+    return scores
+
+
+@contextlib.contextmanager
+def full_precision():
+    """Keeps a backend from rounding the factors of float32 products to TF32, which is right to three digits only."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(before)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    else:
+        yield
+
+
+def _as_numpy(scores):
+    """Without a copy where the scores lie in the machine's own memory."""
+    try:
+        return np.asarray(scores)
+    except (TypeError, RuntimeError):  # PyTorch, on a GPU
+        return ops.convert_to_numpy(scores)

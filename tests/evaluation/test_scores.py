@@ -1,0 +1,75 @@
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_arcface.evaluation import pair_scores
+from keras_arcface.evaluation import score_blocks
+from keras_arcface.evaluation.scores import full_precision
+
+
+def rows(count, dim=16, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4 * 30 * 4, 2**29])
+def test_blocks_make_the_whole_matrix(block_bytes):
+    first, second = rows(13), rows(30, seed=1)
+    blocks = list(score_blocks(first, second, block_bytes))
+    assert [part.start for part, _ in blocks] == [0, *[part.stop for part, _ in blocks][:-1]]
+    assert max(scores.nbytes for _, scores in blocks) <= max(block_bytes, 4 * 30)
+    expected = first.astype(np.float64) @ second.astype(np.float64).T
+    np.testing.assert_allclose(np.concatenate([scores for _, scores in blocks]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [5, 2000])  # gathered, and by all products
+def test_scores_of_pairs(count):
+    embeddings = rows(40)
+    pairs = np.random.default_rng(2).integers(0, 40, (count, 2))
+    expected = np.sum(embeddings[pairs[:, 0]].astype(np.float64) * embeddings[pairs[:, 1]], axis=1)
+    np.testing.assert_allclose(pair_scores(embeddings, pairs, block_bytes=4 * 40 * 7), expected, atol=1e-5)
+
+
+def test_sets_of_different_widths_are_refused():
+    with pytest.raises(ValueError, match=r"Received: shapes \(3, 16\) and \(3, 8\)"):
+        next(score_blocks(rows(3), rows(3, dim=8)))
+
+
+def test_factors_are_not_rounded_to_tf32():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the switch is TensorFlow's")
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    before = enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    try:
+        blocks = score_blocks(rows(4), rows(4))
+        next(blocks)
+        assert not enabled()
+        blocks.close()
+        assert enabled()
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+    with pytest.raises(KeyError), full_precision():
+        raise KeyError
+    assert enabled() == before
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_scores_on_the_other_backends(backend):
+    pytest.importorskip(backend, reason=f"the backend {backend} is absent")
+    code = """
+import numpy as np, keras
+from keras_arcface.evaluation.scores import score_blocks
+generator = np.random.default_rng(0)
+first, second = (generator.normal(size=(count, 64)).astype("float32") for count in (9, 20))
+found = np.concatenate([scores for _, scores in score_blocks(first, second, 400)])
+assert np.abs(found - first.astype(float) @ second.T.astype(float)).max() < 1e-5
+print(keras.backend.backend())
+"""
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{backend}\n", done.stderr
