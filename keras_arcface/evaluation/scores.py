@@ -8,8 +8,10 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-# Of scores held at once. Large enough for a matrix product to run at its full speed beside a million columns.
-BLOCK_BYTES = 2**29
+# Of scores held at once. A matrix product beside a million columns needs some 256 rows to run at its full speed; more
+# than 2048 bring nothing.
+BLOCK_BYTES = 2**30
+_MOST_ROWS = 2048
 _PAIRS_AT_ONCE = 65536
 # A product over all rows gives this many scores in the time in which one pair of rows is gathered and multiplied.
 _SCORES_PER_PAIR = 100
@@ -40,7 +42,7 @@ def score_blocks(
             "Scores need two sets of embeddings, (n, dim) and (m, dim). Received: shapes "
             f"{first.shape} and {second.shape}"
         )
-    at_once = max(1, min(len(first), block_bytes // (4 * max(1, len(second)))))
+    at_once = rows_at_once(len(second), block_bytes)
     with full_precision():
         columns = ops.convert_to_tensor(second)
         with tqdm(
@@ -51,6 +53,11 @@ def score_blocks(
                 scores = ops.einsum("id,jd->ij", ops.convert_to_tensor(first[rows]), columns)
                 yield rows, _as_numpy(scores)
                 bar.update(rows.stop - rows.start)
+
+
+def rows_at_once(columns: int, block_bytes: int = BLOCK_BYTES) -> int:
+    """How many rows a block of scores has."""
+    return max(1, min(_MOST_ROWS, block_bytes // (4 * max(1, columns))))
 
 
 def pair_scores(embeddings, pairs, block_bytes: int = BLOCK_BYTES, progress: str | None = None) -> np.ndarray:

@@ -135,14 +135,14 @@ def verify_templates(pooled, ids, pairs, same, fars=FARS, progress: bool = True)
     pairs, same = np.asarray(pairs), np.asarray(same, dtype=bool)
     if (np.diff(ids) <= 0).any():
         raise ValueError("ids must be ascending, as pool_templates gives them")
-    rows = np.searchsorted(ids, pairs) if pairs.ndim == 2 else pairs
+    rows = checked_pairs(np.searchsorted(ids, pairs) if pairs.dtype.kind in "iu" else pairs, same)
     unknown = np.flatnonzero(ids[np.minimum(rows, len(ids) - 1)].ravel() != pairs.ravel())
     if len(unknown):
         raise ValueError(
             f"Pair {unknown[0] // 2} names template {pairs.ravel()[unknown[0]]}, which is not among the {len(ids)} "
             "templates of ids"
         )
-    scores = pair_scores(unit, checked_pairs(rows, same, len(ids)), progress="pairs" if progress else None)
+    scores = pair_scores(unit, rows, progress="pairs" if progress else None)
     roc = Roc.of_pairs(scores, same)
     return TemplateResult(
         tar={far: roc.tar_at(far) for far in fars},

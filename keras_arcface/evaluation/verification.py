@@ -202,8 +202,8 @@ def _checked(embeddings, same, folds, pairs):
     return unit, same, pairs
 
 
-def checked_pairs(pairs, same, count: int) -> np.ndarray:
-    """Checks `(n, 2)` pairs of rows of `count` embeddings against `same`, `(n,)`.
+def checked_pairs(pairs, same, count: int | None = None) -> np.ndarray:
+    """Checks `(n, 2)` pairs of rows of `count` embeddings against `same`, `(n,)`; None leaves the range unchecked.
 
     Raises:
         ValueError: naming the first pair with a row that is not there, or the shapes.
@@ -214,7 +214,9 @@ def checked_pairs(pairs, same, count: int) -> np.ndarray:
             "pairs must be integers of shape (n, 2) for `same` of shape (n,). Received: pairs of shape "
             f"{pairs.shape} and {pairs.dtype}, same of shape {same.shape}"
         )
-    outside = np.flatnonzero((pairs.min(axis=1) < 0) | (pairs.max(axis=1) >= count)) if len(pairs) else []
+    if count is None:
+        return pairs
+    outside = np.flatnonzero(((pairs < 0) | (pairs >= count)).any(axis=1))
     if len(outside):
         first = outside[0]
         raise ValueError(

@@ -1,5 +1,6 @@
 """Verification while training."""
 
+import importlib.util
 import logging
 import time
 from collections.abc import Mapping
@@ -42,6 +43,7 @@ class VerificationCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: if there is no set, or `every` is below 1.
+        ModuleNotFoundError: saying what to install, if `log_dir` is given and TensorBoard is absent.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class VerificationCallback(keras.callbacks.Callback):
             raise ValueError("VerificationCallback expects at least one set, as {'lfw': pairs}. Received: none")
         if every is not None and every < 1:
             raise ValueError(f"every must be at least 1, or None. Received: every={every}")
+        if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
+            raise ModuleNotFoundError("log_dir needs TensorBoard: pip install 'keras-arcface[tensorboard]'")
         self.sets, self.every, self.embedder = dict(sets), every, embedder
         self.flip, self.batch_size, self.log_dir, self.options = flip, batch_size, log_dir, options
         self.found: list[dict] = []
@@ -67,7 +71,8 @@ class VerificationCallback(keras.callbacks.Callback):
         self._writer = None
 
     def on_train_begin(self, logs=None):
-        self._steps_before_epoch = self._step = int(self.model.optimizer.iterations)  # not 0 where a run goes on
+        # Not 0 where a run goes on.
+        self._steps_before_epoch = self._step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._steps_before_epoch = self._step

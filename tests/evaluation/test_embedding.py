@@ -1,10 +1,15 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import encode
 from conftest import make_face
 
+from keras_arcface.data import ImageFolder
 from keras_arcface.data import PairSet
+from keras_arcface.data import load_dataset
+from keras_arcface.data import write_dataset
+from keras_arcface.evaluation import embed_dataset
 from keras_arcface.evaluation import embed_images
 from keras_arcface.evaluation import embed_pairs
 
@@ -31,10 +36,56 @@ def test_a_keras_model_is_asked_not_to_train():
     np.testing.assert_array_equal(embeddings, FACES.reshape(10, -1))
 
 
+def test_a_function_of_tensors():
+    embeddings = embed_images(lambda images: tf.reduce_mean(tf.cast(images, tf.float32), (1, 2)), FACES, progress=False)
+    np.testing.assert_allclose(embeddings, 2 * FACES.mean(axis=(1, 2), dtype=np.float64), rtol=1e-5)
+
+
+def test_encoded_images_are_decoded_batch_by_batch():
+    batches = []
+
+    def model(images):
+        batches.append(len(images))
+        return left_half(images)
+
+    embeddings = embed_images(model, [encode(face) for face in FACES], flip=False, batch_size=4, progress=False)
+    np.testing.assert_array_equal(embeddings, left_half(FACES))
+    assert batches == [4, 4, 2]
+
+
 def test_pairs_are_decoded_to_rgb_and_kept_in_order():
     pairs = PairSet([encode(face) for face in FACES], np.arange(5) > 2)
     embeddings = embed_pairs(left_half, pairs, flip=False, progress=False)
     np.testing.assert_array_equal(embeddings, left_half(FACES))
+
+
+def test_an_image_in_many_pairs_is_embedded_once():
+    chosen = np.array([3, 1, 3, 3, 0, 1, 1, 3])
+    seen = []
+
+    def model(images):
+        seen.append(len(images))
+        return left_half(images)
+
+    pairs = PairSet([encode(FACES[i]) for i in chosen], np.arange(4) > 2)
+    np.testing.assert_array_equal(embed_pairs(model, pairs, flip=False, progress=False), left_half(FACES[chosen]))
+    assert sum(seen) == 3
+
+
+def test_a_dataset_with_its_labels(face_folder, tmp_path):
+    for path in face_folder.glob("*/*.jpg"):
+        path.unlink()
+    write_dataset(ImageFolder(face_folder), tmp_path / "records")
+    embeddings, labels = embed_dataset(left_half, load_dataset(tmp_path / "records", 4), flip=False, progress=False)
+    assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2, 2]
+    nearest = {label: make_face(label, 0) for label in range(3)}
+    for embedding, label in zip(embeddings, labels, strict=True):
+        distances = [np.linalg.norm(embedding - left_half(nearest[person][None])) for person in range(3)]
+        assert np.argmin(distances) == label
+    with pytest.raises(ValueError, match="expects a dataset that ends"):
+        embed_dataset(left_half, load_dataset(tmp_path / "records", 4, training=True))
+    with pytest.raises(ValueError, match="at least one image"):
+        embed_dataset(left_half, [], progress=False)
 
 
 def test_a_broken_image_is_named():
@@ -44,8 +95,28 @@ def test_a_broken_image_is_named():
         embed_pairs(left_half, pairs)
 
 
-def test_an_image_of_another_size_is_named():
+@pytest.mark.parametrize("place", [0, 6])
+def test_an_image_of_another_size_is_named(place):
     pairs = PairSet([encode(face) for face in FACES], np.arange(5) > 2)
-    pairs.images[6] = encode(make_face(6, 0, size=(40, 32)))
-    with pytest.raises(ValueError, match=r"image 6 \(of pair 3\) has another size.*\(32, 32\).*Received: \(40, 32\)"):
+    pairs.images[place] = encode(make_face(place, 0, size=(40, 32)))
+    with pytest.raises(ValueError, match=r"image \d \(of pair \d\) has another size.*Expected: .*Received: "):
         embed_pairs(left_half, pairs)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_embeddings_that_say_nothing_name_their_images(value):
+    def model(images):
+        rows = left_half(images)
+        rows[images.mean(axis=(1, 2, 3)) == FACES[7].mean()] = value
+        return rows
+
+    pairs = PairSet([encode(face) for face in FACES], np.arange(5) > 2)
+    with pytest.raises(ValueError, match=r"zero or not finite, for image 7 \(of pair 3\)$"):
+        embed_pairs(model, pairs, progress=False, batch_size=4)
+
+
+def test_a_model_that_gives_no_embeddings_is_refused():
+    with pytest.raises(ValueError, match=r"one embedding per image, \(10, dim\). Received: shape \(10, 32, 32, 3\)"):
+        embed_images(lambda images: images, FACES, flip=False, progress=False)
+    with pytest.raises(ValueError, match="at least one image"):
+        embed_images(left_half, [])

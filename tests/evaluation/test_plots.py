@@ -1,10 +1,13 @@
 import sys
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pytest
 
+from keras_arcface.evaluation import Roc
 from keras_arcface.evaluation import plot_verification
+from keras_arcface.evaluation import plots
 from keras_arcface.evaluation import verify
 
 
@@ -23,6 +26,24 @@ def test_a_picture_is_drawn(results, tmp_path):
     picture = cv2.imread(str(path))
     assert picture.shape[1] > 2 * picture.shape[0]  # ROC curve and two histograms side by side
     assert picture.std() > 10
+
+
+def test_pictures_for_a_page_are_svg_and_the_same_each_time(results):
+    for draw in (plots.roc_svg, plots.det_svg, plots.folds_svg):
+        assert ElementTree.fromstring(draw(results)).tag.endswith("svg")
+        assert draw(results) == draw(results)
+    assert plots.scores_svg("good", results["good"]) != plots.scores_svg("random", results["random"])
+
+
+def test_a_curve_for_a_logarithmic_axis_keeps_its_steps():
+    generator = np.random.default_rng(0)
+    roc = Roc(generator.normal(1, 1, 20_000), generator.normal(0, 1, 30_000))
+    far, tar = plots._steps(roc.far, roc.tar, 1 / 30_000)
+    assert len(far) <= plots._MOST_POINTS + 2
+    assert far[0] == 1 / 30_000
+    assert (far[-1], tar[-1]) == (1.0, 1.0)
+    places = np.geomspace(1e-3, 0.9, 50)
+    np.testing.assert_allclose(np.interp(places, far, tar), [roc.tar_at(place) for place in places], atol=0.005)
 
 
 def test_without_matplotlib_it_says_what_to_install(results, tmp_path, monkeypatch):

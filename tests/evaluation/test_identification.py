@@ -1,0 +1,108 @@
+"""1:N and MegaFace against slow programs written from the protocols' texts."""
+
+import numpy as np
+import pytest
+
+from keras_arcface.evaluation import identify
+from keras_arcface.evaluation import identify_among_distractors
+
+
+def people(count, images, dim=8, seed=0, spread=0.8):
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(count), images)
+    rows = generator.normal(size=(count, dim))[labels] + spread * generator.normal(size=(len(labels), dim))
+    return rows.astype(np.float32), labels
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
+
+
+def slow_one_to_many(probes, probe_labels, gallery, gallery_labels, fars):
+    scores = unit(probes) @ unit(gallery).T
+    ranks, best, outside = [], [], []
+    for row, label in zip(scores, probe_labels, strict=True):
+        mine = gallery_labels == label
+        if mine.any():
+            ranks.append(int(np.sum(row[~mine] >= row[mine].max())))
+            best.append(row[mine].max())
+        else:
+            outside.append(row.max())
+    ranks, best, outside = np.array(ranks), np.array(best), np.array(outside)
+    dirs = {}
+    for far in fars:
+        thresholds = np.concatenate([outside, best, [np.inf]])
+        allowed = [t for t in thresholds if np.mean(outside >= t) <= far]
+        dirs[far] = max(np.mean((ranks == 0) & (best >= t)) for t in allowed)
+    return np.array([np.mean(ranks < k) for k in range(1, 101)]), dirs
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_to_many_is_that_of_the_protocol(seed):
+    rows, labels = people(60, 4, seed=seed)
+    gallery = np.flatnonzero(np.arange(240) % 4 == 0)[:40]  # one image of each of 40 people; 20 are not in it
+    probes = np.setdiff1d(np.arange(240), gallery)
+    sides = rows[probes], labels[probes], rows[gallery], labels[gallery]
+    result = identify(*sides, fars=(0.01, 0.05, 0.1, 0.5), progress=False)
+    cmc, dirs = slow_one_to_many(*sides, (0.05, 0.1, 0.5))
+    np.testing.assert_array_equal(result.cmc, cmc)
+    assert {far: result.dir[far] for far in dirs} == dirs
+    assert (result.mated, result.nonmated) == (120, 80)
+    assert result.rank(5) == cmc[4]
+    assert np.isnan(result.dir[0.01])  # 80 probes without a mate cannot show it
+    print(f"CMC and DIR differ by 0; rank-1 {result.rank(1):.3f}, DIR@0.1 {result.dir[0.1]:.3f}")
+
+
+def test_a_closed_set_has_no_dir():
+    rows, labels = people(10, 2)
+    result = identify(rows[1::2], labels[1::2], rows[::2], labels[::2], progress=False)
+    assert (result.dir, result.nonmated) == ({}, 0)
+    with pytest.raises(ValueError, match="10 probes, none with a label among those of the 10 gallery entries"):
+        identify(rows[1::2], labels[1::2] + 100, rows[::2], labels[::2], progress=False)
+
+
+def slow_megaface(probes, labels, distractors, fars):
+    p, d = unit(probes), unit(distractors)
+    own, others = p @ p.T, p @ d.T
+    ranks, genuine = [], []
+    for i in range(len(p)):
+        for j in range(len(p)):
+            if i != j and labels[i] == labels[j]:  # j hides among the distractors
+                ranks.append(int(np.sum(others[i] >= own[i, j])))
+                genuine.append(own[i, j])
+    ranks, genuine, impostor = np.array(ranks), np.array(genuine), others.ravel()
+    tars = {}
+    for far in fars:
+        allowed = [t for t in np.concatenate([genuine, [np.inf]]) if np.mean(impostor >= t) <= far]
+        tars[far] = max(np.mean(genuine >= t) for t in allowed)
+    return np.array([np.mean(ranks < k) for k in range(1, 101)]), tars
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_megaface_is_that_of_the_protocol(seed):
+    rows, labels = people(12, 5, seed=seed)
+    distractors = np.random.default_rng(seed + 100).normal(size=(700, 8)).astype(np.float32)
+    result = identify_among_distractors(rows, labels, distractors, fars=(0.1, 1e-2, 1e-3, 1e-5), progress=False)
+    cmc, tars = slow_megaface(rows, labels, distractors, (0.1, 1e-2, 1e-3))
+    np.testing.assert_array_equal(result.cmc, cmc)
+    assert {far: result.tar[far] for far in tars} == tars
+    assert np.isnan(result.tar[1e-5])
+    assert (result.genuine, result.impostor) == (12 * 5 * 4, 60 * 700)
+    print(f"CMC and TAR differ by 0; rank-1 {result.rank(1):.3f}, TAR@1e-3 {result.tar[1e-3]:.3f}")
+
+
+def test_people_with_one_image_make_impostor_pairs_only():
+    rows, labels = people(3, 2)
+    labels[-1] = 99
+    labels[-2] = 98
+    result = identify_among_distractors(rows, labels, rows[:2] * -1, fars=(0.5,), progress=False)
+    assert (result.genuine, result.impostor) == (4, 12)
+    with pytest.raises(ValueError, match="6 probes of as many identities"):
+        identify_among_distractors(rows, np.arange(6), rows, progress=False)
+
+
+def test_a_model_that_says_the_same_of_all_finds_nothing():
+    labels = np.repeat(np.arange(5), 2)
+    result = identify_among_distractors(np.ones((10, 8)), labels, np.ones((50, 8)), fars=(0.1,), progress=False)
+    assert (result.rank(1), result.rank(50), result.tar[0.1]) == (0.0, 0.0, 0.0)
+    assert result.rank(51) == 1.0

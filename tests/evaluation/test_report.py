@@ -1,0 +1,129 @@
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from conftest import encode
+from conftest import make_face
+
+from keras_arcface.data import PairSet
+from keras_arcface.evaluation import Report
+from keras_arcface.evaluation import Table
+from keras_arcface.evaluation import retrieve
+from keras_arcface.evaluation import tables
+from keras_arcface.evaluation import verify
+
+
+@pytest.fixture
+def pairs():
+    generator = np.random.default_rng(0)
+    people = [(person, person if person % 2 else person + 50) for person in range(60)]
+    images = [
+        encode(make_face(person, int(generator.integers(9)), size=(16, 16)), (".png", ".jpg")[side])
+        for pair in people
+        for side, person in enumerate(pair)
+    ]
+    return PairSet(images, [first == second for first, second in people])
+
+
+@pytest.fixture
+def results(pairs):
+    generator = np.random.default_rng(1)
+    first = generator.normal(size=(60, 6))
+    second = np.where(pairs.same[:, None], first, 0) + 0.9 * generator.normal(size=(60, 6))
+    blind = generator.normal(size=(120, 6))
+    return {
+        "a <b> model": verify(np.stack([first, second], axis=1).reshape(120, 6), pairs.same),
+        "blind": verify(blind, pairs.same),
+    }
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.open, self.text = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.sources.extend(value for name, value in attributes if name in ("src", "href"))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_is_whole_and_needs_nothing_else(results, pairs, tmp_path):
+    report = Report("Two models", "A note & more.")
+    report.add_verification("faces", results, pairs)
+    report.add_table("shop", Table(["", "Recall@1"], [["a <b> model", "50.00%"]]), "All of them.")
+    text = report.write(tmp_path / "report.html").read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert not re.search(r"https?://|url\(|@import|<script|<link", text)
+    assert {source.split(";")[0] for source in page.sources} == {
+        "data:image/svg+xml",
+        "data:image/png",
+        "data:image/jpeg",
+    }
+    shown = "".join(page.text)
+    assert "a <b> model: different people, taken for one" in shown
+    assert f"{results['blind'].accuracy:.2%} ± {results['blind'].accuracy_std:.2%}" in shown
+    assert "A note & more." in shown
+    assert "50.00%" in shown
+
+
+def test_the_gallery_shows_the_worst_mistakes(results, pairs, tmp_path):
+    report = Report("One model")
+    report.add_verification("faces", {"blind": results["blind"]}, pairs)
+    text = report.write(tmp_path / "report.html").read_text("utf-8")
+    result = results["blind"]
+    for same, verdict in ((False, "accepted"), (True, "refused")):
+        wrong = np.flatnonzero((result.margins <= 0) & (result.same == same))
+        worst = wrong[np.argsort(result.margins[wrong])][:6]
+        shown = re.findall(rf'class="{verdict}">{verdict}: (-?[\d.]+) .*?<br>pair (\d+)', text)
+        assert [int(pair) for _, pair in shown] == worst.tolist()
+        assert [float(score) for score, _ in shown] == pytest.approx(result.scores[worst], abs=5e-4)
+
+
+def test_a_table_for_a_terminal():
+    table = Table(["", "AUC", "EER"], [["ours", "0.9", "1%"], ["a longer name", "0.95", "12%"]])
+    assert str(table).splitlines() == [
+        "                AUC  EER",
+        "ours            0.9   1%",
+        "a longer name  0.95  12%",
+    ]
+
+
+def test_the_tables_hold_what_can_be_measured(results):
+    table = tables.verification_table(results, intervals=False)
+    assert table.columns == ["", "accuracy", "exact", "AUC", "EER", "TAR@0.1"]  # 30 impostor pairs
+    assert [row[0] for row in table.rows] == ["a <b> model", "blind"]
+    assert "[" in tables.verification_table(results).rows[0][1]
+    thresholds = tables.threshold_table(results)
+    point = results["blind"].at_far(0.1)
+    assert thresholds.rows[1] == [
+        *("blind", "0.1", f"{point.threshold:.4f}", f"{point.squared_distance:.4f}", f"{point.tar:.2%}", "3 of 30"),
+    ]
+
+
+def test_json_has_no_nan(results):
+    found = json.loads(json.dumps(tables.as_json(results["blind"]), allow_nan=False))
+    assert found["accuracy"] == results["blind"].accuracy
+    assert found["tar"]["0.1"] == results["blind"].tar[0.1]
+    assert found["tar"]["1e-06"] is None
+    assert found["tar_published"]["0.001"] == [None, None]
+    assert len(found["grid"]["accuracies"]) == 10
+    assert set(found["thresholds"]) == {"0.1"}
+    assert found["thresholds"]["0.1"]["impostors"] == 30
+    assert not any(isinstance(v, float) and math.isnan(v) for v in found["intervals_95"]["auc"])
+    labels = np.repeat(np.arange(5), 2)
+    other = tables.as_json(retrieve(np.random.default_rng(0).normal(size=(10, 4)), labels, ks=(1, 2), progress=False))
+    assert set(other) == {"recall", "map_at_r", "r_precision", "queries", "skipped"}
+    assert set(other["recall"]) == {"1", "2"}

@@ -1,0 +1,149 @@
+"""The same embedder through every runtime gives the same embeddings."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import make_face
+
+from keras_arcface import ArcFace
+from keras_arcface import RecognitionModel
+from keras_arcface import evaluation
+from keras_arcface import serving
+from keras_arcface.backbones import IResNet
+from keras_arcface.evaluation.runtimes import Preprocessing
+from keras_arcface.models import make_embedder
+
+FACES = np.stack([make_face(person, 0) for person in range(5)])
+
+
+@pytest.fixture
+def embedder():
+    return make_embedder(IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=8)
+
+
+def linear_onnx(path, channels_first=True, batch="n", element="FLOAT", channels=3):
+    """By hand: the mean of each colour, times a matrix. As of old exporters, weights are listed as inputs."""
+    onnx = pytest.importorskip("onnx", reason="onnx is absent")
+    from onnx import TensorProto
+    from onnx import helper
+    from onnx import numpy_helper
+
+    weights = np.arange(channels * 4, dtype=np.float32).reshape(channels, 4) / 7 - 0.5
+    shape = [batch, channels, 32, 32] if channels_first else [batch, 32, 32, channels]
+    inputs = [helper.make_tensor_value_info("data", getattr(TensorProto, element), shape)]
+    inputs.append(helper.make_tensor_value_info("weights", TensorProto.FLOAT, list(weights.shape)))
+    inputs.append(helper.make_tensor_value_info("left_over", TensorProto.FLOAT, [3]))  # that nothing reads any more
+    nodes = [
+        helper.make_node("Cast", ["data"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["means"], axes=[2, 3] if channels_first else [1, 2], keepdims=0),
+        helper.make_node("MatMul", ["means", "weights"], ["embedding"]),
+    ]
+    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, 4])]
+    graph = helper.make_graph(nodes, "linear", inputs, outputs, [numpy_helper.from_array(weights, "weights")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return lambda images: images.astype(np.float64).mean(axis=(1, 2)) @ weights
+
+
+def test_keras_files_and_saved_models(embedder, tmp_path):
+    expected = embedder.predict(FACES, verbose=0)
+    embedder.save(tmp_path / "embedder.keras")
+    model = RecognitionModel(embedder, ArcFace(3))
+    model(FACES)
+    model.save(tmp_path / "model.keras")
+    paths = ["embedder.keras", "model.keras"]
+    if keras.backend.backend() == "tensorflow":
+        serving.export_saved_model(embedder, tmp_path / "1")
+        paths.append("1")
+    for path in paths:
+        found = evaluation.load_embedder(tmp_path / path)(FACES)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_any_saved_model_with_one_output(tmp_path):
+    class Means(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.float32, "pixels")])
+        def serve(self, pixels):
+            return {"means": tf.reduce_mean(pixels, axis=(1, 2))}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.float32, "pixels")])
+        def serve_two(self, pixels):
+            return {"a": pixels[:, 0, 0], "b": pixels[:, 1, 1]}
+
+    module = Means()
+    tf.saved_model.save(module, str(tmp_path / "one"), signatures={"serving_default": module.serve})
+    tf.saved_model.save(module, str(tmp_path / "two"), signatures={"serving_default": module.serve_two})
+    tf.saved_model.save(module, str(tmp_path / "other"), signatures={"other": module.serve})
+    np.testing.assert_allclose(
+        evaluation.load_embedder(tmp_path / "one")(FACES), FACES.mean(axis=(1, 2), dtype=np.float64), rtol=1e-5
+    )
+    with pytest.raises(
+        ValueError, match=r"two, serving_default: .*Received: inputs \['pixels'\], outputs \['a', 'b'\]"
+    ):
+        evaluation.load_embedder(tmp_path / "two")
+    with pytest.raises(ValueError, match=r"other has no signature serving_default. Received: signatures \['other'\]"):
+        evaluation.load_embedder(tmp_path / "other")
+
+
+@pytest.mark.parametrize("channels_first", [True, False])
+@pytest.mark.parametrize("batch", ["n", 1, 2])
+@pytest.mark.parametrize("element", ["FLOAT", "UINT8"])
+def test_onnx_files(channels_first, batch, element, tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
+    reference = linear_onnx(tmp_path / "model.onnx", channels_first, batch, element=element)
+    found = evaluation.load_embedder(tmp_path / "model.onnx")(FACES)
+    np.testing.assert_allclose(found, reference(FACES), rtol=1e-4)
+
+
+def test_colour_mean_and_std(tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
+    reference = linear_onnx(tmp_path / "model.onnx")
+    found = evaluation.load_embedder(tmp_path / "model.onnx", colour="BGR", mean=127.5, std=128.0)(FACES)
+    np.testing.assert_allclose(found, reference((FACES[..., ::-1] - 127.5) / 128), rtol=1e-4, atol=1e-6)
+    assert Preprocessing()(FACES).dtype == np.uint8
+    with pytest.raises(ValueError, match=r"colour must be one of RGB, BGR. Received: colour='rgb'"):
+        evaluation.load_embedder(tmp_path / "model.onnx", colour="rgb")
+    with pytest.raises(ValueError, match="std must be above 0"):
+        evaluation.load_embedder(tmp_path / "model.onnx", std=0)
+
+
+def test_what_is_no_embedder_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no embedder at .*nothing.keras"):
+        evaluation.load_embedder(tmp_path / "nothing.keras")
+    (tmp_path / "model.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"model.pt is no embedder. Expected: a .keras file"):
+        evaluation.load_embedder(tmp_path / "model.pt")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
+    (tmp_path / "broken.onnx").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"broken.onnx is no ONNX file that onnxruntime can run"):
+        evaluation.load_embedder(tmp_path / "broken.onnx")
+    linear_onnx(tmp_path / "tall.onnx", channels=4)
+    with pytest.raises(ValueError, match=r"tall.onnx: expected one input .*Received: .*'data', \['n', 4, 32, 32\]"):
+        evaluation.load_embedder(tmp_path / "tall.onnx")
+
+
+@pytest.mark.parametrize("hidden", ["onnxruntime", "onnx"])
+def test_without_the_extra_it_says_what_to_install(hidden, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
+    linear_onnx(tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, hidden, None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'keras-arcface\[onnx\]'"):
+        evaluation.load_embedder(tmp_path / "model.onnx")
+
+
+def test_a_saved_model_outlives_its_loading(embedder, tmp_path):
+    """Its variables would go with the object that was loaded, if nothing held it."""
+    serving.export_saved_model(embedder, tmp_path / "1")
+    code = (
+        "import gc, sys, numpy as np; from keras_arcface import evaluation;"
+        "embed = evaluation.load_embedder(sys.argv[1]); gc.collect();"
+        "print(embed(np.zeros((1, 32, 32, 3), np.uint8)).shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "1")], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "(1, 8)\n", done.stderr

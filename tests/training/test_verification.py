@@ -1,0 +1,205 @@
+"""Verification within `fit`."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import encode
+from conftest import make_face
+
+from keras_arcface import ArcFace
+from keras_arcface import RecognitionModel
+from keras_arcface import evaluation
+from keras_arcface.backbones import IResNet
+from keras_arcface.data import PairSet
+from keras_arcface.models import make_embedder
+from keras_arcface.training import VerificationCallback
+
+
+def make_pairs(people, seed=0):
+    """Pairs too noisy to be told apart without error."""
+    generator = np.random.default_rng(seed)
+    images, same = [], []
+    for index in range(60):
+        first = generator.choice(people)
+        second = first if index % 2 else generator.choice([p for p in people if p != first])
+        for person in (first, second):
+            face = make_face(person, len(images)) * 0.3 + generator.normal(90, 60, (32, 32, 3))
+            images.append(encode(np.clip(face, 0, 255).astype(np.uint8)))
+        same.append(first == second)
+    return PairSet(images, same)
+
+
+def make_model(rate=0.1):
+    embedder = make_embedder(IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=8, dropout=0.0)
+    model = RecognitionModel(embedder, ArcFace(6, scale=16.0))
+    model.compile(keras.optimizers.SGD(rate))
+    return model
+
+
+@pytest.fixture
+def images():
+    faces = np.stack([make_face(person, image) for person in range(6) for image in range(10)])
+    return faces, np.repeat(np.arange(6), 10)
+
+
+def test_the_best_epoch_is_kept(images, tmp_path):
+    """`fit` for three epochs, at the end of which the network is blinded: ModelCheckpoint keeps the best."""
+    pairs = make_pairs(range(6, 16))
+    model = make_model()
+    verification = VerificationCallback({"orl": pairs}, log_dir=tmp_path / "logs")
+    spoil = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: blind(model) if epoch == 2 else None)
+    keep = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best.keras", monitor="val_orl_auc", mode="max", save_best_only=True
+    )
+    history = model.fit(*images, epochs=3, batch_size=12, verbose=0, callbacks=[spoil, verification, keep]).history
+    aucs = history["val_orl_auc"]
+    assert len(aucs) == len(history["val_orl_accuracy"]) == len(history["val_orl_tar_0.1"]) == 3
+    assert np.argmax(aucs) < 2
+    kept = keras.saving.load_model(tmp_path / "best.keras")
+    found = evaluation.verify(evaluation.embed_pairs(kept, pairs, progress=False), pairs.same)
+    assert found.auc == pytest.approx(max(aucs), abs=1e-9)
+    assert found.auc > aucs[2]
+    assert [entry["step"] for entry in verification.found] == [5, 10, 15]
+    print(f"AUC of the epochs {[round(auc, 4) for auc in aucs]}, kept {found.auc:.4f}")
+    print(f"{len(verification.found)} verifications of {len(pairs)} pairs took {verification.seconds:.2f} s in all")
+    assert verification.seconds > 0
+    assert scalars(tmp_path / "logs")["val_orl_auc"] == [
+        (step, pytest.approx(auc)) for step, auc in zip([5, 10, 15], aucs, strict=True)
+    ]
+
+
+def blind(model):
+    """Leaves the embedding one feature to look at."""
+    dense = model.embedder.get_layer("neck_dense")
+    kernel = dense.get_weights()[0]
+    kernel[1:] = 0
+    dense.set_weights([kernel])
+
+
+def scalars(directory):
+    found = {}
+    for path in sorted(directory.glob("events*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, tf.make_ndarray(value.tensor).item()))
+    return found
+
+
+def test_every_so_many_steps(images):
+    pairs = {"a": make_pairs(range(6, 16)), "b": make_pairs(range(10, 20), seed=1)}
+    model = make_model()
+    verification = VerificationCallback(pairs, every=4, flip=False, fars=(0.5,))
+    history = model.fit(*images, epochs=2, batch_size=10, verbose=0, callbacks=[verification]).history  # 6 steps each
+    assert [entry["step"] for entry in verification.found] == [4, 8, 12]
+    assert set(verification.found[0]) == {
+        *("step", "val_a_accuracy", "val_a_auc", "val_a_eer", "val_a_tar_0.5"),
+        *("val_b_accuracy", "val_b_auc", "val_b_eer", "val_b_tar_0.5"),
+    }
+    # An epoch gets what was found last.
+    assert history["val_a_auc"] == [verification.found[0]["val_a_auc"], verification.found[2]["val_a_auc"]]
+    again = VerificationCallback(pairs, every=4)
+    model.fit(*images, epochs=1, batch_size=10, verbose=0, callbacks=[again])  # goes on at step 12
+    assert [entry["step"] for entry in again.found] == [16]
+
+
+def test_an_epoch_shorter_than_the_interval_is_verified_at_its_end(images):
+    verification = VerificationCallback({"a": make_pairs(range(6, 16))}, every=100)
+    history = make_model().fit(*images, epochs=1, batch_size=10, verbose=0, callbacks=[verification]).history
+    assert len(history["val_a_auc"]) == 1
+
+
+def test_verifying_does_not_change_training(images):
+    def train(callbacks):
+        keras.utils.set_random_seed(0)
+        model = make_model()
+        model.fit(*images, epochs=2, batch_size=10, verbose=0, callbacks=callbacks)
+        return model.get_weights()
+
+    plain, watched = train([]), train([VerificationCallback({"a": make_pairs(range(6, 16))}, every=2)])
+    for a, b in zip(plain, watched, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_on_two_replicas(images):
+    """In a process of its own, as devices are set up once."""
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+import json, keras, numpy as np
+keras.utils.set_random_seed(0)
+from training import test_verification as helpers
+pairs = helpers.make_pairs(range(6, 16))
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = helpers.make_model()
+faces = np.stack([helpers.make_face(person, image) for person in range(6) for image in range(10)])
+verification = helpers.VerificationCallback({"a": pairs}, every=3)
+model.fit(faces, np.repeat(np.arange(6), 10), epochs=1, batch_size=10, verbose=0, callbacks=[verification])
+result = helpers.evaluation.verify(helpers.evaluation.embed_pairs(model.embedder, pairs, progress=False), pairs.same)
+print(json.dumps([verification.found[-1]["val_a_auc"], result.auc, len(verification.found)]))
+"""
+    tests = os.path.dirname(os.path.dirname(__file__))
+    done = subprocess.run([sys.executable, "-c", code, tests], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    watched, after, count = json.loads(done.stdout.splitlines()[-1])
+    assert watched == pytest.approx(after)
+    assert count == 2
+
+
+def test_in_the_middle_of_an_epoch_on_jax(images):
+    """There the trained values lie in the step's state, not in the variables."""
+    pytest.importorskip("jax", reason="JAX is absent")
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import json, keras, numpy as np
+keras.utils.set_random_seed(0)
+from training import test_verification as helpers
+pairs = helpers.make_pairs(range(6, 16))
+faces = np.stack([helpers.make_face(person, image) for person in range(6) for image in range(10)])
+labels = np.repeat(np.arange(6), 10)
+found = []
+for epochs in ((6,), (2, 4)):  # one epoch of 6 steps, and the same in two
+    keras.utils.set_random_seed(0)
+    model = helpers.make_model()
+    verification = helpers.VerificationCallback({"a": pairs}, every=2)
+    start = 0
+    for steps in epochs:
+        part = slice(start, start + 10 * steps)
+        model.fit(faces[part], labels[part], batch_size=10, shuffle=False, verbose=0, callbacks=[verification])
+        start = part.stop
+    found.append([entry["val_a_auc"] for entry in verification.found])
+print(json.dumps(found))
+"""
+    tests = os.path.dirname(os.path.dirname(__file__))
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, tests], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    whole, split = json.loads(done.stdout.splitlines()[-1])
+    assert whole == pytest.approx(split, abs=1e-6)
+    assert len(set(whole)) == 3  # training moved it
+
+
+def test_options_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="at least one set"):
+        VerificationCallback({})
+    with pytest.raises(ValueError, match=r"every must be at least 1, or None. Received: every=0"):
+        VerificationCallback({"a": None}, every=0)
+
+
+def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'keras-arcface\[tensorboard\]'"):
+        VerificationCallback({"a": make_pairs(range(6, 16))}, log_dir=tmp_path)
