@@ -32,6 +32,7 @@ from keras_arcface import models
 from keras_arcface import serving
 from keras_arcface import training
 from keras_arcface.data import augment
+from keras_arcface.evaluation import tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +162,7 @@ def verify(embedder: keras.Model, pairs: data.PairSet, picture: Path) -> Path:
     }
     results = {name: evaluation.verify(rows, pairs.same) for name, rows in embeddings.items()}
     print(f"\nVerification, {np.sum(pairs.same)} genuine and {np.sum(~pairs.same)} impostor pairs, 10 folds:")
-    fars = [far for far, tar in results["ArcFace"].tar.items() if not np.isnan(tar)]
-    print(f"{'':14}{'accuracy':>16}{'AUC':>8}" + "".join(f"{f'TAR@FAR {far:g}':>14}" for far in fars))
-    for name, result in results.items():
-        accuracy = f"{result.accuracy:.2%} ± {result.accuracy_std:.2%}"
-        print(f"{name:14}{accuracy:>16}{result.auc:>8.4f}" + "".join(f"{result.tar[far]:>14.2%}" for far in fars))
+    print(tables.verification_table(results, intervals=False))
     print("(mirrored: the embedding of the mirror image is added, as published figures do; ArcFace's too)")
     return evaluation.plot_verification({name: results[name] for name in ("ArcFace", "raw pixels")}, picture)
 

@@ -159,6 +159,8 @@ def identify_among_distractors(
     ranks = []
     for rows, scores in score_blocks(probes, distractors, progress="distractors" if progress else None):
         for mates, row in zip(mate_scores[rows], scores, strict=True):
+            # Both want the high scores only: one pass over the row, and what is left is short.
+            row = row[np.flatnonzero(row >= min([*mates[:1], highest.floor]))]
             if len(mates):
                 ranks.append(ranking.count_at_least(row, mates))
             highest.add(row)

@@ -113,10 +113,11 @@ class HighestScores:
 
     def __init__(self, k: int):
         self.k = k
-        self._held, self._count, self._floor = [], 0, -np.inf
+        self.floor = -np.inf  # what is below it is none of them
+        self._held, self._count = [], 0
 
     def add(self, scores: np.ndarray) -> None:
-        candidates = scores[scores > self._floor]
+        candidates = scores[scores > self.floor]
         self._held.append(candidates)
         self._count += len(candidates)
         if self._count > max(2 * self.k, 2**20):
@@ -131,5 +132,5 @@ class HighestScores:
         held = np.concatenate([np.empty(0, np.float32), *self._held])
         if len(held) > self.k:
             held = np.partition(held, len(held) - self.k)[len(held) - self.k :]
-            self._floor = held.min()
+            self.floor = held.min()
         self._held, self._count = [held], len(held)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -22,7 +23,8 @@ def score_blocks(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """All scores of two sets, some rows of the first at a time.
 
-    The product is made in full float32, also where a backend would round its factors (TF32).
+    The product is made in full float32, also where a backend would round its factors (TF32). While one block is looked
+    at, the next is made, so two are held.
 
     Args:
         first: `(n, dim)` float32, such as probes; L2-normalised, if the scores are to be cosines.
@@ -43,16 +45,24 @@ def score_blocks(
             f"{first.shape} and {second.shape}"
         )
     at_once = rows_at_once(len(second), block_bytes)
-    with full_precision():
-        columns = ops.convert_to_tensor(second)
-        with tqdm(
-            total=len(first), desc=progress, unit="row", disable=progress is None, dynamic_ncols=True, leave=False
-        ) as bar:
-            for start in range(0, len(first), at_once):
-                rows = slice(start, min(start + at_once, len(first)))
-                scores = ops.einsum("id,jd->ij", ops.convert_to_tensor(first[rows]), columns)
-                yield rows, _as_numpy(scores)
-                bar.update(rows.stop - rows.start)
+    columns = ops.convert_to_tensor(second)
+
+    def scores_of(rows):
+        with full_precision():
+            return _as_numpy(ops.einsum("id,jd->ij", ops.convert_to_tensor(first[rows]), columns))
+
+    blocks = [slice(start, min(start + at_once, len(first))) for start in range(0, len(first), at_once)]
+    with (
+        ThreadPoolExecutor(1) as ahead,
+        tqdm(total=len(first), desc=progress, unit="row", disable=progress is None, leave=False) as bar,
+    ):
+        following = ahead.submit(scores_of, blocks[0]) if blocks else None
+        for number, rows in enumerate(blocks, start=1):
+            scores = following.result()
+            if number < len(blocks):
+                following = ahead.submit(scores_of, blocks[number])
+            yield rows, scores
+            bar.update(rows.stop - rows.start)
 
 
 def rows_at_once(columns: int, block_bytes: int = BLOCK_BYTES) -> int:

@@ -32,12 +32,12 @@ def unit_rows(embeddings, argument: str, name_of: Callable[[int], str] = "row {}
     unit = np.empty(embeddings.shape, dtype)
     unusable = []
     for start in range(0, len(embeddings), _ROWS_AT_ONCE):
-        rows = embeddings[start : start + _ROWS_AT_ONCE].astype(np.float64)
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = embeddings[start : start + _ROWS_AT_ONCE].astype(dtype, copy=False)
+        norms = np.sqrt(np.einsum("id,id->i", rows, rows, dtype=np.float64))
         bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
         unusable.extend((bad + start).tolist())
         norms[bad] = 1.0
-        unit[start : start + len(rows)] = rows / norms
+        np.divide(rows, norms.astype(dtype)[:, None], out=unit[start : start + len(rows)])
     if unusable:
         names = ", ".join(name_of(row) for row in unusable[:_MOST_NAMED])
         raise ValueError(

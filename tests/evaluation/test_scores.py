@@ -39,23 +39,40 @@ def test_sets_of_different_widths_are_refused():
         next(score_blocks(rows(3), rows(3, dim=8)))
 
 
-def test_factors_are_not_rounded_to_tf32():
+def test_factors_are_not_rounded_to_tf32(monkeypatch):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the switch is TensorFlow's")
     enabled = tf.config.experimental.tensor_float_32_execution_enabled
     before = enabled()
     tf.config.experimental.enable_tensor_float_32_execution(True)
+    seen, einsum = [], keras.ops.einsum
+
+    def watched(*arguments):
+        seen.append(enabled())
+        return einsum(*arguments)
+
+    monkeypatch.setattr(keras.ops, "einsum", watched)
     try:
-        blocks = score_blocks(rows(4), rows(4))
-        next(blocks)
-        assert not enabled()
-        blocks.close()
+        list(score_blocks(rows(4), rows(4), block_bytes=1))
+        assert seen == [False] * 4
+        assert enabled()
+        with pytest.raises(KeyError), full_precision():
+            raise KeyError
         assert enabled()
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
-    with pytest.raises(KeyError), full_precision():
-        raise KeyError
-    assert enabled() == before
+
+
+def test_what_goes_wrong_ahead_is_heard(monkeypatch):
+    def fail(*_):
+        raise MemoryError("no room")
+
+    blocks = score_blocks(rows(4), rows(4), block_bytes=1)
+    next(blocks)
+    monkeypatch.setattr(keras.ops, "einsum", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        list(blocks)
+    assert list(score_blocks(rows(0), rows(4))) == []
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

@@ -1,5 +1,6 @@
 """The scripts as a user runs them, for two steps."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from conftest import make_face
 
 from keras_arcface import data
 from keras_arcface.backbones import IResNet
+from keras_arcface.data import alignment
 from keras_arcface.models import make_embedder
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +40,10 @@ def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     table = {line[:14].strip(): line[14:].split() for line in lines if "±" in line}
+    columns = next(line.split() for line in lines if "AUC" in line)
+    assert columns[:4] == ["accuracy", "exact", "AUC", "EER"]
     assert set(table) == {"ArcFace", "raw pixels", "raw, mirrored"}
-    assert 0.89 < float(table["raw pixels"][3]) < 0.93
+    assert 0.89 < float(table["raw pixels"][6]) < 0.93  # accuracies are three words each
     written = [Path(line.strip()) for line in lines[lines.index("Written:") + 1 :]]
     assert [path.name for path in written] == ["embedder.keras", "verification.png", "1"]
     embedder = keras.saving.load_model(written[0])
@@ -150,3 +154,71 @@ def test_verification_pairs_are_balanced_and_of_the_people_asked_for():
     np.testing.assert_array_equal(people[:, 0] == people[:, 1], pairs.same)
     assert len({frozenset(pair) for pair in zip(pairs.images[0::2], pairs.images[1::2], strict=True)}) == 900
     assert set(np.unique(pairs.images, return_counts=True)[1]) == {18}
+
+
+def test_evaluate_compares_models_on_every_kind_of_set(tmp_path):
+    size = (112, 112)
+    faces = {person: [make_face(person, image, size) for image in range(4)] for person in range(8)}
+    images = [
+        encode(faces[p][i]) for pair in range(40) for p, i in ((pair % 8, 0), ((pair + pair % 2) % 8, pair % 3 + 1))
+    ]
+    data.PairSet(images, np.arange(40) % 2 == 0).save(tmp_path / "faces.npz")
+    for person, its_images in faces.items():
+        for number, face in enumerate(its_images):
+            part = "query" if number == 0 else "bounding_box_test"
+            for path in (f"shop/{person}/{number}.png", f"market/{part}/{person:04d}_c{number + 1}s1_{number}.png"):
+                (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / path).write_bytes(encode(face))
+    (tmp_path / "ijb" / "meta").mkdir(parents=True)
+    (tmp_path / "ijb" / "loose_crop").mkdir()
+    landmarks = " ".join(map(str, alignment.TEMPLATE.ravel()))
+    listed = [(f"{person}_{image}.png", person * 2 + image // 2, image) for person in faces for image in range(4)]
+    for name, template, _ in listed:
+        person, image = map(int, name.removesuffix(".png").split("_"))
+        assert template // 2 == person
+        (tmp_path / "ijb" / "loose_crop" / name).write_bytes(encode(faces[person][image]))
+    pairs = [f"{a} {b} {int(a // 2 == b // 2)}" for a in range(16) for b in range(a)]
+    for file, lines in {
+        "face_tid_mid": [" ".join(map(str, row)) for row in listed],
+        "name_5pts_score": [f"{name} {landmarks} 0.99" for name, _, _ in listed],
+        "template_pair_label": pairs,
+    }.items():
+        (tmp_path / "ijb" / "meta" / f"ijbc_{file}.txt").write_text("\n".join(lines) + "\n")
+    make_embedder(IResNet((1, 1), width=16), dim=8).save(tmp_path / "tiny.keras")
+
+    done = run(
+        *("examples/evaluate.py", f"ours={tmp_path / 'tiny.keras'}", "pixels", "--output", tmp_path / "out", "--nmi"),
+        *("--pairs", tmp_path / "faces.npz", "--retrieval", tmp_path / "shop"),
+        *("--market", tmp_path / "market", "--ijb", tmp_path / "ijb"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if line.startswith("pixels")]) == 4
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {protocol: list(sets) for protocol, sets in results.items()} == {
+        "verification": ["faces"],
+        "retrieval": ["shop"],
+        "reidentification": ["market"],
+        "templates": ["ijb"],
+    }
+    # The faces differ little within a person: pixels find them all.
+    assert results["verification"]["faces"]["pixels"]["auc"] == 1.0
+    assert results["retrieval"]["shop"]["pixels"]["recall"]["1"] == 1.0
+    assert results["retrieval"]["shop"]["pixels"]["nmi"] > 0.7
+    assert results["reidentification"]["market"]["pixels"]["mean_average_precision"] == 1.0
+    assert results["templates"]["ijb"]["pixels"]["tar"]["0.1"] == 1.0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(f"<h2>{name}</h2>" in page for name in ("faces", "shop", "market", "ijb"))
+
+
+def test_evaluate_says_what_is_wrong_without_a_traceback(tmp_path):
+    data.PairSet([encode(make_face(0, 0))] * 4, [True, False]).save(tmp_path / "pairs.npz")
+    for arguments, message in (
+        (["nothing.keras", "--pairs", tmp_path / "pairs.npz"], "error: There is no embedder at nothing.keras"),
+        (["pixels", "--pairs", tmp_path / "none.bin"], "error: There is no pair set at"),
+        (["a=pixels", "a=pixels", "--pairs", tmp_path / "pairs.npz"], "error: Every model needs a name of its own"),
+        (["pixels"], "name at least one set: --pairs, --retrieval, --market or --ijb"),
+    ):
+        done = run("examples/evaluate.py", *arguments, cwd=tmp_path)
+        assert done.returncode != 0
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr

