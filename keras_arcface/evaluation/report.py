@@ -154,8 +154,7 @@ def _pair(result, pair, verdict, images):
     threshold = result.grid.thresholds[result.fold_of_pair[pair]]
     return (
         f'<figure class="pair"><div>{pictures}</div><figcaption><span class="{verdict}">{verdict}: '
-        f"{result.scores[pair]:.3f} {_text('<' if result.same[pair] else '>')} {threshold:.3f}</span><br>"
-        f"pair {pair}</figcaption></figure>"
+        f"{result.scores[pair]:.3f}</span><br>threshold {threshold:.3f}<br>pair {pair}</figcaption></figure>"
     )
 
 

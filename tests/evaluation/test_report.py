@@ -87,7 +87,7 @@ def test_the_gallery_shows_the_worst_mistakes(results, pairs, tmp_path):
     for same, verdict in ((False, "accepted"), (True, "refused")):
         wrong = np.flatnonzero((result.margins <= 0) & (result.same == same))
         worst = wrong[np.argsort(result.margins[wrong])][:6]
-        shown = re.findall(rf'class="{verdict}">{verdict}: (-?[\d.]+) .*?<br>pair (\d+)', text)
+        shown = re.findall(rf'class="{verdict}">{verdict}: (-?[\d.]+).*?<br>pair (\d+)', text)
         assert [int(pair) for _, pair in shown] == worst.tolist()
         assert [float(score) for score, _ in shown] == pytest.approx(result.scores[worst], abs=5e-4)
 
