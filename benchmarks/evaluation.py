@@ -88,8 +88,7 @@ def lfw():
     from keras_arcface import evaluation
 
     people = np.arange(12000) // 2
-    people[1::4] = people[0::4]  # genuine, impostor, genuine ...
-    people[3::4] += 6000
+    people[3::4] += 6000  # genuine, impostor, genuine ...
     same = np.arange(6000) % 2 == 0
     rows = synthetic(12000, people, 4.0, 0)
     with Peak() as ours:
@@ -134,7 +133,7 @@ def ijbc():
         "",
         f"limit 60 s: {(pooling.seconds + ours.seconds) / 60:.2f}",
     ]
-    yield ["  all products of templates, bare", f"{bare:.1f}", "", "", ""]
+    yield ["  all products of templates, bare", f"{bare:.1f}", "", "", f"{bare / ours.seconds:.2f} of 1:1"]
     with Peak() as plain:
         scores = np.empty(pairs_count, np.float32)
         for start in range(0, pairs_count, 100_000):
@@ -159,21 +158,20 @@ def megaface():
     bare = min(bare, bare_product(probes, distractors))
     yield ours.row("MegaFace: 3,530 probes, 1,000,000 distractors", share(ours.seconds, bare, probes, distractors))
     yield ["", "", "", "", f"rank-1 {result.rank(1):.4f}, TAR@1e-6 {result.tar[1e-6]:.4f}"]
-    few = 50
+    few = 135  # three people
+    few_labels = labels[:few]
     with Peak() as plain:
         scores = probes[:few] @ distractors.T
-        own = probes[:few] @ probes.T
-        mates = [own[i][(labels == labels[i]) & (np.arange(3530) != i)] for i in range(few)]
-        ranks = [(scores[i][:, None] >= mates[i]).sum(axis=0) for i in range(few)]
-    ours_few = evaluation.identify_among_distractors(probes[:few], labels[:few], distractors, progress=False)
-    del ranks, ours_few
-    yield [
-        f"  plain numpy, {few} probes",
-        f"{plain.seconds:.1f}",
-        "",
-        "",
-        f"for all: {plain.seconds * 3530 / few:.0f} s",
-    ]
+        own = probes[:few] @ probes[:few].T
+        ranks = []
+        for i in range(few):
+            mates = own[i][(few_labels == few_labels[i]) & (np.arange(few) != i)]
+            ranks.append((scores[i][:, None] >= mates).sum(axis=0))
+    del scores
+    theirs = np.mean(np.concatenate(ranks) < 1)
+    ours = evaluation.identify_among_distractors(probes[:few], few_labels, distractors, progress=False).rank(1)
+    note = f"for all: {plain.seconds * 3530 / few:.0f} s; rank-1 differs by {abs(theirs - ours):.1e}"
+    yield [f"  plain numpy, {few} probes", f"{plain.seconds:.1f}", "", "", note]
 
 
 def sop():

@@ -6,15 +6,18 @@ A model is a `.keras` file, the directory of a SavedModel, an `.onnx` file, or `
 that anything must beat. `NAME=` before it names it; what it expects of its pixels, if not RGB in 0..255, stands behind
 it: `theirs=model.onnx,colour=BGR,mean=127.5,std=127.5`.
 
-The sets, any number of each:
+The sets, any number of each, with `NAME=` before them if they are to be called otherwise than their files:
 
     --pairs      verification pairs: .bin of InsightFace, or .npz (accuracy over folds, TAR@FAR, AUC, EER)
     --retrieval  images with labels: TFRecords, a folder of folders, a .rec file or a list (Recall@K, mAP@R, NMI)
     --market     Market-1501 or DukeMTMC-reID: a folder with query/ and bounding_box_test/ (mAP, CMC)
     --ijb        IJB-B or IJB-C: a folder with meta/ and loose_crop/ (TAR@FAR of pairs of templates)
+
+What was found is written after each set, so that nothing is lost if a later one fails.
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -25,38 +28,64 @@ from keras_arcface import data
 from keras_arcface import evaluation
 from keras_arcface.evaluation import tables
 
+RECALL_AT = (1, 2, 4, 8, 10, 100, 1000)
+
 
 def main():
     arguments = parse_arguments()
     try:
-        models = dict(parse_model(text) for text in arguments.models)
-        if len(models) < len(arguments.models):
-            raise ValueError(f"Every model needs a name of its own. Received: {' '.join(arguments.models)}")
-        evaluate(models, arguments)
+        sets = find_sets(arguments)
+        check_extras(arguments)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        (arguments.output / "results.json").write_text("{}\n", "utf-8")
+        evaluate(named(map(parse_model, arguments.models), "model"), sets, arguments)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")
 
 
-def evaluate(models, arguments):
+def evaluate(models, sets, arguments):
     results = {}
     flipped = "embeddings of the mirror image added" if arguments.flip else "without the mirror image"
     report = evaluation.Report("Evaluation", f"{', '.join(models)}: {flipped}.")
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    protocols = (
-        (arguments.pairs, verification),
-        (arguments.retrieval, retrieval),
-        (arguments.market, reidentification),
-        (arguments.ijb, templates),
-    )
-    for paths, protocol in protocols:
-        for path in paths:
-            name = path.stem or str(path)
-            print(f"\n{name}")
-            found = protocol(name, path, models, arguments, report)
-            results.setdefault(protocol.__name__, {})[name] = {model: tables.as_json(r) for model, r in found.items()}
-    written = [arguments.output / "results.json", report.write(arguments.output / "report.html")]
-    written[0].write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    written = [arguments.output / "results.json", arguments.output / "report.html"]
+    for name, (protocol, path) in sets.items():
+        print(f"\n{name}")
+        found = protocol(name, path, models, arguments, report)
+        results.setdefault(protocol.__name__, {})[name] = {model: tables.as_json(r) for model, r in found.items()}
+        written[0].write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", "utf-8")
+        report.write(written[1])
     print("\nWritten:", *written, sep="\n  ")
+
+
+def find_sets(arguments):
+    """Name -> protocol and path. What is missing is told before anything is embedded."""
+    protocols = {"pairs": verification, "retrieval": retrieval, "market": reidentification, "ijb": templates}
+    found = []
+    for option, protocol in protocols.items():
+        for text in getattr(arguments, option):
+            name, path = split_name(text)
+            path = Path(path)
+            if not path.exists():
+                raise FileNotFoundError(f"--{option}: there is nothing at {path}")
+            found.append((name or (path.stem if path.is_file() else path.resolve().name), (protocol, path)))
+    return named(found, "set")
+
+
+def check_extras(arguments):
+    needed = {"plots": "matplotlib"} | ({"clustering": "sklearn"} if arguments.nmi else {})
+    for extra, module in needed.items():
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(f"The module {module} is absent: pip install 'keras-arcface[{extra}]'")
+
+
+def named(entries, kind):
+    """A dictionary, if no two have one name."""
+    entries = list(entries)
+    names = [name for name, _ in entries]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"Every {kind} needs a name of its own, as in NAME=PATH. Received twice: {', '.join(twice)}")
+    return dict(entries)
 
 
 def verification(name, path, models, arguments, report):
@@ -76,7 +105,7 @@ def retrieval(name, path, models, arguments, report):
     found = {}
     for model, embed in models.items():
         embeddings, labels = embed_labelled(embed, path, arguments)
-        result = evaluation.retrieve(embeddings, labels)
+        result = evaluation.retrieve(embeddings, labels, [k for k in RECALL_AT if k < len(labels)])
         nmi = evaluation.clustering_nmi(embeddings, labels) if arguments.nmi else None
         found[model] = {**tables.as_json(result), "nmi": nmi}
     first = next(iter(found.values()))
@@ -85,7 +114,8 @@ def retrieval(name, path, models, arguments, report):
         [model, *map(percent, [*f["recall"].values(), f["map_at_r"], f["r_precision"], *[f["nmi"]] * arguments.nmi])]
         for model, f in found.items()
     ]
-    show(name, columns, rows, f"{first['queries']:,} queries, each asking all other images.", report)
+    alone = f" {first['skipped']:,} images are alone in their class and ask nothing." if first["skipped"] else ""
+    show(name, columns, rows, f"{first['queries']:,} queries, each asking all other images.{alone}", report)
     return found
 
 
@@ -108,20 +138,23 @@ def reidentification(name, path, models, arguments, report):
 
 
 def templates(name, path, models, arguments, report):
-    ijb = data.IjbSet(path)
+    ijb = data.IjbSet(path, size=arguments.size[0] if arguments.size else 112)
+    detector_scores = ijb.detector_scores if arguments.detector_score else None
     found = {}
     for model, embed in models.items():
         embeddings = embed_all(embed, ijb, arguments, ijb.names)
-        ids, pooled = evaluation.pool_templates(
-            embeddings, ijb.templates, ijb.media, detector_scores=ijb.detector_scores
-        )
+        ids, pooled = evaluation.pool_templates(embeddings, ijb.templates, ijb.media, arguments.norm, detector_scores)
         found[model] = evaluation.verify_templates(pooled, ids, ijb.pairs, ijb.same)
     fars = list(next(iter(found.values())).tar)
     rows = [
         [model, *(f"{percent(r.tar[far])} ({percent(r.tar_published[far])})" for far in fars), f"{r.auc:.4f}"]
         for model, r in found.items()
     ]
-    note = f"{len(ijb.pairs):,} pairs of templates. In brackets: at the nearest FAR, as published."
+    weights = [word for word, on in (("norm", arguments.norm), ("detector score", arguments.detector_score)) if on]
+    note = (
+        f"{len(ijb.pairs):,} pairs of templates; images weighed by {' and '.join(weights) or 'nothing'}. "
+        "In brackets: at the nearest FAR, as published."
+    )
     show(name, ["", *(f"TAR@{far:g}" for far in fars), "AUC"], rows, note, report)
     return found
 
@@ -139,7 +172,9 @@ def embed_labelled(embed, path, arguments):
 
 
 def embed_all(embed, images, arguments, names):
-    return evaluation.embed_images(embed, images, arguments.flip, arguments.batch_size, name_of=names.__getitem__)
+    return evaluation.embed_images(
+        embed, images, arguments.flip, arguments.batch_size, name_of=names.__getitem__, size=arguments.size
+    )
 
 
 def percent(value):
@@ -153,19 +188,31 @@ def show(name, columns, rows, note, report):
     report.add_table(name, table, note)
 
 
+def split_name(text):
+    """`NAME=PATH` -> both; a path alone, which may have a `=` in it, -> None and the path."""
+    if Path(text).exists() or "=" not in text:
+        return None, text
+    name, _, path = text.partition("=")
+    return name, path
+
+
 def parse_model(text):
     """`NAME=PATH,colour=BGR,mean=127.5` -> name and embedder."""
     first, *options = text.split(",")
-    name, _, path = first.rpartition("=")
-    if path == "pixels":
-        return name or "pixels", lambda images: np.reshape(images, (len(images), -1))
+    name, path = split_name(first)
     known = {"colour": str, "mean": float, "std": float}
     chosen = {}
     for option in options:
         key, _, value = option.partition("=")
-        if key not in known:
-            raise ValueError(f"A model takes the options {', '.join(known)}. Received: {option!r} in {text!r}")
-        chosen[key] = known[key](value)
+        try:
+            chosen[key] = known[key](value)
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"A model takes the options colour=RGB or BGR, mean=NUMBER, std=NUMBER. Received: {option!r}, in {text}"
+            ) from None
+    if path == "pixels":
+        preprocess = evaluation.Preprocessing(**chosen)
+        return name or "pixels", lambda images: np.reshape(preprocess(images), (len(images), -1))
     return name or Path(path).stem, evaluation.load_embedder(path, **chosen)
 
 
@@ -175,12 +222,21 @@ def parse_arguments():
         "models", nargs="+", metavar="MODEL", help="[NAME=]PATH[,colour=BGR][,mean=X][,std=X], or pixels"
     )
     for option in ("pairs", "retrieval", "market", "ijb"):
-        parser.add_argument(f"--{option}", nargs="+", type=Path, default=[], metavar="PATH")
+        parser.add_argument(f"--{option}", nargs="+", default=[], metavar="[NAME=]PATH")
     parser.add_argument("--output", type=Path, default=Path("evaluation"), help="folder to write to")
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="do not add the mirror image's embedding")
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="resize the images of --retrieval and --market; align those of --ijb to it",
+    )
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--shuffle-seed", type=int, help="for pairs that do not stand in folds: cut in a random order")
+    parser.add_argument("--no-norm", dest="norm", action="store_false", help="--ijb: all images weigh the same")
+    parser.add_argument("--no-detector-score", dest="detector_score", action="store_false", help="--ijb: as it says")
     parser.add_argument("--nmi", action="store_true", help="cluster for NMI too, in --retrieval (slow)")
     arguments = parser.parse_args()
     if not any((arguments.pairs, arguments.retrieval, arguments.market, arguments.ijb)):

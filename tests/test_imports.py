@@ -23,9 +23,9 @@ MAY_KNOW = {
     "training": {"keras", "tensorflow", "numpy", "keras_arcface.evaluation"},
     "evaluation": {"numpy", "matplotlib"},
     "evaluation/retrieval.py": {"numpy", "sklearn"},
-    "evaluation/embedding.py": {"tensorflow", "numpy", "tqdm", "keras_arcface.data"},
+    "evaluation/embedding.py": {"tensorflow", "numpy", "cv2", "tqdm", "keras_arcface.data"},
     "evaluation/runtimes.py": {"keras", "tensorflow", "numpy", "onnx", "onnxruntime"},
-    "evaluation/scores.py": {"keras", "tensorflow", "jax", "numpy", "tqdm"},
+    "evaluation/scores.py": {"keras", "tensorflow", "jax", "torch", "numpy", "tqdm"},
     "serving": {"keras", "tensorflow", "numpy"},
     "__init__.py": {"keras_arcface.margins", "keras_arcface.layers", "keras_arcface.backbones", "keras_arcface.models"},
 }

@@ -49,25 +49,32 @@ class IjbSet:
                     f"{meta} must hold one file <name>_face_tid_mid.txt. Received: {[path.name for path in found]}"
                 )
             name = found[0].name.removesuffix("_face_tid_mid.txt")
-        faces = _rows(meta / f"{name}_face_tid_mid.txt", 3)
-        points = _rows(meta / f"{name}_name_5pts_score.txt", 12)
-        pairs = _rows(meta / f"{name}_template_pair_label.txt", 3)
-        self.names = [face[0] for face in faces]
-        for line, (face, point) in enumerate(zip(faces, points, strict=False), start=1):
-            if face[0] != point[0]:
+        files = {
+            part: meta / f"{name}_{part}.txt" for part in ("face_tid_mid", "name_5pts_score", "template_pair_label")
+        }
+        self.names, numbers = _read(files["face_tid_mid"], 2, np.int64)
+        self.templates, self.media = numbers.T
+        names, values = _read(files["name_5pts_score"], 11, np.float32)
+        for line, (expected, received) in enumerate(zip(self.names, names, strict=False), start=1):
+            if expected != received:
                 raise ValueError(
-                    f"{meta / f'{name}_name_5pts_score.txt'}, line {line}: expected image {face[0]}, as "
-                    f"{name}_face_tid_mid.txt has it. Received: {point[0]}"
+                    f"{files['name_5pts_score']}, line {line}: expected image {expected}, as "
+                    f"{files['face_tid_mid'].name} has it. Received: {received}"
                 )
-        if len(faces) != len(points):
+        if len(self.names) != len(names):
             raise ValueError(
-                f"{meta}: {name}_face_tid_mid.txt has {len(faces)} images, {name}_name_5pts_score.txt {len(points)}"
+                f"{meta}: {files['face_tid_mid'].name} has {len(self.names)} images, "
+                f"{files['name_5pts_score'].name} {len(names)}"
             )
-        self.templates, self.media = _numbers(faces, 1, np.int64, meta / f"{name}_face_tid_mid.txt").T
-        values = _numbers(points, 1, np.float32, meta / f"{name}_name_5pts_score.txt")
         self.landmarks, self.detector_scores = values[:, :10].reshape(-1, 5, 2), values[:, 10]
-        numbers = _numbers(pairs, 0, np.int64, meta / f"{name}_template_pair_label.txt")
-        self.pairs, self.same = numbers[:, :2], numbers[:, 2].astype(bool)
+        _, numbers = _read(files["template_pair_label"], 3, np.int64, named=False)
+        self.pairs, self.same = numbers[:, :2], numbers[:, 2] == 1
+        other = np.flatnonzero(~np.isin(numbers[:, 2], (0, 1)))
+        if len(other):
+            raise ValueError(
+                f"{files['template_pair_label']}, line {other[0] + 1}: expected 1 or 0 as the last field. "
+                f"Received: {numbers[other[0], 2]}"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -78,36 +85,41 @@ class IjbSet:
 
     def _face(self, row):
         path = self.directory / "loose_crop" / self.names[row]
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no image {path}")
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
-            if not path.is_file():
-                raise FileNotFoundError(f"There is no image {path}")
             raise ValueError(f"{path} is not a readable image")
         return align(np.ascontiguousarray(image[:, :, ::-1]), self.landmarks[row], self.size)
 
 
-def _rows(path: Path, fields: int) -> list[list[str]]:
+def _read(path: Path, fields: int, dtype, named: bool = True) -> tuple[list[str], np.ndarray]:
+    """The names at the start of the lines, if they have one, and the numbers behind, `(lines, fields)`."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}")
-    rows = []
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty. Expected: lines of {fields + named} fields")
+    try:
+        columns = range(1, fields + 1) if named else None
+        numbers = np.loadtxt(path, dtype, comments=None, usecols=columns, ndmin=2, encoding="utf-8")
+        names = [line.split(maxsplit=1)[0] for line in path.read_text("utf-8").splitlines()] if named else []
+        if numbers.shape[1] != fields:
+            raise ValueError
+    except (ValueError, IndexError) as error:
+        _name_bad_line(path, fields, dtype, named)
+        raise ValueError(f"{path}: {error}") from error
+    return names, numbers
+
+
+def _name_bad_line(path: Path, fields: int, dtype, named: bool) -> None:
     with open(path, encoding="utf-8") as file:
         for line, text in enumerate(file, start=1):
             row = text.split()
-            if len(row) != fields:
-                raise ValueError(f"{path}, line {line}: expected {fields} fields. Received: {text.rstrip()[:80]!r}")
-            rows.append(row)
-    if not rows:
-        raise ValueError(f"{path} is empty. Expected: lines of {fields} fields")
-    return rows
-
-
-def _numbers(rows, first_field, dtype, path) -> np.ndarray:
-    try:
-        return np.array([row[first_field:] for row in rows]).astype(dtype)
-    except ValueError:
-        for line, row in enumerate(rows, start=1):
+            if len(row) != fields + named:
+                raise ValueError(
+                    f"{path}, line {line}: expected {fields + named} fields. Received: {text.rstrip()[:80]!r}"
+                )
             try:
-                np.array(row[first_field:]).astype(dtype)
+                np.array(row[named:]).astype(dtype)
             except ValueError:
-                raise ValueError(f"{path}, line {line}: expected numbers. Received: {' '.join(row)[:80]!r}") from None
-        raise
+                raise ValueError(f"{path}, line {line}: expected numbers. Received: {text.rstrip()[:80]!r}") from None

@@ -16,6 +16,7 @@ from keras_arcface.evaluation.retrieval import clustering_nmi
 from keras_arcface.evaluation.retrieval import retrieve
 from keras_arcface.evaluation.roc import OperatingPoint
 from keras_arcface.evaluation.roc import Roc
+from keras_arcface.evaluation.runtimes import Preprocessing
 from keras_arcface.evaluation.runtimes import load_embedder
 from keras_arcface.evaluation.scores import pair_scores
 from keras_arcface.evaluation.scores import score_blocks
@@ -32,6 +33,7 @@ __all__ = [
     "Folds",
     "IdentificationResult",
     "OperatingPoint",
+    "Preprocessing",
     "ReidentificationResult",
     "Report",
     "RetrievalResult",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -13,7 +14,13 @@ from keras_arcface.evaluation.runtimes import as_function
 
 
 def embed_images(
-    model, images, flip: bool = True, batch_size: int = 64, progress: bool = True, name_of: Callable | None = None
+    model,
+    images,
+    flip: bool = True,
+    batch_size: int = 64,
+    progress: bool = True,
+    name_of: Callable | None = None,
+    size: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Embeds images.
 
@@ -21,32 +28,38 @@ def embed_images(
         model: a Keras model, what `load_embedder` gives, or any function, images `(batch, height, width, 3)` uint8 ->
             `(batch, dim)`.
         images: uint8 array `(n, height, width, 3)`, or whatever gives one for a slice; or a sequence of n encoded
-            images (JPEG, PNG, GIF, BMP) of one size, which are decoded batch by batch.
+            images of one size, which are decoded batch by batch.
         flip: whether to add the embedding of the mirror image, before any normalisation, as published figures do.
         batch_size: images per call of the model.
         progress: whether to show a progress bar.
         name_of: number of an image -> how to name it in an error; None for its number.
+        size: `(height, width)` to resize encoded images to, without keeping their proportions; None for images of
+            one size, which stay as they are.
 
     Returns:
         `(n, dim)` float32, not normalised.
 
     Raises:
-        ValueError: if there are no images; or naming the image, if one cannot be decoded, has another size than the
-            first, or its embedding is zero or not finite.
+        ValueError: if there are no images, or `batch_size` is below 1; or naming the image, if one cannot be decoded,
+            has another size than the first, or its embedding is zero or not finite.
     """
     if len(images) == 0:
         raise ValueError("embed_images expects at least one image. Received: none")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
     name_of = name_of or "image {}".format
-    embed = as_function(model)
-    size = None
+    embed, expected = as_function(model), None
     rows = []
     with _bar(len(images), progress) as bar:
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]
             if not isinstance(batch, np.ndarray):
                 names = [name_of(start + offset) for offset in range(len(batch))]
-                size = size or encoded_images.size_of(batch[0], names[0])
-                batch = _decode(batch, names, size)
+                if size is None:
+                    expected = expected or encoded_images.size_of(batch[0], names[0])
+                    batch = _decode(batch, names, expected)
+                else:
+                    batch = _decode_and_resize(batch, names, size)
             rows.append(_embed_batch(embed, batch, flip, lambda row, start=start: name_of(start + row)))
             bar.update(len(batch))
     return np.concatenate(rows)
@@ -129,6 +142,21 @@ def _embed_batch(embed, images, flip, name_of):
         names = ", ".join(name_of(row) for row in bad[:10]) + (" ..." if len(bad) > 10 else "")
         raise ValueError(f"The model gives embeddings that are zero or not finite, for {names}")
     return rows
+
+
+def _decode_and_resize(encoded: Sequence[bytes], names: list[str], size: tuple[int, int]) -> np.ndarray:
+    images = []
+    for image, name in zip(encoded, names, strict=True):
+        height, width = encoded_images.size_of(image, name)
+        shrinks = height > size[0] or width > size[1]
+        images.append(
+            cv2.resize(
+                encoded_images.decode(image).numpy(),
+                size[::-1],
+                interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+            )
+        )
+    return np.stack(images)
 
 
 def _decode(encoded: Sequence[bytes], names: list[str], size: tuple[int, int]) -> np.ndarray:

@@ -8,6 +8,7 @@ from keras_arcface.evaluation import ranking
 from keras_arcface.evaluation.roc import allowed_at
 from keras_arcface.evaluation.roc import can_show
 from keras_arcface.evaluation.scores import score_blocks
+from keras_arcface.evaluation.vectors import false_accept_rates
 from keras_arcface.evaluation.vectors import labels_for
 from keras_arcface.evaluation.vectors import unit_rows
 
@@ -34,7 +35,7 @@ class IdentificationResult:
 
     def rank(self, k: int) -> float:
         """The share of mated probes whose mate is among the first k."""
-        return float(self.cmc[k - 1])
+        return ranking.at_rank(self.cmc, k)
 
 
 def identify(
@@ -67,6 +68,7 @@ def identify(
     probes, gallery = unit_rows(probes, "probes"), unit_rows(gallery, "gallery")
     probe_labels = labels_for(probe_labels, probes, "probe_labels", "probes")
     gallery_labels = labels_for(gallery_labels, gallery, "gallery_labels", "gallery")
+    fars = false_accept_rates(fars)
     members = ranking.Members(gallery_labels)
     ranks, mate_scores, highest_without_mate = [], [], []
     for rows, scores in score_blocks(probes, gallery, progress="identification" if progress else None):
@@ -113,7 +115,7 @@ class DistractorResult:
 
     def rank(self, k: int) -> float:
         """The share of genuine pairs whose mate is among the first k."""
-        return float(self.cmc[k - 1])
+        return ranking.at_rank(self.cmc, k)
 
 
 def identify_among_distractors(
@@ -143,6 +145,7 @@ def identify_among_distractors(
     """
     probes, distractors = unit_rows(probes, "probes"), unit_rows(distractors, "distractors")
     labels = labels_for(labels, probes, "labels", "probes")
+    fars = false_accept_rates(fars)
     members = ranking.Members(labels)
     mate_scores = []
     for rows, scores in score_blocks(probes, probes):

@@ -34,7 +34,7 @@ def plot_verification(results: Mapping[str, VerificationResult], path) -> Path:
     _draw_roc(panels[0], results)
     for panel, (name, result) in zip(panels[1:], results.items(), strict=True):
         _draw_scores(panel, result)
-        panel.set(title=f"{name}: accuracy {result.accuracy:.1%} ± {result.accuracy_std:.1%}")
+        panel.set(title=f"{_plain(name)}: accuracy {result.accuracy:.1%} ± {result.accuracy_std:.1%}")
     path = Path(path)
     figure.savefig(path, dpi=120)
     return path
@@ -47,7 +47,7 @@ def roc_svg(results: Mapping[str, VerificationResult]) -> bytes:
     lowest = _lowest_far(results)
     for (name, result), style in _styled(results):
         far, tar = _steps(result.roc.far, result.roc.tar, lowest)
-        panel.plot(far, tar, label=f"{name}: AUC {result.auc:.4f}", **style)
+        panel.plot(far, tar, label=f"{_plain(name)}: AUC {result.auc:.4f}", **style)
     panel.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.02), title="ROC")
     panel.set(xlabel="FAR: impostor pairs accepted (log scale)", ylabel="TAR: genuine pairs accepted")
     panel.grid(alpha=0.3, which="both")
@@ -63,7 +63,7 @@ def det_svg(results: Mapping[str, VerificationResult]) -> bytes:
     fewest = min(1 / len(result.roc.genuine) for result in results.values())
     for (name, result), style in _styled(results):
         far, tar = _steps(result.roc.far, result.roc.tar, lowest)
-        panel.plot(far, np.maximum(1 - tar, fewest / 2), label=f"{name}: EER {result.eer:.2%}", **style)
+        panel.plot(far, np.maximum(1 - tar, fewest / 2), label=f"{_plain(name)}: EER {result.eer:.2%}", **style)
         panel.plot([result.eer], [result.eer], "o", color=style["color"], markersize=5)
     panel.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(fewest / 2, 1.2), title="DET")
     panel.set(xlabel="FAR: impostor pairs accepted (log scale)", ylabel="1 - TAR: genuine pairs refused (log)")
@@ -77,7 +77,7 @@ def scores_svg(name: str, result: VerificationResult) -> bytes:
     figure = _figure(_SIZE)
     panel = figure.subplots()
     _draw_scores(panel, result)
-    panel.set(title=name)
+    panel.set(title=_plain(name))
     return _svg(figure)
 
 
@@ -87,7 +87,7 @@ def folds_svg(results: Mapping[str, VerificationResult]) -> bytes:
     upper, lower = figure.subplots(2, 1, sharex=True)
     for (name, result), style in _styled(results):
         folds = np.arange(1, len(result.grid.accuracies) + 1)
-        upper.plot(folds, result.grid.accuracies, "o", label=name, **style)
+        upper.plot(folds, result.grid.accuracies, "o", label=_plain(name), **style)
         lower.plot(folds, result.grid.thresholds, "o", **style)
     upper.set(title="Folds", ylabel="accuracy")
     lower.set(xlabel="fold", ylabel="threshold (cosine)")
@@ -105,6 +105,11 @@ def _figure(size):
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("Pictures need matplotlib: pip install 'keras-arcface[plots]'") from error
     return Figure(figsize=size, layout="constrained")
+
+
+def _plain(name: str) -> str:
+    """Keeps matplotlib from reading mathematics between dollars, and from hiding what starts with an underscore."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _legend_below(figure):
@@ -128,7 +133,7 @@ def _styled(results):
 
 def _lowest_far(results) -> float:
     """Below one impostor pair there is nothing to see."""
-    return min(1 / len(result.roc.impostor) for result in results.values())
+    return min(0.5, *(1 / len(result.roc.impostor) for result in results.values()))
 
 
 def _steps(far, tar, lowest):
@@ -145,7 +150,7 @@ def _steps(far, tar, lowest):
 
 def _draw_roc(panel, results):
     for (name, result), style in _styled(results):
-        panel.plot(result.roc.far, result.roc.tar, label=f"{name}: AUC {result.auc:.3f}", **style)
+        panel.plot(result.roc.far, result.roc.tar, label=f"{_plain(name)}: AUC {result.auc:.3f}", **style)
     panel.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":", label="guessing: AUC 0.500")
     panel.set(xlim=(0, 1), ylim=(0, 1.01), title="ROC curve")
     panel.set(xlabel="FAR: impostor pairs accepted", ylabel="TAR: genuine pairs accepted")

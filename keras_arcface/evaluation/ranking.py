@@ -89,6 +89,17 @@ def cumulative_match(first_ranks, up_to: int) -> np.ndarray:
     return np.cumsum(counts)[:up_to] / len(first_ranks)
 
 
+def at_rank(cmc, k: int) -> float:
+    """A CMC curve at k.
+
+    Raises:
+        ValueError: if k is below 1, or beyond the curve.
+    """
+    if not 1 <= k <= len(cmc):
+        raise ValueError(f"k must be from 1 to {len(cmc)}, the length of the CMC curve. Received: {k}")
+    return float(cmc[k - 1])
+
+
 class Members:
     """The rows of each label, found without a search.
 

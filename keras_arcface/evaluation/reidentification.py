@@ -34,7 +34,7 @@ class ReidentificationResult:
 
     def rank(self, k: int) -> float:
         """The share of queries with a right answer among the first k."""
-        return float(self.cmc[k - 1])
+        return ranking.at_rank(self.cmc, k)
 
 
 def reidentify(

@@ -16,7 +16,7 @@ from keras_arcface.evaluation.verification import VerificationResult
 _MISTAKES = 6
 _MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"GI": "image/gif", b"BM": "image/bmp"}
 _STYLE = """
-:root { --ink: #1c2430; --soft: #5b6675; --line: #dde2e8; --wash: #f5f7f9; --good: #0072b2; --bad: #d55e00; }
+:root { --ink: #1c2430; --soft: #5b6675; --line: #dde2e8; --wash: #f5f7f9; --good: #0072b2; --bad: #a84300; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1180px; padding: 24px 16px 64px; color: var(--ink); background: #fff;
        font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", Arial, sans-serif; }
@@ -27,10 +27,10 @@ p { margin: 4px 0 12px; max-width: 75ch; color: var(--soft); }
 .scroll { overflow-x: auto; margin: 12px 0; border: 1px solid var(--line); border-radius: 8px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 8px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th { font-size: .85rem; color: var(--soft); background: var(--wash); font-weight: 600; }
-th:first-child, td:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: #fff; }
-th:first-child { background: var(--wash); }
-tr:last-child td { border-bottom: 0; }
+thead th { font-size: .85rem; color: var(--soft); background: var(--wash); font-weight: 600; }
+th:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: #fff; }
+thead th:first-child { background: var(--wash); }
+tbody tr:last-child > * { border-bottom: 0; }
 small { display: block; color: var(--soft); font-size: .8rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 16px; }
 figure { margin: 0; }
@@ -72,7 +72,13 @@ class Report:
             results: name of a model -> what `verify` gave for it on this set.
             pairs: the `keras_arcface.data.PairSet`, for the gallery of mistakes; None for none.
             note: what should be known of the set.
+
+        Raises:
+            ValueError: if there is no result.
+            ModuleNotFoundError: saying what to install, if matplotlib is absent.
         """
+        if not results:
+            raise ValueError("add_verification expects one result at least. Received: none")
         first = next(iter(results.values()))
         genuine, impostors = int(np.sum(first.same)), int(np.sum(~first.same))
         parts = [
@@ -83,7 +89,7 @@ class Report:
             "<p>Accuracy: mean and standard deviation over the folds, each judged at the threshold that is best on "
             "the others, of the published grid or of all thresholds (exact). In brackets: 95% bootstrap intervals. "
             "TAR@FAR: the largest share of genuine pairs accepted by a threshold that accepts at most this share of "
-            f"the impostor pairs; {impostors:,} of them can show none below {1 / impostors:.1g}.</p>",
+            f"the impostor pairs; {impostors:,} of them can show none below 1/{impostors:,}.</p>",
             '<div class="plots">',
             *(
                 _picture(svg, alternative)
@@ -107,7 +113,7 @@ class Report:
 
     def add_table(self, name: str, table: Table, note: str = "") -> None:
         """Adds the results of any other protocol, as a table."""
-        self._sections.append(f"<h2>{_text(name)}</h2>\n<p>{_text(note)}</p>\n{_table(table)}")
+        self._sections.append(f"<h2>{_text(name)}</h2>\n{_paragraph(note)}\n{_table(table)}")
 
     def write(self, path) -> Path:
         """Writes the page.
@@ -120,36 +126,35 @@ class Report:
         path.write_text(
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{_text(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-            f"<h1>{_text(self.title)}</h1>\n<p>{_text(self.note)}</p>\n{body}\n</body>\n</html>\n",
+            f"<title>{_text(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+            f"<h1>{_text(self.title)}</h1>\n{_paragraph(self.note)}\n{body}\n</main>\n</body>\n</html>\n",
             encoding="utf-8",
         )
         return path
 
 
 def _gallery(model, result, images):
-    wrong = np.flatnonzero(result.margins <= 0)
+    beyond = np.abs(result.scores - result.grid.thresholds[result.fold_of_pair])
     parts = []
     for same, title, verdict in (
-        (False, "Different people, taken for one", "accepted"),
-        (True, "One person, taken for two", "refused"),
+        (False, "different people, taken for one", "accepted"),
+        (True, "one person, taken for two", "refused"),
     ):
-        theirs = wrong[result.same[wrong] == same]
-        worst = theirs[np.argsort(result.margins[theirs], kind="stable")][:_MISTAKES]
-        shown = f"The {len(worst)} worst of {len(theirs)} mistakes." if len(theirs) > len(worst) else ""
-        shown = shown or (f"All {len(theirs)} mistakes." if len(theirs) else "No mistakes.")
-        shown += " Below each: its score, and the threshold of its fold." if len(theirs) else ""
-        parts.append(f"<h3>{_text(model)}: {title.lower()}</h3>\n<p>{shown}</p>")
-        if len(worst):
-            parts.append('<div class="pairs">')
-            parts.extend(_pair(result, pair, verdict, images) for pair in worst)
-            parts.append("</div>")
+        wrong = np.flatnonzero(~result.right & (result.same == same))
+        worst = wrong[np.argsort(-beyond[wrong], kind="stable")][:_MISTAKES]
+        count = f"The {len(worst)} worst of {len(wrong)}" if len(wrong) > len(worst) else f"All {len(wrong)}"
+        note = (
+            f"{count} mistakes. Below each: its score, and the threshold of its fold." if len(wrong) else "No mistakes."
+        )
+        pairs = "\n".join(_pair(result, pair, verdict, images) for pair in worst)
+        parts.append(f'<h3>{_text(model)}: {title}</h3>\n<p>{note}</p>\n<div class="pairs">{pairs}</div>')
     return "\n".join(parts)
 
 
 def _pair(result, pair, verdict, images):
     pictures = "".join(
-        f'<img src="{_data_uri(images[2 * pair + side])}" alt="image {2 * pair + side}">' for side in range(2)
+        f'<img src="{_data_uri(images[2 * pair + side])}" alt="pair {pair}, {("first", "second")[side]} image">'
+        for side in range(2)
     )
     threshold = result.grid.thresholds[result.fold_of_pair[pair]]
     return (
@@ -159,16 +164,26 @@ def _pair(result, pair, verdict, images):
 
 
 def _table(table: Table) -> str:
-    def row(cells, tag):
-        return "<tr>" + "".join(f"<{tag}>{_cell(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    rows = "\n".join(row(cells, "td") for cells in table.rows)
-    return f'<div class="scroll"><table>\n{row(table.columns, "th")}\n{rows}\n</table></div>'
+    head = "".join(f'<th scope="col">{_text(column) or "model"}</th>' for column in table.columns)
+    rows = "\n".join(
+        f'<tr><th scope="row">{_text(cells[0])}</th>'
+        + "".join(f"<td>{_cell(cell)}</td>" for cell in cells[1:])
+        + "</tr>"
+        for cells in table.rows
+    )
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="table">'
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
 
 
 def _cell(cell: str) -> str:
     value, bracket, interval = cell.partition(" [")
     return _text(value) + (f"<small>[{_text(interval)}</small>" if bracket else "")
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{_text(text)}</p>" if text else ""
 
 
 def _picture(svg: bytes, alternative: str) -> str:

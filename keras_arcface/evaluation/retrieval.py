@@ -56,6 +56,8 @@ def retrieve(
         - [Deep Metric Learning via Lifted Structured Feature Embedding](https://arxiv.org/abs/1511.06452)
         - [A Metric Learning Reality Check](https://arxiv.org/abs/2003.08505)
     """
+    if not ks or min(ks) < 1:
+        raise ValueError(f"ks must be one or more numbers from 1 on. Received: {ks}")
     queries = unit_rows(embeddings, "embeddings")
     labels = labels_for(labels, queries, "labels", "embeddings")
     answers, answer_labels = queries, labels
@@ -105,7 +107,7 @@ def clustering_nmi(embeddings, labels, seed: int = 0, iterations: int = 20) -> f
 
     Raises:
         ModuleNotFoundError: saying what to install, if scikit-learn is absent.
-        ValueError: as for `retrieve`.
+        ValueError: if the shapes do not fit, or an embedding is zero or not finite (named by its row).
     """
     try:
         from sklearn.cluster import KMeans

@@ -5,6 +5,8 @@ import functools
 
 import numpy as np
 
+from keras_arcface.evaluation.vectors import false_accept_rates
+
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint:
@@ -50,7 +52,7 @@ class Roc:
         eer: the equal error rate, where FAR is 1 - TAR on the line between two corners.
 
     Raises:
-        ValueError: if there are no genuine or no impostor scores, or one is not a number.
+        ValueError: if there are no genuine or no impostor scores, or one is not finite.
 
     >>> roc = Roc(genuine=[0.9, 0.7, 0.4], impostor=[0.5, 0.2, 0.1, 0.0])
     >>> roc.tar_at(0.25)
@@ -65,9 +67,9 @@ class Roc:
                     f"A ROC curve needs scores of both genuine and impostor pairs, each of shape (n,). Received: "
                     f"{name} scores of shape {scores.shape}"
                 )
-            if np.isnan(scores[-1]):  # sorted to the end
+            if not np.isfinite(scores[[0, -1]]).all():  # NaN is sorted to the end
                 raise ValueError(
-                    f"{np.isnan(scores).sum()} of {len(scores)} {name} scores are not a number. Expected: none"
+                    f"{np.sum(~np.isfinite(scores))} of {len(scores)} {name} scores are not finite numbers"
                 )
         impostors_accepted, genuine_accepted, self.thresholds = _corners(self.genuine, self.impostor)
         self.far = impostors_accepted / len(self.impostor)
@@ -97,11 +99,25 @@ class Roc:
         return float(np.mean(self.genuine > self._last_rejected(far)))
 
     def nearest_tar(self, far: float) -> float:
-        """The TAR at the corner of the curve whose FAR is nearest to `far`, as published for IJB-B and IJB-C.
+        """The TAR at the point of the curve whose FAR is nearest to `far`, as published for IJB-B and IJB-C.
 
-        The nearest FAR may be a higher one, and `tar_at` is then lower. Of equally near corners, the higher FAR counts.
+        The nearest FAR may be a higher one, and `tar_at` is then lower. Of equally near points, that of the higher FAR
+        counts. The points are those that scikit-learn's `roc_curve` keeps, which the published figures are made with:
+        of all thresholds, those where the next step differs from the last. NaN as of `tar_at`.
         """
-        return float(self.tar[::-1][np.argmin(np.abs(self.far[::-1] - far))])
+        if not can_show(far, len(self.impostor)):
+            return float("nan")
+        fars, tars = self._kept_by_scikit_learn
+        return float(tars[::-1][np.argmin(np.abs(fars[::-1] - far))])
+
+    @functools.cached_property
+    def _kept_by_scikit_learn(self):
+        thresholds = np.unique(np.concatenate([self.genuine, self.impostor]))[::-1]
+        impostors, genuine = (len(s) - np.searchsorted(s, thresholds) for s in (self.impostor, self.genuine))
+        bends = (np.diff(impostors, 2) != 0) | (np.diff(genuine, 2) != 0)
+        kept = np.concatenate([[True], bends, [True]])[: len(thresholds)]
+        fars, tars = impostors[kept] / len(self.impostor), genuine[kept] / len(self.genuine)
+        return np.concatenate([[0.0], fars]), np.concatenate([[0.0], tars])
 
     def at_far(self, far: float) -> OperatingPoint:
         """The lowest threshold whose FAR is at most `far`, halfway between the scores that it parts.
@@ -109,8 +125,7 @@ class Roc:
         Raises:
             ValueError: if there are fewer than `1 / far` impostor pairs: a threshold would be a guess.
         """
-        if not 0 < far <= 1:
-            raise ValueError(f"A false accept rate lies in (0, 1]. Received: {far}")
+        false_accept_rates([far])
         impostors = len(self.impostor)
         if not can_show(far, impostors):
             raise ValueError(

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 COLOURS = ("RGB", "BGR")
+_ONNX_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,24 +59,35 @@ def load_embedder(path, colour: str = "RGB", mean: float = 0.0, std: float = 1.0
     Raises:
         FileNotFoundError: if there is nothing at `path`.
         ModuleNotFoundError: saying what to install, if ONNX files cannot be read.
-        ValueError: naming the file, if it is of no such kind, or has other inputs or outputs.
+        ValueError: naming the file, if it is of no such kind, or has other inputs or outputs; so does the function,
+            for images of another size than the model takes.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no embedder at {path}")
     preprocessing = Preprocessing(colour, mean, std)
     if path.suffix == ".keras":
-        embed = as_function(keras.saving.load_model(path, compile=False))
+        embed, size = _keras(path)
     elif path.suffix == ".onnx":
-        embed = _onnx(path)
+        embed, size = _onnx(path)
     elif (path / "saved_model.pb").is_file():
-        embed = _saved_model(path)
+        embed, size = _saved_model(path)
     else:
         raise ValueError(
             f"{path} is no embedder. Expected: a .keras file, the directory of a SavedModel (with saved_model.pb in "
             "it), or an .onnx file"
         )
-    return lambda images: embed(preprocessing(images))
+
+    def embed_checked(images):
+        for expected, received in zip(size, images.shape[1:3], strict=True):
+            if isinstance(expected, int) and expected != received:
+                raise ValueError(
+                    f"{path} takes images of {size[0]} x {size[1]} (height x width). Received: "
+                    f"{images.shape[1]} x {images.shape[2]}"
+                )
+        return embed(preprocessing(images))
+
+    return embed_checked
 
 
 def as_function(model) -> Callable:
@@ -86,6 +98,15 @@ def as_function(model) -> Callable:
     if isinstance(model, keras.Model):
         return lambda images: np.asarray(model.predict_on_batch(images), np.float32)
     return lambda images: np.asarray(keras.ops.convert_to_numpy(model(images)), np.float32)
+
+
+def _keras(path):
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of many kinds, some of which say that there is no such file
+        raise ValueError(f"{path} is no Keras model that can be loaded: {error}") from error
+    inputs = getattr(model, "embedder", model).input_shape
+    return as_function(model), tuple(inputs[1:3])
 
 
 def _saved_model(path):
@@ -103,16 +124,16 @@ def _saved_model(path):
             f"{path}, serving_default: expected one input, and one output or `embedding` and `norm`. "
             f"Received: inputs {sorted(inputs)}, outputs {sorted(outputs)}"
         )
-    name, dtype = next((name, spec.dtype) for name, spec in inputs.items())
+    name, spec = next(iter(inputs.items()))
 
     def embed(images):
-        answer = signature(**{name: tf.cast(images, dtype)})
+        answer = signature(**{name: tf.cast(images, spec.dtype)})
         if len(outputs) == 1:
             return next(iter(answer.values())).numpy().astype(np.float32)
         return answer["embedding"].numpy() * answer["norm"].numpy()[:, None]
 
     embed.loaded = loaded  # or its variables would go
-    return embed
+    return embed, tuple(spec.shape[1:3]) if spec.shape.rank == 4 else (None, None)
 
 
 def _onnx(path):
@@ -139,7 +160,9 @@ def _onnx(path):
             f"Received: inputs {[(i.name, i.shape) for i in inputs]}, outputs {[(o.name, o.shape) for o in outputs]}"
         )
     channels_first = shape[1] == 3
-    dtype = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}[inputs[0].type]
+    if inputs[0].type not in _ONNX_TYPES:
+        raise ValueError(f"{path}: expected an input of one of {', '.join(_ONNX_TYPES)}. Received: {inputs[0].type}")
+    dtype = _ONNX_TYPES[inputs[0].type]
     at_once = shape[0] if isinstance(shape[0], int) else None
 
     def embed(images):
@@ -153,7 +176,7 @@ def _onnx(path):
             rows.append(answer.reshape(len(filled), -1)[: len(part)].astype(np.float32))
         return np.concatenate(rows)
 
-    return embed
+    return embed, tuple(shape[2:4] if channels_first else shape[1:3])
 
 
 def _without_weights_as_inputs(path) -> bytes:

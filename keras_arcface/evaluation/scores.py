@@ -9,6 +9,8 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
+from keras_arcface.evaluation.vectors import pairs_of_rows
+
 # Of scores held at once. A matrix product beside a million columns needs some 256 rows to run at its full speed; more
 # than 2048 bring nothing.
 BLOCK_BYTES = 2**30
@@ -83,7 +85,12 @@ def pair_scores(embeddings, pairs, block_bytes: int = BLOCK_BYTES, progress: str
 
     Returns:
         `(n,)` float32.
+
+    Raises:
+        ValueError: if a pair names a row that is not there.
     """
+    embeddings = np.asarray(embeddings, np.float32)
+    pairs = pairs_of_rows(pairs, len(embeddings))
     scores = np.empty(len(pairs), np.float32)
     if len(embeddings) ** 2 > _SCORES_PER_PAIR * len(pairs):
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
@@ -116,7 +123,14 @@ def full_precision():
         with jax.default_matmul_precision("highest"):
             yield
     else:
-        yield
+        import torch
+
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 def _as_numpy(scores):

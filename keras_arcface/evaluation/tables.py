@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_arcface.evaluation.roc import OperatingPoint
+from keras_arcface.evaluation.templates import TemplateResult
+from keras_arcface.evaluation.verification import Folds
 from keras_arcface.evaluation.verification import VerificationResult
 
 
@@ -64,33 +67,36 @@ def _measured_fars(results):
 def as_json(result):
     """A result as what JSON knows: NaN becomes null, arrays lists; scores and curves are left out."""
     if isinstance(result, VerificationResult):
-        return as_json(
-            {
-                "genuine_pairs": int(np.sum(result.same)),
-                "impostor_pairs": int(np.sum(~result.same)),
-                "accuracy": result.accuracy,
-                "accuracy_std": result.accuracy_std,
-                "threshold": result.threshold,
-                "squared_distance": 2 - 2 * result.threshold,
-                "auc": result.auc,
-                "eer": result.eer,
-                "tar": result.tar,
-                "tar_published": result.tar_published,
-                "intervals_95": result.intervals(),
-                "grid": result.grid,
-                "exact": result.exact,
-                "thresholds": {far: result.at_far(far) for far, tar in result.tar.items() if not math.isnan(tar)},
-            }
-        )
+        figures = {"accuracy": result.accuracy, "accuracy_std": result.accuracy_std, "threshold": result.threshold}
+        folds = {"intervals_95": result.intervals(), "grid": result.grid, "exact": result.exact}
+        return as_json({**figures, **_of_curve(result), **folds})
+    if isinstance(result, TemplateResult):
+        return as_json(_of_curve(result))
+    if isinstance(result, Folds):
+        rows = {"accuracies": result.accuracies, "thresholds": result.thresholds}
+        return as_json({"mean": result.mean, "std": result.std, "threshold": result.threshold, **rows})
+    if isinstance(result, OperatingPoint):
+        return as_json({**dataclasses.asdict(result), "squared_distance": result.squared_distance})
     if dataclasses.is_dataclass(result):
-        fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-        return as_json({name: value for name, value in fields.items() if name != "roc"})
+        return as_json({field.name: getattr(result, field.name) for field in dataclasses.fields(result)})
     if isinstance(result, Mapping):
         return {f"{key:g}" if isinstance(key, float) else str(key): as_json(value) for key, value in result.items()}
     if isinstance(result, np.ndarray | list | tuple):
         return [as_json(value) for value in result]
-    if isinstance(result, np.integer):
-        return int(result)
-    if isinstance(result, float | np.floating):
-        return None if math.isnan(result) else float(result)
+    if isinstance(result, np.generic):
+        return as_json(result.item())
+    if isinstance(result, float) and not math.isfinite(result):
+        return None
     return result
+
+
+def _of_curve(result):
+    return {
+        "genuine_pairs": len(result.roc.genuine),
+        "impostor_pairs": len(result.roc.impostor),
+        "auc": result.auc,
+        "eer": result.eer,
+        "tar": result.tar,
+        "tar_published": result.tar_published,
+        "thresholds": {far: result.at_far(far) for far, tar in result.tar.items() if not math.isnan(tar)},
+    }

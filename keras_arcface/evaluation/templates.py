@@ -7,10 +7,13 @@ import numpy as np
 from keras_arcface.evaluation.roc import OperatingPoint
 from keras_arcface.evaluation.roc import Roc
 from keras_arcface.evaluation.scores import pair_scores
+from keras_arcface.evaluation.vectors import false_accept_rates
+from keras_arcface.evaluation.vectors import genuine_and_impostor
 from keras_arcface.evaluation.vectors import labels_for
+from keras_arcface.evaluation.vectors import pairs_of_rows
+from keras_arcface.evaluation.vectors import row_norms
 from keras_arcface.evaluation.vectors import unit_rows
 from keras_arcface.evaluation.verification import FARS
-from keras_arcface.evaluation.verification import checked_pairs
 
 _IMAGES_AT_ONCE = 32768
 
@@ -38,6 +41,7 @@ def pool_templates(embeddings, templates, media=None, keep_norm=True, detector_s
             sums up to zero (named by its number).
     """
     embeddings = np.asarray(embeddings)
+    norms = row_norms(embeddings, "embeddings")
     templates = labels_for(templates, embeddings, "templates", "embeddings")
     media = np.zeros_like(templates) if media is None else labels_for(media, embeddings, "media", "embeddings")
     weights = np.ones(len(embeddings)) if detector_scores is None else np.asarray(detector_scores, np.float64)
@@ -46,6 +50,8 @@ def pool_templates(embeddings, templates, media=None, keep_norm=True, detector_s
             f"detector_scores must be finite numbers of shape ({len(embeddings)},), one for each row of embeddings. "
             f"Received: shape {weights.shape}, {np.sum(~np.isfinite(weights))} not finite"
         )
+    if not keep_norm:
+        weights = weights / norms
     order = np.lexsort((media, templates))
     media_starts = _starts(templates[order], media[order])
     ids, template_starts = np.unique(templates[order], return_index=True)
@@ -56,7 +62,8 @@ def pool_templates(embeddings, templates, media=None, keep_norm=True, detector_s
         last = max(first + 1, np.searchsorted(template_starts, template_starts[first] + _IMAGES_AT_ONCE, "right") - 1)
         begin, end = template_starts[first], template_starts[last] if last < len(ids) else len(order)
         rows = order[begin:end]
-        chunk = _weighted(embeddings[rows], rows, weights[rows], keep_norm)
+        chunk = embeddings[rows].astype(np.float32)
+        chunk *= weights[rows, None].astype(np.float32)
         media_here = slice(*np.searchsorted(media_starts, (begin, end)))
         means = np.add.reduceat(chunk, media_starts[media_here] - begin) / images[media_here, None]
         pooled[first:last] = np.add.reduceat(
@@ -71,17 +78,6 @@ def _starts(*keys):
     return np.flatnonzero(np.append(True, new))
 
 
-def _weighted(chunk, rows, weights, keep_norm):
-    chunk = chunk.astype(np.float32)
-    norms = np.linalg.norm(chunk, axis=1)
-    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-    if len(bad):
-        names = ", ".join(f"row {row}" for row in np.sort(rows[bad])[:10])
-        raise ValueError(f"{len(bad)} embeddings are zero or not finite: {names}" + (" ..." if len(bad) > 10 else ""))
-    chunk *= (weights if keep_norm else weights / norms)[:, None]
-    return chunk
-
-
 @dataclasses.dataclass(frozen=True)
 class TemplateResult:
     """What `verify_templates` found.
@@ -90,7 +86,7 @@ class TemplateResult:
         tar: for a false accept rate, the largest true accept rate of any threshold whose own false accept rate is not
             above it. NaN where there are fewer impostor pairs than `1 / far`: not measurable.
         tar_published: the true accept rate at the point of the ROC curve whose false accept rate is nearest, above it
-            or below, as the published figures of IJB-B and IJB-C are made.
+            or below, as the published figures of IJB-B and IJB-C are made. NaN as of `tar`.
         auc: area under the ROC curve.
         eer: equal error rate.
         roc: the whole curve, a `Roc`.
@@ -132,16 +128,20 @@ def verify_templates(pooled, ids, pairs, same, fars=FARS, progress: bool = True)
     """
     unit = unit_rows(pooled, "pooled")
     ids = labels_for(ids, unit, "ids", "pooled")
-    pairs, same = np.asarray(pairs), np.asarray(same, dtype=bool)
     if (np.diff(ids) <= 0).any():
-        raise ValueError("ids must be ascending, as pool_templates gives them")
-    rows = checked_pairs(np.searchsorted(ids, pairs) if pairs.dtype.kind in "iu" else pairs, same)
-    unknown = np.flatnonzero(ids[np.minimum(rows, len(ids) - 1)].ravel() != pairs.ravel())
+        after = np.flatnonzero(np.diff(ids) <= 0)[0]
+        raise ValueError(
+            f"ids must be ascending, as pool_templates gives them. Received: {ids[after]}, then {ids[after + 1]}"
+        )
+    numbers = np.asarray(pairs)
+    rows = pairs_of_rows(np.minimum(np.searchsorted(ids, numbers), len(ids) - 1), len(ids))
+    unknown = np.flatnonzero(ids[rows].ravel() != numbers.ravel())
     if len(unknown):
         raise ValueError(
-            f"Pair {unknown[0] // 2} names template {pairs.ravel()[unknown[0]]}, which is not among the {len(ids)} "
+            f"Pair {unknown[0] // 2} names template {numbers.ravel()[unknown[0]]}, which is not among the {len(ids)} "
             "templates of ids"
         )
+    same, fars = genuine_and_impostor(same, len(rows)), false_accept_rates(fars)
     scores = pair_scores(unit, rows, progress="pairs" if progress else None)
     roc = Roc.of_pairs(scores, same)
     return TemplateResult(

@@ -1,7 +1,6 @@
 """Verification as on LFW: ten folds, the threshold of each chosen on the other nine."""
 
 import dataclasses
-import functools
 import warnings
 
 import numpy as np
@@ -10,14 +9,17 @@ from keras_arcface.evaluation import bootstrap
 from keras_arcface.evaluation.roc import OperatingPoint
 from keras_arcface.evaluation.roc import Roc
 from keras_arcface.evaluation.roc import can_show
-from keras_arcface.evaluation.vectors import unit_rows
+from keras_arcface.evaluation.vectors import false_accept_rates
+from keras_arcface.evaluation.vectors import genuine_and_impostor
+from keras_arcface.evaluation.vectors import pairs_of_rows
+from keras_arcface.evaluation.vectors import row_norms
+from keras_arcface.evaluation.vectors import rows_within
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 # The published grids, in squared L2 distance between unit vectors: 2 - 2 * cosine. For accuracy, and for TAR@FAR.
 _ACCURACY_GRID = np.arange(0, 4, 0.01)
 _TAR_GRID = np.arange(0, 4, 0.001)
-_PAIRS_AT_ONCE = 16384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,7 @@ class VerificationResult:
         roc: the whole curve, a `Roc`.
         scores: `(n,)` cosines of the pairs, in their order.
         same: `(n,)` bool, as given.
+        right: `(n,)` bool, whether a pair was decided rightly by the threshold of its fold, of the grid.
         fold_of_pair: `(n,)` int, the fold in which a pair was judged.
     """
 
@@ -76,6 +79,7 @@ class VerificationResult:
     roc: Roc
     scores: np.ndarray
     same: np.ndarray
+    right: np.ndarray
     fold_of_pair: np.ndarray
 
     @property
@@ -98,12 +102,6 @@ class VerificationResult:
     def eer(self) -> float:
         return self.roc.eer
 
-    @functools.cached_property
-    def margins(self) -> np.ndarray:
-        """`(n,)`, how far on its right side of its fold's threshold a pair lies, as a cosine; negative if wrong."""
-        above = self.scores - self.grid.thresholds[self.fold_of_pair]
-        return np.where(self.same, above, -above)
-
     def at_far(self, far: float) -> OperatingPoint:
         """The threshold for a wanted false accept rate: see `Roc.at_far`."""
         return self.roc.at_far(far)
@@ -121,7 +119,7 @@ class VerificationResult:
             are drawn by themselves, the folds' thresholds held. As pairs that share people are not independent, the
             truth is less sure than they say.
         """
-        accuracy = bootstrap.share_interval(self.margins > 0, self.same, samples, level, seed)
+        accuracy = bootstrap.share_interval(self.right, self.same, samples, level, seed)
         return {"accuracy": accuracy, **bootstrap.roc_intervals(self.roc, tuple(self.tar), samples, level, seed)}
 
 
@@ -146,94 +144,65 @@ def verify(embeddings, same, folds: int = 10, fars=FARS, pairs=None, shuffle_see
         A `VerificationResult`.
 
     Raises:
-        ValueError: if the shapes do not fit, all pairs are of one kind, there are fewer pairs than folds, or an
-            embedding is zero or not finite (named by its image and pair).
+        ValueError: if the shapes do not fit, all pairs are of one kind, there are fewer pairs than folds, a FAR lies
+            outside (0, 1], or an embedding is zero or not finite (named by its image and pair).
 
     References:
         - [Labeled Faces in the Wild](http://vis-www.cs.umass.edu/lfw/lfw.pdf), section on View 2
         - [YouTube Faces](https://www.cs.tau.ac.il/~wolf/ytfaces/WolfHassnerMaoz_CVPR11.pdf)
     """
-    embeddings, same, pairs = _checked(embeddings, same, folds, pairs)
-    scores, distances = _compare(embeddings, pairs)
+    embeddings = np.asarray(embeddings)
+    if pairs is None:
+        if embeddings.ndim != 2 or len(embeddings) % 2:
+            raise ValueError(
+                "verify expects embeddings of shape (2n, dim), two rows per pair. Received: embeddings of shape "
+                f"{embeddings.shape}"
+            )
+        pairs, name_of = np.arange(len(embeddings)).reshape(-1, 2), lambda row: f"image {row} (of pair {row // 2})"
+    else:
+        pairs, name_of = pairs_of_rows(pairs, len(embeddings)), "row {}".format
+    same = genuine_and_impostor(same, len(pairs))
+    fars = false_accept_rates(fars)
+    if not 2 <= folds <= len(same):
+        raise ValueError(f"folds must be between 2 and the number of pairs, {len(same)}. Received: folds={folds}")
+    scores, distances = _compare(embeddings, row_norms(embeddings, "embeddings", name_of), pairs)
     order = np.arange(len(same)) if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(len(same))
     fold_of_pair = np.empty(len(same), np.int64)
     fold_of_pair[order] = np.repeat(np.arange(folds), [len(fold) for fold in np.array_split(order, folds)])
     of_one_kind = sum(len(set(same[fold_of_pair == fold])) == 1 for fold in range(folds))
-    if of_one_kind > folds // 2:
+    if of_one_kind > folds // 2 and len(same) >= 4 * folds:
         warnings.warn(
             f"{of_one_kind} of {folds} folds hold pairs of one kind only, so the pairs do not seem to stand in folds. "
-            "Pass shuffle_seed=0 to cut them in a random order",
+            "A shuffle_seed, such as 0, cuts them in a random order",
             stacklevel=2,
         )
     roc = Roc.of_pairs(scores, same)
+    grid, right = _judge_by_grid(distances, same, fold_of_pair, folds)
     return VerificationResult(
-        grid=_judge_by_grid(distances, same, fold_of_pair, folds),
+        grid=grid,
         exact=_judge_exactly(scores, same, fold_of_pair, folds),
         tar={far: roc.tar_at(far) for far in fars},
-        tar_published={far: _interpolated_tar(far, distances, same, fold_of_pair, folds) for far in fars},
+        tar_published=_interpolated_tars(fars, distances, same, fold_of_pair, folds),
         roc=roc,
         scores=scores,
         same=same,
+        right=right,
         fold_of_pair=fold_of_pair,
     )
 
 
-def _checked(embeddings, same, folds, pairs):
-    embeddings = np.asarray(embeddings)
-    same = np.asarray(same, dtype=bool)
-    if pairs is None:
-        if embeddings.ndim != 2 or same.ndim != 1 or len(embeddings) != 2 * len(same):
-            raise ValueError(
-                "verify expects embeddings of shape (2n, dim) for `same` of shape (n,). Received: embeddings of shape "
-                f"{embeddings.shape}, same of shape {same.shape}"
-            )
-        pairs = np.arange(len(embeddings)).reshape(-1, 2)
-        unit = unit_rows(embeddings, "embeddings", lambda row: f"image {row} (of pair {row // 2})", np.float64)
-    else:
-        unit = unit_rows(embeddings, "embeddings", dtype=np.float64)
-        pairs = checked_pairs(pairs, same, len(embeddings))
-    if same.all() or not same.any():
-        raise ValueError(
-            "verify expects both genuine and impostor pairs. Received: "
-            f"{np.sum(same)} genuine and {np.sum(~same)} impostor pairs"
-        )
-    if not 2 <= folds <= len(same):
-        raise ValueError(f"folds must be between 2 and the number of pairs, {len(same)}. Received: folds={folds}")
-    return unit, same, pairs
-
-
-def checked_pairs(pairs, same, count: int | None = None) -> np.ndarray:
-    """Checks `(n, 2)` pairs of rows of `count` embeddings against `same`, `(n,)`; None leaves the range unchecked.
-
-    Raises:
-        ValueError: naming the first pair with a row that is not there, or the shapes.
-    """
-    pairs = np.asarray(pairs)
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu" or same.shape != (len(pairs),):
-        raise ValueError(
-            "pairs must be integers of shape (n, 2) for `same` of shape (n,). Received: pairs of shape "
-            f"{pairs.shape} and {pairs.dtype}, same of shape {same.shape}"
-        )
-    if count is None:
-        return pairs
-    outside = np.flatnonzero(((pairs < 0) | (pairs >= count)).any(axis=1))
-    if len(outside):
-        first = outside[0]
-        raise ValueError(
-            f"pairs must be rows of the {count} embeddings, 0 to {count - 1}. Received: pair {first} is "
-            f"{pairs[first].tolist()}"
-        )
-    return pairs
-
-
-def _compare(unit, pairs):
-    """Cosines and squared distances."""
+def _compare(embeddings, norms, pairs):
+    """Cosines and squared distances, in float64."""
     scores, distances = np.empty(len(pairs)), np.empty(len(pairs))
-    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-        rows = slice(start, start + _PAIRS_AT_ONCE)
-        first, second = unit[pairs[rows, 0]], unit[pairs[rows, 1]]
-        scores[rows] = np.sum(first * second, axis=1)
-        distances[rows] = np.sum(np.square(first - second), axis=1)
+    at_once = rows_within(embeddings.shape[1])
+    for start in range(0, len(pairs), at_once):
+        rows = slice(start, start + at_once)
+        first, second = (embeddings[side].astype(np.float64) for side in pairs[rows].T)
+        first /= norms[pairs[rows, 0], None]
+        second /= norms[pairs[rows, 1], None]
+        scores[rows] = np.einsum("id,id->i", first, second)
+        first -= second
+        distances[rows] = np.einsum("id,id->i", first, first)
     return scores, distances
 
 
@@ -249,10 +218,11 @@ def _judge_by_grid(distances, same, fold_of_pair, folds):
     genuine = _accepted_at(_ACCURACY_GRID, distances[same], fold_of_pair[same], folds)
     impostor = _accepted_at(_ACCURACY_GRID, distances[~same], fold_of_pair[~same], folds)
     impostors = np.bincount(fold_of_pair[~same], minlength=folds)
-    right = genuine + impostors[:, None] - impostor
-    best = np.argmax(np.sum(right, axis=0) - right, axis=1)
-    accuracies = right[np.arange(folds), best] / np.bincount(fold_of_pair, minlength=folds)
-    return Folds(accuracies, 1 - _ACCURACY_GRID[best] / 2)
+    rights = genuine + impostors[:, None] - impostor
+    best = np.argmax(np.sum(rights, axis=0) - rights, axis=1)
+    thresholds = _ACCURACY_GRID[best]
+    accuracies = rights[np.arange(folds), best] / np.bincount(fold_of_pair, minlength=folds)
+    return Folds(accuracies, 1 - thresholds / 2), (distances < thresholds[fold_of_pair]) == same
 
 
 def _judge_exactly(scores, same, fold_of_pair, folds):
@@ -281,19 +251,21 @@ def _judge_exactly(scores, same, fold_of_pair, folds):
     return Folds(accuracies, thresholds)
 
 
-def _interpolated_tar(far, distances, same, fold_of_pair, folds):
-    if not can_show(far, int(np.sum(~same))):
-        return float("nan"), float("nan")
+def _interpolated_tars(fars, distances, same, fold_of_pair, folds):
     impostor = _accepted_at(_TAR_GRID, distances[~same], fold_of_pair[~same], folds)
     impostors = np.bincount(fold_of_pair[~same], minlength=folds)
-    tars = []
+    tars = {far: [] for far in fars}
     for fold in range(folds):
         genuine = distances[same & (fold_of_pair == fold)]
         others = impostors.sum() - impostors[fold]
         if len(genuine) == 0 or others == 0:
             continue
         far_of_others = (impostor.sum(axis=0) - impostor[fold]) / others
-        # Where several thresholds have one FAR, the published interpolation is not defined: here the largest counts.
-        threshold = np.interp(far, far_of_others, _TAR_GRID) if far_of_others[-1] >= far else 0.0
-        tars.append(np.mean(genuine < threshold))
-    return float(np.mean(tars)), float(np.std(tars))
+        for far in fars:
+            # Where several thresholds have one FAR, the published interpolation is not defined: the largest counts.
+            threshold = np.interp(far, far_of_others, _TAR_GRID) if far_of_others[-1] >= far else 0.0
+            tars[far].append(np.mean(genuine < threshold))
+    return {
+        far: (float(np.mean(values)), float(np.std(values))) if can_show(far, impostors.sum()) else (np.nan, np.nan)
+        for far, values in tars.items()
+    }

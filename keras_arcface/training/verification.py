@@ -1,6 +1,7 @@
 """Verification while training."""
 
 import importlib.util
+import inspect
 import logging
 import time
 from collections.abc import Mapping
@@ -25,12 +26,13 @@ class VerificationCallback(keras.callbacks.Callback):
     ... ]
     >>> # model.fit(images, callbacks=callbacks)
 
-    A checkpoint chosen so has been fitted to these pairs: report its figures on others.
+    `EarlyStopping` too must be told `mode="max"`. A checkpoint chosen so has been fitted to these pairs: report its
+    figures on others.
 
     Args:
         sets: name -> `keras_arcface.data.PairSet`.
-        every: number of training steps between two verifications; None for one at the end of each epoch. The logs of
-            an epoch get what was found last.
+        every_epochs: verify at the end of every so many epochs; the others add nothing to the logs.
+        every_steps: verify every so many training steps too, for `found` and TensorBoard; None for not.
         embedder: what gives the embeddings; None for `model.embedder`, or the model itself if it has none.
         flip: whether to add the embedding of the mirror image.
         batch_size: images per call of the embedder.
@@ -38,18 +40,21 @@ class VerificationCallback(keras.callbacks.Callback):
         **options: of `keras_arcface.evaluation.verify`, such as `fars` or `shuffle_seed`.
 
     Attributes:
-        found: a dictionary for each verification: `step`, and the figures under the names above.
-        seconds: how long verifying took, in all.
+        found: a dictionary for each verification of the last `fit`: `step`, and the figures under the names above.
+        seconds: how long verifying took in it, in all.
 
     Raises:
-        ValueError: if there is no set, or `every` is below 1.
+        ValueError: if there is no set, or `every_epochs` or `every_steps` is below 1; during `fit`, naming the image,
+            if an embedding is zero or not finite.
+        TypeError: if `verify` has no such option.
         ModuleNotFoundError: saying what to install, if `log_dir` is given and TensorBoard is absent.
     """
 
     def __init__(
         self,
         sets: Mapping,
-        every: int | None = None,
+        every_epochs: int = 1,
+        every_steps: int | None = None,
         embedder=None,
         flip: bool = True,
         batch_size: int = 64,
@@ -59,11 +64,15 @@ class VerificationCallback(keras.callbacks.Callback):
         super().__init__()
         if not sets:
             raise ValueError("VerificationCallback expects at least one set, as {'lfw': pairs}. Received: none")
-        if every is not None and every < 1:
-            raise ValueError(f"every must be at least 1, or None. Received: every={every}")
+        if every_epochs < 1 or (every_steps is not None and every_steps < 1):
+            raise ValueError(
+                "every_epochs and every_steps must be at least 1. Received: "
+                f"every_epochs={every_epochs}, every_steps={every_steps}"
+            )
+        inspect.signature(evaluation.verify).bind(None, None, **options)  # refuses what it does not know
         if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
             raise ModuleNotFoundError("log_dir needs TensorBoard: pip install 'keras-arcface[tensorboard]'")
-        self.sets, self.every, self.embedder = dict(sets), every, embedder
+        self.sets, self.every_epochs, self.every_steps, self.embedder = dict(sets), every_epochs, every_steps, embedder
         self.flip, self.batch_size, self.log_dir, self.options = flip, batch_size, log_dir, options
         self.found: list[dict] = []
         self.seconds = 0.0
@@ -71,6 +80,7 @@ class VerificationCallback(keras.callbacks.Callback):
         self._writer = None
 
     def on_train_begin(self, logs=None):
+        self.found, self.seconds = [], 0.0
         # Not 0 where a run goes on.
         self._steps_before_epoch = self._step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
@@ -79,11 +89,13 @@ class VerificationCallback(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         before, self._step = self._step, self._steps_before_epoch + batch + 1
-        if self.every is not None and self._step // self.every > before // self.every:
+        if self.every_steps is not None and self._step // self.every_steps > before // self.every_steps:
             self._verify()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.every is None or not self.found:
+        if (epoch + 1) % self.every_epochs:
+            return
+        if not self.found or self.found[-1]["step"] != self._step:
             self._verify()
         if logs is not None:
             logs.update({name: value for name, value in self.found[-1].items() if name != "step"})

@@ -53,6 +53,9 @@ def test_files_and_faces(ijb):
         ),
         ("face_tid_mid", "1.png 7 100\n", r"has 1 images, ijbc_name_5pts_score.txt 5"),
         ("template_pair_label", "", r"template_pair_label.txt is empty"),
+        ("template_pair_label", "7 8 1\n7 8 1\n7 8 2\n", r"line 3: expected 1 or 0 as the last field. Received: 2"),
+        ("template_pair_label", "7 8 1\n7 8\n", r"line 2: expected 3 fields. Received: '7 8'"),
+        ("name_5pts_score", "1.png 1 2 3\n", r"name_5pts_score.txt, line 1: expected 12 fields"),
     ],
 )
 def test_files_that_do_not_fit_are_named(ijb, file, text, message):

@@ -26,8 +26,11 @@ def test_drawing_counts_is_drawing_scores():
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     """The AUC of two normal distributions one deviation apart is Phi(1 / sqrt(2))."""
     truth = 0.7602499389065233
-    held = [low < truth < high for low, high in (roc_intervals(make_roc(seed=s), (), 200)["auc"] for s in range(100))]
-    assert 0.86 <= np.mean(held) <= 1.0
+    found = [roc_intervals(make_roc(seed=seed), (), 200)["auc"] for seed in range(100)]
+    assert 0.86 <= np.mean([low < truth < high for low, high in found]) <= 1.0
+    # And are no wider than they must: four standard deviations of the estimate, which its draws show.
+    spread = np.std([make_roc(seed=seed).auc for seed in range(100)])
+    assert np.mean([high - low for low, high in found]) == pytest.approx(2 * 1.96 * spread, rel=0.25)
 
 
 def test_a_far_that_cannot_be_shown_has_no_interval():

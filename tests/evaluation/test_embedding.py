@@ -115,6 +115,24 @@ def test_embeddings_that_say_nothing_name_their_images(value):
         embed_pairs(model, pairs, progress=False, batch_size=4)
 
 
+def test_images_of_many_sizes_can_be_resized():
+    encoded = [encode(make_face(0, 0, size=size)) for size in ((32, 32), (64, 48), (16, 20))]
+    sizes = []
+
+    def model(images):
+        sizes.append(images.shape)
+        return left_half(images)
+
+    embeddings = embed_images(model, encoded, flip=False, progress=False, size=(32, 32))
+    assert sizes == [(3, 32, 32, 3)]
+    np.testing.assert_array_equal(embeddings[0], left_half(make_face(0, 0)[None])[0])
+    encoded[1] = b"broken"
+    with pytest.raises(ValueError, match="image 1 is not a readable image"):
+        embed_images(model, encoded, progress=False, size=(32, 32))
+    with pytest.raises(ValueError, match=r"batch_size must be at least 1. Received: batch_size=0"):
+        embed_images(model, encoded, batch_size=0)
+
+
 def test_a_model_that_gives_no_embeddings_is_refused():
     with pytest.raises(ValueError, match=r"one embedding per image, \(10, dim\). Received: shape \(10, 32, 32, 3\)"):
         embed_images(lambda images: images, FACES, flip=False, progress=False)

@@ -57,6 +57,9 @@ def test_a_closed_set_has_no_dir():
     rows, labels = people(10, 2)
     result = identify(rows[1::2], labels[1::2], rows[::2], labels[::2], progress=False)
     assert (result.dir, result.nonmated) == ({}, 0)
+    for k in (0, 101):
+        with pytest.raises(ValueError, match=f"k must be from 1 to 100, the length of the CMC curve. Received: {k}"):
+            result.rank(k)
     with pytest.raises(ValueError, match="10 probes, none with a label among those of the 10 gallery entries"):
         identify(rows[1::2], labels[1::2] + 100, rows[::2], labels[::2], progress=False)
 

@@ -43,12 +43,13 @@ def test_a_public_network_knows_nearly_all(pairs, sface):
     chosen = np.r_[0:60, 500:560]
     some = PairSet([pairs.images[2 * pair + side] for pair in chosen for side in range(2)], pairs.same[chosen])
     aucs = {}
-    for colour in ("RGB", "BGR"):
-        embed = evaluation.load_embedder(sface, colour=colour)
+    for name, options in {"as it must be": {}, "BGR": {"colour": "BGR"}, "dark": {"mean": 0, "std": 255}}.items():
+        embed = evaluation.load_embedder(sface, **options)
         embeddings = evaluation.embed_pairs(embed, some, flip=False, progress=False)
         result = evaluation.verify(embeddings, some.same, shuffle_seed=0)
-        aucs[colour] = result.auc
-        print(f"SFace, {colour}: accuracy {result.accuracy:.4f}, AUC {result.auc:.5f}")
-        if colour == "RGB":
+        aucs[name] = result.auc
+        print(f"SFace, pixels {name}: accuracy {result.accuracy:.4f}, AUC {result.auc:.5f}")
+        if not options:
             assert result.accuracy > 0.96
             assert result.auc > 0.99
+    assert aucs["dark"] < aucs["as it must be"]

@@ -1,3 +1,4 @@
+import base64
 import json
 import math
 import re
@@ -11,9 +12,11 @@ from conftest import make_face
 from keras_arcface.data import PairSet
 from keras_arcface.evaluation import Report
 from keras_arcface.evaluation import Table
+from keras_arcface.evaluation import pool_templates
 from keras_arcface.evaluation import retrieve
 from keras_arcface.evaluation import tables
 from keras_arcface.evaluation import verify
+from keras_arcface.evaluation import verify_templates
 
 
 @pytest.fixture
@@ -85,11 +88,36 @@ def test_the_gallery_shows_the_worst_mistakes(results, pairs, tmp_path):
     text = report.write(tmp_path / "report.html").read_text("utf-8")
     result = results["blind"]
     for same, verdict in ((False, "accepted"), (True, "refused")):
-        wrong = np.flatnonzero((result.margins <= 0) & (result.same == same))
-        worst = wrong[np.argsort(result.margins[wrong])][:6]
+        wrong = np.flatnonzero(~result.right & (result.same == same))
+        beyond = np.abs(result.scores - result.grid.thresholds[result.fold_of_pair])
+        worst = wrong[np.argsort(-beyond[wrong])][:6]
         shown = re.findall(rf'class="{verdict}">{verdict}: (-?[\d.]+).*?<br>pair (\d+)', text)
         assert [int(pair) for _, pair in shown] == worst.tolist()
         assert [float(score) for score, _ in shown] == pytest.approx(result.scores[worst], abs=5e-4)
+
+
+def test_images_of_every_kind_are_shown(results, tmp_path):
+    gif = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw==")
+    faces = [encode(make_face(0, image, size=(16, 16)), (".bmp", ".jpg")[image % 2]) for image in range(119)]
+    report = Report("One model")
+    report.add_verification("faces", {"_$x$": results["blind"]}, PairSet([gif, *faces], results["blind"].same))
+    text = report.write(tmp_path / "report.html").read_text("utf-8")
+    assert "data:image/bmp" in text
+    assert "_$x$: one person, taken for two" in text
+    with pytest.raises(ValueError, match="one result at least"):
+        report.add_verification("none", {})
+
+
+def test_template_results_as_json():
+    generator = np.random.default_rng(0)
+    ids, pooled = pool_templates(generator.normal(size=(30, 5)), np.repeat(np.arange(10), 3))
+    pairs = generator.integers(0, 10, (50, 2))
+    found = tables.as_json(verify_templates(pooled, ids, pairs, np.arange(50) % 2 == 0, progress=False))
+    assert {"auc", "eer", "genuine_pairs", "impostor_pairs", "tar", "tar_published", "thresholds"} == set(found)
+    assert found["impostor_pairs"] == 25
+    assert json.dumps(tables.as_json({"a": np.bool_(True), "b": np.inf, "c": np.int64(3)})) == (
+        '{"a": true, "b": null, "c": 3}'
+    )
 
 
 def test_a_table_for_a_terminal():
@@ -122,6 +150,8 @@ def test_json_has_no_nan(results):
     assert len(found["grid"]["accuracies"]) == 10
     assert set(found["thresholds"]) == {"0.1"}
     assert found["thresholds"]["0.1"]["impostors"] == 30
+    assert found["thresholds"]["0.1"]["squared_distance"] == 2 - 2 * found["thresholds"]["0.1"]["threshold"]
+    assert found["exact"]["mean"] == results["blind"].exact.mean
     assert not any(isinstance(v, float) and math.isnan(v) for v in found["intervals_95"]["auc"])
     labels = np.repeat(np.arange(5), 2)
     other = tables.as_json(retrieve(np.random.default_rng(0).normal(size=(10, 4)), labels, ks=(1, 2), progress=False))

@@ -91,6 +91,12 @@ def test_a_model_that_says_the_same_of_all_finds_nothing():
     assert (result.recall[1], result.map_at_r) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("ks", [(), (0, 1)])
+def test_a_recall_at_nothing_is_refused(ks):
+    with pytest.raises(ValueError, match="ks must be one or more numbers from 1 on"):
+        retrieve(*clusters(), ks=ks, progress=False)
+
+
 def test_nmi_by_its_formula():
     embeddings, labels = clusters(classes=10, spread=1.5)
     found = KMeans(10, init="random", n_init=1, max_iter=20, random_state=3).fit_predict(

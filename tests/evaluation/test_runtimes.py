@@ -59,9 +59,11 @@ def test_keras_files_and_saved_models(embedder, tmp_path):
         serving.export_saved_model(embedder, tmp_path / "1")
         paths.append("1")
     for path in paths:
-        found = evaluation.load_embedder(tmp_path / path)(FACES)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        embed = evaluation.load_embedder(tmp_path / path)
+        assert embed(FACES).dtype == np.float32
+        np.testing.assert_allclose(embed(FACES), expected, atol=1e-5)
+        with pytest.raises(ValueError, match=rf"{path} takes images of 32 x 32 .height x width.. Received: 40 x 32"):
+            embed(np.zeros((1, 40, 32, 3), np.uint8))
 
 
 def test_any_saved_model_with_one_output(tmp_path):
@@ -117,7 +119,16 @@ def test_what_is_no_embedder_is_refused(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"model.pt is no embedder. Expected: a .keras file"):
         evaluation.load_embedder(tmp_path / "model.pt")
+    (tmp_path / "broken.keras").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"broken.keras is no Keras model that can be loaded"):
+        evaluation.load_embedder(tmp_path / "broken.keras")
     pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
+    linear_onnx(tmp_path / "double.onnx", element="DOUBLE")
+    with pytest.raises(ValueError, match=r"double.onnx: expected an input of one of .*Received: tensor\(double\)"):
+        evaluation.load_embedder(tmp_path / "double.onnx")
+    linear_onnx(tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match=r"model.onnx takes images of 32 x 32 .*Received: 16 x 16"):
+        evaluation.load_embedder(tmp_path / "model.onnx")(np.zeros((1, 16, 16, 3), np.uint8))
     (tmp_path / "broken.onnx").write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"broken.onnx is no ONNX file that onnxruntime can run"):
         evaluation.load_embedder(tmp_path / "broken.onnx")

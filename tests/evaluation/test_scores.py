@@ -34,6 +34,16 @@ def test_scores_of_pairs(count):
     np.testing.assert_allclose(pair_scores(embeddings, pairs, block_bytes=4 * 40 * 7), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [5, 2000])
+@pytest.mark.parametrize("wrong", [[40, 0], [0, 40], [-1, 0]])
+def test_pairs_of_rows_that_are_not_there_are_named(count, wrong):
+    pairs = np.zeros((count, 2), int)
+    pairs[3] = wrong
+    with pytest.raises(ValueError, match=rf"rows of the 40 embeddings, 0 to 39. Received: pair 3 is \[{wrong[0]}, "):
+        pair_scores(rows(40), pairs)
+    assert pair_scores(rows(40).astype(np.float64).tolist(), np.zeros((count, 2), int)).dtype == np.float32
+
+
 def test_sets_of_different_widths_are_refused():
     with pytest.raises(ValueError, match=r"Received: shapes \(3, 16\) and \(3, 8\)"):
         next(score_blocks(rows(3), rows(3, dim=8)))

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -114,8 +116,14 @@ def test_norms_do_not_matter():
 @pytest.mark.parametrize(
     ("embeddings", "same", "message"),
     [
-        (np.ones((9, 2)), np.ones(5), r"\(2n, dim\) for `same` of shape \(n,\). Received: .*\(9, 2\).*\(5,\)"),
-        (np.ones((10, 2)), np.ones(5), "both genuine and impostor pairs. Received: 5 genuine and 0 impostor"),
+        (np.ones((9, 2)), np.ones(5), r"embeddings of shape \(2n, dim\), two rows per pair. Received: .*\(9, 2\)"),
+        (np.ones((10, 2)), np.ones(4), r"each of the 5 pairs .* bool of shape \(5,\). Received: shape \(4,\)"),
+        (np.ones((10, 2)), np.arange(5), r"each of the 5 pairs whether it shows one person"),
+        (
+            np.ones((10, 2)),
+            np.ones(5),
+            "Both genuine and impostor pairs are needed. Received: 5 genuine and 0 impostor",
+        ),
         (np.ones((10, 2)), np.arange(5) > 2, "folds must be between 2 and the number of pairs, 5. Received: folds=10"),
     ],
 )
@@ -204,15 +212,17 @@ def test_pairs_of_rows_as_of_videos():
     np.testing.assert_array_equal(result.grid.accuracies, expected.grid.accuracies)
     with pytest.raises(ValueError, match=r"rows of the 80 embeddings, 0 to 79. Received: pair 0 is \[80, 1\]"):
         verify(videos, [True, False], pairs=np.array([[80, 1], [0, 1]]), folds=2)
-    with pytest.raises(ValueError, match=r"integers of shape \(n, 2\) for `same` of .*Received: .*\(2, 3\)"):
+    with pytest.raises(ValueError, match=r"integers of shape \(n, 2\). Received: shape \(2, 3\)"):
         verify(videos, [True, False], pairs=np.zeros((2, 3), int), folds=2)
+    with pytest.raises(ValueError, match=r"lies in \(0, 1\]. Received: 2"):
+        verify(videos, same, pairs=pairs, fars=(0.1, 2))
 
 
 def test_pairs_that_do_not_stand_in_folds():
     embeddings, same = noisy_pairs(400)
     order = np.argsort(~same, kind="stable")  # genuine pairs first, as in LFW's View 1
     sorted_embeddings = embeddings.reshape(400, 2, 2)[order].reshape(800, 2)
-    with pytest.warns(UserWarning, match="9 of 10 folds hold pairs of one kind only.*shuffle_seed=0"):
+    with pytest.warns(UserWarning, match="9 of 10 folds hold pairs of one kind only.*shuffle_seed"):
         verify(sorted_embeddings, same[order])
     result = verify(sorted_embeddings, same[order], shuffle_seed=0)
     assert np.bincount(result.fold_of_pair).tolist() == [40] * 10
@@ -222,15 +232,28 @@ def test_pairs_that_do_not_stand_in_folds():
     assert verify(sorted_embeddings, same[order], shuffle_seed=0).accuracy == result.accuracy
 
 
-def test_margins_tell_which_pairs_were_wrong():
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_which_pairs_were_right_is_what_accuracy_counts(collapsed):
+    """Also where all pairs lie on the threshold: an embedding that is the same for all, and not exact in float64."""
     embeddings, same = noisy_pairs(300)
+    if collapsed:
+        embeddings = np.tile(np.random.default_rng(0).normal(size=128), (600, 1))
     result = verify(embeddings, same)
     for fold in range(10):
-        judged = result.fold_of_pair == fold
-        assert np.mean(result.margins[judged] > 0) == pytest.approx(result.grid.accuracies[fold])
-    worst = np.argmin(result.margins)
-    threshold = result.grid.thresholds[result.fold_of_pair[worst]]
-    assert (result.scores[worst] > threshold) != same[worst]
+        assert np.mean(result.right[result.fold_of_pair == fold]) == pytest.approx(result.grid.accuracies[fold])
+    assert np.mean(result.right) == pytest.approx(result.accuracy)
+    low, high = result.intervals(samples=100)["accuracy"]
+    assert low <= result.accuracy <= high
+
+
+def test_memory_stays_near_that_of_the_embeddings():
+    """Rows of raw pixels are long."""
+    embeddings = np.random.default_rng(0).normal(size=(400, 100_000)).astype(np.float32)
+    tracemalloc.start()
+    verify(embeddings, np.arange(200) % 2 == 0)
+    added = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert added < 5 * 2**26  # two sides of some pairs; all of them in float64 would be 610 MB
 
 
 def test_intervals_lie_around_the_figures():

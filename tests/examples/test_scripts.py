@@ -211,14 +211,35 @@ def test_evaluate_compares_models_on_every_kind_of_set(tmp_path):
 
 
 def test_evaluate_says_what_is_wrong_without_a_traceback(tmp_path):
-    data.PairSet([encode(make_face(0, 0))] * 4, [True, False]).save(tmp_path / "pairs.npz")
+    pairs = tmp_path / "pairs.npz"
+    data.PairSet([encode(make_face(0, 0))] * 40, np.arange(20) % 2 == 0).save(pairs)
+    make_embedder(IResNet((1, 1), width=16, input_shape=(48, 48, 3)), dim=8).save(tmp_path / "lr=0.1.keras")
     for arguments, message in (
-        (["nothing.keras", "--pairs", tmp_path / "pairs.npz"], "error: There is no embedder at nothing.keras"),
-        (["pixels", "--pairs", tmp_path / "none.bin"], "error: There is no pair set at"),
-        (["a=pixels", "a=pixels", "--pairs", tmp_path / "pairs.npz"], "error: Every model needs a name of its own"),
+        (["nothing.keras", "--pairs", pairs], "error: There is no embedder at nothing.keras"),
+        (["pixels", "--pairs", pairs, tmp_path / "none.bin"], "error: --pairs: there is nothing at"),
+        (["a=pixels", "a=pixels", "--pairs", pairs], "error: Every model needs a name of its own"),
+        (["pixels", "--pairs", pairs, pairs], "error: Every set needs a name of its own, as in NAME=PATH"),
+        (["pixels,mean=abc", "--pairs", pairs], "mean=NUMBER, std=NUMBER. Received: 'mean=abc', in pixels,mean=abc"),
+        (
+            ["lr=0.1.keras", "--pairs", pairs],
+            "error: lr=0.1.keras takes images of 48 x 48",
+        ),
         (["pixels"], "name at least one set: --pairs, --retrieval, --market or --ijb"),
     ):
         done = run("examples/evaluate.py", *arguments, cwd=tmp_path)
         assert done.returncode != 0
-        assert message in done.stderr
+        assert message in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_evaluate_keeps_what_was_found_before_a_set_fails(tmp_path):
+    faces = [encode(make_face(person, image)) for person in range(20) for image in range(2)]
+    data.PairSet(faces, np.arange(20) % 2 == 0).save(tmp_path / "good.npz")
+    data.PairSet([faces[0][:60], *faces[1:]], np.arange(20) % 2 == 0).save(tmp_path / "bad.npz")
+    done = run(
+        *("examples/evaluate.py", "pixels", "--pairs", "first=good.npz", "bad.npz", "--output", "out"), cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "error: image 0 (of pair 0) is not a readable image" in done.stderr
+    assert list(json.loads((tmp_path / "out" / "results.json").read_text())["verification"]) == ["first"]
+    assert "<h2>first</h2>" in (tmp_path / "out" / "report.html").read_text()

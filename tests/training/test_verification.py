@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -95,24 +96,27 @@ def scalars(directory):
 def test_every_so_many_steps(images):
     pairs = {"a": make_pairs(range(6, 16)), "b": make_pairs(range(10, 20), seed=1)}
     model = make_model()
-    verification = VerificationCallback(pairs, every=4, flip=False, fars=(0.5,))
+    verification = VerificationCallback(pairs, every_steps=4, flip=False, fars=(0.5,))
     history = model.fit(*images, epochs=2, batch_size=10, verbose=0, callbacks=[verification]).history  # 6 steps each
-    assert [entry["step"] for entry in verification.found] == [4, 8, 12]
+    assert [entry["step"] for entry in verification.found] == [4, 6, 8, 12]
     assert set(verification.found[0]) == {
         *("step", "val_a_accuracy", "val_a_auc", "val_a_eer", "val_a_tar_0.5"),
         *("val_b_accuracy", "val_b_auc", "val_b_eer", "val_b_tar_0.5"),
     }
-    # An epoch gets what was found last.
-    assert history["val_a_auc"] == [verification.found[0]["val_a_auc"], verification.found[2]["val_a_auc"]]
-    again = VerificationCallback(pairs, every=4)
-    model.fit(*images, epochs=1, batch_size=10, verbose=0, callbacks=[again])  # goes on at step 12
-    assert [entry["step"] for entry in again.found] == [16]
+    assert history["val_a_auc"] == [verification.found[1]["val_a_auc"], verification.found[3]["val_a_auc"]]
+    model.fit(*images, epochs=1, batch_size=10, verbose=0, callbacks=[verification])  # goes on at step 12
+    assert [entry["step"] for entry in verification.found] == [16, 18]
 
 
-def test_an_epoch_shorter_than_the_interval_is_verified_at_its_end(images):
-    verification = VerificationCallback({"a": make_pairs(range(6, 16))}, every=100)
-    history = make_model().fit(*images, epochs=1, batch_size=10, verbose=0, callbacks=[verification]).history
-    assert len(history["val_a_auc"]) == 1
+def test_every_so_many_epochs_and_early_stopping(images):
+    verification = VerificationCallback({"a": make_pairs(range(6, 16))}, every_epochs=2)
+    stop = keras.callbacks.EarlyStopping("val_a_accuracy", mode="max", min_delta=2, patience=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the epochs without
+        history = make_model().fit(*images, epochs=6, batch_size=20, verbose=0, callbacks=[verification, stop]).history
+    assert len(history["loss"]) == 4  # at the second verification, which is no better by 2
+    assert [entry["step"] for entry in verification.found] == [6, 12]
+    assert len(history["val_a_accuracy"]) == 2
 
 
 def test_verifying_does_not_change_training(images):
@@ -122,7 +126,7 @@ def test_verifying_does_not_change_training(images):
         model.fit(*images, epochs=2, batch_size=10, verbose=0, callbacks=callbacks)
         return model.get_weights()
 
-    plain, watched = train([]), train([VerificationCallback({"a": make_pairs(range(6, 16))}, every=2)])
+    plain, watched = train([]), train([VerificationCallback({"a": make_pairs(range(6, 16))}, every_steps=2)])
     for a, b in zip(plain, watched, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -143,7 +147,7 @@ pairs = helpers.make_pairs(range(6, 16))
 with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
     model = helpers.make_model()
 faces = np.stack([helpers.make_face(person, image) for person in range(6) for image in range(10)])
-verification = helpers.VerificationCallback({"a": pairs}, every=3)
+verification = helpers.VerificationCallback({"a": pairs}, every_steps=3)
 model.fit(faces, np.repeat(np.arange(6), 10), epochs=1, batch_size=10, verbose=0, callbacks=[verification])
 result = helpers.evaluation.verify(helpers.evaluation.embed_pairs(model.embedder, pairs, progress=False), pairs.same)
 print(json.dumps([verification.found[-1]["val_a_auc"], result.auc, len(verification.found)]))
@@ -172,13 +176,14 @@ found = []
 for epochs in ((6,), (2, 4)):  # one epoch of 6 steps, and the same in two
     keras.utils.set_random_seed(0)
     model = helpers.make_model()
-    verification = helpers.VerificationCallback({"a": pairs}, every=2)
-    start = 0
+    verification = helpers.VerificationCallback({"a": pairs}, every_steps=2)
+    start, aucs = 0, []
     for steps in epochs:
         part = slice(start, start + 10 * steps)
         model.fit(faces[part], labels[part], batch_size=10, shuffle=False, verbose=0, callbacks=[verification])
         start = part.stop
-    found.append([entry["val_a_auc"] for entry in verification.found])
+        aucs += [entry["val_a_auc"] for entry in verification.found]
+    found.append(aucs)
 print(json.dumps(found))
 """
     tests = os.path.dirname(os.path.dirname(__file__))
@@ -195,8 +200,12 @@ print(json.dumps(found))
 def test_options_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="at least one set"):
         VerificationCallback({})
-    with pytest.raises(ValueError, match=r"every must be at least 1, or None. Received: every=0"):
-        VerificationCallback({"a": None}, every=0)
+    with pytest.raises(ValueError, match=r"must be at least 1. Received: every_epochs=1, every_steps=0"):
+        VerificationCallback({"a": None}, every_steps=0)
+    with pytest.raises(ValueError, match=r"must be at least 1. Received: every_epochs=0, every_steps=None"):
+        VerificationCallback({"a": None}, every_epochs=0)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'fold'"):
+        VerificationCallback({"a": None}, fold=3)
 
 
 def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
