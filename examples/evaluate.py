@@ -26,6 +26,7 @@ import numpy as np
 
 from keras_arcface import data
 from keras_arcface import evaluation
+from keras_arcface.data.selection import labels_of
 from keras_arcface.evaluation import tables
 
 RECALL_AT = (1, 2, 4, 8, 10, 100, 1000)
@@ -37,7 +38,7 @@ def main():
         sets = find_sets(arguments)
         check_extras(arguments)
         arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "results.json").write_text("{}\n", "utf-8")
+        (arguments.output / "results.json").touch()  # or it is told now that nothing can be written
         evaluate(named(map(parse_model, arguments.models), "model"), sets, arguments)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")
@@ -123,11 +124,11 @@ def reidentification(name, path, models, arguments, report):
     query, gallery = data.CameraFolder(path / "query"), data.CameraFolder(path / "bounding_box_test")
     found = {}
     for model, embed in models.items():
-        sides = [
-            (embed_all(embed, folder, arguments, [str(file) for file in folder.files]), folder.ids, folder.cameras)
-            for folder in (query, gallery)
-        ]
-        found[model] = evaluation.reidentify(*sides[0], *sides[1])
+        sides = []
+        for folder in (query, gallery):
+            embeddings = embed_all(embed, folder, arguments, lambda row, files=folder.files: str(files[row]))
+            sides += [embeddings, folder.ids, folder.cameras]
+        found[model] = evaluation.reidentify(*sides)
     rows = [
         [model, *map(percent, (r.mean_average_precision, r.mean_average_precision_trapezoid, *map(r.rank, (1, 5, 10))))]
         for model, r in found.items()
@@ -142,7 +143,7 @@ def templates(name, path, models, arguments, report):
     detector_scores = ijb.detector_scores if arguments.detector_score else None
     found = {}
     for model, embed in models.items():
-        embeddings = embed_all(embed, ijb, arguments, ijb.names)
+        embeddings = embed_all(embed, ijb, arguments, ijb.names.__getitem__)
         ids, pooled = evaluation.pool_templates(embeddings, ijb.templates, ijb.media, arguments.norm, detector_scores)
         found[model] = evaluation.verify_templates(pooled, ids, ijb.pairs, ijb.same)
     fars = list(next(iter(found.values())).tar)
@@ -164,16 +165,25 @@ def embed_labelled(embed, path, arguments):
         return evaluation.embed_dataset(embed, data.load_dataset(path, arguments.batch_size), arguments.flip)
     suffixes = {".rec": data.RecordIO, ".csv": data.ImageList}
     source = suffixes.get(path.suffix, data.ImageFolder)(path)
-    records = list(source)
-    return (
-        embed_all(embed, [record.image for record in records], arguments, [record.name for record in records]),
-        np.array([record.label for record in records]),
-    )
+    return embed_all(embed, Images(source), arguments, lambda row: source[row].name), labels_of(source)
 
 
-def embed_all(embed, images, arguments, names):
+class Images:
+    """The encoded images of a source, read when they are asked for."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, rows):
+        return [self.source[row].image for row in range(*rows.indices(len(self)))]
+
+
+def embed_all(embed, images, arguments, name_of):
     return evaluation.embed_images(
-        embed, images, arguments.flip, arguments.batch_size, name_of=names.__getitem__, size=arguments.size
+        embed, images, arguments.flip, arguments.batch_size, name_of=name_of, size=arguments.size
     )
 
 

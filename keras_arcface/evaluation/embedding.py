@@ -55,6 +55,7 @@ def embed_images(
             batch = images[start : start + batch_size]
             if not isinstance(batch, np.ndarray):
                 names = [name_of(start + offset) for offset in range(len(batch))]
+                batch = [_known(image, name) for image, name in zip(batch, names, strict=True)]
                 if size is None:
                     expected = expected or encoded_images.size_of(batch[0], names[0])
                     batch = _decode(batch, names, expected)
@@ -142,6 +143,10 @@ def _embed_batch(embed, images, flip, name_of):
         names = ", ".join(name_of(row) for row in bad[:10]) + (" ..." if len(bad) > 10 else "")
         raise ValueError(f"The model gives embeddings that are zero or not finite, for {names}")
     return rows
+
+
+def _known(image: bytes, name: str) -> bytes:
+    return image if encoded_images.is_known(image) else encoded_images.to_png(image, name)
 
 
 def _decode_and_resize(encoded: Sequence[bytes], names: list[str], size: tuple[int, int]) -> np.ndarray:

@@ -115,6 +115,11 @@ def test_embeddings_that_say_nothing_name_their_images(value):
         embed_pairs(model, pairs, progress=False, batch_size=4)
 
 
+def test_images_that_tensorflow_does_not_know():
+    encoded = [encode(FACES[0]), encode(FACES[1], ".tiff"), encode(FACES[2], ".ppm")]
+    np.testing.assert_array_equal(embed_images(left_half, encoded, flip=False, progress=False), left_half(FACES[:3]))
+
+
 def test_images_of_many_sizes_can_be_resized():
     encoded = [encode(make_face(0, 0, size=size)) for size in ((32, 32), (64, 48), (16, 20))]
     sizes = []
