@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
+from keras_arcface.evaluation.vectors import ALIGNMENT
 from keras_arcface.evaluation.vectors import pairs_of_rows
 
 # Of scores held at once. A matrix product beside a million columns needs some 256 rows to run at its full speed; more
@@ -47,7 +48,7 @@ def score_blocks(
             f"{first.shape} and {second.shape}"
         )
     at_once = rows_at_once(len(second), block_bytes)
-    columns = ops.convert_to_tensor(second)
+    columns = _as_tensor(second)
 
     def scores_of(rows):
         with full_precision():
@@ -131,6 +132,16 @@ def full_precision():
             yield
         finally:
             torch.set_float32_matmul_precision(before)
+
+
+def _as_tensor(array):
+    """Without a copy where TensorFlow computes in the machine's own memory, if the array lies as it must there."""
+    if keras.backend.backend() == "tensorflow" and array.flags.carray and array.ctypes.data % ALIGNMENT == 0:
+        import tensorflow as tf
+
+        if not tf.config.list_logical_devices("GPU"):
+            return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    return ops.convert_to_tensor(array)
 
 
 def _as_numpy(scores):

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+# Where TensorFlow wants the memory of a tensor to start: at a multiple of so many bytes.
+ALIGNMENT = 64
 _BYTES_AT_ONCE = 2**26
 _MOST_NAMED = 10
 
@@ -51,12 +53,19 @@ def unit_rows(embeddings, argument: str, name_of: Callable[[int], str] = "row {}
     """L2-normalises embeddings: `(n, dim)` of any norm -> a new float32 array. Errors as of `row_norms`."""
     embeddings = np.asarray(embeddings)
     norms = row_norms(embeddings, argument, name_of).astype(np.float32)
-    unit = np.empty(embeddings.shape, np.float32)
+    unit = _aligned(embeddings.shape)
     at_once = rows_within(embeddings.shape[1])
     for start in range(0, len(embeddings), at_once):
         rows = slice(start, start + at_once)
         np.divide(embeddings[rows], norms[rows, None], out=unit[rows], casting="same_kind")
     return unit
+
+
+def _aligned(shape):
+    size = 4 * int(np.prod(shape))
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 def labels_for(labels, embeddings, argument: str, count_of: str) -> np.ndarray:

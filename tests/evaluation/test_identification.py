@@ -94,6 +94,17 @@ def test_megaface_is_that_of_the_protocol(seed):
     print(f"CMC and TAR differ by 0; rank-1 {result.rank(1):.3f}, TAR@1e-3 {result.tar[1e-3]:.3f}")
 
 
+def test_what_is_dropped_from_a_long_stream_still_counts_for_ranks():
+    """Of a million scores only the highest are held; mates that score lower are ranked among all."""
+    rows, labels = people(12, 5, spread=2.0)
+    distractors = np.random.default_rng(1).normal(size=(20_000, 8)).astype(np.float32)
+    result = identify_among_distractors(rows, labels, distractors, fars=(1e-5, 1e-6), progress=False)
+    cmc, tars = slow_megaface(rows, labels, distractors, (1e-5, 1e-6))
+    np.testing.assert_array_equal(result.cmc, cmc)
+    assert result.tar == tars
+    assert cmc[-1] < 0.5
+
+
 def test_people_with_one_image_make_impostor_pairs_only():
     rows, labels = people(3, 2)
     labels[-1] = 99

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_arcface.evaluation import pair_scores
 from keras_arcface.evaluation import score_blocks
 from keras_arcface.evaluation.scores import full_precision
+from keras_arcface.evaluation.vectors import unit_rows
 
 
 def rows(count, dim=16, seed=0):
@@ -24,6 +25,21 @@ def test_blocks_make_the_whole_matrix(block_bytes):
     assert max(scores.nbytes for _, scores in blocks) <= max(block_bytes, 4 * 30)
     expected = first.astype(np.float64) @ second.astype(np.float64).T
     np.testing.assert_allclose(np.concatenate([scores for _, scores in blocks]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0, 4, 16, 32])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_wherever_an_array_lies(offset, frozen):
+    """What is aligned is handed over without a copy; TensorFlow would end the process over what is not."""
+    memory = np.zeros(30 * 16 * 4 + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    second = memory[start : start + 30 * 16 * 4].view(np.float32).reshape(30, 16)
+    second[:] = rows(30, seed=1)
+    second.flags.writeable = not frozen
+    for found in (second, second[::-1], np.asfortranarray(second), second[1:]):
+        ((_, scores),) = score_blocks(rows(13), found)
+        np.testing.assert_allclose(scores, rows(13).astype(np.float64) @ found.T.astype(np.float64), atol=1e-5)
+    assert unit_rows(second, "rows").ctypes.data % 64 == 0
 
 
 @pytest.mark.parametrize("count", [5, 2000])  # gathered, and by all products
