@@ -108,9 +108,8 @@ class VerificationCallback(keras.callbacks.Callback):
 
     def _verify(self):
         started = time.perf_counter()
-        if keras.backend.backend() == "jax":  # within an epoch the trained values lie in the step's state
-            self.model.jax_state_sync()
-        embedder = self.embedder or getattr(self.model, "embedder", self.model)
+        model = self.model  # on JAX, asking for it brings the trained values from the step's state to the variables
+        embedder = self.embedder or getattr(model, "embedder", model)
         figures = {"step": self._step}
         for name, pairs in self.sets.items():
             embeddings = evaluation.embed_pairs(embedder, pairs, self.flip, self.batch_size, progress=False)
