@@ -39,11 +39,11 @@ def test_pixels_know_little(pairs):
 
 
 def test_a_public_network_knows_nearly_all(pairs, sface):
-    """SFace reaches 99.4% on LFW's View 2. Of View 1, 60 pairs of each kind."""
-    chosen = np.r_[0:60, 500:560]
+    """SFace reaches 99.4% on LFW's View 2. Of View 1, 40 pairs of each kind."""
+    chosen = np.r_[0:40, 500:540]
     some = PairSet([pairs.images[2 * pair + side] for pair in chosen for side in range(2)], pairs.same[chosen])
     aucs = {}
-    for name, options in {"as it must be": {}, "BGR": {"colour": "BGR"}, "dark": {"mean": 0, "std": 255}}.items():
+    for name, options in {"as it must be": {}, "dark": {"std": 255}}.items():
         embed = evaluation.load_embedder(sface, **options)
         embeddings = evaluation.embed_pairs(embed, some, flip=False, progress=False)
         result = evaluation.verify(embeddings, some.same, shuffle_seed=0)
