@@ -101,7 +101,7 @@ def test_what_goes_wrong_ahead_is_heard(monkeypatch):
     assert list(score_blocks(rows(0), rows(4))) == []
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.slow)])
 def test_scores_on_the_other_backends(backend):
     pytest.importorskip(backend, reason=f"the backend {backend} is absent")
     code = """

@@ -25,6 +25,7 @@ def test_with_two_gpus_it_mirrors(monkeypatch):
     assert asked == [["/device:CPU:0", "/device:CPU:1"]]
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one():
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("replicas.py"))], capture_output=True, text=True, check=False

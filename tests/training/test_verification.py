@@ -160,6 +160,7 @@ print(json.dumps([verification.found[-1]["val_a_auc"], result.auc, len(verificat
     assert count == 2
 
 
+@pytest.mark.slow
 def test_in_the_middle_of_an_epoch_on_jax(images):
     """There the trained values lie in the step's state, not in the variables."""
     pytest.importorskip("jax", reason="JAX is absent")
