@@ -162,6 +162,24 @@ class Roc:
         return self.impostor[-allowed - 1] if allowed < len(self.impostor) else -np.inf
 
 
+class OfCurve:
+    """What every result that holds a curve, as `roc`, says of it."""
+
+    roc: Roc
+
+    @property
+    def auc(self) -> float:
+        return self.roc.auc
+
+    @property
+    def eer(self) -> float:
+        return self.roc.eer
+
+    def at_far(self, far: float) -> OperatingPoint:
+        """The threshold for a wanted false accept rate: see `Roc.at_far`."""
+        return self.roc.at_far(far)
+
+
 def can_show(far: float, impostors: int) -> bool:
     """Whether so many impostor pairs can show such a FAR at all."""
     return allowed_at(far, impostors) >= 1

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_arcface.evaluation.roc import OperatingPoint
+from keras_arcface.evaluation.roc import OfCurve
 from keras_arcface.evaluation.roc import Roc
 from keras_arcface.evaluation.scores import pair_scores
 from keras_arcface.evaluation.vectors import false_accept_rates
@@ -79,7 +79,7 @@ def _starts(*keys):
 
 
 @dataclasses.dataclass(frozen=True)
-class TemplateResult:
+class TemplateResult(OfCurve):
     """What `verify_templates` found.
 
     Attributes:
@@ -95,18 +95,6 @@ class TemplateResult:
     tar: dict[float, float]
     tar_published: dict[float, float]
     roc: Roc
-
-    @property
-    def auc(self) -> float:
-        return self.roc.auc
-
-    @property
-    def eer(self) -> float:
-        return self.roc.eer
-
-    def at_far(self, far: float) -> OperatingPoint:
-        """The threshold for a wanted false accept rate: see `Roc.at_far`."""
-        return self.roc.at_far(far)
 
 
 def verify_templates(pooled, ids, pairs, same, fars=FARS, progress: bool = True) -> TemplateResult:

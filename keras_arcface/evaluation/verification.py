@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from keras_arcface.evaluation import bootstrap
-from keras_arcface.evaluation.roc import OperatingPoint
+from keras_arcface.evaluation.roc import OfCurve
 from keras_arcface.evaluation.roc import Roc
 from keras_arcface.evaluation.roc import can_show
 from keras_arcface.evaluation.vectors import false_accept_rates
@@ -50,7 +50,7 @@ class Folds:
 
 
 @dataclasses.dataclass(frozen=True)
-class VerificationResult:
+class VerificationResult(OfCurve):
     """What `verify` found.
 
     Attributes:
@@ -93,18 +93,6 @@ class VerificationResult:
     @property
     def threshold(self) -> float:
         return self.grid.threshold
-
-    @property
-    def auc(self) -> float:
-        return self.roc.auc
-
-    @property
-    def eer(self) -> float:
-        return self.roc.eer
-
-    def at_far(self, far: float) -> OperatingPoint:
-        """The threshold for a wanted false accept rate: see `Roc.at_far`."""
-        return self.roc.at_far(far)
 
     def intervals(self, samples: int = 1000, level: float = 0.95, seed: int = 0) -> dict:
         """Bootstrap confidence intervals.
