@@ -1,6 +1,8 @@
 # `make demo` and `make test` make their own virtual environment, in .venv, and install what they need.
 PYTHON ?= python3
 BIN := .venv/bin
+# Half of the tests' time is Python's: two at a time keep two cores busy. `make test WORKERS=` runs them one by one.
+WORKERS ?= -n 2 --dist worksteal
 CORE_TESTS := tests/test_margins.py tests/layers tests/test_models.py tests/backbones
 
 # TensorFlow's greetings, warnings that concern nobody here included.
@@ -14,8 +16,8 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(CORE_TESTS)
+	$(BIN)/python -m pytest $(WORKERS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(WORKERS) $(CORE_TESTS)
 
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
