@@ -19,11 +19,12 @@ class RecognitionModel(keras.Model):
 
     While training, `accuracy` is the share of examples whose own class centre is the nearest, without the margin, and
     `target_angle` is the mean angle in radians between an embedding and its own centre: about pi / 2 at the start,
-    well below 1 in a good run.
+    well below 1 in a good run. `target_angle_std` is the angles' standard deviation, and `embedding_norm` the mean L2
+    norm of the embeddings before they are normalised.
 
     Args:
         embedder: a built model, images `(batch, height, width, 3)` -> embeddings `(batch, dim)`.
-        head: a layer with `build(embeddings_shape)` and `loss_and_stats(labels, embeddings)`, such as
+        head: a layer with `build(embeddings_shape)` and `loss_and_stats(labels, embeddings, training)`, such as
             `keras_arcface.ArcFace`.
 
     Raises:
@@ -39,6 +40,8 @@ class RecognitionModel(keras.Model):
         self._reduction = _PerExampleLoss(name="margin_loss")
         self.accuracy_tracker = keras.metrics.Mean(name="accuracy")
         self.target_angle_tracker = keras.metrics.Mean(name="target_angle")
+        self.target_angle_spread_tracker = _StandardDeviation(name="target_angle_std")
+        self.embedding_norm_tracker = keras.metrics.Mean(name="embedding_norm")
 
     def build(self, input_shape):
         if not self.embedder.built:
@@ -57,9 +60,12 @@ class RecognitionModel(keras.Model):
             )
         if y is None:
             raise ValueError(f"{type(self).__name__} learns from images and labels. Received: images without labels")
-        losses, target_cosines, hits = self.head.loss_and_stats(y, y_pred)
+        losses, target_cosines, hits = self.head.loss_and_stats(y, y_pred, training=training)
+        angles, norms = ops.arccos(target_cosines), ops.norm(ops.cast(y_pred, "float32"), axis=-1)
         self.accuracy_tracker.update_state(hits, sample_weight=sample_weight)
-        self.target_angle_tracker.update_state(ops.arccos(target_cosines), sample_weight=sample_weight)
+        self.target_angle_tracker.update_state(angles, sample_weight=sample_weight)
+        self.target_angle_spread_tracker.update_state(angles, sample_weight=sample_weight)
+        self.embedding_norm_tracker.update_state(norms, sample_weight=sample_weight)
         total = self._reduction(losses, losses, sample_weight=sample_weight)
         if self.losses:
             regularisers = ops.expand_dims(sum(self.losses), 0)
@@ -103,6 +109,24 @@ class RecognitionModel(keras.Model):
 class _PerExampleLoss(keras.losses.Loss):
     def call(self, y_true, y_pred):
         return y_pred
+
+
+class _StandardDeviation(keras.metrics.Metric):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.mean = keras.metrics.Mean(name="mean")
+        self.mean_square = keras.metrics.Mean(name="mean_square")
+
+    def update_state(self, values, sample_weight=None):
+        self.mean.update_state(values, sample_weight=sample_weight)
+        self.mean_square.update_state(ops.square(values), sample_weight=sample_weight)
+
+    def result(self):
+        return ops.sqrt(ops.maximum(self.mean_square.result() - ops.square(self.mean.result()), 0.0))
+
+    def reset_state(self):
+        self.mean.reset_state()
+        self.mean_square.reset_state()
 
 
 def _is_endless(dataset):

@@ -34,7 +34,7 @@ def batch():
 def test_fit_learns_and_shows_accuracy_and_angle(batch):
     model = make_model()
     history = model.fit(*batch, batch_size=20, epochs=8, verbose=0).history
-    assert set(history) == {"loss", "accuracy", "target_angle"}
+    assert set(history) == {"loss", "accuracy", "target_angle", "target_angle_std", "embedding_norm"}
     assert history["accuracy"][-1] > 0.9 > history["accuracy"][0]
     assert history["target_angle"][-1] < 1.1
     assert history["target_angle"][0] == pytest.approx(np.pi / 2, abs=0.35)
@@ -52,10 +52,27 @@ def test_evaluate_equals_the_head_by_hand(batch):
     images, labels = batch
     model = make_model()
     results = model.evaluate(images, labels, batch_size=40, verbose=0, return_dict=True)
-    losses, cosines, hits = model.head.loss_and_stats(labels, model.predict(images, verbose=0))
+    embeddings = model.predict(images, verbose=0)
+    losses, cosines, hits = model.head.loss_and_stats(labels, embeddings)
     assert results["loss"] == pytest.approx(float(ops.mean(losses)), rel=1e-5)
     assert results["accuracy"] == pytest.approx(float(ops.mean(ops.cast(hits, "float32"))), rel=1e-5)
-    assert results["target_angle"] == pytest.approx(float(ops.mean(ops.arccos(cosines))), rel=1e-5)
+    angles = np.arccos(ops.convert_to_numpy(cosines))
+    assert results["target_angle"] == pytest.approx(np.mean(angles), rel=1e-5)
+    assert results["target_angle_std"] == pytest.approx(np.std(angles), rel=1e-3)
+    assert results["embedding_norm"] == pytest.approx(np.mean(np.linalg.norm(embeddings, axis=1)), rel=1e-5)
+
+
+def test_the_warm_up_counts_batches_of_training_and_goes_on_after_loading(batch, tmp_path):
+    images, labels = batch
+    model = make_model(ArcFace(CLASSES, margin=0.3, scale=16.0, warmup_steps=8))
+    model.fit(images, labels, batch_size=20, epochs=2, verbose=0)
+    model.evaluate(images, labels, verbose=0)
+    model.predict(images, verbose=0)
+    assert (int(model.head.steps.numpy()), float(model.head.strength.numpy())) == (4, 3 / 8)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded.fit(images, labels, batch_size=20, epochs=4, verbose=0)
+    assert (int(loaded.head.steps.numpy()), float(loaded.head.strength.numpy())) == (12, 1.0)
 
 
 def test_sample_weights_weigh_loss_and_accuracy(batch):

@@ -38,6 +38,7 @@ def load_dataset(
     num_hosts: int = 1,
     damaged: str = "raise",
     deterministic: bool = True,
+    names: bool = False,
 ) -> tf.data.Dataset:
     """Gives batches of `(images, labels)`: uint8 `(batch, height, width, 3)` in 0..255 and int64 `(batch,)`.
 
@@ -67,6 +68,8 @@ def load_dataset(
         damaged: what to do with a record whose checksum does not hold: "raise", or "skip". To skip, all files are read
             once at the start, and every damaged place is logged, and their number.
         deterministic: whether batches come in the order of their steps; False lets a batch overtake a slower one.
+        names: whether to give where each image came from, as a third element, strings `(batch,)`; to look at what a
+            step saw, not for `fit`.
 
     Raises:
         FileNotFoundError: if the directory holds no dataset, or a shard is missing.
@@ -109,10 +112,10 @@ def load_dataset(
             batches = functools.partial(share.one_pass, range(store.num_examples))
 
     def prepare(step, batch):
-        pixels, labels = fetch(batch)
+        pixels, labels, came_from = fetch(batch)
         if training and augmentation is not None:
             pixels = augmentation(pixels, tf.stack([tf.constant(seed, tf.int64), step * num_hosts + host]))
-        return pixels, labels
+        return (pixels, labels, came_from) if names else (pixels, labels)
 
     dataset = tf.data.Dataset.from_generator(
         lambda: zip(itertools.count(start_step), batches(), strict=False),
@@ -188,7 +191,7 @@ def _decode(info: DatasetInfo, serialized):
         tf.boolean_mask(labels, wrong),
     ]
     with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), complaint)]):
-        return images.decode_batch(encoded, names, info.image_size), labels
+        return images.decode_batch(encoded, names, info.image_size), labels, names
 
 
 def _check_arguments(

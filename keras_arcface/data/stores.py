@@ -116,21 +116,21 @@ class Encoded:
 
 
 class Decoded:
-    """All images and labels in memory, decoded.
+    """All images, labels and names in memory, decoded.
 
     Args:
         files: to read.
-        decode: serialised records `(n,)` -> images and labels.
+        decode: serialised records `(n,)` -> images, labels and names.
     """
 
     def __init__(self, files: Files, decode: Callable):
         batches = tf.data.Dataset.from_generator(lambda: files, output_signature=tf.TensorSpec((), tf.string))
         batches = batches.batch(256).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         progress = tqdm(batches, desc="decoding", unit="batch", delay=1, dynamic_ncols=True)
-        self._images, self._labels = (tf.concat(parts, axis=0) for parts in zip(*progress, strict=True))
+        self._images, self._labels, self._names = (tf.concat(parts, axis=0) for parts in zip(*progress, strict=True))
         self.labels = self._labels.numpy()
         self.num_examples = len(self.labels)
 
     def fetch(self, rows):
-        """Images and labels: int64 tensor `(n,)` -> `(n, height, width, 3)` and `(n,)`."""
-        return tf.gather(self._images, rows), tf.gather(self._labels, rows)
+        """Images, labels and names: int64 tensor `(n,)` -> `(n, height, width, 3)`, `(n,)` and `(n,)`."""
+        return tuple(tf.gather(whole, rows) for whole in (self._images, self._labels, self._names))

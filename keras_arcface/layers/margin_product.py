@@ -37,18 +37,24 @@ class MarginProduct(keras.layers.Layer):
         scale: the radius `s` of the hypersphere, above 0. The papers use 64, and 30 or so for few classes.
         centers_initializer: of the centres; N(0, 0.01) by default.
         centers_regularizer: of the centres; none by default.
+        warmup_steps: over so many training batches `strength` rises from 0 to 1, where the whole margin from the start
+            leaves a loss that does not fall (large margins, little data). The batches are counted in the graph.
+        initial_scale: the scale at the start of the warm-up, to rise with it; `scale` from the start by default.
         **kwargs: `name`, `trainable` and the like. `dtype` may only be float32.
 
     Call arguments:
         embeddings: float tensor `(batch, dim)`, not normalised; or `[embeddings, labels]`.
         labels: integer tensor `(batch,)` or `(batch, 1)`, or None.
+        training: whether this is a batch of a training, to be counted.
 
     Returns:
         `(batch, num_classes)` float32 logits: penalised with labels, plain without.
 
     Attributes:
         centers: the weight, `(num_classes, dim)`, not normalised.
-        strength: non-trainable scalar in [0, 1], how much of the penalty `cos - psi(cos)` applies; 1 at the start.
+        strength: non-trainable scalar in [0, 1], how much of the penalty `cos - psi(cos)` applies; without a warm-up it
+            is 1 and yours to set.
+        steps: non-trainable integer, the training batches seen so far.
 
     Raises:
         ValueError: for arguments out of range, another dtype than float32, embeddings that are not `(batch, dim)`,
@@ -66,6 +72,8 @@ class MarginProduct(keras.layers.Layer):
         scale=64.0,
         centers_initializer=None,
         centers_regularizer=None,
+        warmup_steps=0,
+        initial_scale=None,
         **kwargs,
     ):
         if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
@@ -77,12 +85,23 @@ class MarginProduct(keras.layers.Layer):
                 "margin must be None or a callable such as keras_arcface.margins.CombinedMargin(m2=0.5). "
                 f"Received: margin={margin!r}"
             )
+        if not isinstance(warmup_steps, numbers.Integral) or warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be an integer of at least 0. Received: warmup_steps={warmup_steps!r}")
+        if initial_scale is not None and not (isinstance(initial_scale, numbers.Real) and initial_scale > 0):
+            raise ValueError(f"initial_scale must be None or above 0. Received: initial_scale={initial_scale!r}")
+        if initial_scale is not None and warmup_steps == 0:
+            raise ValueError(
+                f"initial_scale needs warmup_steps, over which it becomes scale. Received: initial_scale={initial_scale}, "
+                "warmup_steps=0"
+            )
         super().__init__(dtype=_float32_policy(kwargs.pop("dtype", None)), **kwargs)
         if centers_initializer is None:
             centers_initializer = keras.initializers.RandomNormal(stddev=0.01)
         self.num_classes = int(num_classes)
         self.margin = margin
         self.scale = float(scale)
+        self.warmup_steps = int(warmup_steps)
+        self.initial_scale = None if initial_scale is None else float(initial_scale)
         self.centers_initializer = keras.initializers.get(centers_initializer)
         self.centers_regularizer = keras.regularizers.get(centers_regularizer)
 
@@ -100,16 +119,20 @@ class MarginProduct(keras.layers.Layer):
             initializer=self.centers_initializer,
             regularizer=self.centers_regularizer,
         )
-        self.strength = self.add_weight(name="strength", shape=(), initializer="ones", trainable=False)
+        state = {"shape": (), "trainable": False, "aggregation": "only_first_replica"}
+        start = "ones" if self.warmup_steps == 0 else "zeros"
+        self.strength = self.add_weight(name="strength", initializer=start, **state)
+        self.steps = self.add_weight(name="steps", initializer="zeros", dtype="int32", **state)
 
-    def call(self, embeddings, labels=None):
+    def call(self, embeddings, labels=None, training=None):
         if isinstance(embeddings, (list, tuple)):
             embeddings, labels = self._split_pair(embeddings, labels)
         if labels is None:
-            return self.scale * self._cosines(embeddings)
+            return self._scale_now() * self._cosines(embeddings)
         labels, valid = self._check_labels(labels, embeddings)
         cosines = self._cosines(_nan_where_not(valid, embeddings))
-        return self.scale * _put_column(cosines, labels, self._penalised(_take_column(cosines, labels)))
+        self._begin_batch(training)
+        return self._scale_now() * _put_column(cosines, labels, self._penalised(_take_column(cosines, labels)))
 
     def loss(self, labels, embeddings):
         """Cross-entropy of the penalised softmax.
@@ -123,12 +146,13 @@ class MarginProduct(keras.layers.Layer):
         """
         return self.loss_and_stats(labels, embeddings)[0]
 
-    def loss_and_stats(self, labels, embeddings):
+    def loss_and_stats(self, labels, embeddings, training=False):
         """The loss, and what one wants to watch beside it, in one pass.
 
         Args:
             labels: integer tensor `(batch,)`.
             embeddings: float tensor `(batch, dim)`.
+            training: whether this is a batch of a training, to be counted.
 
         Returns:
             `(losses, target_cosines, hits)`: `(batch,)` float32 cross-entropies of the penalised softmax; `(batch,)`
@@ -138,10 +162,11 @@ class MarginProduct(keras.layers.Layer):
         if not self.built:
             self.build(tuple(embeddings.shape))
         labels, valid = self._check_labels(ops.convert_to_tensor(labels), embeddings)
-        cosines = self._cosines(_nan_where_not(valid, embeddings))
+        self._begin_batch(training)
+        cosines, scale = self._cosines(_nan_where_not(valid, embeddings)), self._scale_now()
         target_cosines = ops.clip(_take_column(cosines, labels), -1.0, 1.0)
-        target_logits = self.scale * self._penalised(target_cosines)
-        logits = _put_column(self.scale * cosines, labels, target_logits)
+        target_logits = scale * self._penalised(target_cosines)
+        logits = _put_column(scale * cosines, labels, target_logits)
         losses = ops.logsumexp(logits, axis=-1) - target_logits
         nearest = ops.cast(ops.argmax(cosines, axis=-1), "int32")
         hits = ops.logical_and(valid, ops.equal(nearest, labels))
@@ -155,6 +180,8 @@ class MarginProduct(keras.layers.Layer):
             "scale": self.scale,
             "centers_initializer": keras.initializers.serialize(self.centers_initializer),
             "centers_regularizer": keras.regularizers.serialize(self.centers_regularizer),
+            "warmup_steps": self.warmup_steps,
+            "initial_scale": self.initial_scale,
         }
 
     @classmethod
@@ -162,6 +189,18 @@ class MarginProduct(keras.layers.Layer):
         if isinstance(config.get("margin"), dict):
             config = {**config, "margin": keras.saving.deserialize_keras_object(config["margin"])}
         return cls(**config)
+
+    def _begin_batch(self, training):
+        if not training:
+            return
+        if self.warmup_steps > 0:
+            self.strength.assign(ops.minimum(ops.cast(self.steps, "float32") / self.warmup_steps, 1.0))
+        self.steps.assign_add(1)
+
+    def _scale_now(self):
+        if self.initial_scale is None:
+            return self.scale
+        return self.initial_scale + (self.scale - self.initial_scale) * self.strength
 
     def _penalised(self, target_cosines):
         if self.margin is None:

@@ -131,6 +131,31 @@ def test_strength_fades_the_penalty_in(batch):
     np.testing.assert_allclose(weakened, expected, atol=1e-5)
 
 
+def test_a_warm_up_brings_margin_and_scale_in(batch):
+    embeddings, labels, centers = batch
+    head = with_centers(ArcFace(CLASSES, scale=32.0, warmup_steps=4, initial_scale=8.0), centers)
+    for step in range(6):
+        ramp = min(step / 4, 1.0)
+        losses, _, _ = head.loss_and_stats(labels, embeddings, training=True)
+        fixed = with_centers(ArcFace(CLASSES, scale=8.0 + 24.0 * ramp), centers)
+        fixed.strength.assign(ramp)
+        np.testing.assert_allclose(losses, fixed.loss(labels, embeddings), rtol=1e-6)
+        # What is not a batch of training does not count, and is judged as the last one was.
+        np.testing.assert_allclose(head(embeddings, labels), fixed(embeddings, labels), rtol=1e-6)
+        np.testing.assert_allclose(head(embeddings), fixed(embeddings), rtol=1e-6)
+        assert int(head.steps.numpy()) == step + 1
+
+
+def test_a_functional_model_counts_batches_too(batch):
+    embeddings, labels, _ = batch
+    inputs = keras.Input((DIM,)), keras.Input((), dtype="int32")
+    head = ArcFace(CLASSES, warmup_steps=10)
+    model = keras.Model(inputs, head(*inputs))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit((embeddings, labels), labels, batch_size=BATCH, epochs=3, verbose=0)
+    assert (int(head.steps.numpy()), float(head.strength.numpy())) == (3, pytest.approx(0.2))
+
+
 @any_precision
 @pytest.mark.usefixtures("policy_for_test")
 @pytest.mark.parametrize("angle", ["same", "opposite", "zero"])
