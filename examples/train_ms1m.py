@@ -5,166 +5,154 @@ to 30 are written as TFRecords and trained on, people 31 to 40, never seen, are 
 
     python examples/train_ms1m.py
 
-With `--data` it trains on TFRecords of your own (see make_tfrecords.py) by the recipe of the ArcFace paper, on every
-GPU of the machine:
+With `--data` it trains on TFRecords of your own (see make_tfrecords.py), on every GPU of the machine, by a recipe of
+recipes.py, any choice of which is an option here:
 
-    python examples/train_ms1m.py --data ms1m_tfrecord --pairs pairs.npz
+    python examples/train_ms1m.py --data ms1m_tfrecord --recipe ms1mv2_r100 --verify lfw.bin cfp_fp.bin --output runs/1
 
-It leaves, in a new folder under runs/ (or in --output): embedder.keras, verification.png, and saved_model/1, a version
-as TensorFlow Serving wants it.
+The same command again goes on where a run was stopped or killed. A run leaves in its folder: embedder.keras, steps.csv
+and verification.csv, event files for TensorBoard, curves.png, checkpoints/, verification.png, and saved_model/1, a
+version as TensorFlow Serving wants it.
 """
 
 import argparse
 import dataclasses
 import datetime
+import importlib.util
+import logging
+import math
+import os
+import shlex
+import sys
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import orl_faces
+import recipes
+import tensorflow as tf
+from recipes import Recipe
 
-from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
-from keras_arcface import backbones
 from keras_arcface import data
 from keras_arcface import evaluation
-from keras_arcface import models
 from keras_arcface import serving
 from keras_arcface import training
-from keras_arcface.data import augment
 from keras_arcface.evaluation import tables
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """All choices of a run. Each is an option of the command line too."""
-
-    backbone: str
-    width: int
-    dim: int
-    dropout: float
-    margin: float
-    scale: float
-    optimizer: str
-    learning_rate: float
-    weight_decay: float
-    batch_size: int
-    epochs: int
-    augmentation: str
-    seed: int = 0
-
-
-# 300 images: a small network, strong augmentation, a high rate, and a smaller scale than for a million.
-ORL = Recipe(
-    backbone="IResNet18",
-    width=16,
-    dim=512,
-    dropout=0.4,
-    margin=0.5,
-    scale=30.0,
-    optimizer="SGD",
-    learning_rate=0.3,
-    weight_decay=5e-3,
-    batch_size=30,
-    epochs=35,
-    augmentation="affine",
-)
-
-# ArcFace paper, section 3.1. Keras' weight decay does not pass through the momentum: 5e-4 there is 5e-4 / (1 - 0.9)
-# here.
-MS1M = Recipe(
-    backbone="IResNet50",
-    width=64,
-    dim=512,
-    dropout=0.4,
-    margin=0.5,
-    scale=64.0,
-    optimizer="SGD",
-    learning_rate=0.1,
-    weight_decay=5e-3,
-    batch_size=512,
-    epochs=16,
-    augmentation="flip",
-)
-
-OPTIMIZERS = {
-    "AdamW": keras.optimizers.AdamW,
-    "SGD": lambda *args, **kwargs: keras.optimizers.SGD(*args, momentum=0.9, **kwargs),
-}
-AUGMENTATIONS = {"none": None, "flip": augment.flip, "affine": augment.affine, "adaface": augment.adaface}
 
 
 def main():
     arguments, recipe = parse_arguments()
+    if arguments.strategy == "jax" and keras.backend.backend() != "jax":
+        # Keras has its backend since it was imported: begin again with the other one.
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "KERAS_BACKEND": "jax"})
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        run(arguments, recipe)
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run(arguments, recipe: Recipe):
     output = arguments.output or Path("runs") / datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     output.mkdir(parents=True, exist_ok=True)
-
-    directory, pairs = arguments.data, None
+    sets = {path.stem: data.PairSet.load(path) for path in arguments.verify}
+    directory = arguments.data
     if directory is None:
         directory = output / "tfrecords"
         data.write_dataset(orl_faces.OrlFaces(range(1, 31)), directory)
-        pairs = orl_faces.verification_pairs(range(31, 41))
-    if arguments.pairs is not None:
-        pairs = data.PairSet.load(arguments.pairs)
+        sets = sets or {"ORL": orl_faces.verification_pairs(range(31, 41))}
+    if arguments.replay is not None:
+        return replay(recipe, directory, arguments.replay, output)
 
-    model = train(recipe, directory, arguments.steps)
+    model = train(recipe, directory, output, sets, arguments)
 
     written = [output / "embedder.keras"]
     model.embedder.save(written[0])
-    if pairs is not None:
-        written.append(verify(model.embedder, pairs, output / "verification.png"))
-    written.append(serving.export_saved_model(model.embedder, output / "saved_model" / "1"))
+    if importlib.util.find_spec("matplotlib") is not None:
+        written.append(training.plot_training(output))
+    for name, pairs in sets.items():
+        picture = output / ("verification.png" if len(sets) == 1 else f"verification_{name}.png")
+        written.append(verify(name, model.embedder, pairs, picture, recipe.head, arguments.shuffle_seed))
+    if keras.backend.backend() == "tensorflow":
+        written.append(serving.export_saved_model(model.embedder, output / "saved_model" / "1"))
     print("\nWritten:", *written, sep="\n  ")
 
 
-def train(recipe: Recipe, directory: Path, steps: int | None) -> RecognitionModel:
-    """Trains on TFRecords by a recipe, or for a number of steps only."""
+def train(recipe: Recipe, directory: Path, output: Path, sets: dict, arguments) -> RecognitionModel:
+    """Trains on TFRecords by a recipe, from the last checkpoint in the output folder if there is one."""
     keras.utils.set_random_seed(recipe.seed)
+    if arguments.deterministic:
+        tf.config.experimental.enable_op_determinism()
     info = data.load_info(directory)
-    steps_per_epoch = max(1, info.num_examples // recipe.batch_size)
-    total_steps = steps or recipe.epochs * steps_per_epoch
+    precision = training.use_precision(arguments.precision)
+    with training.placed(arguments.strategy):
+        model = recipes.build(recipe, info.num_classes, info.num_examples, info.image_size)
+    last_step = arguments.steps or recipes.total_steps(recipe, info.num_examples)
+    every = arguments.every or min(2000, math.ceil(last_step / 10))
+    batch_size = recipe.batch_size // recipe.accumulate
+    choices = {name: value for name, value in dataclasses.asdict(recipe).items() if name != "text"}
+    about = {**choices, "precision": precision, "num_examples": info.num_examples, "num_classes": info.num_classes}
+    checkpoints = training.Checkpoints(output / "checkpoints", every, about=about)
+    start = checkpoints.restore(model)
     images = data.load_dataset(
         directory,
-        batch_size=recipe.batch_size,
+        batch_size=batch_size,
         training=True,
         seed=recipe.seed,
-        augmentation=AUGMENTATIONS[recipe.augmentation],
+        start_step=start,
+        num_classes=info.num_classes,
+        augmentation=recipes.AUGMENTATIONS[recipe.augmentation],
+        cache=arguments.cache,
     )
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=recipe.learning_rate / 10,
-        warmup_target=recipe.learning_rate,
-        warmup_steps=total_steps // 15,
-        decay_steps=total_steps - total_steps // 15,
-    )
-    with training.all_gpus_strategy().scope():
-        backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*info.image_size, 3))
-        embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout)
-        head = ArcFace(info.num_classes, margin=recipe.margin, scale=recipe.scale)
-        model = RecognitionModel(embedder, head)
-        model.compile(OPTIMIZERS[recipe.optimizer](schedule, weight_decay=recipe.weight_decay))
     print(
-        f"\nTraining {recipe.backbone} (width {recipe.width}, {embedder.count_params():,} weights) with ArcFace on "
-        f"{info.num_examples:,} images of {info.num_classes:,} people: {total_steps:,} steps of {recipe.batch_size}"
+        f"\n{recipe.backbone} (width {recipe.width}, {model.embedder.count_params():,} weights), {recipe.head}, "
+        f"{precision}: {info.num_examples:,} images of {info.num_classes:,} people, {last_step:,} steps of {batch_size}"
     )
-    if steps:
-        model.fit(images, steps_per_epoch=steps, shuffle=False)
-    else:
-        model.fit(images, steps_per_epoch=steps_per_epoch, epochs=recipe.epochs, shuffle=False)
+    if start:
+        print(f"Going on behind step {start:,}")
+    expected = training.expected_first_loss(model.head, recipe.dim)
+    print(f"The loss should start at about {expected:.1f}, and the angle to the own centre at 1.57")
+    again = shlex.join([*sys.argv, "--output", str(output)]) + " --replay {step}"
+    tensorboard = importlib.util.find_spec("tensorboard") is not None
+    callbacks = [
+        training.StopOnNaN(recipe.seed, f"Its images and their names: python {again}", start),
+        checkpoints,
+        *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.ema else []),
+        *([training.VerificationCallback(sets, shuffle_seed=arguments.shuffle_seed)] if sets else []),
+        training.TrainingLog(output, batch_size, min(50, every), tensorboard, start),
+        training.ProgressBar(last_step, batch_size, start),
+        training.StopAtStep(last_step, start),
+    ]
+    if start < last_step:
+        # What Keras calls an epoch is here the time between two checkpoints, and two verifications.
+        model.fit(
+            images,
+            steps_per_epoch=every,
+            initial_epoch=start // every,
+            epochs=start // every + math.ceil((last_step - start) / every),
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
     return model
 
 
-def verify(embedder: keras.Model, pairs: data.PairSet, picture: Path) -> Path:
+def verify(name: str, embedder: keras.Model, pairs: data.PairSet, picture: Path, head: str, shuffle_seed) -> Path:
     """Compares the embedder with raw pixels on pairs of people it has not seen: a table, and a picture."""
     embeddings = {
-        "ArcFace": evaluation.embed_pairs(embedder, pairs),
+        head: evaluation.embed_pairs(embedder, pairs),
         "raw pixels": evaluation.embed_pairs(raw_pixels, pairs, flip=False),
         "raw, mirrored": evaluation.embed_pairs(raw_pixels, pairs),
     }
-    results = {name: evaluation.verify(rows, pairs.same) for name, rows in embeddings.items()}
-    print(f"\nVerification, {np.sum(pairs.same)} genuine and {np.sum(~pairs.same)} impostor pairs, 10 folds:")
+    results = {
+        name: evaluation.verify(rows, pairs.same, shuffle_seed=shuffle_seed) for name, rows in embeddings.items()
+    }
+    print(f"\nVerification of {name}, {np.sum(pairs.same)} genuine and {np.sum(~pairs.same)} impostor pairs, 10 folds:")
     print(tables.verification_table(results, intervals=False))
-    print("(mirrored: the embedding of the mirror image is added, as published figures do; ArcFace's too)")
-    return evaluation.plot_verification({name: results[name] for name in ("ArcFace", "raw pixels")}, picture)
+    print(f"(mirrored: the embedding of the mirror image is added, as published figures do; {head}'s too)")
+    return evaluation.plot_verification({name: results[name] for name in (head, "raw pixels")}, picture)
 
 
 def raw_pixels(images):
@@ -172,26 +160,67 @@ def raw_pixels(images):
     return np.reshape(images, (len(images), -1))
 
 
+def replay(recipe: Recipe, directory: Path, step: int, output: Path) -> None:
+    """Shows what a step of a training saw: names and labels, and the images in one picture."""
+    dataset = data.load_dataset(
+        directory,
+        batch_size=recipe.batch_size // recipe.accumulate,
+        training=True,
+        seed=recipe.seed,
+        start_step=step,
+        augmentation=recipes.AUGMENTATIONS[recipe.augmentation],
+        names=True,
+    )
+    images, labels, names = (part.numpy() for part in next(iter(dataset)))
+    print(f"Step {step}, seed {recipe.seed}, {len(labels)} images, as they were augmented:")
+    for place, (image, label, name) in enumerate(zip(images, labels, names, strict=True)):
+        print(f"{place:5d}  label {label:7d}  pixels {image.min():3d}..{image.max():3d}  {name.decode()}")
+    columns = math.ceil(len(images) ** 0.5)
+    blank = np.zeros((-len(images) % columns, *images.shape[1:]), images.dtype)
+    rows = np.split(np.concatenate([images, blank]), math.ceil(len(images) / columns))
+    picture = output / f"step_{step}.png"
+    cv2.imwrite(str(picture), np.concatenate([np.concatenate(row, axis=1) for row in rows])[..., ::-1])
+    print("\nWritten:", picture, sep="\n  ")
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], epilog="Defaults of the recipe: see ORL and MS1M in this file."
+        description=__doc__.split("\n\n")[0],
+        epilog="\n\n".join(f"{name}: {recipe.text}" for name, recipe in recipes.RECIPES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, help="directory of TFRecords to train on; default: the ORL faces")
-    parser.add_argument("--pairs", type=Path, help="pair set to verify: .bin, or .npz")
-    parser.add_argument("--output", type=Path, help="folder to write to; default: a new one under runs/")
+    parser.add_argument("--recipe", choices=recipes.RECIPES, help="see below; default: orl, with --data ms1mv3_r50")
+    parser.add_argument("--verify", type=Path, nargs="+", default=[], help="pair sets, .bin or .npz")
+    parser.add_argument("--shuffle-seed", type=int, help="for pairs that do not stand in folds: cut in a random order")
+    parser.add_argument(
+        "--output", type=Path, help="folder to write to, or to go on in; default: a new one under runs/"
+    )
+    parser.add_argument("--every", type=int, help="steps between checkpoints; default: a tenth of all, at most 2000")
     parser.add_argument("--steps", type=int, help="stop after this many steps, to try things out")
-    recipe = parser.add_argument_group("recipe")
+    parser.add_argument("--replay", type=int, metavar="STEP", help="only show what this step sees, with names")
+    parser.add_argument("--strategy", choices=training.STRATEGIES, default="auto", help="where to train")
+    parser.add_argument("--precision", choices=training.PRECISIONS, default="auto", help="what to compute in")
+    parser.add_argument("--cache", choices=["encoded", "decoded"], help="hold the data in memory")
+    parser.add_argument("--deterministic", action="store_true", help="the same weights each time, if slower")
+    options = parser.add_argument_group("choices of a recipe")
     choices = {
-        "backbone": [name for name in backbones.__all__ if name != "IResNet"],
-        "optimizer": list(OPTIMIZERS),
-        "augmentation": list(AUGMENTATIONS),
+        "backbone": recipes.BACKBONES,
+        "head": recipes.HEAD_NAMES,
+        "optimizer": recipes.OPTIMIZERS,
+        "schedule": recipes.SCHEDULES,
+        "augmentation": list(recipes.AUGMENTATIONS),
     }
-    for field in dataclasses.fields(Recipe):
-        recipe.add_argument(f"--{field.name.replace('_', '-')}", type=field.type, choices=choices.get(field.name))
+    fields = [field for field in dataclasses.fields(Recipe) if field.name != "text"]
+    for field in fields:
+        options.add_argument(f"--{field.name.replace('_', '-')}", type=field.type, choices=choices.get(field.name))
     arguments = parser.parse_args()
-    chosen = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Recipe)}
-    defaults = ORL if arguments.data is None else MS1M
-    return arguments, dataclasses.replace(defaults, **{k: v for k, v in chosen.items() if v is not None})
+    recipe = recipes.RECIPES[arguments.recipe or ("orl" if arguments.data is None else "ms1mv3_r50")]
+    chosen = {field.name: getattr(arguments, field.name) for field in fields}
+    recipe = dataclasses.replace(recipe, **{name: value for name, value in chosen.items() if value is not None})
+    if recipe.batch_size % recipe.accumulate:
+        parser.error(f"--batch-size {recipe.batch_size} is no multiple of --accumulate {recipe.accumulate}")
+    return arguments, recipe
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ class MarginProduct(keras.layers.Layer):
         warmup_steps: over so many training batches `strength` rises from 0 to 1, where the whole margin from the start
             leaves a loss that does not fall (large margins, little data). The batches are counted in the graph.
         initial_scale: the scale at the start of the warm-up, to rise with it; `scale` from the start by default.
+        label_smoothing: share of the target's probability that the loss asks to be spread over all classes evenly, in
+            [0, 1). The published recipes use none.
         **kwargs: `name`, `trainable` and the like. `dtype` may only be float32.
 
     Call arguments:
@@ -74,6 +76,7 @@ class MarginProduct(keras.layers.Layer):
         centers_regularizer=None,
         warmup_steps=0,
         initial_scale=None,
+        label_smoothing=0.0,
         **kwargs,
     ):
         if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
@@ -91,9 +94,11 @@ class MarginProduct(keras.layers.Layer):
             raise ValueError(f"initial_scale must be None or above 0. Received: initial_scale={initial_scale!r}")
         if initial_scale is not None and warmup_steps == 0:
             raise ValueError(
-                f"initial_scale needs warmup_steps, over which it becomes scale. Received: initial_scale={initial_scale}, "
-                "warmup_steps=0"
+                "initial_scale needs warmup_steps, over which it becomes scale. "
+                f"Received: initial_scale={initial_scale}, warmup_steps=0"
             )
+        if not isinstance(label_smoothing, numbers.Real) or not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1). Received: label_smoothing={label_smoothing!r}")
         super().__init__(dtype=_float32_policy(kwargs.pop("dtype", None)), **kwargs)
         if centers_initializer is None:
             centers_initializer = keras.initializers.RandomNormal(stddev=0.01)
@@ -101,6 +106,7 @@ class MarginProduct(keras.layers.Layer):
         self.margin = margin
         self.scale = float(scale)
         self.warmup_steps = int(warmup_steps)
+        self.label_smoothing = float(label_smoothing)
         self.initial_scale = None if initial_scale is None else float(initial_scale)
         self.centers_initializer = keras.initializers.get(centers_initializer)
         self.centers_regularizer = keras.regularizers.get(centers_regularizer)
@@ -167,7 +173,10 @@ class MarginProduct(keras.layers.Layer):
         target_cosines = ops.clip(_take_column(cosines, labels), -1.0, 1.0)
         target_logits = scale * self._penalised(target_cosines)
         logits = _put_column(scale * cosines, labels, target_logits)
-        losses = ops.logsumexp(logits, axis=-1) - target_logits
+        wanted = target_logits
+        if self.label_smoothing > 0:
+            wanted = (1 - self.label_smoothing) * wanted + self.label_smoothing * ops.mean(logits, axis=-1)
+        losses = ops.logsumexp(logits, axis=-1) - wanted
         nearest = ops.cast(ops.argmax(cosines, axis=-1), "int32")
         hits = ops.logical_and(valid, ops.equal(nearest, labels))
         return losses, target_cosines, hits
@@ -182,6 +191,7 @@ class MarginProduct(keras.layers.Layer):
             "centers_regularizer": keras.regularizers.serialize(self.centers_regularizer),
             "warmup_steps": self.warmup_steps,
             "initial_scale": self.initial_scale,
+            "label_smoothing": self.label_smoothing,
         }
 
     @classmethod

@@ -1,21 +1,45 @@
 """What `fit` needs around it: optimizers, schedules, callbacks, and where to train."""
 
+from keras_arcface.training.checkpoints import Checkpoints
+from keras_arcface.training.curves import ProgressBar
+from keras_arcface.training.curves import TrainingLog
+from keras_arcface.training.curves import plot_training
+from keras_arcface.training.sanity import expected_first_loss
 from keras_arcface.training.schedules import CosineSchedule
 from keras_arcface.training.schedules import PolynomialSchedule
 from keras_arcface.training.schedules import StepSchedule
 from keras_arcface.training.sgd import CoupledSGD
+from keras_arcface.training.steps import StepCallback
+from keras_arcface.training.steps import StopAtStep
+from keras_arcface.training.steps import StopOnNaN
+from keras_arcface.training.strategies import PRECISIONS
+from keras_arcface.training.strategies import STRATEGIES
 from keras_arcface.training.strategies import all_gpus_strategy
+from keras_arcface.training.strategies import placed
+from keras_arcface.training.strategies import use_precision
 from keras_arcface.training.verification import VerificationCallback
 from keras_arcface.training.whole_batch import WholeBatchLossScale
 from keras_arcface.training.whole_batch import WholeBatchOptimizer
 
 __all__ = [
+    "PRECISIONS",
+    "STRATEGIES",
+    "Checkpoints",
     "CosineSchedule",
     "CoupledSGD",
     "PolynomialSchedule",
+    "ProgressBar",
+    "StepCallback",
     "StepSchedule",
+    "StopAtStep",
+    "StopOnNaN",
+    "TrainingLog",
     "VerificationCallback",
     "WholeBatchLossScale",
     "WholeBatchOptimizer",
     "all_gpus_strategy",
+    "expected_first_loss",
+    "placed",
+    "plot_training",
+    "use_precision",
 ]

@@ -5,13 +5,12 @@ import json
 import logging
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from keras_arcface.training.steps import StepCallback
 
@@ -26,16 +25,16 @@ class Checkpoints(StepCallback):
     """Writes checkpoints during `fit`, and takes up the last one.
 
     A checkpoint holds all variables of the model and of its optimizer: weights, BatchNorm's statistics, the state of
-    dropout's random numbers, momenta, moving averages, the loss scale, the head's step counter. Weight files of Keras leave
-    the random state out. Together with data that are a function of the step, the run goes on exactly:
+    dropout's random numbers (which Keras' weight files leave out), momenta, moving averages, the loss scale, the head's
+    step counter. Together with data that are a function of the step, the run goes on exactly:
 
     >>> checkpoints = Checkpoints("run/checkpoints", every_steps=1000)
     >>> step = checkpoints.restore(model)     # 0 if there is none
     >>> dataset = load_dataset("ms1m", batch_size=512, training=True, start_step=step)
     >>> # model.fit(dataset, initial_epoch=step // 1000, epochs=180, steps_per_epoch=1000, callbacks=[checkpoints, ...])
 
-    A file is written under another name, brought to the disk and renamed, so what has the name of a checkpoint is whole;
-    every array in it has a checksum. It is plain NumPy, and nothing in it is ever run.
+    A file is written under another name, brought to the disk and renamed, so what has the name of a checkpoint is
+    whole; every array in it has a checksum. It is plain NumPy, and nothing in it is ever run.
 
     Args:
         directory: where the files are, `step-0000001000.npz`; it is made.
@@ -49,7 +48,8 @@ class Checkpoints(StepCallback):
         step: steps done so far.
 
     Raises:
-        ValueError: if `every_steps` or `keep` is below 1; from `restore`, if the model is not built and compiled.
+        ValueError: if `every_steps` or `keep` is below 1; from `restore`, if the model is not built and compiled, or no
+            checkpoint that is there can be taken up.
     """
 
     def __init__(self, directory, every_steps: int = 1000, keep: int = 3, about: Mapping | None = None):
@@ -71,18 +71,24 @@ class Checkpoints(StepCallback):
             model: built and compiled, as it was when the checkpoint was written.
 
         Returns:
-            Steps done when it was written; 0, and the model as it is, without any.
+            Steps done when it was written; 0, and the model as it is, where there is no checkpoint.
+
+        Raises:
+            ValueError: if there are checkpoints, but none that can be taken up: a training from the start would replace
+                them.
         """
         if not model.built or getattr(model, "optimizer", None) is None:
             raise ValueError(
-                f"To restore a checkpoint, {model.name!r} must be built and compiled: model.build((None, 112, 112, 3)), "
-                "model.compile(optimizer)"
+                f"To restore a checkpoint, {model.name!r} must be built and compiled: "
+                "model.build((None, 112, 112, 3)), model.compile(optimizer)"
             )
         variables = _state(model)
-        for path in self._written()[::-1]:
+        written, reason = self._written(), None
+        for path in written[::-1]:
             try:
                 step, values = _read(path, variables, self.about)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            except Exception as error:  # zipfile and NumPy raise nearly anything on damage
+                reason = error
                 _log.warning("%s is refused: %s", path, error)
                 continue
             for variable, value in zip(variables, values, strict=True):
@@ -90,6 +96,11 @@ class Checkpoints(StepCallback):
             self.step = step
             _log.info("going on from %s", path)
             return step
+        if written:
+            raise ValueError(
+                f"None of the {len(written)} checkpoints in {self.directory} can be taken up: the last one tried, "
+                f"{written[0].name}, because {reason}. Choose another directory, or remove them"
+            )
         return 0
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -147,9 +158,9 @@ def _read(path: Path, variables, about: Mapping) -> tuple[int, list[np.ndarray]]
 
     Raises:
         ValueError: if it is of another model or run, saying in what it differs.
-        OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error: if it is damaged.
+        Exception: of many kinds, if it is damaged.
     """
-    with np.load(path, allow_pickle=False) as file:
+    with open(path, "rb") as opened, NpzFile(opened, allow_pickle=False) as file:
         found = json.loads(file["about"].tobytes())
         if found["format"] != _FORMAT:
             raise ValueError(f"it has format {found['format']}. Expected: {_FORMAT}")

@@ -25,7 +25,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
         weight_decay: factor of the penalty, 0 for none. The papers use 5e-4, 1e-4 for MobileFaceNet.
         nesterov: whether to look ahead along the velocity.
         no_decay: regular expressions; a variable does not decay if one is found in its path, as `"gamma"` is in
-            "embedder/stage1_bn/gamma". The published recipes exclude none.
+            "stem_bn/gamma". The published recipes exclude none.
         name: name of the optimizer.
         **kwargs: of `keras.optimizers.Optimizer`, such as `use_ema`.
 

@@ -15,7 +15,7 @@ from keras import ops
 class WholeBatchOptimizer(keras.optimizers.Optimizer):
     """Clips and accumulates gradients over all replicas, and hands them on to another optimizer.
 
-    >>> optimizer = WholeBatchOptimizer(CoupledSGD(0.1), accumulation_steps=4, clip_norm=5.0, clip="embedder/")
+    >>> optimizer = WholeBatchOptimizer(CoupledSGD(0.1), accumulation_steps=4, clip_norm=5.0, clip="^(?!.*head/)")
 
     The inner optimizer counts updates, not steps: its schedule, its weight decay and its moving average do not notice
     the accumulation. BatchNorm does: its statistics are those of each step's batch.
@@ -24,8 +24,8 @@ class WholeBatchOptimizer(keras.optimizers.Optimizer):
         optimizer: what updates the weights; a `keras.optimizers.MultiOptimizer` too.
         accumulation_steps: update the weights every so many steps, with the mean of their gradients.
         clip_norm: largest L2 norm of the gradient over all variables that are clipped, together; None for no limit.
-        clip: regular expression; a variable is clipped if it is found in its path, as `"embedder/"` is in that of a
-            backbone's weights in a `RecognitionModel`. By default all are.
+        clip: regular expression; a variable is clipped if it is found in its path. By default all are;
+            `"^(?!.*head/)"` leaves out what belongs to a layer called `head`.
         name: name of the optimizer.
 
     Raises:

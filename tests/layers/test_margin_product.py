@@ -146,6 +146,17 @@ def test_a_warm_up_brings_margin_and_scale_in(batch):
         assert int(head.steps.numpy()) == step + 1
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.9])
+def test_label_smoothing_is_that_of_keras(smoothing, batch):
+    embeddings, labels, centers = batch
+    head = with_centers(ArcFace(CLASSES, scale=16.0, label_smoothing=smoothing), centers)
+    one_hot = np.eye(CLASSES, dtype=np.float32)[labels]
+    expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing, reduction=None)
+    np.testing.assert_allclose(
+        head.loss(labels, embeddings), expected(one_hot, head(embeddings, labels)), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_a_functional_model_counts_batches_too(batch):
     embeddings, labels, _ = batch
     inputs = keras.Input((DIM,)), keras.Input((), dtype="int32")
@@ -252,6 +263,10 @@ def test_labels_of_another_kind_are_refused(labels, message, batch):
         ({"num_classes": 10.5}, "Received: num_classes=10.5"),
         ({"num_classes": 10, "scale": 0}, "scale must be above 0. Received: scale=0"),
         ({"num_classes": 10, "margin": 0.5}, "margin must be None or a callable"),
+        ({"num_classes": 10, "warmup_steps": -1}, "warmup_steps must be an integer of at least 0. Received: .*=-1"),
+        ({"num_classes": 10, "warmup_steps": 5, "initial_scale": 0}, "initial_scale must be None or above 0"),
+        ({"num_classes": 10, "initial_scale": 8.0}, "initial_scale needs warmup_steps, over which it becomes scale"),
+        ({"num_classes": 10, "label_smoothing": 1}, r"label_smoothing must be in \[0, 1\). Received: .*=1"),
     ],
 )
 def test_arguments_out_of_range_are_refused_by_name(arguments, message):

@@ -1,0 +1,232 @@
+"""Recipes for train_ms1m.py: those of the papers and of arcface_torch, and two for little data.
+
+A recipe is plain data. Its text says where it is from, the command, and the published figure to expect; the figures are
+the sources' own, not measured with this package.
+"""
+
+import dataclasses
+import math
+
+import keras
+
+from keras_arcface import ArcFace
+from keras_arcface import CosFace
+from keras_arcface import MarginProduct
+from keras_arcface import RecognitionModel
+from keras_arcface import SphereFace
+from keras_arcface import backbones
+from keras_arcface import models
+from keras_arcface import training
+from keras_arcface.data import augment
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All choices of a run. Each is an option of the command line too."""
+
+    text: str = dataclasses.field(repr=False)
+    # The network.
+    backbone: str = "IResNet50"
+    width: int = 64
+    dim: int = 512
+    dropout: float = 0.4
+    # The head.
+    head: str = "ArcFace"
+    margin: float = 0.5
+    scale: float = 64.0
+    warmup_margin: float = 0.0  # epochs over which the margin comes in
+    label_smoothing: float = 0.0
+    # The optimizer.
+    optimizer: str = "SGD"
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    no_decay: str = ""  # names of what does not decay, such as "gamma,beta,alpha"
+    head_rate: float = 1.0  # the head's learning rate, as a multiple
+    clip_norm: float = 0.0  # of the gradient of all but the head; 0 for no limit
+    ema: float = 0.0  # momentum of the weights' moving average; 0 for none
+    # The schedule, in epochs.
+    schedule: str = "polynomial"
+    drops: str = ""  # where a step schedule falls to a tenth, such as "10,16"
+    warmup: float = 0.0
+    epochs: float = 20.0
+    # The data.
+    batch_size: int = 512
+    accumulate: int = 1  # steps that make one batch
+    augmentation: str = "flip"
+    seed: int = 0
+
+
+HEADS = {"ArcFace": ArcFace, "CosFace": CosFace, "SphereFace": SphereFace}
+HEAD_NAMES = [*HEADS, "softmax"]
+OPTIMIZERS = ["SGD", "AdamW"]
+SCHEDULES = ["step", "polynomial", "cosine"]
+BACKBONES = [name for name in backbones.__all__ if name != "IResNet"]
+AUGMENTATIONS = {"none": None, "flip": augment.flip, "affine": augment.affine, "adaface": augment.adaface}
+
+# arcface_torch on 8 GPUs with 128 images each: rate 0.1, falling in a straight line, gradients clipped.
+_ARCFACE_TORCH = Recipe("", clip_norm=5.0, batch_size=1024)
+
+RECIPES = {
+    "orl": Recipe(
+        """The ORL faces, 300 images of 30 people: the demonstration. Two CPU cores, within 4 minutes.
+
+        python examples/train_ms1m.py
+
+        Tuned for people 31 to 40 of the ORL faces, who are also what it is shown on: AUC 0.965.""",
+        backbone="IResNet18",
+        width=16,
+        scale=30.0,
+        optimizer="SGD",
+        learning_rate=0.3,
+        schedule="cosine",
+        warmup=2.0,
+        epochs=35.0,
+        batch_size=30,
+        augmentation="affine",
+    ),
+    "casia_r50": Recipe(
+        """CASIA-WebFace (0.5 million images of 10 thousand people), ResNet-50, as in the ArcFace paper, section 3.1: 32
+        thousand steps of 512, the rate falls at 20 and 28 thousand. Four GPUs in the paper.
+
+        python examples/train_ms1m.py --recipe casia_r50 --data casia_tfrecord --verify lfw.bin cfp_fp.bin agedb_30.bin
+
+        Published: LFW 99.53, CFP-FP 95.56, AgeDB-30 95.15.""",
+        schedule="step",
+        drops="20.9,29.2",  # 20 and 28 thousand steps of 957 an epoch
+        epochs=33.4,
+    ),
+    "ms1mv2_r100": Recipe(
+        """MS1MV2 (5.8 million images of 85 thousand people), ResNet-100, as in the ArcFace paper, section 3.1: 180
+        thousand steps of 512, the rate falls at 100 and 160 thousand.
+
+        python examples/train_ms1m.py --recipe ms1mv2_r100 --data ms1mv2_tfrecord --verify lfw.bin cfp_fp.bin
+
+        Published: LFW 99.83, YTF 98.02, MegaFace 81.03 / 96.98 (refined 98.35 / 98.48), IJB-C TAR@FAR=1e-4 95.6.""",
+        backbone="IResNet100",
+        schedule="step",
+        drops="8.79,14.1",  # 100 and 160 thousand steps of 11,372 an epoch
+        epochs=15.8,
+    ),
+    "ms1mv3_r50": dataclasses.replace(
+        _ARCFACE_TORCH,
+        text="""MS1MV3 (5.2 million images of 93 thousand people), ResNet-50, as arcface_torch trains it on 8 GPUs with
+        128 images each. On one GPU: --batch-size 128 --learning-rate 0.02.
+
+        python examples/train_ms1m.py --recipe ms1mv3_r50 --data ms1mv3_tfrecord --verify lfw.bin cfp_fp.bin
+
+        Published (arcface_torch, README): IJB-C TAR@FAR=1e-4 96.37, 1e-5 94.47.""",
+    ),
+    "ms1mv3_r100": dataclasses.replace(
+        _ARCFACE_TORCH,
+        text="""MS1MV3, ResNet-100, as arcface_torch trains it on 8 GPUs with 128 images each.
+
+        python examples/train_ms1m.py --recipe ms1mv3_r100 --data ms1mv3_tfrecord --verify lfw.bin cfp_fp.bin
+
+        Published (arcface_torch, README): IJB-C TAR@FAR=1e-4 96.85, 1e-5 95.02.""",
+        backbone="IResNet100",
+    ),
+    "glint360k_r100": dataclasses.replace(
+        _ARCFACE_TORCH,
+        text="""Glint360K (17 million images of 360 thousand people), ResNet-100 with CosFace 0.4 and weight decay 1e-4,
+        as arcface_torch trains it on 8 GPUs with 128 images each.
+
+        python examples/train_ms1m.py --recipe glint360k_r100 --data glint360k_tfrecord --verify lfw.bin cfp_fp.bin
+
+        Published (arcface_torch, README): IJB-C TAR@FAR=1e-4 97.55, 1e-5 96.38.""",
+        backbone="IResNet100",
+        head="CosFace",
+        margin=0.4,
+        weight_decay=1e-4,
+    ),
+    "mobilefacenet": dataclasses.replace(
+        _ARCFACE_TORCH,
+        text="""MS1MV3, MobileFaceNet: twice the epochs and weight decay 1e-4, as arcface_torch trains its MobileFaceNet
+        (a wider one, of 0.45 GFLOPs) on 8 GPUs with 128 images each.
+
+        python examples/train_ms1m.py --recipe mobilefacenet --data ms1mv3_tfrecord --verify lfw.bin cfp_fp.bin
+
+        Published (arcface_torch, README, its network): IJB-C TAR@FAR=1e-4 94.23, 1e-5 91.33.""",
+        backbone="MobileFaceNet",
+        weight_decay=1e-4,
+        epochs=40.0,
+    ),
+    "adamw": Recipe(
+        """Decoupled AdamW with warm-up and CosFace 0.4, as arcface_torch trains its vision transformers on WebFace42M
+        (rate 1e-3, weight decay 0.1, 40 epochs, 4 of them warm-up), here for the networks of this package.
+
+        python examples/train_ms1m.py --recipe adamw --data webface_tfrecord --verify lfw.bin cfp_fp.bin
+
+        No figure is published for such a network trained so. Its ViT-T: IJB-C TAR@FAR=1e-4 97.27
+        (arcface_torch, README, WebFace42M).""",
+        head="CosFace",
+        margin=0.4,
+        optimizer="AdamW",
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        no_decay="gamma,beta,alpha",
+        clip_norm=5.0,
+        warmup=4.0,
+        epochs=40.0,
+        batch_size=4096,
+    ),
+}
+
+
+def build(recipe: Recipe, num_classes: int, num_examples: int, image_size) -> RecognitionModel:
+    """Makes and compiles the model of a recipe, for a dataset."""
+    backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3))
+    embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout)
+    options = {
+        "scale": recipe.scale,
+        "warmup_steps": round(recipe.warmup_margin * steps_per_epoch(recipe, num_examples)),
+        "label_smoothing": recipe.label_smoothing,
+        "name": "head",
+    }
+    if recipe.head == "softmax":
+        head = MarginProduct(num_classes, **options)
+    else:
+        head = HEADS[recipe.head](num_classes, margin=recipe.margin, **options)
+    model = RecognitionModel(embedder, head)
+    model.compile(make_optimizer(recipe, max(1, num_examples // recipe.batch_size)))
+    model.build((None, *image_size, 3))
+    return model
+
+
+def steps_per_epoch(recipe: Recipe, num_examples: int) -> int:
+    """Steps, each of a part of the batch where gradients are accumulated."""
+    return max(1, num_examples // (recipe.batch_size // recipe.accumulate))
+
+
+def make_optimizer(recipe: Recipe, updates_per_epoch: int) -> keras.optimizers.Optimizer:
+    optimizer = _one_optimizer(recipe, recipe.learning_rate, updates_per_epoch)
+    if recipe.head_rate != 1:
+        for_head = _one_optimizer(recipe, recipe.learning_rate * recipe.head_rate, updates_per_epoch)
+        optimizer = keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(optimizer, {".*head/centers": for_head})
+        )
+    if recipe.accumulate > 1 or recipe.clip_norm:
+        limit = recipe.clip_norm or None
+        optimizer = training.WholeBatchOptimizer(optimizer, recipe.accumulate, limit, clip="^(?!.*head/)")
+    if keras.config.dtype_policy().name == "mixed_float16":
+        optimizer = training.WholeBatchLossScale(optimizer)
+    return optimizer
+
+
+def _one_optimizer(recipe: Recipe, rate: float, updates_per_epoch: int) -> keras.optimizers.Optimizer:
+    times = {"warmup": recipe.warmup, "steps_per_epoch": updates_per_epoch}
+    schedule = {
+        "step": lambda: training.StepSchedule(rate, at=[float(at) for at in recipe.drops.split(",") if at], **times),
+        "polynomial": lambda: training.PolynomialSchedule(rate, total=recipe.epochs, **times),
+        "cosine": lambda: training.CosineSchedule(rate, total=recipe.epochs, **times),
+    }[recipe.schedule]()
+    average = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
+    excluded = [name for name in recipe.no_decay.split(",") if name]
+    if recipe.optimizer == "SGD":
+        return training.CoupledSGD(schedule, weight_decay=recipe.weight_decay, no_decay=excluded, **average)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, **average)
+    optimizer.exclude_from_weight_decay(var_names=excluded)
+    return optimizer
+
+
+def total_steps(recipe: Recipe, num_examples: int) -> int:
+    return math.ceil(recipe.epochs * steps_per_epoch(recipe, num_examples))

@@ -1,0 +1,44 @@
+"""What a training should look like at its first step."""
+
+import keras
+import numpy as np
+
+# So many random embeddings against so many random centres: enough for the mean loss to about 1%.
+_EMBEDDINGS, _CENTERS = 256, 20_000
+
+
+def expected_first_loss(head, dim: int, seed: int = 0) -> float:
+    """The mean loss of embeddings that know nothing yet, for this head's classes, scale and margin.
+
+    A fresh network's embeddings point anywhere: their cosines to the class centres have mean 0 and variance `1 / dim`.
+    The loss of a right head starts close to this figure. One that starts elsewhere has another number of classes, scale
+    or margin than it should, or labels that are not those of the head.
+
+    Args:
+        head: a `MarginProduct`, built or not; with a warm-up, as it is at its first step.
+        dim: length of the embeddings.
+        seed: of the random embeddings.
+
+    Returns:
+        The loss.
+    """
+    generator = np.random.default_rng(seed)
+    scale, strength = head.scale, 1.0
+    if head.warmup_steps:
+        scale, strength = head.initial_scale or head.scale, 0.0
+    targets, *others = _cosines(generator, 1 + min(head.num_classes - 1, _CENTERS), dim)
+    penalised = targets
+    if head.margin is not None:
+        margin = keras.ops.convert_to_numpy(head.margin(keras.ops.convert_to_tensor(targets.astype(np.float32))))
+        penalised = targets - strength * (targets - margin)
+    # The other classes, of which there may be more than were drawn.
+    negatives = scale * np.stack(others)
+    highest = negatives.max(axis=0)
+    total = highest + np.log(np.exp(negatives - highest).mean(axis=0) * (head.num_classes - 1))
+    return float(np.mean(np.logaddexp(total, scale * penalised) - scale * penalised))
+
+
+def _cosines(generator, num_classes, dim):
+    """Cosines between random directions, `(num_classes, embeddings)`: one coordinate of a random unit vector."""
+    first = generator.normal(size=(num_classes, _EMBEDDINGS))
+    return first / np.sqrt(first**2 + generator.chisquare(dim - 1, first.shape)) if dim > 1 else np.sign(first)
