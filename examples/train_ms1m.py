@@ -76,7 +76,8 @@ def run(arguments, recipe: Recipe):
         picture = output / ("verification.png" if len(sets) == 1 else f"verification_{name}.png")
         written.append(verify(name, model.embedder, pairs, picture, recipe.head, arguments.shuffle_seed))
     if keras.backend.backend() == "tensorflow":
-        written.append(serving.export_saved_model(model.embedder, output / "saved_model" / "1"))
+        versions = len(list(output.glob("saved_model/*")))
+        written.append(serving.export_saved_model(model.embedder, output / "saved_model" / str(versions + 1)))
     print("\nWritten:", *written, sep="\n  ")
 
 

@@ -1,0 +1,108 @@
+"""Kills a training with SIGKILL at random moments, starts it again each time, and compares what comes out with a
+training that nobody disturbed.
+
+    python kill.py --kills 10 --steps 300
+
+It runs examples/train_ms1m.py with dropout, a moving average of the weights, another rate for the head, a margin that
+comes in, and gradients that are clipped and accumulated.
+"""
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+from keras_arcface import data
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "train_ms1m.py"
+OPTIONS = (
+    *("--backbone", "IResNet18", "--width", 16, "--dim", 32, "--epochs", 30, "--warmup-margin", 4, "--head-rate", 2),
+    *(
+        "--batch-size",
+        16,
+        "--accumulate",
+        2,
+        "--clip-norm",
+        5,
+        "--ema",
+        0.9,
+        "--deterministic",
+        "--precision",
+        "float32",
+    ),
+)
+
+
+def make_dataset(directory: Path) -> None:
+    """Eighty images of noise, ten of each person."""
+    generator = np.random.default_rng(0)
+    for person in range(8):
+        (directory / "faces" / str(person)).mkdir(parents=True)
+        for image in range(10):
+            pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
+            cv2.imwrite(str(directory / "faces" / str(person) / f"{image}.png"), pixels)
+    data.write_dataset(data.ImageFolder(directory / "faces"), directory / "records")
+
+
+def start(directory: Path, output: Path, steps: int, every: int) -> subprocess.Popen:
+    options = ("--data", directory / "records", "--output", output, "--steps", steps, "--every", every, *OPTIONS)
+    with open(output.with_suffix(".txt"), "ab") as log:
+        return subprocess.Popen([sys.executable, SCRIPT, *map(str, options)], stdout=log, stderr=log)
+
+
+def steps_done(output: Path) -> int:
+    rows = (output / "steps.csv").read_text().splitlines() if (output / "steps.csv").exists() else []
+    return int(rows[-1].split(",")[0]) if len(rows) > 1 else 0
+
+
+def weights(output: Path) -> list[np.ndarray]:
+    return [np.array(weight) for weight in keras.saving.load_model(output / "embedder.keras").weights]
+
+
+def run(directory: Path, kills: int, steps: int, every: int, seed: int = 0) -> dict:
+    make_dataset(directory)
+    assert start(directory, directory / "undisturbed", steps, every).wait() == 0
+    generator = random.Random(seed)
+    moments = sorted(generator.uniform(0, steps) for _ in range(kills))
+    killed_at, disturbed = [], directory / "disturbed"
+    for moment in moments:
+        process = start(directory, disturbed, steps, every)
+        while steps_done(disturbed) <= moment - every and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(generator.uniform(0, 1.5))  # anywhere: also while a checkpoint is written
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed_at.append(steps_done(disturbed))
+    assert start(directory, disturbed, steps, every).wait() == 0
+    pairs = list(zip(weights(directory / "undisturbed"), weights(disturbed), strict=True))
+    rows = [(directory / name / "steps.csv").read_text().splitlines() for name in ("undisturbed", "disturbed")]
+    return {
+        "rows of steps.csv when it was killed": killed_at,
+        "arrays that are identical": f"{sum(np.array_equal(a, b) for a, b in pairs)} of {len(pairs)}",
+        "largest difference": max(float(np.abs(a - b).max()) for a, b in pairs),
+        "rows of steps.csv": [len(lines) - 1 for lines in rows],
+        "went on": (directory / "disturbed.txt").read_text().count("Going on behind step"),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--every", type=int, default=20, help="steps between checkpoints")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        for name, figure in run(Path(directory), **vars(arguments)).items():
+            print(f"{name}: {figure}")
+
+
+if __name__ == "__main__":
+    main()
