@@ -4,31 +4,18 @@ import re
 import keras
 import numpy as np
 import pytest
+from keras import optimizers
+from small import IMAGES
+from small import LABELS
+from small import make_model
+from small import state
+from small import train
 
-from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
 from keras_arcface.training import Checkpoints
 from keras_arcface.training import CoupledSGD
-
-IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8)).astype(np.float32)
-LABELS = np.arange(24) % 3
-
-
-def make_model(dim=4, classes=3):
-    layers = [keras.layers.Dense(16), keras.layers.Dropout(0.5, seed=7), keras.layers.Dense(dim)]
-    model = RecognitionModel(keras.Sequential([keras.Input((8,)), *layers]), ArcFace(classes, warmup_steps=20))
-    model.compile(CoupledSGD(0.01, use_ema=True))
-    model.build((None, 8))
-    return model
-
-
-def train(model, checkpoints, epochs=1):
-    model.fit(IMAGES, LABELS, batch_size=4, epochs=epochs, shuffle=False, verbose=0, callbacks=[checkpoints])
-
-
-def state(model):
-    model.optimizer.build(model.trainable_variables)
-    return [np.array(variable) for variable in (*model.variables, *model.optimizer.variables)]
+from keras_arcface.training import WholeBatchLossScale
+from keras_arcface.training import WholeBatchOptimizer
 
 
 def can_be_restored(model, directory):
@@ -41,7 +28,7 @@ def can_be_restored(model, directory):
 @pytest.fixture
 def written(tmp_path):
     """A directory with checkpoints of steps 6, 8 and 10 of a training of 12."""
-    train(make_model(), Checkpoints(tmp_path, every_steps=2, keep=3), epochs=2)
+    train(make_model(), [Checkpoints(tmp_path, every_steps=2, keep=3)], epochs=2)
     return tmp_path
 
 
@@ -63,6 +50,36 @@ def test_all_variables_come_back(written):
     assert sum(changed) >= len(changed) - 1  # all but the rate
 
 
+def two_rates():
+    return optimizers.OptimizerMap(CoupledSGD(0.01), {".*head/centers": optimizers.Adam(0.01)})
+
+
+@pytest.mark.parametrize(
+    ("make_optimizer", "policy"),
+    [
+        (lambda: CoupledSGD(0.01, use_ema=True), "float32"),
+        (lambda: WholeBatchOptimizer(optimizers.MultiOptimizer(two_rates()), 4, clip_norm=0.1), "float32"),
+        (lambda: WholeBatchLossScale(optimizers.AdamW(0.01), dynamic_growth_steps=3), "mixed_float16"),
+    ],
+    ids=["averaged", "accumulated", "loss scale"],
+)
+def test_a_run_goes_on_as_if_nothing_had_been(make_optimizer, policy, tmp_path):
+    """Dropout, warm-up, momenta, averages, accumulated gradients and loss scale included."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        undisturbed = make_model(make_optimizer())
+        train(undisturbed, [Checkpoints(tmp_path, every_steps=5)], epochs=2)
+        resumed, checkpoints = make_model(make_optimizer()), Checkpoints(tmp_path, every_steps=99)
+        assert checkpoints.restore(resumed) == 10
+        resumed.fit(IMAGES[16:], LABELS[16:], batch_size=4, shuffle=False, verbose=0, callbacks=[checkpoints])
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert checkpoints.step == 12
+    for one, other in zip(state(undisturbed), state(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_nothing_there_is_step_0(tmp_path):
     model = make_model()
     before = state(model)
@@ -72,8 +89,8 @@ def test_nothing_there_is_step_0(tmp_path):
 
 def test_steps_are_counted_over_several_fits(tmp_path):
     model, checkpoints = make_model(), Checkpoints(tmp_path, every_steps=5)
-    train(model, checkpoints)
-    train(model, checkpoints)
+    train(model, [checkpoints])
+    train(model, [checkpoints])
     assert checkpoints.step == 12
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-0000000005.npz", "step-0000000010.npz"]
 
@@ -137,7 +154,7 @@ def test_a_checkpoint_of_another_model_is_refused(other, message, written, caplo
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    train(make_model(), Checkpoints(tmp_path, every_steps=2, about={"margin": 0.5, "seed": 0}))
+    train(make_model(), [Checkpoints(tmp_path, every_steps=2, about={"margin": 0.5, "seed": 0})])
     assert Checkpoints(tmp_path, about={"margin": 0.5, "seed": 0}).restore(make_model()) == 4
     for about, message in (
         ({"margin": 0.4, "seed": 0}, "it is of another run, with margin=0.5. Expected: margin=0.4"),

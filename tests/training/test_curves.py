@@ -1,0 +1,124 @@
+import csv
+import importlib.util
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from small import BATCH
+from small import IMAGES
+from small import LABELS
+from small import make_model
+from small import train
+
+from keras_arcface import ArcFace
+from keras_arcface import RecognitionModel
+from keras_arcface.training import ProgressBar
+from keras_arcface.training import StopAtStep
+from keras_arcface.training import TrainingLog
+from keras_arcface.training import WholeBatchOptimizer
+from keras_arcface.training import plot_training
+from keras_arcface.training.curves import learning_rate
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+class Verified(keras.callbacks.Callback):
+    """Stands for VerificationCallback."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_lfw_accuracy"] = 0.5 + epoch / 10
+
+
+def test_rows_are_means_over_their_own_steps(tmp_path):
+    """With a rate of 0 and no dropout every batch shows what it is, whenever it comes."""
+    model = RecognitionModel(keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]), ArcFace(3))
+    model.compile(keras.optimizers.SGD(0.0))
+    train(model, [TrainingLog(tmp_path, BATCH, every_steps=2)], epochs=2)
+    found = rows(tmp_path / "steps.csv")
+    assert [row["step"] for row in found] == [2, 4, 6, 8, 10, 12]
+    for row in found:
+        first = (int(row["step"]) - 2) % 6 * BATCH
+        part = slice(first, first + 2 * BATCH)
+        expected = model.evaluate(IMAGES[part], LABELS[part], batch_size=BATCH, verbose=0, return_dict=True)
+        for name, value in expected.items():
+            assert row[name] == pytest.approx(value, rel=2e-3, abs=2e-3), name
+        assert row["images_per_second"] > 0
+        assert row["learning_rate"] == 0
+
+
+def test_what_was_verified_is_beside_it(tmp_path):
+    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, every_steps=3)], epochs=2)
+    assert rows(tmp_path / "verification.csv") == [
+        {"step": 6, "val_lfw_accuracy": 0.5},
+        {"step": 12, "val_lfw_accuracy": 0.6},
+    ]
+
+
+def test_a_run_that_goes_on_writes_each_row_once(tmp_path):
+    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, every_steps=2)], epochs=2)
+    with open(tmp_path / "steps.csv", "a") as file:
+        file.write("14,0.3")  # killed while writing
+    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, every_steps=2, start_step=8)])
+    assert [row["step"] for row in rows(tmp_path / "steps.csv")] == [2, 4, 6, 8, 10, 12, 14]
+    assert [row["step"] for row in rows(tmp_path / "verification.csv")] == [6, 14]
+
+
+def test_tensorboard_gets_the_same_figures(tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard is absent")
+    import tensorflow as tf
+
+    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, every_steps=3, tensorboard=True)])
+    (file,) = tmp_path.glob("events*")
+    found = {}
+    for event in tf.compat.v1.train.summary_iterator(str(file)):
+        for value in event.summary.value:
+            found[event.step, value.tag] = float(tf.make_ndarray(value.tensor))
+    expected = {
+        (row["step"], name): value
+        for table in ("steps.csv", "verification.csv")
+        for row in rows(tmp_path / table)
+        for name, value in row.items()
+        if name != "step"
+    }
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'keras-arcface\[tensorboard\]'"):
+        TrainingLog(tmp_path, BATCH, tensorboard=True)
+
+
+def test_rows_of_no_steps_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="every_steps must be at least 1"):
+        TrainingLog(tmp_path, BATCH, every_steps=0)
+
+
+def test_the_picture_shows_what_was_written(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is absent")
+    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, every_steps=1)], epochs=2)
+    picture = cv2.imread(str(plot_training(tmp_path)))
+    assert picture.shape[0] > 500
+    assert picture.std() > 10
+    with pytest.raises(FileNotFoundError, match="steps"):
+        plot_training(tmp_path / "elsewhere")
+
+
+def test_the_bar_goes_from_where_the_run_goes_on_to_the_end(capsys):
+    train(make_model(), [ProgressBar(10, BATCH, start_step=2), StopAtStep(10, 2)], epochs=3)
+    shown = capsys.readouterr().err
+    assert "40.0/40.0" in shown
+    assert "images/s" in shown
+    assert "target_angle=" in shown
+
+
+def test_the_learning_rate_of_wrapped_optimizers():
+    inner = keras.optimizers.SGD(0.25)
+    several = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(keras.optimizers.SGD(1.0), {"a": inner}))
+    scaled = keras.optimizers.LossScaleOptimizer(WholeBatchOptimizer(several))
+    assert learning_rate(scaled) == learning_rate(inner) == 0.25
+    assert np.isfinite(learning_rate(scaled))

@@ -1,0 +1,39 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_arcface import ArcFace
+from keras_arcface import CosFace
+from keras_arcface import MarginProduct
+from keras_arcface.training import expected_first_loss
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ArcFace(1000),
+        lambda: CosFace(50, scale=30.0),
+        lambda: MarginProduct(1000),
+        lambda: ArcFace(1000, warmup_steps=10, initial_scale=16.0),
+        lambda: ArcFace(2, scale=8.0),
+    ],
+    ids=["ArcFace", "CosFace", "softmax", "with a warm-up", "two classes"],
+)
+def test_is_the_loss_of_random_embeddings(make):
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(1)
+    head = make()
+    labels = generator.integers(0, head.num_classes, 2000)
+    losses = head.loss(labels, generator.normal(size=(2000, 128)).astype(np.float32))
+    expected = expected_first_loss(head, dim=128)
+    print(f"expected {expected:.3f}, found {np.mean(losses):.3f}")
+    assert expected == pytest.approx(np.mean(losses), rel=0.03)
+
+
+def test_more_classes_than_are_drawn():
+    """Without a margin and at a small scale it is the logarithm of the number of classes."""
+    assert expected_first_loss(MarginProduct(10_000_000, scale=1e-3), dim=64) == pytest.approx(np.log(1e7), rel=1e-3)
+
+
+def test_tells_a_wrong_head():
+    assert expected_first_loss(ArcFace(1000), 512) > 1.5 * expected_first_loss(ArcFace(1000, margin=0.2), 512)

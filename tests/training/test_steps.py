@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from small import IMAGES
+from small import make_model
+from small import train
+
+from keras_arcface.training import StepCallback
+from keras_arcface.training import StopAtStep
+from keras_arcface.training import StopOnNaN
+
+
+class Recorder(StepCallback):
+    def __init__(self, start_step=0):
+        super().__init__(start_step)
+        self.seen = []
+
+    def on_step_end(self, before, logs=None):
+        self.seen.append((before, self.step))
+
+
+def test_steps_are_counted_over_epochs_and_fits_from_where_the_run_goes_on():
+    recorder = Recorder(start_step=100)
+    model = make_model()
+    train(model, [recorder], epochs=2)
+    train(model, [recorder])
+    assert recorder.seen == [(step, step + 1) for step in range(100, 118)]
+
+
+def test_several_steps_in_one_execution_are_counted():
+    recorder = Recorder()
+    model = make_model()
+    model.compile("sgd", steps_per_execution=3)
+    train(model, [recorder], epochs=2)
+    assert recorder.seen == [(0, 3), (3, 6), (6, 9), (9, 12)]
+
+
+@pytest.mark.parametrize(("start_step", "done"), [(0, 8), (5, 3)])
+def test_stops_in_the_middle_of_an_epoch(start_step, done):
+    recorder = Recorder()
+    train(make_model(), [StopAtStep(8, start_step), recorder], epochs=9)
+    assert len(recorder.seen) == done
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_names_the_step():
+    images = IMAGES.copy()
+    images[13] = np.nan  # in the fourth batch
+    callback = StopOnNaN(seed=7, replay="Replay {step}.", start_step=20)
+    with pytest.raises(FloatingPointError, match=r"The loss is nan since step 23, .* with seed 7. Replay 23\."):
+        train(make_model(), [callback], images=images)
+
+
+def test_or_the_steps_where_several_are_one_execution():
+    images = IMAGES.copy()
+    images[13] = np.nan
+    model = make_model()
+    model.compile("sgd", steps_per_execution=2)
+    with pytest.raises(FloatingPointError, match="since one of the steps 2 to 3, counted from 0, with seed 0"):
+        train(model, [StopOnNaN()], images=images)
+
+
+def test_a_negative_start_is_refused():
+    with pytest.raises(ValueError, match="start_step must not be negative"):
+        StopAtStep(5, -1)
