@@ -71,6 +71,15 @@ def test_what_a_step_sees_depends_on_seed_and_step_alone(augmentation, directory
         assert_same(batches(directory, 8 - start, start_step=start, augmentation=augmentation), whole[start:])
 
 
+@pytest.mark.parametrize("cache", [None, "encoded", "decoded"])
+def test_names_stand_beside_the_images(cache, face_folder, directory):
+    for images, labels, names in load_dataset(directory, 5, names=True, augmentation=None, cache=cache):
+        for image, label, name in zip(images, labels, names, strict=True):
+            expected = tf.io.decode_image((face_folder / name.numpy().decode()).read_bytes(), channels=3)
+            np.testing.assert_array_equal(image, expected)
+            assert f"person_{int(label)}" in name.numpy().decode()
+
+
 def test_another_seed_is_another_order(directory):
     first, other = batches(directory, 3, seed=1), batches(directory, 3, seed=2)
     assert any((a[1] != b[1]).any() for a, b in zip(first, other, strict=True))

@@ -1,6 +1,8 @@
 """The scripts as a user runs them, for two steps."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,7 +48,11 @@ def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
     assert set(table) == {"ArcFace", "raw pixels", "raw, mirrored"}
     assert 0.89 < float(table["raw pixels"][6]) < 0.93  # accuracies are three words each
     written = [Path(line.strip()) for line in lines[lines.index("Written:") + 1 :]]
-    assert [path.name for path in written] == ["embedder.keras", "verification.png", "1"]
+    assert [path.name for path in written] == ["embedder.keras", "curves.png", "verification.png", "1"]
+    assert "The loss should start at about 18." in done.stdout
+    assert len((tmp_path / "out" / "steps.csv").read_text().splitlines()) == 3
+    assert "val_ORL_accuracy" in (tmp_path / "out" / "verification.csv").read_text()
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-0000000001.npz"]
     embedder = keras.saving.load_model(written[0])
     images = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3)).astype(np.uint8)
     raw = embedder.predict(images, verbose=0)
@@ -64,8 +70,30 @@ def test_a_folder_becomes_tfrecords_and_is_trained_on(face_folder, tmp_path):
     options = ("--backbone", "IResNet18", "--width", 16, "--batch-size", 4, "--steps", 2, "--output", tmp_path / "out")
     done = run("examples/train_ms1m.py", "--data", tmp_path / "records", *options)
     assert done.returncode == 0, done.stderr
-    assert "12 images of 3 people: 2 steps of 4" in done.stdout
+    assert "12 images of 3 people, 2 steps of 4" in done.stdout
     assert (tmp_path / "out" / "saved_model" / "1" / "saved_model.pb").is_file()
+    again = run("examples/train_ms1m.py", "--data", tmp_path / "records", *options, "--margin", 0.3)
+    assert again.returncode == 1
+    assert "error: None of the 1 checkpoints" in again.stderr
+    assert "it is of another run, with margin=0.5. Expected: margin=0.3" in again.stderr
+
+
+def test_a_loss_that_is_no_number_can_be_looked_into(face_folder, tmp_path):
+    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
+    options = ("--data", tmp_path / "records", "--output", tmp_path / "out", "--backbone", "IResNet18", "--width", 16)
+    done = run("examples/train_ms1m.py", *options, "--batch-size", 4, "--learning-rate", 1e38, "--every", 10)
+    assert done.returncode == 1
+    found = re.search(
+        r"error: The loss is \S+ since step (\d), counted from 0, with seed 0.*: python (.*)", done.stderr
+    )
+    assert found, done.stderr
+    script, *arguments = shlex.split(found[2])
+    replayed = run(script, *arguments)
+    assert replayed.returncode == 0, replayed.stderr
+    assert f"Step {found[1]}, seed 0, 4 images" in replayed.stdout
+    names = re.findall(r"label +\d  pixels .*  (person_\d/\d\.\w+)", replayed.stdout)
+    assert len(names) == 4
+    assert cv2.imread(str(tmp_path / "out" / f"step_{found[1]}.png")).shape == (64, 64, 3)
 
 
 def test_recordio_becomes_tfrecords_with_people_held_out(tmp_path):
