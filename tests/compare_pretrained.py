@@ -23,7 +23,7 @@ from insightface_networks import randomise
 
 from keras_arcface.pretrained import load_insightface
 
-NETWORKS = ("r18", "r34", "r50", "r100", "mbf", "mbf 2,8,12,4", "mbf_large")
+NETWORKS = ("r18", "r34", "r50", "r100", "r200", "mbf", "mbf 2,8,12,4", "mbf_large")
 
 
 def make_network(name):
