@@ -1,7 +1,7 @@
 """Embeddings for faces, and for anything else that is recognised among classes never seen in training.
 
 `import keras_arcface` loads the core, which runs on every backend of Keras. The rooms that need more
-(`data`, `training`, `evaluation`, `serving`) load when they are asked for.
+(`data`, `training`, `evaluation`, `serving`, `pretrained`) load when they are asked for.
 """
 
 import importlib
@@ -36,11 +36,12 @@ __all__ = [
     "layers",
     "margins",
     "models",
+    "pretrained",
     "serving",
     "training",
 ]
 
-_LOADED_WHEN_ASKED_FOR = ("data", "evaluation", "serving", "training")
+_LOADED_WHEN_ASKED_FOR = ("data", "evaluation", "pretrained", "serving", "training")
 
 
 def __getattr__(name):

@@ -27,6 +27,9 @@ MAY_KNOW = {
     "evaluation/runtimes.py": {"keras", "tensorflow", "numpy", "onnx", "onnxruntime"},
     "evaluation/scores.py": {"keras", "tensorflow", "jax", "torch", "numpy", "tqdm"},
     "serving": {"keras", "tensorflow", "numpy"},
+    "pretrained": {"keras", "numpy", "keras_arcface.backbones", "keras_arcface.models"},
+    "pretrained/state_dicts.py": {"torch", "safetensors", "numpy"},
+    "pretrained/onnx_graph.py": {"onnx", "numpy"},
     "__init__.py": {"keras_arcface.margins", "keras_arcface.layers", "keras_arcface.backbones", "keras_arcface.models"},
 }
 

@@ -11,21 +11,28 @@ from keras_arcface.backbones import parts
 class _Stage(NamedTuple):
     channels: int  # at width 64
     expanded: int  # channels inside a bottleneck, at any width
-    strides: int  # of the first block
-    repeats: int
+    strides: int
 
 
+# Stages that halve the resolution have one block, the others as many as `blocks` says.
 _STAGES = (
-    _Stage(channels=64, expanded=128, strides=2, repeats=1),
-    _Stage(channels=64, expanded=128, strides=1, repeats=4),
-    _Stage(channels=128, expanded=256, strides=2, repeats=1),
-    _Stage(channels=128, expanded=256, strides=1, repeats=6),
-    _Stage(channels=128, expanded=512, strides=2, repeats=1),
-    _Stage(channels=128, expanded=256, strides=1, repeats=2),
+    _Stage(channels=64, expanded=128, strides=2),
+    _Stage(channels=64, expanded=128, strides=1),
+    _Stage(channels=128, expanded=256, strides=2),
+    _Stage(channels=128, expanded=256, strides=1),
+    _Stage(channels=128, expanded=512, strides=2),
+    _Stage(channels=128, expanded=256, strides=1),
 )
 
 
-def MobileFaceNet(width=64, input_shape=(112, 112, 3), synchronized=False, name="mobilefacenet"):
+def MobileFaceNet(
+    width=64,
+    input_shape=(112, 112, 3),
+    synchronized=False,
+    name="mobilefacenet",
+    blocks=(1, 4, 6, 2),
+    stem_groups=None,
+):
     """Builds MobileFaceNet: inverted residual bottlenecks with PReLU, and a global depthwise convolution.
 
     A depthwise convolution over the whole last map weighs each place of a face by itself, where average pooling would
@@ -36,6 +43,10 @@ def MobileFaceNet(width=64, input_shape=(112, 112, 3), synchronized=False, name=
         input_shape: `(height, width, 3)`.
         synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only).
         name: name of the model.
+        blocks: number of blocks at each of the four resolutions, those that halve it not counted. 1 at the first means
+            the paper's single convolution; more are bottlenecks in its place.
+        stem_groups: groups of that single convolution; None for as many as it has channels, which makes it depthwise
+            as in the paper. InsightFace's networks have 64 at every width.
 
     Returns:
         A functional `keras.Model`, images in [-1, 1] `(batch, 112, 112, 3)` -> feature map `(batch, 1, 1, 512)`.
@@ -47,16 +58,23 @@ def MobileFaceNet(width=64, input_shape=(112, 112, 3), synchronized=False, name=
     x = parts.conv(images, width, 3, strides=2, name="stem_conv")
     x = parts.batch_norm(x, synchronized, name="stem_bn")
     x = parts.prelu(x, name="stem_prelu")
-    x = parts.depthwise_conv(x, 3, name="stem_depthwise")
-    x = parts.batch_norm(x, synchronized, name="stem_depthwise_bn")
-    x = parts.prelu(x, name="stem_depthwise_prelu")
+    if blocks[0] == 1:
+        if stem_groups in (None, width):
+            x = parts.depthwise_conv(x, 3, name="stem_depthwise")
+        else:
+            x = parts.conv(x, width, 3, groups=stem_groups, name="stem_grouped")
+        x = parts.batch_norm(x, synchronized, name="stem_depthwise_bn")
+        x = parts.prelu(x, name="stem_depthwise_prelu")
+    else:
+        for block in range(blocks[0]):
+            x = _bottleneck(x, width, expanded=128, strides=1, synchronized=synchronized, name=f"stem_block{block + 1}")
     for number, stage in enumerate(_STAGES, 1):
-        for block in range(stage.repeats):
+        for block in range(1 if stage.strides > 1 else blocks[number // 2]):
             x = _bottleneck(
                 x,
                 channels=stage.channels * width // 64,
                 expanded=stage.expanded,
-                strides=stage.strides if block == 0 else 1,
+                strides=stage.strides,
                 synchronized=synchronized,
                 name=f"stage{number}_block{block + 1}",
             )

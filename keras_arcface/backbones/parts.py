@@ -4,13 +4,14 @@ import keras
 from keras import layers
 
 
-def conv(x, filters, kernel_size, strides=1, name=None):
+def conv(x, filters, kernel_size, strides=1, groups=1, name=None):
     x = _pad(x, kernel_size, strides, name)
     return layers.Conv2D(
         filters,
         kernel_size,
         strides=strides,
         padding="valid" if strides > 1 else "same",
+        groups=groups,
         use_bias=False,
         kernel_initializer=_initializer(),
         name=name,

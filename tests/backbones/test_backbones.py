@@ -35,6 +35,18 @@ def test_mobilefacenet_is_small_and_ends_in_a_global_depthwise_convolution():
     assert 0.95e6 < make_embedder(model, dim=128).count_params() < 1.05e6
 
 
+@pytest.mark.parametrize(
+    ("width", "blocks", "published"),
+    [(128, (1, 4, 6, 2), 2_059_520), (128, (2, 8, 12, 4), 3_349_888), (256, (2, 8, 12, 4), 6_314_880)],
+)
+def test_mobilefacenet_can_be_insightfaces(width, blocks, published):
+    # Counted in arcface_torch's models; not here: the scale of the last BatchNorm, 512 numbers.
+    model = backbones.MobileFaceNet(width=width, blocks=blocks, stem_groups=64)
+    assert sum(int(np.prod(w.shape)) for w in make_embedder(model).trainable_weights) == published - 512
+    if blocks[0] == 1:
+        assert model.get_layer("stem_grouped").kernel.shape == (3, 3, 2, 128)
+
+
 @pytest.mark.parametrize("make", [backbones.IResNet18, backbones.MobileFaceNet])
 def test_width_scales_the_network(make):
     narrow, wide = make(width=32, input_shape=(32, 32, 3)), make(width=64, input_shape=(32, 32, 3))

@@ -1,0 +1,5 @@
+"""Other people's weights -> embedders of this package."""
+
+from keras_arcface.pretrained.insightface import load_insightface
+
+__all__ = ["load_insightface"]

@@ -1,0 +1,350 @@
+"""InsightFace's weights, by small PyTorch networks of the same names, whose embeddings the embedder must give."""
+
+import pickle
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from keras_arcface.pretrained import load_insightface
+from keras_arcface.pretrained.state_dicts import read_safetensors
+from keras_arcface.pretrained.state_dicts import read_torch
+
+torch = pytest.importorskip("torch", reason="the peer needs PyTorch, which is absent")
+networks = pytest.importorskip("insightface_networks")
+
+PRESERVE = torch.onnx.TrainingMode.PRESERVE  # BatchNorm, too: otherwise folded into the convolution before it
+IMAGES = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+
+
+def make(network=None, seed=0):
+    torch.manual_seed(seed)
+    return networks.randomise(networks.TorchIResNet() if network is None else network, IMAGES, seed)
+
+
+def export(network, path, images=IMAGES, **kwargs):
+    pytest.importorskip("onnx", reason="onnx is absent")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # this exporter is deprecated; the other needs onnxscript
+        torch.onnx.export(network, networks.pixels(images[:1]), path, input_names=["data"], dynamo=False, **kwargs)
+    return path
+
+
+def by_onnxruntime(path, images):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {session.get_inputs()[0].name: image[None]})[0] for image in images])
+
+
+def edit(source, change, path):
+    """Writes an ONNX file with changes."""
+    import onnx
+
+    model = onnx.load(source)
+    change(model.graph, onnx.helper)
+    onnx.save(model, path)
+    return path
+
+
+def assert_same(embedder, expected, images=IMAGES):
+    """Measures distances from the expected embeddings in units of how far these are from their mean."""
+    distances = np.linalg.norm(np.asarray(embedder(images)) - expected, axis=1)
+    assert (distances / np.linalg.norm(expected - expected.mean(axis=0), axis=1)).max() < 2e-5
+
+
+@pytest.fixture(scope="module")
+def network():
+    return make()
+
+
+@pytest.fixture(scope="module")
+def state(network):
+    return network.state_dict()
+
+
+@pytest.fixture(scope="module")
+def expected(network):
+    return networks.embed(network, IMAGES)
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    return export(network, tmp_path_factory.mktemp("exported") / "model.onnx", training=PRESERVE)
+
+
+def assert_same_weights(received, state):
+    expected = {name: tensor.float().numpy() for name, tensor in state.items() if "num_batches_tracked" not in name}
+    assert set(received) == set(expected)
+    for name, array in expected.items():
+        taken = received.take(name, array.shape)
+        assert taken.dtype == np.float32
+        np.testing.assert_array_equal(taken, array)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"epoch": 3, "state_dict_backbone": state, "state_optimizer": {"lr": 0.1}},
+        lambda state: {"state_dict": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {name: tensor for name, tensor in state.items() if "num_batches_tracked" not in name},
+    ],
+    ids=["plain", "data parallel", "checkpoint", "wrapped and compiled", "without counters"],
+)
+def test_a_state_dict_is_found_in_what_wraps_it(tmp_path, state, wrap):
+    torch.save(wrap(state), tmp_path / "backbone.pth")
+    assert_same_weights(read_torch(tmp_path / "backbone.pth"), state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_every_precision_becomes_float32(tmp_path, state, dtype):
+    safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is absent")
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    torch.save(state, tmp_path / "model.pth")
+    assert_same_weights(read_torch(tmp_path / "model.pth"), state)
+    safetensors.save_file(state, tmp_path / "model.safetensors")
+    assert_same_weights(read_safetensors(tmp_path / "model.safetensors"), state)
+
+
+def test_safetensors_give_the_networks_embeddings(tmp_path, state, expected):
+    safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is absent")
+    safetensors.save_file(state, tmp_path / "named_r100.safetensors")
+    assert_same(load_insightface(tmp_path / "named_r100.safetensors"), expected)
+
+
+def test_the_embedder_is_one_of_ours_and_survives_saving(tmp_path, state, expected):
+    torch.save(state, tmp_path / "backbone.pt")
+    embedder = load_insightface(tmp_path / "backbone.pt", dropout=0.3, name="r18")
+    assert (embedder.name, embedder.input_shape, embedder.output_shape) == ("r18", (None, 32, 32, 3), (None, 24))
+    assert embedder.get_layer("neck_dropout").rate == 0.3
+    embedder.save(tmp_path / "embedder.keras")
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "embedder.keras")(IMAGES), embedder(IMAGES))
+    assert_same(embedder, expected)
+
+
+def test_the_last_batch_norms_scale_moves_into_the_dense_layer(tmp_path):
+    network = make()
+    network.features.weight.data = torch.linspace(-2, 2, 24)
+    torch.save(network.state_dict(), tmp_path / "scaled.pth")
+    assert_same(load_insightface(tmp_path / "scaled.pth"), networks.embed(network, IMAGES))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"opset_version": 11},
+        {"opset_version": 13, "training": PRESERVE, "keep_initializers_as_inputs": True},
+        {"opset_version": 11, "do_constant_folding": False, "dynamic_axes": {"data": {0: "n", 2: "h", 3: "w"}}},
+    ],
+    ids=["folded", "whole, weights as inputs", "not folded, any size"],
+)
+@pytest.mark.parametrize("kind", ["iresnet", "mobilefacenet"])
+def test_onnx_gives_the_networks_embeddings(tmp_path, kind, options):
+    network = make(networks.TorchMobileFaceNet() if kind == "mobilefacenet" else None)
+    path = export(network, tmp_path / "model.onnx", **options)
+    embedder = load_insightface(path)
+    assert_same(embedder, networks.embed(network, IMAGES))
+    assert_same(embedder, by_onnxruntime(path, networks.pixels(IMAGES).numpy()))
+
+
+def test_onnx_tells_the_size_of_images_that_are_not_square(tmp_path):
+    images = np.random.default_rng(1).integers(0, 256, (16, 40, 24, 3), dtype=np.uint8)
+    network = networks.randomise(networks.TorchIResNet((1, 1, 1, 1), size=(40, 24)), images)
+    embedder = load_insightface(export(network, tmp_path / "model.onnx", images))
+    assert embedder.input_shape == (None, 40, 24, 3)
+    assert_same(embedder, networks.embed(network, images), images)
+
+
+def test_onnx_with_the_last_batch_norm_folded_into_the_dense_layer(tmp_path):
+    network = make()
+    network.features = torch.nn.Identity()
+    embedder = load_insightface(export(network, tmp_path / "model.onnx"))
+    assert_same(embedder, networks.embed(network, IMAGES))
+
+
+def normalise_pixels(graph, helper, operators):
+    """Puts operators with constants before the first convolution."""
+    name = "data"
+    for number, (operator, value) in enumerate(operators):
+        value = np.asarray(value, np.float32)
+        graph.initializer.append(helper.make_tensor(f"constant{number}", 1, value.shape, value.ravel()))
+        graph.node.insert(number, helper.make_node(operator, [name, f"constant{number}"], [f"pixels{number}"]))
+        name = f"pixels{number}"
+    next(node for node in graph.node if node.op_type == "Conv").input[0] = name
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [
+        [("Sub", 127.5), ("Mul", 0.0078125)],
+        [("Div", 255.0), ("Sub", np.full((1, 3, 1, 1), 0.5)), ("Div", [[[0.5]], [[0.25]], [[2.0]]])],
+    ],
+    ids=["MXNet's", "per channel"],
+)
+def test_onnx_that_normalises_pixels_itself(tmp_path, exported, operators):
+    def change(graph, helper):
+        normalise_pixels(graph, helper, operators)
+
+    path = edit(exported, change, tmp_path / "model.onnx")
+    assert_same(load_insightface(path), by_onnxruntime(path, IMAGES.transpose(0, 3, 1, 2).astype(np.float32)))
+
+
+def test_onnx_with_another_epsilon(tmp_path, exported):
+    def change(graph, helper):
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.name == "epsilon":
+                    attribute.f = 0.02
+
+    path = edit(exported, change, tmp_path / "model.onnx")
+    assert_same(load_insightface(path), by_onnxruntime(path, networks.pixels(IMAGES).numpy()))
+
+
+@pytest.mark.parametrize(("blocks", "scale"), [((1, 1, 1, 1), 1), ((2, 1, 1, 2), 2)])
+def test_mobilefacenet_in_its_variants(tmp_path, blocks, scale):
+    network = make(networks.TorchMobileFaceNet(blocks, scale))
+    torch.save(network.state_dict(), tmp_path / "backbone.pth")
+    assert_same(load_insightface(tmp_path / "backbone.pth"), networks.embed(network, IMAGES))
+
+
+class Hostile:
+    def __init__(self, touched):
+        self.touched = touched
+
+    def __reduce__(self):
+        return open, (str(self.touched), "w")
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, state):
+    touched = tmp_path / "touched"
+    torch.save({**state, "fc.weight": Hostile(touched)}, tmp_path / "hostile.pth")
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Hostile(touched), protocol=2))
+    for name in ("hostile.pth", "bare.pth"):
+        with pytest.raises(ValueError, match=rf"{name} cannot be loaded: expected a state dict.*UnpicklingError"):
+            load_insightface(tmp_path / name)
+    assert not touched.exists()
+
+
+def test_a_whole_module_is_refused(tmp_path, network):
+    torch.save(network, tmp_path / "module.pth")
+    with pytest.raises(ValueError, match=r"expected a state dict, as torch.save\(network.state_dict\(\), path\)"):
+        load_insightface(tmp_path / "module.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {}, "expected an IResNet .* or a MobileFaceNet .* Received: 0 arrays, among them none"),
+        (lambda state: {"patch_embed.proj.weight": state["fc.weight"]}, "among them patch_embed.proj.weight"),
+        (lambda state: {"epoch": 3}, r"names and tensors. Received: a dict of \['epoch'\]"),
+        (lambda state: [state["fc.weight"]], "names and tensors. Received: list"),
+        (
+            lambda state: {name: tensor for name, tensor in state.items() if name != "layer2.0.bn3.bias"},
+            r"expected layer2.0.bn3.bias with shape \(32,\). Received: \d+ arrays without it",
+        ),
+        (
+            lambda state: {**state, "layer1.1.se.fc.weight": torch.zeros(4)},
+            r"Received 1 more: key 'layer1.1.se.fc.weight' with shape \(4,\)",
+        ),
+        (
+            lambda state: {**state, "layer3.0.conv2.weight": torch.zeros(64, 64, 1, 1)},
+            r"layer3.0.conv2.weight with shape \(64, 64, 3, 3\). Received: key .* with shape \(64, 64, 1, 1\)",
+        ),
+        (lambda state: {**state, "fc.weight": torch.zeros(24, 128 * 5)}, r"with 8 \* 16 \* side\^2 columns"),
+        (lambda state: {**state, "fc.weight": torch.zeros(24)}, r"fc.weight with 2 axes. Received: .*\(24,\)"),
+    ],
+    ids=["empty", "transformer", "no tensors", "list", "missing", "more", "other shape", "not square", "one axis"],
+)
+def test_what_is_no_such_network_is_refused_by_name(tmp_path, state, change, message):
+    torch.save(change(dict(state)), tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=message) as raised:
+        load_insightface(tmp_path / "other.pth")
+    assert str(tmp_path / "other.pth") in str(raised.value)
+
+
+def set_strides(graph, helper):
+    next(a for n in graph.node if n.op_type == "Conv" for a in n.attribute if a.name == "strides").ints[:] = [1, 2]
+
+
+def set_pads(graph, helper):
+    next(a for n in graph.node if n.op_type == "Conv" for a in n.attribute if a.name == "pads").ints[:] = [0, 0, 2, 2]
+
+
+def set_operator(old, new):
+    def change(graph, helper):
+        node = next(node for node in graph.node if node.op_type == old)
+        del node.input[1:], node.attribute[:]
+        node.op_type = new
+
+    return change
+
+
+def append_normalisation(graph, helper):
+    graph.node.append(helper.make_node("LpNormalization", [graph.output[0].name], ["unit"], axis=1))
+    graph.output[0].name = "unit"
+
+
+def take_channels_last(graph, helper):
+    axes = graph.input[0].type.tensor_type.shape.dim
+    axes[1].dim_value, axes[3].dim_value = 32, 3
+
+
+def quantise(graph, helper):
+    node = next(node for node in graph.node if node.op_type == "Conv")
+    graph.node.insert(0, helper.make_node("DequantizeLinear", [node.input[1]], ["dequantised"]))
+    node.input[1] = "dequantised"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_strides, r"expected strides=\[2, 2\] of Conv '\S+'. Received: strides=\[1, 2\]"),
+        (set_pads, r"expected pads=\[1, 1, 1, 1\] of Conv '\S+'. Received: pads=\[0, 0, 2, 2\]"),
+        (set_operator("PRelu", "Relu"), "expected one node PRelu after BatchNormalization .*. Received: Relu"),
+        (set_operator("Flatten", "GlobalAveragePool"), "expected one node Flatten or Reshape .*GlobalAveragePool"),
+        (append_normalisation, "expected the end of the graph and its only output after .* Received: LpNormalization"),
+        (take_channels_last, r"images \(n, 3, height, width\). Received: 'data' \[1, 32, 32, 3\]"),
+        (lambda graph, helper: graph.node.append(graph.node.pop(0)), "expected nodes after what they take. Received: "),
+        (quantise, "expected constant weights in input 1 of Conv .* Received: DequantizeLinear"),
+        (
+            lambda graph, helper: normalise_pixels(graph, helper, [("Sub", 120.0), ("Mul", 0.01)]),
+            r"expected pixels centred at 127.5.* Received: \[0.01 0.01 0.01\] \* x",
+        ),
+    ],
+    ids=["strides", "pads", "relu", "pooling", "normalised", "channels last", "unsorted", "quantised", "other pixels"],
+)
+def test_a_graph_that_is_no_such_network_is_refused_by_node(tmp_path, exported, change, message):
+    path = edit(exported, change, tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=message) as raised:
+        load_insightface(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".onnx"])
+def test_a_damaged_file_is_named(tmp_path, suffix):
+    if suffix != ".pth":
+        pytest.importorskip(suffix[1:], reason=f"{suffix[1:]} is absent")
+    path = tmp_path / f"damaged{suffix}"
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(ValueError, match=rf"damaged{suffix} cannot be loaded: expected a"):
+        load_insightface(path)
+
+
+def test_what_cannot_be_read_says_why(tmp_path, monkeypatch, state):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*absent\.pth"):
+        load_insightface(tmp_path / "absent.pth")
+    (tmp_path / "model.params").touch()
+    with pytest.raises(ValueError, match=r"none of the suffixes .pth, .pt, .safetensors, .onnx. Received: '.params'"):
+        load_insightface(tmp_path / "model.params")
+    torch.save(state, tmp_path / "backbone.pth")
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(ImportError, match=r"PyTorch 2.6 or newer: .* Received: PyTorch 2.5.1"):
+        load_insightface(tmp_path / "backbone.pth")
+    for module, suffix in (("torch", ".pth"), ("safetensors.numpy", ".safetensors"), ("onnx", ".onnx")):
+        (tmp_path / f"model{suffix}").touch()
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ModuleNotFoundError, match=f"model{suffix} is read with .*: pip install"):
+            load_insightface(tmp_path / f"model{suffix}")
