@@ -81,8 +81,8 @@ def train(setting: Setting, host: int, coordinator: str, dataset: str) -> dict:
                 keras.Input((32, 32, 3)),
                 keras.layers.Rescaling(1 / 127.5, -1.0),
                 keras.layers.Flatten(),
-                keras.layers.Dense(setting.dim, use_bias=False),
                 keras.layers.BatchNormalization(),
+                keras.layers.Dense(setting.dim),
             ],
             name="embedder",
         )
