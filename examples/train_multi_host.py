@@ -53,8 +53,8 @@ def main():
     backbone = getattr(backbones, arguments.backbone)(width=arguments.width, input_shape=(*info.image_size, 3))
     head = ArcFace(training.divisible_classes(info.num_classes, arguments.class_shards))
     model = RecognitionModel(make_embedder(backbone, dim=arguments.dim, dropout=arguments.dropout), head)
-    schedule = keras.optimizers.schedules.CosineDecay(arguments.learning_rate, arguments.steps)
-    model.compile(keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=arguments.weight_decay))
+    schedule = training.PolynomialSchedule(arguments.learning_rate, arguments.steps)
+    model.compile(training.CoupledSGD(schedule, weight_decay=arguments.weight_decay))
 
     callbacks = []
     if is_first:
@@ -103,7 +103,7 @@ def parse_arguments():
     recipe.add_argument("--batch-size", type=int, default=1024, help="images per step, on all hosts together")
     recipe.add_argument("--steps", type=int, default=100_000)
     recipe.add_argument("--learning-rate", type=float, default=0.2)
-    recipe.add_argument("--weight-decay", type=float, default=5e-3, help="decoupled, as Keras' is")
+    recipe.add_argument("--weight-decay", type=float, default=5e-4)
     recipe.add_argument("--report-every", type=int, default=100, help="steps per line of losses.csv; divides --steps")
     recipe.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -87,7 +87,7 @@ def train(setting: Setting, host: int, coordinator: str, dataset: str) -> dict:
             name="embedder",
         )
     model = RecognitionModel(embedder, ArcFace(setting.num_classes, scale=16.0))
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+    model.compile(training.CoupledSGD(0.01))
     model.build((None, 32, 32, 3))
     if setting.moved_by:
         generator = np.random.default_rng(0)
@@ -210,7 +210,7 @@ def furthest(reference: list[float], losses: list[float]) -> float:
 
 
 def print_memory(faces: Path) -> None:
-    print("\nA dense layer with ArcFace, 100,000 classes, 512 dimensions, SGD with momentum, global batch 64:\n")
+    print("\nA dense layer with ArcFace, 100,000 classes, 512 dimensions, CoupledSGD, global batch 64:\n")
     print(f"{'':20}{'centres, slot':>15}{'all variables':>15}{'whole step':>15}   MB on a device; all-gathers")
     for setting in (Setting(2, 2, shards, 100_000, 512, False, 64, 2) for shards in (1, 2, 4)):
         report = run(setting, faces)
