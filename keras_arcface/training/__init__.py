@@ -24,14 +24,14 @@ from keras_arcface.training.whole_batch import WholeBatchLossScale
 from keras_arcface.training.whole_batch import WholeBatchOptimizer
 
 __all__ = [
+    "PRECISIONS",
+    "STRATEGIES",
     "Checkpoints",
     "ClassParallel",
     "CosineSchedule",
     "CoupledSGD",
-    "PRECISIONS",
     "PolynomialSchedule",
     "ProgressBar",
-    "STRATEGIES",
     "StepCallback",
     "StepSchedule",
     "StopAtStep",
