@@ -21,6 +21,7 @@ MAY_KNOW = {
     "models.py": {"keras"},
     "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface.evaluation"},
+    "training/distribution.py": {"keras", "jax"},
     "evaluation": {"numpy", "matplotlib"},
     "evaluation/retrieval.py": {"numpy", "sklearn"},
     "evaluation/embedding.py": {"tensorflow", "numpy", "cv2", "tqdm", "keras_arcface.data"},

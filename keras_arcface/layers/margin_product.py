@@ -133,9 +133,10 @@ class MarginProduct(keras.layers.Layer):
     def call(self, embeddings, labels=None, training=None):
         if isinstance(embeddings, (list, tuple)):
             embeddings, labels = self._split_pair(embeddings, labels)
+        embeddings = self._beside_centers(embeddings)
         if labels is None:
             return self._scale_now() * self._cosines(embeddings)
-        labels, valid = self._check_labels(labels, embeddings)
+        labels, valid = self._check_labels(self._beside_centers(labels), embeddings)
         cosines = self._cosines(_nan_where_not(valid, embeddings))
         self._begin_batch(training)
         return self._scale_now() * _put_column(cosines, labels, self._penalised(_take_column(cosines, labels)))
@@ -167,7 +168,8 @@ class MarginProduct(keras.layers.Layer):
         embeddings = ops.cast(embeddings, "float32")
         if not self.built:
             self.build(tuple(embeddings.shape))
-        labels, valid = self._check_labels(ops.convert_to_tensor(labels), embeddings)
+        embeddings = self._beside_centers(embeddings)
+        labels, valid = self._check_labels(self._beside_centers(ops.convert_to_tensor(labels)), embeddings)
         self._begin_batch(training)
         cosines, scale = self._cosines(_nan_where_not(valid, embeddings)), self._scale_now()
         target_cosines = ops.clip(_take_column(cosines, labels), -1.0, 1.0)
@@ -219,6 +221,20 @@ class MarginProduct(keras.layers.Layer):
 
     def _cosines(self, embeddings):
         return ops.matmul(_unit(embeddings), ops.transpose(_unit(self.centers)))
+
+    def _beside_centers(self, tensor):
+        """Lays out embeddings or labels over devices as a `keras.distribution.LayoutMap` says for `PATH/batch`, if so.
+
+        Where the same devices share both the batch and the classes, one of them must be gathered. It must be the batch;
+        XLA, left to choose, takes the centres.
+        """
+        distribution = keras.distribution.distribution()
+        layout = None if distribution is None else distribution.get_tensor_layout(f"{self.path}/batch")
+        if layout is None:
+            return tensor
+        # The gradient takes the same way back: split here, so that not every device goes through the embedder with all.
+        tensor = keras.distribution.distribute_tensor(tensor, distribution.get_data_layout(tensor.shape))
+        return keras.distribution.distribute_tensor(tensor, layout)
 
     def _split_pair(self, pair, labels):
         if labels is not None or len(pair) != 2:

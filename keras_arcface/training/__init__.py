@@ -4,6 +4,8 @@ from keras_arcface.training.checkpoints import Checkpoints
 from keras_arcface.training.curves import ProgressBar
 from keras_arcface.training.curves import TrainingLog
 from keras_arcface.training.curves import plot_training
+from keras_arcface.training.distribution import ClassParallel
+from keras_arcface.training.distribution import divisible_classes
 from keras_arcface.training.sanity import expected_first_loss
 from keras_arcface.training.schedules import CosineSchedule
 from keras_arcface.training.schedules import PolynomialSchedule
@@ -25,6 +27,7 @@ __all__ = [
     "PRECISIONS",
     "STRATEGIES",
     "Checkpoints",
+    "ClassParallel",
     "CosineSchedule",
     "CoupledSGD",
     "PolynomialSchedule",
@@ -38,6 +41,7 @@ __all__ = [
     "WholeBatchLossScale",
     "WholeBatchOptimizer",
     "all_gpus_strategy",
+    "divisible_classes",
     "expected_first_loss",
     "placed",
     "plot_training",

@@ -1,0 +1,128 @@
+import json
+import math
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+from training import hosts
+
+from keras_arcface.training import ClassParallel
+from keras_arcface.training import divisible_classes
+
+pytest.importorskip("jax", reason="keras.distribution runs on JAX, which is absent")
+
+
+def test_another_backend_is_refused():
+    if keras.backend.backend() == "jax":
+        pytest.skip("this is JAX")
+    with pytest.raises(RuntimeError, match=r"KERAS_BACKEND=jax before Keras is imported\. Received: 'tensorflow'"):
+        ClassParallel()
+
+
+def test_classes_are_rounded_up_to_what_shards_share():
+    assert [divisible_classes(count, 4) for count in (1, 4, 85742, 85744)] == [4, 4, 85744, 85744]
+
+
+# Runs in a process of its own, on four CPU devices under JAX.
+LAYOUTS = """
+import json
+import jax
+import keras
+from keras_arcface import ArcFace, RecognitionModel
+from keras_arcface.training import ClassParallel
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 4)
+
+def error_of(function, *arguments):
+    try:
+        function(*arguments)
+    except ValueError as error:
+        return str(error)
+
+errors = [error_of(ClassParallel, shards) for shards in (3, 0)]
+distribution = ClassParallel(2)
+keras.distribution.set_distribution(distribution)
+errors.append(error_of(ArcFace(11, name="head").build, (None, 4)))
+model = RecognitionModel(keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)], name="embedder"), ArcFace(12))
+model.compile("adam")
+model.build((None, 3))
+model.optimizer.build(model.trainable_variables)
+variables = {v.path: v.value for v in [*model.variables, *model.optimizer.variables]}
+batch = distribution.get_data_layout((8, 3)).backend_layout
+print(json.dumps({
+    "errors": errors,
+    "shapes": {path: [value.shape, value.addressable_shards[0].data.shape] for path, value in variables.items()},
+    "first_class": [shard.index[0].start for shard in model.head.centers.value.addressable_shards],
+    "batch": [index[0].indices(8)[:2] for index in batch.addressable_devices_indices_map((8, 3)).values()],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def layouts():
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    command = [sys.executable, "-c", LAYOUTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_centers_and_their_slots_are_split_and_nothing_else(layouts):
+    split = {path: shapes for path, shapes in layouts["shapes"].items() if shapes[0] != shapes[1]}
+    assert sorted(path.split("_")[-1] for path in split) == ["momentum", "product/centers", "velocity"]
+    assert all(shapes == [[12, 4], [6, 4]] for shapes in split.values())
+    assert layouts["first_class"] == [0, 6, 0, 6]  # devices that follow each other share the classes
+
+
+def test_every_device_takes_its_own_part_of_the_batch(layouts):
+    assert layouts["batch"] == [[0, 2], [2, 4], [4, 6], [6, 8]]
+
+
+def test_shards_that_do_not_fit_are_refused(layouts):
+    three, none, odd = layouts["errors"]
+    assert three == "class_shards must divide the number of devices, 4. Received: class_shards=3"
+    assert none.endswith("Received: class_shards=0")
+    assert "2 shards cannot have equally many of 11 classes" in odd
+    assert "num_classes=12" in odd
+    assert "Received: head/centers of shape (11, 4)" in odd
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("hosts") / "faces"
+    hosts.write_faces(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def one_process(faces):
+    return hosts.run(hosts.Setting(convolutional=False), faces)
+
+
+# The classes split within each host, or over both.
+@pytest.mark.parametrize("class_shards", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_two_hosts_train_as_one_process_and_never_hold_all_centers(one_process, faces, class_shards):
+    two_hosts = hosts.run(hosts.Setting(2, 2, class_shards, convolutional=False), faces)
+    print(f"furthest, relative: {hosts.furthest(one_process['losses'], two_hosts['losses']):.1e}")
+    # There is a BatchNorm: equal losses mean statistics of the whole batch.
+    assert two_hosts["losses"] == pytest.approx(one_process["losses"], rel=1e-5)
+    assert one_process["losses"][-1] < 0.8 * one_process["losses"][0]
+    assert two_hosts["centers"] == [one_process["centers"][0] / class_shards] * 2
+    assert [8192, 32] in map(list, one_process["whole"])  # where they are whole, the search finds them
+    assert not two_hosts["whole"]
+    # Embeddings are gathered, by the devices that share the classes; images and logits are not.
+    assert max(math.prod(shape) for shape in two_hosts["gathered"]) == 16 * 32 * class_shards // 4
+
+
+@pytest.mark.slow
+def test_two_hosts_train_a_convolutional_network_as_one_process(faces):
+    one_process, replicated, split = (
+        hosts.run(setting, faces)["losses"]
+        for setting in (hosts.Setting(), hosts.Setting(2, 2, class_shards=1), hosts.Setting(2, 2, class_shards=4))
+    )
+    for losses in (replicated, split):
+        print(f"furthest, relative: {hosts.furthest(one_process, losses):.1e}")
+        assert losses == pytest.approx(one_process, rel=1e-4)
