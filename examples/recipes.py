@@ -18,6 +18,7 @@ from keras_arcface import backbones
 from keras_arcface import models
 from keras_arcface import training
 from keras_arcface.data import augment
+from keras_arcface.layers import SoftmaxProduct
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Recipe:
 
 
 HEADS = {"ArcFace": ArcFace, "CosFace": CosFace, "SphereFace": SphereFace}
-HEAD_NAMES = [*HEADS, "softmax"]
+HEAD_NAMES = [*HEADS, "norm-softmax", "softmax"]
 OPTIMIZERS = ["SGD", "AdamW"]
 SCHEDULES = ["step", "polynomial", "cosine"]
 BACKBONES = [name for name in backbones.__all__ if name != "IResNet"]
@@ -176,20 +177,20 @@ def build(recipe: Recipe, num_classes: int, num_examples: int, image_size) -> Re
     """Makes and compiles the model of a recipe, for a dataset."""
     backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3))
     embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout)
-    options = {
-        "scale": recipe.scale,
-        "warmup_steps": round(recipe.warmup_margin * steps_per_epoch(recipe, num_examples)),
-        "label_smoothing": recipe.label_smoothing,
-        "name": "head",
-    }
-    if recipe.head == "softmax":
-        head = MarginProduct(num_classes, **options)
-    else:
-        head = HEADS[recipe.head](num_classes, margin=recipe.margin, **options)
-    model = RecognitionModel(embedder, head)
+    model = RecognitionModel(embedder, make_head(recipe, num_classes, steps_per_epoch(recipe, num_examples)))
     model.compile(make_optimizer(recipe, max(1, num_examples // recipe.batch_size)))
     model.build((None, *image_size, 3))
     return model
+
+
+def make_head(recipe: Recipe, num_classes: int, steps_in_epoch: int) -> keras.layers.Layer:
+    options = {"label_smoothing": recipe.label_smoothing, "name": "head"}
+    if recipe.head == "softmax":
+        return SoftmaxProduct(num_classes, **options)
+    options |= {"scale": recipe.scale, "warmup_steps": round(recipe.warmup_margin * steps_in_epoch)}
+    if recipe.head == "norm-softmax":
+        return MarginProduct(num_classes, **options)
+    return HEADS[recipe.head](num_classes, margin=recipe.margin, **options)
 
 
 def steps_per_epoch(recipe: Recipe, num_examples: int) -> int:

@@ -113,8 +113,9 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, arguments) 
     )
     if start:
         print(f"Going on behind step {start:,}")
-    expected = training.expected_first_loss(model.head, recipe.dim)
-    print(f"The loss should start at about {expected:.1f}, and the angle to the own centre at 1.57")
+    if recipe.head != "softmax":
+        expected = training.expected_first_loss(model.head, recipe.dim)
+        print(f"The loss should start at about {expected:.1f}, and the angle to the own centre at 1.57")
     again = shlex.join([*sys.argv, "--output", str(output)]) + " --replay {step}"
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     callbacks = [

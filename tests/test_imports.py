@@ -21,6 +21,7 @@ MAY_KNOW = {
     "models.py": {"keras"},
     "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface.evaluation"},
+    "training/curves.py": {"keras", "tensorflow", "numpy", "tqdm", "matplotlib", "keras_arcface.training"},
     "training/distribution.py": {"keras", "jax"},
     "evaluation": {"numpy", "matplotlib"},
     "evaluation/retrieval.py": {"numpy", "sklearn"},

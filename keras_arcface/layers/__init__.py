@@ -1,4 +1,4 @@
-"""Classification heads with a margin. One head, `MarginProduct`, and presets of it under the papers' names."""
+"""Classification heads: `MarginProduct`, presets of it under the papers' names, and plain softmax to compare with."""
 
 from keras_arcface.layers.margin_product import MarginProduct
 from keras_arcface.layers.presets import ArcFace
@@ -7,6 +7,7 @@ from keras_arcface.layers.presets import CosFace
 from keras_arcface.layers.presets import CosMarginProduct
 from keras_arcface.layers.presets import SphereFace
 from keras_arcface.layers.presets import SphereMarginProduct
+from keras_arcface.layers.softmax_product import SoftmaxProduct
 
 __all__ = [
     "ArcFace",
@@ -14,6 +15,7 @@ __all__ = [
     "CosFace",
     "CosMarginProduct",
     "MarginProduct",
+    "SoftmaxProduct",
     "SphereFace",
     "SphereMarginProduct",
 ]

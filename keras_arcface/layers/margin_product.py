@@ -5,8 +5,7 @@ import numbers
 import keras
 from keras import ops
 
-# An embedding with a smaller squared norm has no direction: its cosines, and the gradient that it gets, are zero.
-_SMALLEST_SQUARED_NORM = 1e-12
+from keras_arcface.layers import parts
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -99,7 +98,7 @@ class MarginProduct(keras.layers.Layer):
             )
         if not isinstance(label_smoothing, numbers.Real) or not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1). Received: label_smoothing={label_smoothing!r}")
-        super().__init__(dtype=_float32_policy(kwargs.pop("dtype", None)), **kwargs)
+        super().__init__(dtype=parts.float32_policy(kwargs.pop("dtype", None)), **kwargs)
         if centers_initializer is None:
             centers_initializer = keras.initializers.RandomNormal(stddev=0.01)
         self.num_classes = int(num_classes)
@@ -136,10 +135,12 @@ class MarginProduct(keras.layers.Layer):
         embeddings = self._beside_centers(embeddings)
         if labels is None:
             return self._scale_now() * self._cosines(embeddings)
-        labels, valid = self._check_labels(self._beside_centers(labels), embeddings)
-        cosines = self._cosines(_nan_where_not(valid, embeddings))
+        labels, valid = parts.check_labels(self, self._beside_centers(labels), embeddings)
+        cosines = self._cosines(parts.nan_where_not(valid, embeddings))
         self._begin_batch(training)
-        return self._scale_now() * _put_column(cosines, labels, self._penalised(_take_column(cosines, labels)))
+        return self._scale_now() * parts.put_column(
+            cosines, labels, self._penalised(parts.take_column(cosines, labels))
+        )
 
     def loss(self, labels, embeddings):
         """Cross-entropy of the penalised softmax.
@@ -169,12 +170,12 @@ class MarginProduct(keras.layers.Layer):
         if not self.built:
             self.build(tuple(embeddings.shape))
         embeddings = self._beside_centers(embeddings)
-        labels, valid = self._check_labels(self._beside_centers(ops.convert_to_tensor(labels)), embeddings)
+        labels, valid = parts.check_labels(self, self._beside_centers(ops.convert_to_tensor(labels)), embeddings)
         self._begin_batch(training)
-        cosines, scale = self._cosines(_nan_where_not(valid, embeddings)), self._scale_now()
-        target_cosines = ops.clip(_take_column(cosines, labels), -1.0, 1.0)
+        cosines, scale = self._cosines(parts.nan_where_not(valid, embeddings)), self._scale_now()
+        target_cosines = ops.clip(parts.take_column(cosines, labels), -1.0, 1.0)
         target_logits = scale * self._penalised(target_cosines)
-        logits = _put_column(scale * cosines, labels, target_logits)
+        logits = parts.put_column(scale * cosines, labels, target_logits)
         wanted = target_logits
         if self.label_smoothing > 0:
             wanted = (1 - self.label_smoothing) * wanted + self.label_smoothing * ops.mean(logits, axis=-1)
@@ -220,7 +221,7 @@ class MarginProduct(keras.layers.Layer):
         return target_cosines - self.strength * (target_cosines - self.margin(target_cosines))
 
     def _cosines(self, embeddings):
-        return ops.matmul(_unit(embeddings), ops.transpose(_unit(self.centers)))
+        return ops.matmul(parts.unit(embeddings), ops.transpose(parts.unit(self.centers)))
 
     def _beside_centers(self, tensor):
         """Lays out embeddings or labels over devices as a `keras.distribution.LayoutMap` says for `PATH/batch`, if so.
@@ -243,56 +244,3 @@ class MarginProduct(keras.layers.Layer):
                 f"Received: a {type(pair).__name__} of {len(pair)}" + (" and labels" if labels is not None else "")
             )
         return pair
-
-    def _check_labels(self, labels, embeddings):
-        """Gives labels as `(batch,)` int32 that are safe to index with, and which of them were in range."""
-        dtype = keras.backend.standardize_dtype(labels.dtype)
-        if "int" not in dtype:
-            raise ValueError(
-                f"{self.name} expects integer labels in [0, {self.num_classes}), not one-hot and not float. "
-                f"Received: labels of dtype {dtype} and shape {tuple(labels.shape)}"
-            )
-        if len(labels.shape) == 2 and labels.shape[1] == 1:
-            labels = ops.squeeze(labels, axis=1)
-        batch, rows = embeddings.shape[0], labels.shape[0] if len(labels.shape) == 1 else "?"
-        if rows == "?" or (None not in (batch, rows) and batch != rows):
-            raise ValueError(
-                f"{self.name} expects one label per embedding, labels of shape (batch,). Received: labels of shape "
-                f"{tuple(labels.shape)} for embeddings of shape {tuple(embeddings.shape)}"
-            )
-        if dtype not in ("int32", "int64"):
-            labels = ops.cast(labels, "int32")  # a small type cannot be compared with a large num_classes
-        valid = ops.logical_and(labels >= 0, labels < self.num_classes)
-        return ops.cast(ops.where(valid, labels, ops.zeros_like(labels)), "int32"), valid
-
-
-def _float32_policy(dtype):
-    policy = keras.dtype_policies.get("float32" if dtype is None else dtype)
-    if policy.compute_dtype != "float32" or policy.variable_dtype != "float32":
-        raise ValueError(
-            "A margin head computes in float32 under every dtype policy: at scale 64 the softmax of a lower precision "
-            f"is noise. Expected: dtype=None or 'float32'. Received: dtype={policy.name!r}"
-        )
-    return policy
-
-
-def _unit(vectors):
-    """L2-normalises rows; a zero row stays zero and gets no gradient, where dividing would give it a huge one."""
-    squared = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
-    has_direction = ops.logical_not(squared < _SMALLEST_SQUARED_NORM)  # NaN counts: it must not turn into zeros
-    inverse = ops.rsqrt(ops.where(has_direction, squared, ops.ones_like(squared)))
-    return vectors * ops.where(has_direction, inverse, ops.zeros_like(inverse))
-
-
-def _nan_where_not(valid, embeddings):
-    return ops.where(ops.expand_dims(valid, 1), embeddings, ops.full_like(embeddings, float("nan")))
-
-
-def _take_column(matrix, columns):
-    return ops.squeeze(ops.take_along_axis(matrix, ops.expand_dims(columns, 1), axis=1), axis=1)
-
-
-def _put_column(matrix, columns, values):
-    """Replaces one entry per row, without a (batch, classes) mask."""
-    rows = ops.arange(ops.shape(matrix)[0], dtype="int32")
-    return ops.scatter_update(matrix, ops.stack([rows, columns], axis=1), values)

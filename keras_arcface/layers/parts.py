@@ -1,0 +1,61 @@
+"""What heads share: checked labels, precision, unit vectors, one entry per row."""
+
+import keras
+from keras import ops
+
+# An embedding with a smaller squared norm has no direction: its cosines, and the gradient that it gets, are zero.
+_SMALLEST_SQUARED_NORM = 1e-12
+
+
+def check_labels(head, labels, embeddings):
+    """Gives labels as `(batch,)` int32 that are safe to index with, and which of them were in range."""
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    if "int" not in dtype:
+        raise ValueError(
+            f"{head.name} expects integer labels in [0, {head.num_classes}), not one-hot and not float. "
+            f"Received: labels of dtype {dtype} and shape {tuple(labels.shape)}"
+        )
+    if len(labels.shape) == 2 and labels.shape[1] == 1:
+        labels = ops.squeeze(labels, axis=1)
+    batch, rows = embeddings.shape[0], labels.shape[0] if len(labels.shape) == 1 else "?"
+    if rows == "?" or (None not in (batch, rows) and batch != rows):
+        raise ValueError(
+            f"{head.name} expects one label per embedding, labels of shape (batch,). Received: labels of shape "
+            f"{tuple(labels.shape)} for embeddings of shape {tuple(embeddings.shape)}"
+        )
+    if dtype not in ("int32", "int64"):
+        labels = ops.cast(labels, "int32")  # a small type cannot be compared with a large num_classes
+    valid = ops.logical_and(labels >= 0, labels < head.num_classes)
+    return ops.cast(ops.where(valid, labels, ops.zeros_like(labels)), "int32"), valid
+
+
+def float32_policy(dtype):
+    policy = keras.dtype_policies.get("float32" if dtype is None else dtype)
+    if policy.compute_dtype != "float32" or policy.variable_dtype != "float32":
+        raise ValueError(
+            "A head computes in float32 under every dtype policy: at scale 64 the softmax of a lower precision "
+            f"is noise. Expected: dtype=None or 'float32'. Received: dtype={policy.name!r}"
+        )
+    return policy
+
+
+def unit(vectors):
+    """L2-normalises rows; a zero row stays zero and gets no gradient, where dividing would give it a huge one."""
+    squared = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+    has_direction = ops.logical_not(squared < _SMALLEST_SQUARED_NORM)  # NaN counts: it must not turn into zeros
+    inverse = ops.rsqrt(ops.where(has_direction, squared, ops.ones_like(squared)))
+    return vectors * ops.where(has_direction, inverse, ops.zeros_like(inverse))
+
+
+def nan_where_not(valid, embeddings):
+    return ops.where(ops.expand_dims(valid, 1), embeddings, ops.full_like(embeddings, float("nan")))
+
+
+def take_column(matrix, columns):
+    return ops.squeeze(ops.take_along_axis(matrix, ops.expand_dims(columns, 1), axis=1), axis=1)
+
+
+def put_column(matrix, columns, values):
+    """Replaces one entry per row, without a (batch, classes) mask."""
+    rows = ops.arange(ops.shape(matrix)[0], dtype="int32")
+    return ops.scatter_update(matrix, ops.stack([rows, columns], axis=1), values)
