@@ -12,8 +12,8 @@ from keras_arcface.layers import parts
 class SoftmaxProduct(keras.layers.Layer):
     """Classification head without sphere, scale and margin: `embedding @ centre + bias`, then softmax.
 
-    The baseline of the ArcFace paper. Neither embeddings nor centres are normalised, so the loss can be lowered by longer
-    embeddings as well as by better directions. `MarginProduct(num_classes)` without a margin is norm-softmax.
+    The baseline of the ArcFace paper. Neither embeddings nor centres are normalised, so the loss can be lowered by
+    longer embeddings as well as by better directions. `MarginProduct(num_classes)` without a margin is norm-softmax.
 
     Args:
         num_classes: number of classes, at least 2.
