@@ -64,7 +64,7 @@ def run(arguments, recipe: Recipe):
         data.write_dataset(orl_faces.OrlFaces(range(1, 31)), directory)
         sets = sets or {"ORL": orl_faces.verification_pairs(range(31, 41))}
     if arguments.replay is not None:
-        return replay(recipe, directory, arguments.replay, output)
+        return replay(recipe, directory, output, arguments.replay, arguments.cache)
 
     model = train(recipe, directory, output, sets, arguments)
 
@@ -94,7 +94,8 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, arguments) 
     every = arguments.every or min(2000, math.ceil(last_step / 10))
     batch_size = recipe.batch_size // recipe.accumulate
     choices = {name: value for name, value in dataclasses.asdict(recipe).items() if name != "text"}
-    about = {**choices, "precision": precision, "num_examples": info.num_examples, "num_classes": info.num_classes}
+    data_seen = {"num_examples": info.num_examples, "num_classes": info.num_classes, "cache": arguments.cache}
+    about = {**choices, **data_seen, "precision": precision}
     checkpoints = training.Checkpoints(output / "checkpoints", every, about=about)
     start = checkpoints.restore(model)
     images = data.load_dataset(
@@ -122,7 +123,7 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, arguments) 
         training.StopOnNaN(recipe.seed, f"Its images and their names: python {again}", start),
         checkpoints,
         *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.ema else []),
-        *([training.VerificationCallback(sets, shuffle_seed=arguments.shuffle_seed)] if sets else []),
+        *([training.VerificationCallback(sets, shuffle_seed=arguments.shuffle_seed, start_step=start)] if sets else []),
         training.TrainingLog(output, batch_size, min(50, every), tensorboard, start),
         training.ProgressBar(last_step, batch_size, start),
         training.StopAtStep(last_step, start),
@@ -162,7 +163,7 @@ def raw_pixels(images):
     return np.reshape(images, (len(images), -1))
 
 
-def replay(recipe: Recipe, directory: Path, step: int, output: Path) -> None:
+def replay(recipe: Recipe, directory: Path, output: Path, step: int, cache: str | None) -> None:
     """Shows what a step of a training saw: names and labels, and the images in one picture."""
     dataset = data.load_dataset(
         directory,
@@ -171,6 +172,7 @@ def replay(recipe: Recipe, directory: Path, step: int, output: Path) -> None:
         seed=recipe.seed,
         start_step=step,
         augmentation=recipes.AUGMENTATIONS[recipe.augmentation],
+        cache=cache,  # which the order depends on
         names=True,
     )
     images, labels, names = (part.numpy() for part in next(iter(dataset)))

@@ -6,15 +6,15 @@ import logging
 import time
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 
 from keras_arcface import evaluation
+from keras_arcface.training.steps import StepCallback
 
 _log = logging.getLogger(__name__)
 
 
-class VerificationCallback(keras.callbacks.Callback):
+class VerificationCallback(StepCallback):
     """Verifies pair sets during `fit`, and adds what it finds to the logs.
 
     For a set called `lfw` the logs, and so the history, get `val_lfw_accuracy`, `val_lfw_auc`, `val_lfw_eer`, and
@@ -37,6 +37,7 @@ class VerificationCallback(keras.callbacks.Callback):
         flip: whether to add the embedding of the mirror image.
         batch_size: images per call of the embedder.
         log_dir: where to write scalars for TensorBoard, by training step; None for nowhere.
+        start_step: steps done before `fit`, where a run goes on.
         **options: of `keras_arcface.evaluation.verify`, such as `fars` or `shuffle_seed`.
 
     Attributes:
@@ -59,9 +60,10 @@ class VerificationCallback(keras.callbacks.Callback):
         flip: bool = True,
         batch_size: int = 64,
         log_dir=None,
+        start_step: int = 0,
         **options,
     ):
-        super().__init__()
+        super().__init__(start_step)
         if not sets:
             raise ValueError("VerificationCallback expects at least one set, as {'lfw': pairs}. Received: none")
         if every_epochs < 1 or (every_steps is not None and every_steps < 1):
@@ -76,26 +78,19 @@ class VerificationCallback(keras.callbacks.Callback):
         self.flip, self.batch_size, self.log_dir, self.options = flip, batch_size, log_dir, options
         self.found: list[dict] = []
         self.seconds = 0.0
-        self._steps_before_epoch = self._step = 0
         self._writer = None
 
     def on_train_begin(self, logs=None):
         self.found, self.seconds = [], 0.0
-        # Not 0 where a run goes on.
-        self._steps_before_epoch = self._step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._steps_before_epoch = self._step
-
-    def on_train_batch_end(self, batch, logs=None):
-        before, self._step = self._step, self._steps_before_epoch + batch + 1
-        if self.every_steps is not None and self._step // self.every_steps > before // self.every_steps:
+    def on_step_end(self, before, logs=None):
+        if self.every_steps is not None and self.passed(before, self.every_steps):
             self._verify()
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every_epochs:
             return
-        if not self.found or self.found[-1]["step"] != self._step:
+        if not self.found or self.found[-1]["step"] != self.step:
             self._verify()
         if logs is not None:
             logs.update({name: value for name, value in self.found[-1].items() if name != "step"})
@@ -110,7 +105,7 @@ class VerificationCallback(keras.callbacks.Callback):
         started = time.perf_counter()
         model = self.model  # on JAX, asking for it brings the trained values from the step's state to the variables
         embedder = self.embedder or getattr(model, "embedder", model)
-        figures = {"step": self._step}
+        figures = {"step": self.step}
         for name, pairs in self.sets.items():
             embeddings = evaluation.embed_pairs(embedder, pairs, self.flip, self.batch_size, progress=False)
             result = evaluation.verify(embeddings, pairs.same, **self.options)

@@ -30,18 +30,18 @@ def test_with_two_gpus_it_mirrors(monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_replicas_train_as_one():
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("replicas.py"))], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("devices", [2, 4])
+def test_several_replicas_train_as_one(devices):
+    command = [sys.executable, str(Path(__file__).with_name("replicas.py")), str(devices)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    for kind, difference in report["two devices against one"].items():
+    for kind, difference in report["several devices against one"].items():
         assert difference <= 3 * report["one device, start moved by rounding"][kind]
         assert difference <= 0.02 * report["what training moved"][kind]
-    one, two = report["history of one"], report["history of two"]
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
-    assert two["target_angle"] == pytest.approx(one["target_angle"], rel=1e-4)
+    one, several = report["history of one"], report["history of several"]
+    assert several["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert several["target_angle"] == pytest.approx(one["target_angle"], rel=1e-4)
 
 
 @pytest.mark.parametrize("strategy", ["auto", "mirrored", "one-device"])
