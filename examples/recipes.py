@@ -5,6 +5,7 @@ the sources' own, not measured with this package.
 """
 
 import dataclasses
+import functools
 import math
 
 import keras
@@ -29,6 +30,7 @@ class Recipe:
     # The network.
     backbone: str = "IResNet50"
     width: int = 64
+    stem_strides: int = 1  # IResNet only
     dim: int = 512
     dropout: float = 0.4
     # The head.
@@ -62,7 +64,19 @@ HEAD_NAMES = [*HEADS, "norm-softmax", "softmax"]
 OPTIMIZERS = ["SGD", "AdamW"]
 SCHEDULES = ["step", "polynomial", "cosine"]
 BACKBONES = [name for name in backbones.__all__ if name != "IResNet"]
-AUGMENTATIONS = {"none": None, "flip": augment.flip, "affine": augment.affine, "adaface": augment.adaface}
+SMALL_AUGMENTATION = augment.chain(
+    functools.partial(augment.affine, rotation=0.2, zoom=0.1, shift=0.05),
+    functools.partial(augment.photometric, probability=0.4),
+    functools.partial(augment.grey, probability=0.1),
+    functools.partial(augment.erase, probability=0.25),
+)
+AUGMENTATIONS = {
+    "none": None,
+    "flip": augment.flip,
+    "affine": augment.affine,
+    "adaface": augment.adaface,
+    "small": SMALL_AUGMENTATION,
+}
 
 # arcface_torch on 8 GPUs with 128 images each: rate 0.1, falling in a straight line, gradients clipped.
 _ARCFACE_TORCH = Recipe("", clip_norm=5.0, batch_size=1024)
@@ -84,6 +98,23 @@ RECIPES = {
         epochs=35.0,
         batch_size=30,
         augmentation="affine",
+    ),
+    "small": Recipe(
+        """A few thousand images of a few hundred people, on CPUs: made for 4536 images of 324 people, and half an hour
+        on two cores with AVX512-BF16. The stem's stride makes the network four times as fast.
+
+        python examples/train_ms1m.py --recipe small --data cfp_tfrecord --verify lfw_dev.bin --shuffle-seed 0""",
+        backbone="IResNet18",
+        width=16,
+        stem_strides=2,
+        margin=0.4,
+        scale=16.0,
+        warmup_margin=50.0,
+        schedule="cosine",
+        warmup=10.0,
+        epochs=100.0,
+        batch_size=64,
+        augmentation="small",
     ),
     "casia_r50": Recipe(
         """CASIA-WebFace (0.5 million images of 10 thousand people), ResNet-50, as in the ArcFace paper, section 3.1: 32
@@ -175,7 +206,8 @@ RECIPES = {
 
 def build(recipe: Recipe, num_classes: int, num_examples: int, image_size) -> RecognitionModel:
     """Makes and compiles the model of a recipe, for a dataset."""
-    backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3))
+    strided = {"stem_strides": recipe.stem_strides} if recipe.stem_strides != 1 else {}
+    backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3), **strided)
     embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout)
     model = RecognitionModel(embedder, make_head(recipe, num_classes, steps_per_epoch(recipe, num_examples)))
     model.compile(make_optimizer(recipe, max(1, num_examples // recipe.batch_size)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ import tensorflow as tf
 _log = logging.getLogger(__name__)
 
 STRATEGIES = ("auto", "mirrored", "one-device", "jax")
+_PRODUCTS = "MatMul,BatchMatMul,BatchMatMulV2,BatchMatMulV3,Einsum"
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16", "onednn_bfloat16")
 
 
@@ -68,9 +70,9 @@ def use_precision(precision: str = "auto") -> str:
 
     Args:
         precision: "float32"; "mixed_float16", for GPUs, with `compile` scaling the loss; "mixed_bfloat16", for newer
-            GPUs and TPUs; "onednn_bfloat16", for CPUs with AVX512-BF16 or AMX, where TensorFlow turns convolutions and
-            products to bfloat16 by itself; "auto", mixed_float16 with a GPU, onednn_bfloat16 with such a CPU, and
-            float32 otherwise.
+            GPUs and TPUs; "onednn_bfloat16", for CPUs with AVX512-BF16 or AMX, where TensorFlow computes convolutions
+            in bfloat16 by itself (it would do so with the products of heads too, and is told not to); "auto",
+            mixed_float16 with a GPU, onednn_bfloat16 with such a CPU, and float32 otherwise.
 
     Returns:
         What was set, for "auto" what was chosen.
@@ -93,6 +95,8 @@ def use_precision(precision: str = "auto") -> str:
         )
     if on_tensorflow:
         rewrite = precision == "onednn_bfloat16"
+        if rewrite:  # convolutions, but not the products of heads
+            os.environ["TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"] = _PRODUCTS
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": rewrite})
     keras.config.set_dtype_policy("float32" if precision == "onednn_bfloat16" else precision)
     return precision

@@ -54,6 +54,12 @@ def test_width_scales_the_network(make):
     assert narrow.count_params() < wide.count_params()
 
 
+def test_a_stem_with_a_stride_halves_what_follows():
+    model = backbones.IResNet18(width=16, stem_strides=2, input_shape=(112, 112, 3))
+    assert model.get_layer("stem_prelu").output.shape == (None, 56, 56, 16)
+    assert model.output_shape == (None, 4, 4, 128)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras synchronises BatchNorm on TensorFlow only")
 @pytest.mark.parametrize("make", [backbones.IResNet18, backbones.MobileFaceNet])
 def test_every_batch_norm_can_be_synchronised(make):

@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_arcface import ArcFace
 from keras_arcface.training import all_gpus_strategy
 from keras_arcface.training import placed
+from keras_arcface.training import strategies
 from keras_arcface.training import use_precision
 
 
@@ -105,6 +108,24 @@ def test_a_precision_is_set(precision, policy, rewritten):
         assert tf.config.optimizer.get_experimental_options()["auto_mixed_precision_onednn_bfloat16"] is rewritten
     finally:
         use_precision("float32")
+
+
+def test_the_head_stays_in_float32_where_tensorflow_turns_convolutions_to_bfloat16():
+    generator = np.random.default_rng(0)
+    embeddings = generator.normal(size=(64, 256)).astype(np.float32)
+    images, kernel = generator.normal(size=(4, 16, 16, 64)), generator.normal(size=(3, 3, 64, 64))
+    head = ArcFace(1000)
+    plain = head(embeddings)
+    convolved = tf.nn.conv2d(images.astype(np.float32), kernel.astype(np.float32), 1, "SAME")
+    try:
+        use_precision("onednn_bfloat16")
+        rewritten = tf.function(lambda: head(embeddings))()
+        in_bfloat16 = tf.function(tf.nn.conv2d)(images.astype(np.float32), kernel.astype(np.float32), 1, "SAME")
+    finally:
+        use_precision("float32")
+    np.testing.assert_allclose(rewritten, plain, atol=1e-4)
+    if strategies._cpu_has_bfloat16():  # or TensorFlow leaves all as it is, and the test says nothing
+        assert np.abs(in_bfloat16 - convolved).max() > 1e-2
 
 
 @pytest.mark.parametrize(
