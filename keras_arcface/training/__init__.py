@@ -6,6 +6,9 @@ from keras_arcface.training.curves import TrainingLog
 from keras_arcface.training.curves import plot_training
 from keras_arcface.training.distribution import ClassParallel
 from keras_arcface.training.distribution import divisible_classes
+from keras_arcface.training.fine_tuning import layerwise
+from keras_arcface.training.fine_tuning import stages
+from keras_arcface.training.fine_tuning import trainable_from
 from keras_arcface.training.sanity import expected_first_loss
 from keras_arcface.training.schedules import CosineSchedule
 from keras_arcface.training.schedules import PolynomialSchedule
@@ -43,7 +46,10 @@ __all__ = [
     "all_gpus_strategy",
     "divisible_classes",
     "expected_first_loss",
+    "layerwise",
     "placed",
     "plot_training",
+    "stages",
+    "trainable_from",
     "use_precision",
 ]
