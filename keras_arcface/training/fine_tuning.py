@@ -58,7 +58,7 @@ def trainable_from(embedder: keras.Model, stage: str, batch_norm: bool = False) 
         raise ValueError(
             f"stage expects one of {', '.join(found)}, the stages of {embedder.name!r}. Received: {stage!r}"
         )
-    embedder.trainable = True  # models within a frozen model would hide what is trainable in them
+    embedder.trainable = True  # a frozen model would hide what is trainable in it
     reached = False
     for name, layers in found.items():
         reached = reached or name == stage
