@@ -124,7 +124,7 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, arguments) 
         checkpoints,
         *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.ema else []),
         *([training.VerificationCallback(sets, shuffle_seed=arguments.shuffle_seed, start_step=start)] if sets else []),
-        training.TrainingLog(output, batch_size, min(50, every), tensorboard, start),
+        training.TrainingLog(output, batch_size, max(1, min(50, every // 5)), tensorboard, start),
         training.ProgressBar(last_step, batch_size, start),
         training.StopAtStep(last_step, start),
     ]

@@ -110,9 +110,10 @@ class TrainingLog(StepCallback):
             import tensorflow as tf
 
             with self._writer.as_default(step=row["step"]):
+                group = Path(name).stem  # TensorBoard shows what is before the slash as a section
                 for figure, value in row.items():
                     if figure != "step":
-                        tf.summary.scalar(figure, value)
+                        tf.summary.scalar(f"{group}/{figure}", value)
             self._writer.flush()
 
 

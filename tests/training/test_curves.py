@@ -78,9 +78,9 @@ def test_tensorboard_gets_the_same_figures(tmp_path):
         for value in event.summary.value:
             found[event.step, value.tag] = float(tf.make_ndarray(value.tensor))
     expected = {
-        (row["step"], name): value
-        for table in ("steps.csv", "verification.csv")
-        for row in rows(tmp_path / table)
+        (row["step"], f"{table}/{name}"): value
+        for table in ("steps", "verification")
+        for row in rows(tmp_path / f"{table}.csv")
         for name, value in row.items()
         if name != "step"
     }
