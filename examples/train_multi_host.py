@@ -6,14 +6,15 @@ One command per host, the same but for --host; host 0 is the one that the others
     python examples/train_multi_host.py --data ms1m_tfrecord --coordinator 10.0.0.1:1234 --hosts 2 --host 1
 
 Every host reads the same files (see make_tfrecords.py) and decodes its share of each batch. With `--class-shards 8`
-every device holds an eighth of the class centres, for when there are too many for one. Host 0 leaves embedder.keras and
-losses.csv in --output.
+every device holds an eighth of the class centres, for when there are too many for one. In --output, a folder that all
+hosts share, host 0 leaves embedder.keras, steps.csv and checkpoints; the same commands again go on from the last one.
 
 Without hosts and GPUs at hand it can be tried on one machine: give both commands --coordinator localhost:1234 and
 --cpu-devices 2.
 """
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from keras_arcface import data
 from keras_arcface import training
 from keras_arcface.models import make_embedder
 
+# What must be the same when a run goes on.
+CHOICES = ("backbone", "width", "dim", "dropout", "batch_size", "steps", "learning_rate", "weight_decay", "seed")
+
 
 def main():
     arguments = parse_arguments()
@@ -42,32 +46,44 @@ def main():
     keras.distribution.set_distribution(training.ClassParallel(arguments.class_shards))
 
     info = data.load_info(arguments.data)
-    images = data.load_dataset(
-        arguments.data,
-        batch_size=arguments.batch_size // arguments.hosts,
-        training=True,
-        seed=arguments.seed,
-        host=arguments.host,
-        num_hosts=arguments.hosts,
-    )
     backbone = getattr(backbones, arguments.backbone)(width=arguments.width, input_shape=(*info.image_size, 3))
     head = ArcFace(training.divisible_classes(info.num_classes, arguments.class_shards))
     model = RecognitionModel(make_embedder(backbone, dim=arguments.dim, dropout=arguments.dropout), head)
     schedule = training.PolynomialSchedule(arguments.learning_rate, arguments.steps)
     model.compile(training.CoupledSGD(schedule, weight_decay=arguments.weight_decay))
+    model.build((None, *info.image_size, 3))
 
-    callbacks = []
+    choices = {name: value for name, value in vars(arguments).items() if name in CHOICES}
+    every = min(arguments.every, arguments.steps)
+    checkpoints = training.Checkpoints(arguments.output / "checkpoints", every, about=choices)
+    start = checkpoints.restore(model)
+    if start:
+        print(f"{me}: going on behind step {start}", flush=True)
+    images = data.load_dataset(
+        arguments.data,
+        batch_size=arguments.batch_size // arguments.hosts,
+        training=True,
+        seed=arguments.seed,
+        start_step=start,
+        host=arguments.host,
+        num_hosts=arguments.hosts,
+    )
+
+    callbacks = [checkpoints, training.StopAtStep(arguments.steps, start)]
     if is_first:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        callbacks = [keras.callbacks.CSVLogger(arguments.output / "losses.csv")]
-    # To Keras an epoch is what it reports the mean of.
+        callbacks += [
+            training.TrainingLog(arguments.output, arguments.batch_size, min(50, every), start_step=start),
+            training.ProgressBar(arguments.steps, arguments.batch_size, start),
+        ]
+    # What Keras calls an epoch is here the time between two checkpoints.
     model.fit(
         images,
-        epochs=arguments.steps // arguments.report_every,
-        steps_per_epoch=arguments.report_every,
+        steps_per_epoch=every,
+        initial_epoch=start // every,
+        epochs=start // every + math.ceil((arguments.steps - start) / every),
         shuffle=False,
+        verbose=0,
         callbacks=callbacks,
-        verbose=2 if is_first else 0,
     )
     if is_first:
         model.embedder.save(arguments.output / "embedder.keras")  # every device has all of it, unlike the centres
@@ -88,7 +104,9 @@ def connect(arguments):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="directory of TFRecords, the same on every host")
-    parser.add_argument("--output", type=Path, default=Path("runs/multi_host"), help="folder that host 0 writes to")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/multi_host"), help="folder to write to, shared by all hosts"
+    )
     hosts = parser.add_argument_group("hosts")
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of host 0, with a free port")
     hosts.add_argument("--hosts", type=int, default=1, help="how many there are")
@@ -104,15 +122,15 @@ def parse_arguments():
     recipe.add_argument("--steps", type=int, default=100_000)
     recipe.add_argument("--learning-rate", type=float, default=0.2)
     recipe.add_argument("--weight-decay", type=float, default=5e-4)
-    recipe.add_argument("--report-every", type=int, default=100, help="steps per line of losses.csv; divides --steps")
     recipe.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=2000, help="steps between checkpoints")
     arguments = parser.parse_args()
     if not 0 <= arguments.host < arguments.hosts:
         parser.error(f"--host must be in [0, --hosts={arguments.hosts}). Received: {arguments.host}")
     if arguments.hosts > 1 and arguments.coordinator is None:
         parser.error("several hosts need --coordinator, the address of host 0")
-    if arguments.batch_size % arguments.hosts or arguments.steps % arguments.report_every:
-        parser.error("--batch-size must be divisible by --hosts, and --steps by --report-every")
+    if arguments.batch_size % arguments.hosts:
+        parser.error("--batch-size must be divisible by --hosts")
     return arguments
 
 

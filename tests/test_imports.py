@@ -22,6 +22,7 @@ MAY_KNOW = {
     "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface.evaluation"},
     "training/curves.py": {"keras", "tensorflow", "numpy", "tqdm", "matplotlib", "keras_arcface.training"},
+    "training/checkpoints.py": {"keras", "jax", "numpy", "keras_arcface.training"},
     "training/distribution.py": {"keras", "jax"},
     "evaluation": {"numpy", "matplotlib"},
     "evaluation/retrieval.py": {"numpy", "sklearn"},

@@ -34,7 +34,8 @@ class Checkpoints(StepCallback):
     >>> # model.fit(dataset, initial_epoch=step // 1000, epochs=180, steps_per_epoch=1000, callbacks=[checkpoints, ...])
 
     A file is written under another name, brought to the disk and renamed, so what has the name of a checkpoint is
-    whole; every array in it has a checksum. It is plain NumPy, and nothing in it is ever run.
+    whole; every array in it has a checksum. It is plain NumPy, and nothing in it is ever run. Where several hosts
+    train, all of them have this callback and the same directory, and the first one writes.
 
     Args:
         directory: where the files are, `step-0000001000.npz`; it is made.
@@ -75,13 +76,18 @@ class Checkpoints(StepCallback):
 
         Raises:
             ValueError: if there are checkpoints, but none that can be taken up: a training from the start would replace
-                them.
+                them; or if hosts that train together do not see the same checkpoints.
         """
         if not model.built or getattr(model, "optimizer", None) is None:
             raise ValueError(
                 f"To restore a checkpoint, {model.name!r} must be built and compiled: "
                 "model.build((None, 112, 112, 3)), model.compile(optimizer)"
             )
+        step = self._restore(model)
+        _check_agreement(self.directory, step)
+        return step
+
+    def _restore(self, model) -> int:
         variables = _state(model)
         written, reason = self._written(), None
         for path in written[::-1]:
@@ -115,10 +121,12 @@ class Checkpoints(StepCallback):
         """Writes a checkpoint now, and removes the oldest beyond those to keep."""
         # On JAX, asking for the model brings what the step has computed into its variables.
         variables = _state(self.model)
-        arrays = {str(index): keras.ops.convert_to_numpy(variable) for index, variable in enumerate(variables)}
+        arrays = {str(index): _whole(variable) for index, variable in enumerate(variables)}
+        path = self.directory / _NAME.format(self.step)
+        if not _is_first_host():
+            return path
         about = {"format": _FORMAT, "step": self.step, "about": self.about, "variables": _described(variables)}
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / _NAME.format(self.step)
         unfinished = path.with_suffix(".unfinished")
         with open(unfinished, "wb") as file:
             np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
@@ -182,6 +190,41 @@ def _read(path: Path, variables, about: Mapping) -> tuple[int, list[np.ndarray]]
 
 def _text(described: Mapping) -> str:
     return f"{described['path']} {tuple(described['shape'])} {described['dtype']}"
+
+
+def _whole(variable) -> np.ndarray:
+    """A variable's value, gathered where the devices of several hosts share it."""
+    if keras.backend.backend() == "jax" and not variable.value.is_fully_addressable:
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(variable.value, tiled=True))
+    return keras.ops.convert_to_numpy(variable)
+
+
+def _is_first_host() -> bool:
+    if keras.backend.backend() != "jax":
+        return True
+    import jax
+
+    return jax.process_index() == 0
+
+
+def _check_agreement(directory: Path, step: int) -> None:
+    """Hosts that go on from different steps would wait for each other for ever, or train nonsense."""
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    steps = np.ravel(multihost_utils.process_allgather(np.array(step))).tolist()
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"The hosts found different checkpoints in {directory}, of the steps {steps}. Expected: a directory that "
+            "all of them share"
+        )
 
 
 def _sync(directory: Path) -> None:

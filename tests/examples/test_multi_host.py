@@ -30,36 +30,45 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_two_hosts_train_and_the_first_writes(face_folder, tmp_path):
-    pytest.importorskip("jax", reason="training on several hosts runs on JAX, which is absent")
-    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
+def train(records, output):
+    """Both hosts to their end; what each printed."""
     coordinator = f"localhost:{hosts.free_port()}"
-    options = ("--data", tmp_path / "records", "--coordinator", coordinator, "--hosts", 2, "--cpu-devices", 2)
-    recipe = ("--backbone", "IResNet18", "--width", 4, "--dim", 8, "--batch-size", 8, "--steps", 6)
-    running = []
-    for host in range(2):
-        # Three people: four shards have one of the classes each, the last of them without images.
-        each = ("--host", host, "--output", tmp_path / f"out{host}", "--report-every", 3, "--class-shards", 4)
-        command = [sys.executable, "-c", RUN, *map(str, (SCRIPT, *options, *recipe, *each))]
-        running.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-        )
+    options = ("--data", records, "--coordinator", coordinator, "--hosts", 2, "--cpu-devices", 2, "--output", output)
+    recipe = ("--backbone", "IResNet18", "--width", 4, "--dim", 8, "--batch-size", 8, "--steps", 7, "--every", 2)
+    # Three people: four shards have one of the classes each, the last of them without images.
+    command = [sys.executable, "-c", RUN, *map(str, (SCRIPT, *options, *recipe, "--class-shards", 4, "--host"))]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen([*command, str(host)], cwd=records.parent, **pipes) for host in range(2)]
     try:
-        for host, process in enumerate(running):
+        printed = []
+        for process in running:
             output, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
-            assert f"host {host} of 2: 2 of 4 devices" in output
-            assert f"host {host} of 2: done" in output
+            printed.append(output)
+        return printed
     finally:
         for process in running:
             process.kill()
 
-    with (tmp_path / "out0" / "losses.csv").open() as file:
-        losses = [float(line["loss"]) for line in csv.DictReader(file)]
-    assert len(losses) == 2
-    assert np.isfinite(losses).all()
-    embedder = keras.saving.load_model(tmp_path / "out0" / "embedder.keras")
-    embeddings = embedder.predict(np.zeros((3, 32, 32, 3), np.uint8), verbose=0)
+
+def test_two_hosts_train_and_go_on(face_folder, tmp_path):
+    pytest.importorskip("jax", reason="training on several hosts runs on JAX, which is absent")
+    records, output = tmp_path / "records", tmp_path / "out"
+    data.write_dataset(data.ImageFolder(face_folder), records)
+    for host, printed in enumerate(train(records, output)):
+        assert f"host {host} of 2: 2 of 4 devices" in printed
+        assert f"host {host} of 2: done" in printed
+    embedder = keras.saving.load_model(output / "embedder.keras")
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    embeddings = embedder.predict(images, verbose=0)
     assert embeddings.shape == (3, 8)
-    assert np.isfinite(embeddings).all()
-    assert not (tmp_path / "out1").exists()
+    written = sorted(path.name for path in (output / "checkpoints").iterdir())
+    assert written == [f"step-{step:010d}.npz" for step in (2, 4, 6)]
+    with open(output / "steps.csv") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4", "6"]
+
+    # As if both had been killed after the checkpoint of step 4.
+    (output / "checkpoints" / written[-1]).unlink()
+    assert "going on behind step 4" in train(records, output)[0]
+    again = keras.saving.load_model(output / "embedder.keras")
+    np.testing.assert_allclose(again.predict(images, verbose=0), embeddings, rtol=1e-5, atol=1e-6)

@@ -13,6 +13,7 @@ from small import train
 
 from keras_arcface import RecognitionModel
 from keras_arcface.training import Checkpoints
+from keras_arcface.training import CosineSchedule
 from keras_arcface.training import CoupledSGD
 from keras_arcface.training import WholeBatchLossScale
 from keras_arcface.training import WholeBatchOptimizer
@@ -57,7 +58,7 @@ def two_rates():
 @pytest.mark.parametrize(
     ("make_optimizer", "policy"),
     [
-        (lambda: CoupledSGD(0.01, use_ema=True), "float32"),
+        (lambda: CoupledSGD(CosineSchedule(0.01, total=12, warmup=3), use_ema=True), "float32"),
         (lambda: WholeBatchOptimizer(optimizers.MultiOptimizer(two_rates()), 4, clip_norm=0.1), "float32"),
         (lambda: WholeBatchLossScale(optimizers.AdamW(0.01), dynamic_growth_steps=3), "mixed_float16"),
     ],
