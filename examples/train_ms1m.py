@@ -66,7 +66,9 @@ def run(arguments, recipe: Recipe):
     if arguments.replay is not None:
         return replay(recipe, directory, output, arguments.replay, arguments.cache)
 
-    model = train(recipe, directory, output, sets, arguments)
+    precision = training.use_precision(arguments.precision)
+    with training.placed(arguments.strategy):
+        model = train(recipe, directory, output, sets, precision, arguments)
 
     written = [output / "embedder.keras"]
     model.embedder.save(written[0])
@@ -81,15 +83,13 @@ def run(arguments, recipe: Recipe):
     print("\nWritten:", *written, sep="\n  ")
 
 
-def train(recipe: Recipe, directory: Path, output: Path, sets: dict, arguments) -> RecognitionModel:
+def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: str, arguments) -> RecognitionModel:
     """Trains on TFRecords by a recipe, from the last checkpoint in the output folder if there is one."""
     keras.utils.set_random_seed(recipe.seed)
     if arguments.deterministic:
         tf.config.experimental.enable_op_determinism()
     info = data.load_info(directory)
-    precision = training.use_precision(arguments.precision)
-    with training.placed(arguments.strategy):
-        model = recipes.build(recipe, info.num_classes, info.num_examples, info.image_size)
+    model = recipes.build(recipe, info.num_classes, info.num_examples, info.image_size)
     last_step = arguments.steps or recipes.total_steps(recipe, info.num_examples)
     every = arguments.every or min(2000, math.ceil(last_step / 10))
     batch_size = recipe.batch_size // recipe.accumulate
@@ -98,6 +98,10 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, arguments) 
     about = {**choices, **data_seen, "precision": precision}
     checkpoints = training.Checkpoints(output / "checkpoints", every, about=about)
     start = checkpoints.restore(model)
+    if start >= last_step:
+        raise ValueError(
+            f"{output} has done {start} steps already. Expected: more --steps than that. Received: {last_step}"
+        )
     images = data.load_dataset(
         directory,
         batch_size=batch_size,
@@ -114,7 +118,7 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, arguments) 
     )
     if start:
         print(f"Going on behind step {start:,}")
-    if recipe.head != "softmax":
+    elif recipe.head != "softmax":
         expected = training.expected_first_loss(model.head, recipe.dim)
         print(f"The loss should start at about {expected:.1f}, and the angle to the own centre at 1.57")
     again = shlex.join([*sys.argv, "--output", str(output)]) + " --replay {step}"
@@ -128,17 +132,16 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, arguments) 
         training.ProgressBar(last_step, batch_size, start),
         training.StopAtStep(last_step, start),
     ]
-    if start < last_step:
-        # What Keras calls an epoch is here the time between two checkpoints, and two verifications.
-        model.fit(
-            images,
-            steps_per_epoch=every,
-            initial_epoch=start // every,
-            epochs=start // every + math.ceil((last_step - start) / every),
-            shuffle=False,
-            verbose=0,
-            callbacks=callbacks,
-        )
+    # What Keras calls an epoch is here the time between two checkpoints, and two verifications.
+    model.fit(
+        images,
+        steps_per_epoch=every,
+        initial_epoch=start // every,
+        epochs=start // every + math.ceil((last_step - start) / every),
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks,
+    )
     return model
 
 
@@ -224,6 +227,12 @@ def parse_arguments():
     recipe = dataclasses.replace(recipe, **{name: value for name, value in chosen.items() if value is not None})
     if recipe.batch_size % recipe.accumulate:
         parser.error(f"--batch-size {recipe.batch_size} is no multiple of --accumulate {recipe.accumulate}")
+    if recipe.stem_strides != 1 and not recipe.backbone.startswith("IResNet"):
+        parser.error(f"--stem-strides is for IResNet. Received: {recipe.stem_strides} with {recipe.backbone}")
+    if (recipe.schedule == "step") != bool(recipe.drops):
+        parser.error(
+            f"--drops goes with --schedule step. Received: --schedule {recipe.schedule} --drops '{recipe.drops}'"
+        )
     return arguments, recipe
 
 

@@ -127,7 +127,7 @@ class MarginProduct(keras.layers.Layer):
         state = {"shape": (), "trainable": False, "aggregation": "only_first_replica"}
         start = "ones" if self.warmup_steps == 0 else "zeros"
         self.strength = self.add_weight(name="strength", initializer=start, **state)
-        self.steps = self.add_weight(name="steps", initializer="zeros", dtype="int32", **state)
+        self.steps = self.add_weight(name="steps", initializer="zeros", dtype="int", **state)
 
     def call(self, embeddings, labels=None, training=None):
         if isinstance(embeddings, (list, tuple)):

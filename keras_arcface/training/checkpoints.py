@@ -83,7 +83,11 @@ class Checkpoints(StepCallback):
                 f"To restore a checkpoint, {model.name!r} must be built and compiled: "
                 "model.build((None, 112, 112, 3)), model.compile(optimizer)"
             )
-        step = self._restore(model)
+        try:
+            step = self._restore(model)
+        except ValueError:
+            _check_agreement(self.directory, -1)  # other hosts may be waiting here
+            raise
         _check_agreement(self.directory, step)
         return step
 
@@ -118,10 +122,20 @@ class Checkpoints(StepCallback):
         self._due = self._due or self.passed(before, self.every_steps)
 
     def write(self) -> Path:
-        """Writes a checkpoint now, and removes the oldest beyond those to keep."""
+        """Writes a checkpoint now, and removes the oldest beyond those to keep.
+
+        Raises:
+            FloatingPointError: if a variable of the model is not finite; then older checkpoints stay.
+        """
         # On JAX, asking for the model brings what the step has computed into its variables.
         variables = _state(self.model)
         arrays = {str(index): _whole(variable) for index, variable in enumerate(variables)}
+        for variable, array in zip(variables, arrays.values(), strict=True):
+            if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+                raise FloatingPointError(
+                    f"{variable.path} is not finite after {self.step} steps. No checkpoint is written, those of before "
+                    f"stay in {self.directory}"
+                )
         path = self.directory / _NAME.format(self.step)
         if not _is_first_host():
             return path

@@ -17,15 +17,16 @@ _STEPS, _VERIFICATION = "steps.csv", "verification.csv"
 class TrainingLog(StepCallback):
     """Writes what a `RecognitionModel` shows while it trains: to CSV files, and for TensorBoard.
 
-    `steps.csv` has a row for every `every_steps` steps: `step`, `images_per_second`, `learning_rate`, and the means of
-    these steps: `loss`, `accuracy`, `target_angle` and `target_angle_std` (radians), `embedding_norm`.
+    `steps.csv` has a row for every `every_steps` steps, and one for what is left of them at the end of an epoch: `step`,
+    `images_per_second` (without what callbacks do between epochs), `learning_rate`, and the means of these steps: `loss`,
+    `accuracy`, `target_angle` and `target_angle_std` (radians), `embedding_norm`.
     `verification.csv` has a row for every epoch in whose logs there are `val_` figures, as `VerificationCallback` puts
     there; it must stand before this callback. A run that goes on takes rows up to its start and goes on behind them.
 
     Args:
         directory: where the files are; it is made.
         batch_size: images per step.
-        every_steps: how many steps a row stands for.
+        every_steps: how many steps a row stands for, at most.
         tensorboard: whether to write event files to the directory as well.
         start_step: steps done before `fit`.
 
@@ -54,17 +55,19 @@ class TrainingLog(StepCallback):
             import tensorflow as tf
 
             self._writer = tf.summary.create_file_writer(str(self.directory))
-        self._started, self._steps_before = time.perf_counter(), self.step
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
         self._batches, self._sums = 0, {}  # Keras begins its means anew
+        self._started, self._steps_before = time.perf_counter(), self.step
 
     def on_step_end(self, before, logs=None):
         if self.passed(before, self.every_steps):
             self._write_row(logs)
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.step > self._steps_before:
+            self._write_row(logs)
         figures = {name: float(value) for name, value in (logs or {}).items() if name.startswith("val_")}
         if figures:
             self._write(_VERIFICATION, {"step": self.step, **figures})
@@ -88,7 +91,7 @@ class TrainingLog(StepCallback):
     def _means(self, logs) -> dict:
         """Means over the steps since the last row, from Keras' means over the epoch."""
         batches = self.step - self._before_epoch
-        means = {name: float(value) for name, value in logs.items()}
+        means = {name: float(value) for name, value in logs.items() if not name.startswith("val_")}
         if "target_angle_std" in means:  # squares have a mean, standard deviations have none
             means["target_angle_std"] = means["target_angle_std"] ** 2 + means["target_angle"] ** 2
         sums = {name: value * batches for name, value in means.items()}
@@ -100,12 +103,11 @@ class TrainingLog(StepCallback):
 
     def _write(self, name: str, row: dict) -> None:
         path = self.directory / name
-        new = not path.exists()
+        columns = _header(path)
+        if not set(row) <= set(columns):  # a new file, or figures that were not there before
+            columns = _add_columns(path, columns, row)
         with open(path, "a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+            csv.DictWriter(file, columns).writerow(row)
         if self._writer is not None:
             import tensorflow as tf
 
@@ -150,9 +152,9 @@ class ProgressBar(StepCallback):
 
 
 def learning_rate(optimizer) -> float:
-    """The rate of an optimizer's next step; of the first one in a `MultiOptimizer`."""
+    """The rate of an optimizer's next step; in a `MultiOptimizer`, of the default one."""
     while hasattr(optimizer, "inner_optimizer") or hasattr(optimizer, "optimizers"):
-        optimizer = optimizer.inner_optimizer if hasattr(optimizer, "inner_optimizer") else optimizer.optimizers[0]
+        optimizer = optimizer.inner_optimizer if hasattr(optimizer, "inner_optimizer") else optimizer.optimizers[-1]
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
@@ -209,7 +211,28 @@ def plot_training(directory, path=None) -> Path:
 def _columns(path: Path) -> dict[str, np.ndarray]:
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else ())}
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def _header(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def _add_columns(path: Path, columns: list[str], row: dict) -> list[str]:
+    """Makes a file have these columns too, empty where they were not known."""
+    rows = []
+    if columns:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    columns = [*columns, *(name for name in row if name not in columns)]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return columns
 
 
 def _keep_rows(path: Path, last_step: int) -> None:

@@ -35,7 +35,10 @@ def expected_first_loss(head, dim: int, seed: int = 0) -> float:
     negatives = scale * np.stack(others)
     highest = negatives.max(axis=0)
     total = highest + np.log(np.exp(negatives - highest).mean(axis=0) * (head.num_classes - 1))
-    return float(np.mean(np.logaddexp(total, scale * penalised) - scale * penalised))
+    own = scale * penalised
+    everyone = (negatives.mean(axis=0) * (head.num_classes - 1) + own) / head.num_classes
+    wanted = (1 - head.label_smoothing) * own + head.label_smoothing * everyone
+    return float(np.mean(np.logaddexp(total, own) - wanted))
 
 
 def _cosines(generator, num_classes, dim):

@@ -61,7 +61,8 @@ class StopOnNaN(StepCallback):
 
     Args:
         seed: of the training, for the error.
-        replay: what one can do to see that step's images, for the error; a format string with `{step}`.
+        replay: what one can do to see that step's images, for the error; `{step}` in it becomes
+            the step.
         start_step: steps done before `fit`.
 
     Raises:
@@ -78,6 +79,6 @@ class StopOnNaN(StepCallback):
             return
         steps = f"step {before}" if self.step == before + 1 else f"one of the steps {before} to {self.step - 1}"
         raise FloatingPointError(
-            f"The loss is {loss} since {steps}, counted from 0, with seed {self.seed}. "
-            + self.replay.format(step=before)
+            f"The loss is {loss} since {steps}, counted from 0, with seed {self.seed}; the update of the step before may "
+            "have caused it. " + self.replay.replace("{step}", str(before))
         )

@@ -30,10 +30,14 @@ def all_gpus_strategy() -> tf.distribute.Strategy:
 
 
 def placed(strategy: str = "auto") -> contextlib.AbstractContextManager:
-    """Gives a context to create and compile a model in, so that it trains where it should.
+    """Gives a context to create, compile and train a model in, so that it does so where it should.
+
+    On TensorFlow what counts is where a model is created, on JAX where it is trained as well.
 
     >>> with placed("auto"):
     ...     model = RecognitionModel(embedder, head)
+    ...     model.compile("sgd")
+    ...     # model.fit(images)
 
     Args:
         strategy: "auto", all GPUs of this machine, or its CPU; "mirrored", `MirroredStrategy` over all logical devices,
@@ -72,7 +76,7 @@ def use_precision(precision: str = "auto") -> str:
         precision: "float32"; "mixed_float16", for GPUs, with `compile` scaling the loss; "mixed_bfloat16", for newer
             GPUs and TPUs; "onednn_bfloat16", for CPUs with AVX512-BF16 or AMX, where TensorFlow computes convolutions
             in bfloat16 by itself (it would do so with the products of heads too, and is told not to); "auto",
-            mixed_float16 with a GPU, onednn_bfloat16 with such a CPU, and float32 otherwise.
+            on TensorFlow mixed_float16 with a GPU, onednn_bfloat16 with such a CPU; otherwise float32.
 
     Returns:
         What was set, for "auto" what was chosen.

@@ -131,6 +131,17 @@ def test_no_bit_can_be_wrong_in_silence(written):
     assert noticed > 100
 
 
+def test_a_model_that_is_no_number_is_not_written(written):
+    model = make_model()
+    checkpoints = Checkpoints(written)
+    checkpoints.set_model(model)
+    state(model)
+    model.head.centers.assign(np.full((3, 4), np.nan))
+    with pytest.raises(FloatingPointError, match=r"head/centers is not finite after 0 steps. No checkpoint is written"):
+        checkpoints.write()
+    assert len(list(written.iterdir())) == 3
+
+
 def test_a_file_that_was_never_finished_is_no_checkpoint(written):
     (written / "step-0000000012.unfinished").write_bytes(b"half")
     assert Checkpoints(written).restore(make_model()) == 10

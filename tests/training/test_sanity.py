@@ -16,8 +16,9 @@ from keras_arcface.training import expected_first_loss
         lambda: MarginProduct(1000),
         lambda: ArcFace(1000, warmup_steps=10, initial_scale=16.0),
         lambda: ArcFace(2, scale=8.0),
+        lambda: ArcFace(1000, label_smoothing=0.2),
     ],
-    ids=["ArcFace", "CosFace", "softmax", "with a warm-up", "two classes"],
+    ids=["ArcFace", "CosFace", "softmax", "with a warm-up", "two classes", "smoothed"],
 )
 def test_is_the_loss_of_random_embeddings(make):
     keras.utils.set_random_seed(0)

@@ -63,7 +63,18 @@ def test_placing_on_jax():
     pytest.importorskip("jax", reason="JAX is absent")
     code = (
         "import keras; from keras_arcface.training import placed, use_precision\n"
-        "with placed('jax'): print(type(keras.distribution.distribution()).__name__)\n"
+        "import jax, numpy as np\n"
+        "jax.config.update('jax_platforms', 'cpu'); jax.config.update('jax_num_cpu_devices', 2)\n"
+        "parts = []\n"
+        "class Look(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        jax.debug.inspect_array_sharding(x, callback=lambda found: parts.append(found.shard_shape((4, 3))))\n"
+        "        return x\n"
+        "with placed('jax'):\n"
+        "    model = keras.Sequential([keras.Input((3,)), Look(), keras.layers.Dense(1)])\n"
+        "    model.compile('sgd', 'mse')\n"
+        "    model.fit(np.ones((4, 3)), np.ones((4, 1)), batch_size=4, verbose=0)\n"
+        "print(parts[-1])\n"
         "with placed('one-device'): print(keras.distribution.distribution())\n"
         "print(use_precision('auto'))\n"
         "for wrong in ({'strategy': 'mirrored'},):\n"
@@ -75,7 +86,7 @@ def test_placing_on_jax():
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
-        "DataParallel",
+        "(2, 3)",
         "None",
         "float32",
         "strategy='mirrored' needs the backend tensorflow: set KERAS_BACKEND=tensorflow before Keras is imported. "
