@@ -32,18 +32,7 @@ from keras_arcface import training
 from keras_arcface.models import make_embedder
 
 # What must be the same when a run goes on.
-CHOICES = (
-    "backbone",
-    "width",
-    "dim",
-    "dropout",
-    "batch_size",
-    "steps",
-    "learning_rate",
-    "weight_decay",
-    "seed",
-    "hosts",
-)
+CHOICES = ("backbone", "width", "dim", "dropout", "batch_size", "steps", "learning_rate", "weight_decay", "seed")
 
 
 def main():
@@ -65,7 +54,7 @@ def main():
     model.build((None, *info.image_size, 3))
 
     choices = {name: value for name, value in vars(arguments).items() if name in CHOICES}
-    choices |= {"num_classes": info.num_classes, "num_examples": info.num_examples}
+    choices |= {"num_classes": info.num_classes, "num_examples": info.num_examples, "hosts": arguments.hosts}
     every = min(arguments.every, arguments.steps)
     checkpoints = training.Checkpoints(arguments.output / "checkpoints", every, about=choices)
     start = checkpoints.restore(model)

@@ -17,9 +17,9 @@ _STEPS, _VERIFICATION = "steps.csv", "verification.csv"
 class TrainingLog(StepCallback):
     """Writes what a `RecognitionModel` shows while it trains: to CSV files, and for TensorBoard.
 
-    `steps.csv` has a row for every `every_steps` steps, and one for what is left of them at the end of an epoch: `step`,
-    `images_per_second` (without what callbacks do between epochs), `learning_rate`, and the means of these steps: `loss`,
-    `accuracy`, `target_angle` and `target_angle_std` (radians), `embedding_norm`.
+    `steps.csv` has a row for every `every_steps` steps, and one for what is left of them at the end of an epoch:
+    `step`, `images_per_second` (without what callbacks do between epochs), `learning_rate`, and the means of these
+    steps: `loss`, `accuracy`, `target_angle` and `target_angle_std` (radians), `embedding_norm`.
     `verification.csv` has a row for every epoch in whose logs there are `val_` figures, as `VerificationCallback` puts
     there; it must stand before this callback. A run that goes on takes rows up to its start and goes on behind them.
 

@@ -79,6 +79,6 @@ class StopOnNaN(StepCallback):
             return
         steps = f"step {before}" if self.step == before + 1 else f"one of the steps {before} to {self.step - 1}"
         raise FloatingPointError(
-            f"The loss is {loss} since {steps}, counted from 0, with seed {self.seed}; the update of the step before may "
-            "have caused it. " + self.replay.replace("{step}", str(before))
+            f"The loss is {loss} since {steps}, counted from 0, with seed {self.seed}; the update of the step "
+            "before may have caused it. " + self.replay.replace("{step}", str(before))
         )
