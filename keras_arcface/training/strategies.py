@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 
 import keras
@@ -93,9 +94,19 @@ def use_precision(precision: str = "auto") -> str:
         )
     if on_tensorflow:
         rewrite = precision == "onednn_bfloat16"
+        if rewrite:
+            # By oneDNN, a strided one takes some fifty times as long in bfloat16 as in float32.
+            _leave_in_float32("DepthwiseConv2dNativeBackpropInput")
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": rewrite})
     keras.config.set_dtype_policy("float32" if precision == "onednn_bfloat16" else precision)
     return precision
+
+
+def _leave_in_float32(operation: str) -> None:
+    """Takes an operation off the list of those that are turned to bfloat16. TensorFlow reads it with every graph."""
+    name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"
+    others = [other for other in os.environ.get(name, "").split(",") if other not in ("", operation)]
+    os.environ[name] = ",".join([*others, operation])
 
 
 def _cpu_has_bfloat16() -> bool:
