@@ -107,6 +107,17 @@ def test_a_precision_is_set(precision, policy, rewritten):
         use_precision("float32")
 
 
+def test_the_slow_gradient_of_depthwise_convolutions_is_left_in_float32(monkeypatch):
+    name, operation = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE", "DepthwiseConv2dNativeBackpropInput"
+    monkeypatch.setenv(name, "MatMul")
+    try:
+        for _ in range(2):
+            use_precision("onednn_bfloat16")
+            assert os.environ[name] == f"MatMul,{operation}"
+    finally:
+        use_precision("float32")
+
+
 @pytest.mark.parametrize(
     ("gpus", "flags", "chosen"),
     [([1], "", "mixed_float16"), ([], "avx2 avx512_bf16", "onednn_bfloat16"), ([], "avx2", "float32")],
