@@ -18,6 +18,7 @@ MAY_KNOW = {
     "margins.py": {"keras"},
     "layers": {"keras", "keras_arcface.margins"},
     "backbones": {"keras"},
+    "backbones/kernels.py": {"keras", "tensorflow"},
     "models.py": {"keras"},
     "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface.evaluation"},

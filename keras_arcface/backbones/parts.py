@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from keras_arcface.backbones import fused
+
 
 def conv(x, filters, kernel_size, strides=1, groups=1, name=None):
     x = _pad(x, kernel_size, strides, name)
@@ -33,11 +35,11 @@ def depthwise_conv(x, kernel_size, strides=1, padding="same", name=None):
 
 
 def batch_norm(x, synchronized, name=None):
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name)(x)
+    return fused.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name)(x)
 
 
 def prelu(x, name=None):
-    return layers.PReLU(alpha_initializer=keras.initializers.Constant(0.25), shared_axes=[1, 2], name=name)(x)
+    return fused.PReLU(alpha_initializer=keras.initializers.Constant(0.25), shared_axes=[1, 2], name=name)(x)
 
 
 def _initializer():

@@ -11,7 +11,10 @@ import tensorflow as tf
 _log = logging.getLogger(__name__)
 
 STRATEGIES = ("auto", "mirrored", "one-device", "jax")
-_PRODUCTS = "MatMul,BatchMatMul,BatchMatMulV2,BatchMatMulV3,Einsum"
+
+# Operations that TensorFlow would turn to bfloat16 too: the products of heads, which are to stay in float32, and a
+# gradient that oneDNN, with strides, takes some fifty times as long for in bfloat16.
+_IN_FLOAT32 = "MatMul,BatchMatMul,BatchMatMulV2,BatchMatMulV3,Einsum,DepthwiseConv2dNativeBackpropInput"
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16", "onednn_bfloat16")
 
 
@@ -99,11 +102,18 @@ def use_precision(precision: str = "auto") -> str:
         )
     if on_tensorflow:
         rewrite = precision == "onednn_bfloat16"
-        if rewrite:  # convolutions, but not the products of heads
-            os.environ["TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"] = _PRODUCTS
+        if rewrite:
+            _leave_in_float32()
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": rewrite})
     keras.config.set_dtype_policy("float32" if precision == "onednn_bfloat16" else precision)
     return precision
+
+
+def _leave_in_float32() -> None:
+    """Takes operations off the list of those that are turned to bfloat16. TensorFlow reads it with every graph."""
+    name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"
+    others = [other for other in os.environ.get(name, "").split(",") if other and other not in _IN_FLOAT32.split(",")]
+    os.environ[name] = ",".join([*others, _IN_FLOAT32])
 
 
 def _cpu_has_bfloat16() -> bool:

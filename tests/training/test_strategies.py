@@ -139,6 +139,17 @@ def test_the_head_stays_in_float32_where_tensorflow_turns_convolutions_to_bfloat
         assert np.abs(in_bfloat16 - convolved).max() > 1e-2
 
 
+def test_what_stays_in_float32_is_added_to_what_the_user_said(monkeypatch):
+    name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"
+    monkeypatch.setenv(name, "Conv3D,MatMul")
+    try:
+        for _ in range(2):
+            use_precision("onednn_bfloat16")
+            assert os.environ[name] == f"Conv3D,{strategies._IN_FLOAT32}"
+    finally:
+        use_precision("float32")
+
+
 @pytest.mark.parametrize(
     ("gpus", "flags", "chosen"),
     [([1], "", "mixed_float16"), ([], "avx2 avx512_bf16", "onednn_bfloat16"), ([], "avx2", "float32")],
