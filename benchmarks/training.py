@@ -246,6 +246,7 @@ def in_turns(contenders, arguments):
         for _ in range(arguments.rounds):
             for contender in contenders:
                 contender.measure(arguments.seconds)
+                print(f"  {contender.name}: {contender.measured[-1:]}", file=sys.stderr, flush=True)
     finally:
         for contender in contenders:
             contender.stop()
