@@ -62,6 +62,7 @@ class TrainingLog(StepCallback):
         self._started, self._steps_before = time.perf_counter(), self.step
 
     def on_step_end(self, before, logs=None):
+        self._ended = time.perf_counter()
         if self.passed(before, self.every_steps):
             self._write_row(logs)
 
@@ -77,9 +78,8 @@ class TrainingLog(StepCallback):
             self._writer.close()
 
     def _write_row(self, logs):
-        now = time.perf_counter()
-        seconds, steps = now - self._started, self.step - self._steps_before
-        self._started, self._steps_before = now, self.step
+        seconds, steps = self._ended - self._started, self.step - self._steps_before
+        self._started, self._steps_before = self._ended, self.step
         row = {
             "step": self.step,
             "images_per_second": steps * self.batch_size / seconds,

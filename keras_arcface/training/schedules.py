@@ -30,7 +30,7 @@ class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step < warmup, self.peak * step / warmup, rate)
 
     def _factor(self, step):
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not implement _factor(step).")
 
     def get_config(self):
         return {"peak": self.peak, "warmup": self.warmup, "steps_per_epoch": self.steps_per_epoch}

@@ -24,21 +24,9 @@ from keras_arcface import data
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_ms1m.py"
 OPTIONS = (
-    *("--backbone", "IResNet18", "--width", 16, "--dim", 32, "--epochs", 30, "--warmup-margin", 4, "--head-rate", 2),
-    *(
-        "--batch-size",
-        16,
-        "--accumulate",
-        2,
-        "--clip-norm",
-        5,
-        "--ema",
-        0.9,
-        "--deterministic",
-        "--precision",
-        "float32",
-    ),
-)
+    "--backbone IResNet18 --width 16 --dim 32 --epochs 30 --warmup-margin 4 --head-rate 2 --batch-size 16 --accumulate 2 "
+    "--clip-norm 5 --ema 0.9 --deterministic --precision float32"
+).split()
 
 
 def make_dataset(directory: Path) -> None:
