@@ -9,6 +9,7 @@ comes in, and gradients that are clipped and accumulated.
 
 import argparse
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,10 +24,10 @@ import numpy as np
 from keras_arcface import data
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_ms1m.py"
-OPTIONS = (
-    "--backbone IResNet18 --width 16 --dim 32 --epochs 30 --warmup-margin 4 --head-rate 2 --batch-size 16 --accumulate 2 "
-    "--clip-norm 5 --ema 0.9 --deterministic --precision float32"
-).split()
+OPTIONS = shlex.split(
+    "--backbone IResNet18 --width 16 --dim 32 --epochs 30 --warmup-margin 4 --head-rate 2 --batch-size 16 "
+    "--accumulate 2 --clip-norm 5 --ema 0.9 --deterministic --precision float32"
+)
 
 
 def make_dataset(directory: Path) -> None:
