@@ -65,7 +65,7 @@ def test_two_hosts_train_and_go_on(face_folder, tmp_path):
     written = sorted(path.name for path in (output / "checkpoints").iterdir())
     assert written == [f"step-{step:010d}.npz" for step in (2, 4, 6)]
     with open(output / "steps.csv") as file:
-        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4", "6"]
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4", "6", "7"]
 
     # As if both had been killed after the checkpoint of step 4.
     (output / "checkpoints" / written[-1]).unlink()
