@@ -1,5 +1,6 @@
 """The scripts as a user runs them, for two steps."""
 
+import csv
 import json
 import re
 import shlex
@@ -76,6 +77,25 @@ def test_a_folder_becomes_tfrecords_and_is_trained_on(face_folder, tmp_path):
     assert again.returncode == 1
     assert "error: None of the 1 checkpoints" in again.stderr
     assert "it is of another run, with margin=0.5. Expected: margin=0.3" in again.stderr
+
+
+def test_a_run_goes_on_in_its_folder(face_folder, tmp_path):
+    """With averaged weights and accumulated gradients, as if it had not stopped."""
+    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
+    network = ("--data", tmp_path / "records", "--backbone", "IResNet18", "--width", 16, "--dim", 8, "--deterministic")
+    options = (*network, "--batch-size", 4, "--accumulate", 2, "--ema", 0.9, "--learning-rate", 0.01, "--every", 2)
+    for steps in (3, 5):
+        done = run("examples/train_ms1m.py", *options, "--steps", steps, "--output", tmp_path / "twice")
+        assert done.returncode == 0, done.stderr
+    assert "Going on behind step 2" in done.stdout
+    done = run("examples/train_ms1m.py", *options, "--steps", 5, "--output", tmp_path / "once")
+    assert done.returncode == 0, done.stderr
+    twice, once = (keras.saving.load_model(tmp_path / name / "embedder.keras") for name in ("twice", "once"))
+    for one, other in zip(twice.get_weights(), once.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with open(tmp_path / "twice" / "steps.csv") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5"]
+    assert sorted(path.name for path in (tmp_path / "twice" / "saved_model").iterdir()) == ["1", "2"]
 
 
 def test_a_loss_that_is_no_number_can_be_looked_into(face_folder, tmp_path):

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_arcface import ArcFace
+from keras_arcface import RecognitionModel
 from keras_arcface.training import CoupledSGD
 from keras_arcface.training import WholeBatchLossScale
 from keras_arcface.training import WholeBatchOptimizer
@@ -69,6 +71,18 @@ def after_an_overflow(strategy, optimizer_class, seen_by):
     return [float(weight.numpy()[0]), float(optimizer.dynamic_scale.numpy())]
 
 
+def warmed_up(strategy):
+    """The head's counter and the strength of its margin after six steps of ten, on every replica."""
+    with strategy.scope():
+        embedder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        model = RecognitionModel(embedder, ArcFace(3, warmup_steps=10, initial_scale=4.0))
+        model.compile("sgd")
+    inputs = np.random.default_rng(0).normal(size=(48, 8)).astype(np.float32)
+    model.fit(inputs, np.arange(48) % 3, batch_size=8, shuffle=False, verbose=0)
+    variables = (model.head.steps.value, model.head.strength.value)
+    return [[float(value) for value in strategy.experimental_local_results(variable)] for variable in variables]
+
+
 def main():
     devices = int(sys.argv[1])
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -82,6 +96,7 @@ def main():
     accumulated = train(OPTIMIZERS["accumulated, clipped"], batch_size=16)
     at_once = train(OPTIMIZERS["clipped"], batch_size=64)
     report["4 x 16 against 64"] = float(np.abs(accumulated - at_once).max())
+    report["warm-up"] = warmed_up(strategy)
     for seen_by in range(devices):
         report[f"overflow on replica {seen_by}"] = after_an_overflow(strategy, WholeBatchLossScale, seen_by)
     print(json.dumps(report))

@@ -50,6 +50,13 @@ def test_an_overflow_on_any_replica_skips_the_step_and_halves_the_scale(replica,
     assert report[f"overflow on replica {replica}"] == [1.0, 1.0]
 
 
+def test_the_margin_comes_in_by_steps_not_by_replicas(report):
+    """The strength of a step is what the steps before it make it: five of ten."""
+    steps, strength = report["warm-up"]
+    assert set(steps) == {6.0}
+    assert strength == pytest.approx([0.5] * len(steps))
+
+
 def test_the_norm_over_clipped_variables_is_limited_and_no_other():
     body, head = keras.Variable(np.zeros(2), name="body"), keras.Variable(np.zeros(2), name="head")
     optimizer = WholeBatchOptimizer(keras.optimizers.SGD(1.0), clip_norm=1.0, clip="body")
