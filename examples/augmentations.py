@@ -35,6 +35,7 @@ CHANGES = {
     "low_resolution": augment.low_resolution,
     "jpeg": augment.jpeg,
     "affine": augment.affine,
+    "fill_border": augment.fill_border,
     "adaface": augment.adaface,
 }
 
@@ -57,6 +58,13 @@ def face(path: Path | None) -> np.ndarray:
     return data.align(skimage.data.astronaut(), ASTRONAUT)
 
 
+def with_border(image: np.ndarray) -> np.ndarray:
+    """As if the photograph had ended above the face, and a little turned."""
+    height, width = image.shape[:2]
+    rows, columns = np.mgrid[:height, :width]
+    return np.where((rows < height / 5 + columns / 12)[..., np.newaxis], 0, image).astype(image.dtype)
+
+
 def draw(image: np.ndarray, seed: int, output: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -68,8 +76,9 @@ def draw(image: np.ndarray, seed: int, output: Path) -> None:
         if "probability" in arguments:
             title += f"\nprobability {arguments['probability'].default:g}"
             change = functools.partial(change, probability=1.0)
-        changed = change(tf.constant(np.repeat(image[np.newaxis], DRAWS, axis=0)), tf.constant([seed, 0], tf.int64))
-        for axis, picture in zip(row, [image, *changed.numpy()], strict=True):
+        shown = with_border(image) if name == "fill_border" else image
+        changed = change(tf.constant(np.repeat(shown[np.newaxis], DRAWS, axis=0)), tf.constant([seed, 0], tf.int64))
+        for axis, picture in zip(row, [shown, *changed.numpy()], strict=True):
             axis.imshow(picture)
             axis.set_xticks([])
             axis.set_yticks([])

@@ -66,6 +66,7 @@ OPTIMIZERS = ["SGD", "AdamW"]
 SCHEDULES = ["step", "polynomial", "cosine"]
 BACKBONES = [name for name in backbones.__all__ if name != "IResNet"]
 SMALL_AUGMENTATION = augment.chain(
+    functools.partial(augment.fill_border, probability=0.8),
     functools.partial(augment.affine, rotation=0.2, zoom=0.1, shift=0.05),
     functools.partial(augment.photometric, probability=0.4),
     functools.partial(augment.grey, probability=0.1),
@@ -106,14 +107,14 @@ RECIPES = {
 
         python examples/train_ms1m.py --recipe small --data cfp_tfrecord --verify lfw_dev.bin --shuffle-seed 0""",
         backbone="IResNet18",
-        width=16,
+        width=32,
         stem_strides=2,
         margin=0.4,
         scale=16.0,
-        warmup_margin=50.0,
+        warmup_margin=30.0,
         schedule="cosine",
-        warmup=10.0,
-        epochs=100.0,
+        warmup=6.0,
+        epochs=60.0,
         batch_size=64,
         augmentation="small",
     ),

@@ -189,6 +189,29 @@ def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1):
     return _transformed(images, [cosine, -sine, left, sine, cosine, top])
 
 
+def fill_border(images, seed, probability=0.7, darkest=8):
+    """Fills the black that aligning leaves where a photograph ended: with its edge, repeated, or with one colour.
+
+    A network that sees such borders in training learns to look at them, and is lost where faces come without.
+
+    Args:
+        images, seed, probability: see above. Half of what is changed has its edge repeated, the rest gets a colour that
+            is drawn for it.
+        darkest: a pixel counts as black if none of its channels is above this, and all between it and the border are
+            black too.
+    """
+
+    def filled(images, draw):
+        across, extended = _border(images, darkest, axis=2)
+        down, extended = _border(tf.where(across, extended, images), darkest, axis=1)
+        colour = tf.cast(tf.stack([draw(stream, 0.0, 256.0) for stream in (1, 2, 3)], axis=-1), tf.uint8)
+        plain = draw(4, 0.0, 1.0)[:, tf.newaxis, tf.newaxis, tf.newaxis] < 0.5
+        filling = tf.where(plain, colour[:, tf.newaxis, tf.newaxis], extended)
+        return tf.where(tf.logical_or(across, down), filling, images)
+
+    return _on_some(images, seed, probability, filled)
+
+
 def adaface(images, seed):
     """The recipe of AdaFace (Kim et al., arXiv 2204.00964): flips half, and each of crop without rescaling,
     photometric changes and low resolution for a fifth of the images."""
@@ -265,6 +288,24 @@ def _transformed(images, matrix):
         fill_mode="NEAREST",
         fill_value=0.0,
     )
+
+
+def _border(images, darkest, axis):
+    """Where lines along an axis are black at their ends, and the images with their edges repeated there."""
+    length = images.shape[axis]
+    seen = tf.cast(tf.reduce_any(images > darkest, axis=-1), tf.int8)
+    first = tf.expand_dims(tf.argmax(seen, axis, tf.int32), axis)
+    last = length - 1 - tf.expand_dims(tf.argmax(tf.reverse(seen, [axis]), axis, tf.int32), axis)
+    place = tf.reshape(tf.range(length), (-1, 1) if axis == 1 else (1, -1))
+    before, behind = place < first, place > last
+    # The outermost pixels of a photograph are half black.
+    read = tf.where(before, tf.minimum(first + 3, last), tf.where(behind, tf.maximum(last - 3, first), place))
+    if axis == 1:
+        extended = tf.gather(tf.transpose(images, (0, 2, 1, 3)), tf.transpose(read, (0, 2, 1)), batch_dims=2)
+        extended = tf.transpose(extended, (0, 2, 1, 3))
+    else:
+        extended = tf.gather(images, read, batch_dims=2)
+    return tf.logical_or(before, behind)[..., tf.newaxis], extended
 
 
 def _to_uint8(pixels):

@@ -9,12 +9,20 @@ from conftest import make_face
 from keras_arcface.data import augment
 
 FACES = np.stack([make_face(person, 0) for person in range(64)])
+# Black above and to the right, as where a photograph ended, and a black pixel within.
+BORDERED = np.maximum(FACES, 20)
+BORDERED[:, :5] = BORDERED[:, :, 29:] = BORDERED[:, 16, 16] = 0
 SEED = tf.constant([1, 2], tf.int64)
-WITH_PROBABILITY = ["flip", "grey", "erase", "crop", "photometric", "blur", "low_resolution", "jpeg"]
+WITH_PROBABILITY = ["flip", "grey", "erase", "crop", "photometric", "blur", "low_resolution", "jpeg", "fill_border"]
 ALL = [*WITH_PROBABILITY, "affine", "adaface"]
 
 
-def apply(change, faces=FACES, seed=SEED, **kwargs):
+def faces_for(change):
+    return BORDERED if change == "fill_border" else FACES
+
+
+def apply(change, faces=None, seed=SEED, **kwargs):
+    faces = faces_for(change) if faces is None else faces
     return getattr(augment, change)(tf.constant(faces), seed, **kwargs).numpy()
 
 
@@ -25,30 +33,30 @@ def is_changed(changed, faces=FACES):
 @pytest.mark.parametrize("change", ALL)
 def test_it_is_a_function_of_seed_and_row(change):
     first = apply(change)
-    assert (first.shape, first.dtype) == (FACES.shape, np.uint8)
+    faces = faces_for(change)
+    assert (first.shape, first.dtype) == (faces.shape, np.uint8)
     np.testing.assert_array_equal(apply(change), first)
     assert (apply(change, seed=tf.constant([1, 3], tf.int64)) != first).any()
-    equal = apply(change, np.repeat(FACES[:1], 64, axis=0))
+    equal = apply(change, np.repeat(faces[:1], 64, axis=0))
     assert len({image.tobytes() for image in equal}) > 1, "every row draws alike"
-    in_graph = tf.function(getattr(augment, change))(tf.constant(FACES), SEED)
-    assert in_graph.shape == FACES.shape
+    in_graph = tf.function(getattr(augment, change))(tf.constant(faces), SEED)
+    assert in_graph.shape == faces.shape
     assert np.abs(in_graph.numpy().astype(int) - first).max() <= 1  # a graph may round otherwise
 
 
 @pytest.mark.parametrize("change", ALL)
 def test_a_row_does_not_depend_on_the_others(change):
-    others = FACES.copy()
+    others = faces_for(change).copy()
     others[1:] = 255 - others[1:]
     np.testing.assert_array_equal(apply(change, others)[0], apply(change)[0])
 
 
 @pytest.mark.parametrize("change", WITH_PROBABILITY)
 def test_its_probability(change):
-    assert not is_changed(apply(change, probability=0.0)).any()
-    assert is_changed(apply(change, probability=1.0)).mean() > 0.9
-    share = is_changed(
-        apply(change, np.tile(FACES, (8, 1, 1, 1)), probability=0.3), np.tile(FACES, (8, 1, 1, 1))
-    ).mean()
+    faces = np.tile(faces_for(change), (8, 1, 1, 1))
+    assert not is_changed(apply(change, faces, probability=0.0), faces).any()
+    assert is_changed(apply(change, faces, probability=1.0), faces).mean() > 0.9
+    share = is_changed(apply(change, faces, probability=0.3), faces).mean()
     assert 0.2 < share < 0.4  # 512 draws
 
 
@@ -164,6 +172,30 @@ def test_jpeg_quality():
         return np.abs(apply("jpeg", probability=1.0, quality=quality).astype(int) - FACES).mean()
 
     assert 0 < error((94, 95)) < error((50, 51)) < error((10, 11))
+
+
+def test_fill_border_changes_what_is_black_up_to_the_border_and_nothing_else():
+    filled = apply("fill_border", probability=1.0)
+    np.testing.assert_array_equal(filled[:, 5:, :29], BORDERED[:, 5:, :29])
+    extended = BORDERED.copy()
+    extended[:, :, 29:] = extended[:, :, 25:26]
+    extended[:, :5] = extended[:, 8:9]
+    plain = 0
+    for image, expected in zip(filled, extended, strict=True):
+        if (image == expected).all():
+            continue
+        plain += 1
+        assert len(np.unique([*image[:5].reshape(-1, 3), *image[:, 29:].reshape(-1, 3)], axis=0)) == 1
+    assert 16 <= plain <= 48
+    assert len(np.unique(filled[:, 0, 0], axis=0)) > 50, "one colour for all"
+
+
+def test_fill_border_knows_black_from_dark():
+    dark = np.maximum(BORDERED, 12)
+    np.testing.assert_array_equal(apply("fill_border", dark, probability=1.0), dark)
+    assert is_changed(apply("fill_border", dark, probability=1.0, darkest=12), dark).all()
+    nothing = np.zeros((4, 20, 20, 3), np.uint8)
+    np.testing.assert_array_equal(apply("fill_border", nothing, probability=1.0), nothing)
 
 
 def test_a_chain_applies_all_and_gives_each_its_own_seed():
