@@ -81,7 +81,7 @@ def test_a_schedule_covers_the_whole_run(name):
 
 
 def test_an_accumulated_run_counts_updates():
-    recipe = dataclasses.replace(RECIPES["small"], accumulate=4)
+    recipe = dataclasses.replace(RECIPES["small"], accumulate=4, epochs=60.0, warmup=6.0)
     assert recipes.total_steps(recipe, 4536) == 60 * (4536 // 16)
     optimizer = recipes.make_optimizer(recipe, recipes.steps_per_epoch(recipe, 4536) / 4)
     updates = recipes.total_steps(recipe, 4536) / 4
