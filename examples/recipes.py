@@ -103,19 +103,20 @@ RECIPES = {
     ),
     "small": Recipe(
         """A few thousand images of a few hundred people, on CPUs: made for 4536 images of 324 people, and half an hour
-        on two cores with AVX512-BF16. The stem's stride makes the network four times as fast.
+        on two cores with AVX512-BF16. With --stem-strides 2 it is three times as fast.
 
-        python examples/train_ms1m.py --recipe small --data cfp_tfrecord --verify lfw_dev.bin --shuffle-seed 0""",
+        python examples/train_ms1m.py --recipe small --data cfp_tfrecord --verify lfw_dev.bin --shuffle-seed 0
+
+        Measured with this package, on those 4536 images of CFP: LFW's View 1 90.0, and 87.8 with --stem-strides 2.""",
         backbone="IResNet18",
         width=32,
-        stem_strides=2,
         margin=0.4,
         scale=16.0,
-        warmup_margin=27.0,
+        warmup_margin=10.0,
         weight_decay=2e-3,
         schedule="cosine",
-        warmup=6.0,
-        epochs=54.0,
+        warmup=2.0,
+        epochs=20.0,
         batch_size=64,
         augmentation="small",
     ),
