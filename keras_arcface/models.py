@@ -72,6 +72,31 @@ class RecognitionModel(keras.Model):
             total = total + self._reduction(regularisers, regularisers)
         return total
 
+    def train_step(self, *arguments):
+        if not getattr(self.head, "samples", False):
+            return super().train_step(*arguments)
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(arguments[-1])
+        if not self.head.built:  # the model's first step, which builds it
+            self.build(images.shape)
+        slots = _slots_of_sample(self)
+        if keras.backend.backend() == "tensorflow":
+            self.head.draw_sample(labels, slots)
+            logs = super().train_step(*arguments)
+            self.head.return_sample(slots)
+            return logs
+        state, data = arguments
+        state = self._in_state(state, lambda: self.head.draw_sample(labels, slots))
+        logs, state = super().train_step(state, data)
+        return logs, self._in_state(state, lambda: self.head.return_sample(slots))
+
+    def _in_state(self, state, function):
+        """Calls a function on variables that have the values of a state, as JAX has it; gives the state after it."""
+        variables = [self.trainable_variables, self.non_trainable_variables, self.optimizer.variables]
+        pairs = [pair for group in zip(variables, state, strict=False) for pair in zip(*group, strict=True)]
+        with keras.StatelessScope(state_mapping=pairs) as scope:
+            function()
+        return *([scope.get_current_value(v) for v in group] for group in variables), *state[len(variables) :]
+
     def fit(self, x=None, y=None, *args, **kwargs):
         self._check_range(y)
         if kwargs.get("steps_per_epoch") is None and _is_endless(x):  # Keras would never leave the first epoch
@@ -127,6 +152,33 @@ class _StandardDeviation(keras.metrics.Metric):
     def reset_state(self):
         self.mean.reset_state()
         self.mean_square.reset_state()
+
+
+def _slots_of_sample(model):
+    """The optimizer's variables for the centres of a step."""
+    head, optimizer = model.head, model.optimizer
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        raise NotImplementedError(
+            f"A sample_rate below 1 needs the TensorFlow or JAX backend. Received: {keras.backend.backend()}"
+        )
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    prefix = head.sample.path.replace("/", "_") + "_"
+    slots = [v for v in optimizer.variables if v.name.startswith(prefix)]
+    accumulated = [v.name for v in slots if v.name.removeprefix(prefix) in ("gradient_accumulator", "sum")]
+    if accumulated:
+        raise ValueError(
+            "A sample_rate below 1 cannot be used with gradient accumulation: the steps would add up gradients of "
+            f"different classes. Received: an optimizer with the variable {accumulated[0]!r}"
+        )
+    slots = [v for v in slots if v.name.removeprefix(prefix) != "average"]
+    if len(slots) != len(head.slots):
+        raise ValueError(
+            f"The head keeps sample_slots={len(head.slots)} for each centre. Expected: sample_slots={len(slots)}, "
+            f"as many as the optimizer has for a weight. Received: {type(optimizer).__name__} with "
+            f"{', '.join(v.name.removeprefix(prefix) for v in slots) or 'none'}"
+        )
+    return slots
 
 
 def _is_endless(dataset):

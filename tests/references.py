@@ -33,7 +33,7 @@ def losses(embeddings, centers, labels, scale, **margin):
     return np.log(np.exp(z - top).sum(axis=1)) + top[:, 0] - z[np.arange(len(labels)), labels]
 
 
-def mean_loss_gradients(embeddings, centers, labels, scale, **margin):
+def mean_loss_gradients(embeddings, centers, labels, scale, straight_through=False, **margin):
     """Gradients of the mean loss by the embeddings and by the centres, by the chain rule, written out."""
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     center_norms = np.linalg.norm(centers, axis=1, keepdims=True)
@@ -46,7 +46,8 @@ def mean_loss_gradients(embeddings, centers, labels, scale, **margin):
     by_logits = probabilities.copy()
     by_logits[rows, labels] -= 1
     by_cosines = scale * by_logits / len(labels)
-    by_cosines[rows, labels] *= psi_slope(np.arccos(cosines[rows, labels]), **margin)
+    if not straight_through:
+        by_cosines[rows, labels] *= psi_slope(np.arccos(cosines[rows, labels]), **margin)
     by_unit, by_unit_centers = by_cosines @ unit_centers, by_cosines.T @ unit
 
     def through_normalisation(gradient, unit, norms):

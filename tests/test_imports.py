@@ -17,9 +17,13 @@ PACKAGE = Path(keras_arcface.__file__).parent
 MAY_KNOW = {
     "margins.py": {"keras"},
     "layers": {"keras", "keras_arcface.margins"},
+    "layers/kernels/tensorflow.py": {"tensorflow"},
+    "layers/kernels/jax.py": {"jax"},
+    "layers/kernels/torch.py": {"torch"},
     "backbones": {"keras"},
     "backbones/kernels.py": {"keras", "tensorflow"},
     "models.py": {"keras"},
+    "plan.py": set(),
     "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface.evaluation"},
     "training/curves.py": {"keras", "tensorflow", "numpy", "tqdm", "matplotlib", "keras_arcface.training"},

@@ -5,6 +5,7 @@ import references
 from gradients import value_and_gradients
 from keras import ops
 
+from keras_arcface.margins import ClassSizeMargin
 from keras_arcface.margins import CombinedMargin
 from keras_arcface.margins import Margin
 
@@ -112,3 +113,42 @@ def test_an_unfinished_margin_says_what_it_lacks():
 
     with pytest.raises(NotImplementedError, match="Empty does not implement __call__"):
         Empty()(0.5)
+
+
+def test_the_margin_of_a_class_falls_with_its_size():
+    sizes = [1, 16, 81, 10_000]
+    margin = ClassSizeMargin(sizes, smallest=0.1, largest=0.4)
+    # n^(-1/4): 1, 1/2, 1/3, 1/10
+    np.testing.assert_allclose(margin.margins, [0.4, 0.1 + 0.3 * 4 / 9, 0.1 + 0.3 * 7 / 27, 0.1], rtol=1e-12)
+    assert ClassSizeMargin([7, 7]).margins == [0.05, 0.05]
+
+
+def test_each_example_has_the_margin_of_its_class():
+    margin = ClassSizeMargin([1, 16, 10_000])
+    labels, cosines = np.array([2, 0, 1, 0], "int32"), np.float32([0.3, 0.9, -0.2, -0.99])
+    result = ops.convert_to_numpy(margin.for_batch(labels)(ops.convert_to_tensor(cosines)))
+    for label, cosine, penalised in zip(labels, cosines, result, strict=True):
+        assert penalised == pytest.approx(psi(cosine, {"m2": margin.margins[label]}), abs=1e-6)
+
+
+def test_a_class_size_margin_survives_and_says_what_it_is_for():
+    margin = ClassSizeMargin(np.array([3, 5, 9]), power=0.5)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(margin))
+    assert copy.margins == margin.margins
+    assert repr(margin) == "ClassSizeMargin([3 classes of 3 to 9], smallest=0.05, largest=0.5, power=0.5)"
+    with pytest.raises(TypeError, match="for_batch"):
+        margin(ops.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"class_sizes": [4, 0, 2]}, "Received: 3 classes, class 1 with 0"),
+        ({"class_sizes": []}, "Received: 0 classes"),
+        ({"class_sizes": [1, 2], "smallest": 0.6}, "smallest=0.6"),
+        ({"class_sizes": [1, 2], "power": 0}, "power=0"),
+    ],
+)
+def test_class_size_margins_out_of_range_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        ClassSizeMargin(**arguments)

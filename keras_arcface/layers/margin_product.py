@@ -1,11 +1,14 @@
 """The head: scaled cosines between embeddings and class centres, with a margin on the target."""
 
-import numbers
+import math
 
 import keras
 from keras import ops
 
+from keras_arcface.layers import blocks
+from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
+from keras_arcface.layers import sampling
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -41,6 +44,26 @@ class MarginProduct(keras.layers.Layer):
         initial_scale: the scale at the start of the warm-up, to rise with it; `scale` from the start by default.
         label_smoothing: share of the target's probability that the loss asks to be spread over all classes evenly, in
             [0, 1). The published recipes use none.
+        block_size: how many classes the loss takes at once, by default a number chosen for the batch. The
+            `(batch, num_classes)` logits never exist; the loss and its gradient are the exact ones all the same.
+        logits_memory: up to so many bytes the loss keeps its cosines, `4 * batch * num_classes`, for the gradient, and
+            takes some three times that. Beyond it they are computed again, a fourth matrix product where there are
+            three.
+        products: what the loss rounds the entries of its matrix products to, "float32", "tensorfloat32" or "bfloat16";
+            their sums and all else are float32. TensorFloat-32 is of GPUs, and of JAX: TensorFlow and PyTorch have
+            switches of their own for float32.
+        sub_centers: how many centres a class has. Its cosine is that to the nearest of them, so that noisy images can
+            gather at another one than the clean images do.
+        ignored_above: other classes whose cosine is above this do not count in the loss, as they may be the same person
+            under another label; 1 for none.
+        straight_through: whether gradients go through the margin as if it were not there, as in arcface_torch, and not
+            with the slope of its formula.
+        sample_rate: share of the classes that a training step looks at, in (0, 1]: those of the batch, and others drawn
+            anew in each step. Below 1 only the centres drawn are updated, and a step of `RecognitionModel.fit` costs
+            what they cost (TensorFlow and JAX). The loss is that over the classes drawn, as published.
+        sample_slots: with a `sample_rate` below 1, how many slots the optimizer has for a weight, which the head keeps
+            for all centres: 1 for SGD with momentum, 2 for Adam.
+        sample_seed: what is drawn is a function of it and of `steps`.
         **kwargs: `name`, `trainable` and the like. `dtype` may only be float32.
 
     Call arguments:
@@ -52,7 +75,8 @@ class MarginProduct(keras.layers.Layer):
         `(batch, num_classes)` float32 logits: penalised with labels, plain without.
 
     Attributes:
-        centers: the weight, `(num_classes, dim)`, not normalised.
+        centers: the weight, `(num_classes, dim)` or `(num_classes, sub_centers, dim)`, not normalised. With a
+            `sample_rate` below 1 it is no trainable weight: those of a step are, in `sample`.
         strength: non-trainable scalar in [0, 1], how much of the penalty `cos - psi(cos)` applies; without a warm-up it
             is 1 and yours to set.
         steps: non-trainable integer, the training batches seen so far.
@@ -64,6 +88,8 @@ class MarginProduct(keras.layers.Layer):
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698)
         - [CosFace](https://arxiv.org/abs/1801.09414)
+        - [Sub-center ArcFace](https://www.ecva.net/papers/eccv_2020/papers_ECCV/papers/123560715.pdf)
+        - [Partial FC](https://arxiv.org/abs/2203.15565)
     """
 
     def __init__(
@@ -76,28 +102,48 @@ class MarginProduct(keras.layers.Layer):
         warmup_steps=0,
         initial_scale=None,
         label_smoothing=0.0,
+        block_size=None,
+        logits_memory=2**28,
+        products="float32",
+        sub_centers=1,
+        ignored_above=1.0,
+        straight_through=False,
+        sample_rate=1.0,
+        sample_slots=1,
+        sample_seed=0,
         **kwargs,
     ):
-        if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
-            raise ValueError(f"num_classes must be an integer of at least 2. Received: num_classes={num_classes!r}")
-        if not isinstance(scale, numbers.Real) or not scale > 0:
-            raise ValueError(f"scale must be above 0. Received: scale={scale!r}")
+        parts.check_integer("num_classes", num_classes, 2)
+        parts.check_number("scale", scale, lambda scale: scale > 0, "above 0")
         if margin is not None and not callable(margin):
             raise ValueError(
                 "margin must be None or a callable such as keras_arcface.margins.CombinedMargin(m2=0.5). "
                 f"Received: margin={margin!r}"
             )
-        if not isinstance(warmup_steps, numbers.Integral) or warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be an integer of at least 0. Received: warmup_steps={warmup_steps!r}")
-        if initial_scale is not None and not (isinstance(initial_scale, numbers.Real) and initial_scale > 0):
-            raise ValueError(f"initial_scale must be None or above 0. Received: initial_scale={initial_scale!r}")
+        parts.check_integer("warmup_steps", warmup_steps, 0)
+        if initial_scale is not None:
+            parts.check_number("initial_scale", initial_scale, lambda scale: scale > 0, "None or above 0")
         if initial_scale is not None and warmup_steps == 0:
             raise ValueError(
                 "initial_scale needs warmup_steps, over which it becomes scale. "
                 f"Received: initial_scale={initial_scale}, warmup_steps=0"
             )
-        if not isinstance(label_smoothing, numbers.Real) or not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1). Received: label_smoothing={label_smoothing!r}")
+        parts.check_number("label_smoothing", label_smoothing, lambda share: 0 <= share < 1, "in [0, 1)")
+        if block_size is not None:
+            parts.check_integer("block_size", block_size, 1)
+        parts.check_number("logits_memory", logits_memory, lambda size: size >= 0, "at least 0 bytes")
+        if products not in blocks.DTYPES:
+            raise ValueError(f"products must be one of {', '.join(blocks.DTYPES)}. Received: products={products!r}")
+        parts.check_integer("sub_centers", sub_centers, 1)
+        parts.check_number("ignored_above", ignored_above, lambda cosine: -1 < cosine <= 1, "a cosine in (-1, 1]")
+        parts.check_number("sample_rate", sample_rate, lambda rate: 0 < rate <= 1, "in (0, 1]")
+        parts.check_integer("sample_slots", sample_slots, 0)
+        parts.check_integer("sample_seed", sample_seed, 0)
+        if sample_rate < 1 and centers_regularizer is not None:
+            raise ValueError(
+                "centers_regularizer looks at all centres in each step. Expected: None with a sample_rate below 1. "
+                f"Received: centers_regularizer={centers_regularizer!r}, sample_rate={sample_rate}"
+            )
         super().__init__(dtype=parts.float32_policy(kwargs.pop("dtype", None)), **kwargs)
         if centers_initializer is None:
             centers_initializer = keras.initializers.RandomNormal(stddev=0.01)
@@ -106,6 +152,15 @@ class MarginProduct(keras.layers.Layer):
         self.scale = float(scale)
         self.warmup_steps = int(warmup_steps)
         self.label_smoothing = float(label_smoothing)
+        self.block_size = None if block_size is None else int(block_size)
+        self.logits_memory = logits_memory
+        self.products = products
+        self.sub_centers = int(sub_centers)
+        self.ignored_above = float(ignored_above)
+        self.straight_through = bool(straight_through)
+        self.sample_rate = float(sample_rate)
+        self.sample_slots = int(sample_slots)
+        self.sample_seed = int(sample_seed)
         self.initial_scale = None if initial_scale is None else float(initial_scale)
         self.centers_initializer = keras.initializers.get(centers_initializer)
         self.centers_regularizer = keras.regularizers.get(centers_regularizer)
@@ -118,16 +173,69 @@ class MarginProduct(keras.layers.Layer):
                 f"{self.name} expects embeddings of shape (batch, dim) with a known dim. "
                 f"Received: embeddings of shape {tuple(embeddings_shape)}"
             )
+        center_shape = (embeddings_shape[-1],) if self.sub_centers == 1 else (self.sub_centers, embeddings_shape[-1])
         self.centers = self.add_weight(
             name="centers",
-            shape=(self.num_classes, embeddings_shape[-1]),
+            shape=(self.num_classes, *center_shape),
             initializer=self.centers_initializer,
             regularizer=self.centers_regularizer,
+            trainable=not self.samples,
         )
         state = {"shape": (), "trainable": False, "aggregation": "only_first_replica"}
         start = "ones" if self.warmup_steps == 0 else "zeros"
         self.strength = self.add_weight(name="strength", initializer=start, **state)
         self.steps = self.add_weight(name="steps", initializer="zeros", dtype="int", **state)
+        if self.samples:
+            shards = self._shards()
+            size = shards * math.ceil(self.sample_rate * self.num_classes / shards)
+            self.sample = self.add_weight(name="sample", shape=(size, *center_shape), initializer="zeros")
+            state["shape"] = (size,)
+            self.sampled_ids = self.add_weight(name="sampled_ids", initializer="zeros", dtype="int32", **state)
+            state["shape"] = self.centers.shape
+            self.slots = [
+                self.add_weight(name=f"centers_slot_{i}", initializer="zeros", **state)
+                for i in range(self.sample_slots)
+            ]
+
+    @property
+    def samples(self):
+        """Whether a training step looks at some of the classes only."""
+        return self.sample_rate < 1
+
+    def draw_sample(self, labels, optimizer_slots):
+        """Draws the classes of a training step. Their centres, and the optimizer's slots for them, become `sample`.
+
+        `RecognitionModel` does it, as a step begins.
+
+        Args:
+            labels: integer tensor `(batch,)`; of this replica where there are several.
+            optimizer_slots: variables of the shape of `sample`, as many as `sample_slots`.
+
+        Raises:
+            ValueError: for a batch that may have more classes than are drawn. Where its size is not known
+                beforehand, what is not drawn makes the loss NaN.
+        """
+        kernel = kernels.here()
+        labels, _ = parts.check_labels(self, labels, labels)
+        labels, size, shards = kernel.of_all_replicas(labels), self.sample.shape[0], self._shards()
+        if labels.shape[0] is not None and labels.shape[0] > size // shards:
+            raise ValueError(
+                f"sample_rate={self.sample_rate} of {self.num_classes} classes in {shards} shard(s) are "
+                f"{size // shards} of each, fewer than may be in a batch. Expected: a sample_rate of at least "
+                f"{labels.shape[0] * shards / self.num_classes:.3g}, or smaller batches. Received: a batch of "
+                f"{labels.shape[0]}"
+            )
+        step = ops.cast(self.steps, "int32")
+        ids = sampling.draw(labels, self.num_classes, size, self.sample_seed, step, shards)
+        kernel.assign(self.sampled_ids, ids)
+        for whole, part in zip([self.centers, *self.slots], [self.sample, *optimizer_slots], strict=True):
+            kernel.assign(part, kernel.take(whole, ids, shards))
+
+    def return_sample(self, optimizer_slots):
+        """Writes the centres of `sample`, and the optimizer's slots for them, to where they came from."""
+        kernel = kernels.here()
+        for whole, part in zip([self.centers, *self.slots], [self.sample, *optimizer_slots], strict=True):
+            kernel.put(whole, kernel.read(self.sampled_ids), kernel.read(part), self._shards())
 
     def call(self, embeddings, labels=None, training=None):
         if isinstance(embeddings, (list, tuple)):
@@ -139,8 +247,12 @@ class MarginProduct(keras.layers.Layer):
         cosines = self._cosines(parts.nan_where_not(valid, embeddings))
         self._begin_batch(training)
         return self._scale_now() * parts.put_column(
-            cosines, labels, self._penalised(parts.take_column(cosines, labels))
+            cosines, labels, self._penalised(parts.take_column(cosines, labels), labels)
         )
+
+    def margin_for(self, labels):
+        """The function of target cosines that the margin is, for a batch of these classes."""
+        return self.margin.for_batch(labels) if hasattr(self.margin, "for_batch") else self.margin
 
     def loss(self, labels, embeddings):
         """Cross-entropy of the penalised softmax.
@@ -164,7 +276,7 @@ class MarginProduct(keras.layers.Layer):
 
         Returns:
             `(losses, target_cosines, hits)`: `(batch,)` float32 cross-entropies of the penalised softmax; `(batch,)`
-            float32 plain cosines to the own centre; `(batch,)` bool, whether the own centre is the closest.
+            float32 plain cosines to the own centre; `(batch,)` bool, whether every other centre is farther.
         """
         embeddings = ops.cast(embeddings, "float32")
         if not self.built:
@@ -172,16 +284,31 @@ class MarginProduct(keras.layers.Layer):
         embeddings = self._beside_centers(embeddings)
         labels, valid = parts.check_labels(self, self._beside_centers(ops.convert_to_tensor(labels)), embeddings)
         self._begin_batch(training)
-        cosines, scale = self._cosines(parts.nan_where_not(valid, embeddings)), self._scale_now()
-        target_cosines = ops.clip(parts.take_column(cosines, labels), -1.0, 1.0)
-        target_logits = scale * self._penalised(target_cosines)
-        logits = parts.put_column(scale * cosines, labels, target_logits)
-        wanted = target_logits
+        centers, places, shards = self.centers, labels, self._shards()
+        if training and self.samples:
+            centers, places = self.sample, sampling.places(self.sampled_ids, labels)
+            valid = ops.logical_and(valid, ops.equal(ops.take(self.sampled_ids, places), labels))
+        unit, scale = parts.unit(parts.nan_where_not(valid, embeddings)), self._scale_now()
+        way = blocks.way(
+            embeddings.shape[0],
+            centers.shape,
+            max(self.scale, self.initial_scale or 0.0),
+            self.block_size,
+            self.logits_memory,
+            shards,
+            dtype=self.products,
+            ignored_above=self.ignored_above,
+            mean=self.label_smoothing > 0,
+        )
+        others = blocks.others(unit, kernels.here().read(centers), places, scale, way)
+        target_cosines = ops.clip(others.own, -1.0, 1.0)
+        target_logits = scale * self._penalised(target_cosines, labels)
+        losses = ops.softplus(others.log_sum - target_logits)
         if self.label_smoothing > 0:
-            wanted = (1 - self.label_smoothing) * wanted + self.label_smoothing * ops.mean(logits, axis=-1)
-        losses = ops.logsumexp(logits, axis=-1) - wanted
-        nearest = ops.cast(ops.argmax(cosines, axis=-1), "int32")
-        hits = ops.logical_and(valid, ops.equal(nearest, labels))
+            # Instead of the target's logit, a part of it is wanted, and a part of the mean of all.
+            mean = (scale * others.sum + target_logits) / centers.shape[0]
+            losses = losses + self.label_smoothing * (target_logits - mean)
+        hits = ops.logical_and(valid, others.own > others.highest)
         return losses, target_cosines, hits
 
     def get_config(self):
@@ -195,6 +322,15 @@ class MarginProduct(keras.layers.Layer):
             "warmup_steps": self.warmup_steps,
             "initial_scale": self.initial_scale,
             "label_smoothing": self.label_smoothing,
+            "block_size": self.block_size,
+            "logits_memory": self.logits_memory,
+            "products": self.products,
+            "sub_centers": self.sub_centers,
+            "ignored_above": self.ignored_above,
+            "straight_through": self.straight_through,
+            "sample_rate": self.sample_rate,
+            "sample_slots": self.sample_slots,
+            "sample_seed": self.sample_seed,
         }
 
     @classmethod
@@ -215,13 +351,29 @@ class MarginProduct(keras.layers.Layer):
             return self.scale
         return self.initial_scale + (self.scale - self.initial_scale) * self.strength
 
-    def _penalised(self, target_cosines):
+    def _penalised(self, target_cosines, labels):
         if self.margin is None:
             return target_cosines
-        return target_cosines - self.strength * (target_cosines - self.margin(target_cosines))
+        penalty = self.strength * (target_cosines - self.margin_for(labels)(target_cosines))
+        return target_cosines - (ops.stop_gradient(penalty) if self.straight_through else penalty)
 
     def _cosines(self, embeddings):
-        return ops.matmul(parts.unit(embeddings), ops.transpose(parts.unit(self.centers)))
+        """`(batch, classes)`, each to the nearest sub-centre."""
+        centers = ops.reshape(parts.unit(self.centers), (-1, self.centers.shape[-1]))
+        cosines = ops.matmul(parts.unit(embeddings), ops.transpose(centers))
+        if self.sub_centers == 1:
+            return cosines
+        return ops.max(ops.reshape(cosines, (-1, self.num_classes, self.sub_centers)), axis=2)
+
+    def _shards(self):
+        """In how many equal parts a `keras.distribution.LayoutMap` puts the classes on devices."""
+        distribution = keras.distribution.distribution()
+        layout = None if distribution is None else distribution.get_variable_layout(self.centers)
+        axis = None if layout is None else layout.axes[0]
+        if axis is None:
+            return 1
+        mesh = layout.device_mesh
+        return mesh.shape[mesh.axis_names.index(axis)]
 
     def _beside_centers(self, tensor):
         """Lays out embeddings or labels over devices as a `keras.distribution.LayoutMap` says for `PATH/batch`, if so.

@@ -1,10 +1,24 @@
 """What heads share: checked labels, precision, unit vectors, one entry per row."""
 
+import numbers
+
 import keras
 from keras import ops
 
 # An embedding with a smaller squared norm has no direction: its cosines, and the gradient that it gets, are zero.
 _SMALLEST_SQUARED_NORM = 1e-12
+
+
+def check_integer(name, value, least):
+    """Raises a ValueError for an argument that is no integer, or below the least."""
+    if not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}. Received: {name}={value!r}")
+
+
+def check_number(name, value, is_right, expected):
+    """Raises a ValueError for an argument that is no real number, or not right."""
+    if not isinstance(value, numbers.Real) or not is_right(value):
+        raise ValueError(f"{name} must be {expected}. Received: {name}={value!r}")
 
 
 def check_labels(head, labels, embeddings):
@@ -41,10 +55,15 @@ def float32_policy(dtype):
 
 def unit(vectors):
     """L2-normalises rows; a zero row stays zero and gets no gradient, where dividing would give it a huge one."""
+    return vectors * inverse_norms(vectors)
+
+
+def inverse_norms(vectors):
+    """`(rows, 1)` one divided by the L2 norm of each row, 0 for a zero row."""
     squared = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
     has_direction = ops.logical_not(squared < _SMALLEST_SQUARED_NORM)  # NaN counts: it must not turn into zeros
     inverse = ops.rsqrt(ops.where(has_direction, squared, ops.ones_like(squared)))
-    return vectors * ops.where(has_direction, inverse, ops.zeros_like(inverse))
+    return ops.where(has_direction, inverse, ops.zeros_like(inverse))
 
 
 def nan_where_not(valid, embeddings):

@@ -1,7 +1,5 @@
 """Plain softmax: the head that the margins improve on."""
 
-import numbers
-
 import keras
 from keras import ops
 
@@ -40,10 +38,8 @@ class SoftmaxProduct(keras.layers.Layer):
     """
 
     def __init__(self, num_classes, label_smoothing=0.0, **kwargs):
-        if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
-            raise ValueError(f"num_classes must be an integer of at least 2. Received: num_classes={num_classes!r}")
-        if not isinstance(label_smoothing, numbers.Real) or not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1). Received: label_smoothing={label_smoothing!r}")
+        parts.check_integer("num_classes", num_classes, 2)
+        parts.check_number("label_smoothing", label_smoothing, lambda share: 0 <= share < 1, "in [0, 1)")
         super().__init__(dtype=parts.float32_policy(kwargs.pop("dtype", None)), **kwargs)
         self.num_classes = int(num_classes)
         self.label_smoothing = float(label_smoothing)

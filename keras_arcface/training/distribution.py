@@ -2,7 +2,8 @@
 
 Every device of every host takes its part of the batch through the embedder. The class centres, and the optimizer's
 slots for them, can be split over devices too: then each meets the embeddings of all that it shares the classes with.
-What is sent for that is embeddings and a few floats per example, never the centres.
+What is sent for that is embeddings and a few floats per example, never the centres. With a `sample_rate` below 1 each
+device draws some of its own classes; their numbers, not their centres, are sent too.
 """
 
 import math
@@ -80,7 +81,8 @@ def head_layout(mesh) -> keras.distribution.LayoutMap:
     embeddings and labels before they meet the centres.
     """
     layout = keras.distribution.LayoutMap(mesh)
-    layout[".*/centers"] = (CLASSES,)
+    layout[r".*/centers(_slot_\d+)?"] = (CLASSES,)
+    layout[".*/sample"] = (CLASSES,)
     layout[".*/batch"] = (DATA,)
     return layout
 

@@ -1,5 +1,7 @@
 """What a training should look like at its first step."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -26,22 +28,28 @@ def expected_first_loss(head, dim: int, seed: int = 0) -> float:
     scale, strength = head.scale, 1.0
     if head.warmup_steps:
         scale, strength = head.initial_scale or head.scale, 0.0
-    targets, *others = _cosines(generator, 1 + min(head.num_classes - 1, _CENTERS), dim)
+    num_classes = math.ceil(head.sample_rate * head.num_classes)
+    drawn = 1 + min(num_classes - 1, _CENTERS // head.sub_centers)
+    targets, *others = _cosines(generator, drawn, head.sub_centers, dim)
     penalised = targets
     if head.margin is not None:
-        margin = keras.ops.convert_to_numpy(head.margin(keras.ops.convert_to_tensor(targets.astype(np.float32))))
-        penalised = targets - strength * (targets - margin)
+        labels = generator.integers(0, head.num_classes, _EMBEDDINGS)
+        margin = head.margin_for(keras.ops.convert_to_tensor(labels))
+        wanted = keras.ops.convert_to_numpy(margin(keras.ops.convert_to_tensor(targets.astype(np.float32))))
+        penalised = targets - strength * (targets - wanted)
     # The other classes, of which there may be more than were drawn.
     negatives = scale * np.stack(others)
     highest = negatives.max(axis=0)
-    total = highest + np.log(np.exp(negatives - highest).mean(axis=0) * (head.num_classes - 1))
+    counted = np.where(negatives <= scale * head.ignored_above, np.exp(negatives - highest), 0.0)
+    total = highest + np.log(counted.mean(axis=0) * (num_classes - 1))
     own = scale * penalised
-    everyone = (negatives.mean(axis=0) * (head.num_classes - 1) + own) / head.num_classes
+    everyone = (negatives.mean(axis=0) * (num_classes - 1) + own) / num_classes
     wanted = (1 - head.label_smoothing) * own + head.label_smoothing * everyone
     return float(np.mean(np.logaddexp(total, own) - wanted))
 
 
-def _cosines(generator, num_classes, dim):
+def _cosines(generator, num_classes, sub_centers, dim):
     """Cosines between random directions, `(num_classes, embeddings)`: one coordinate of a random unit vector."""
-    first = generator.normal(size=(num_classes, _EMBEDDINGS))
-    return first / np.sqrt(first**2 + generator.chisquare(dim - 1, first.shape)) if dim > 1 else np.sign(first)
+    first = generator.normal(size=(num_classes, sub_centers, _EMBEDDINGS))
+    cosines = first / np.sqrt(first**2 + generator.chisquare(dim - 1, first.shape)) if dim > 1 else np.sign(first)
+    return cosines.max(axis=1)

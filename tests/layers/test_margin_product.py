@@ -2,7 +2,9 @@ import keras
 import numpy as np
 import pytest
 import references
+from gradients import mean_loss_gradients
 from gradients import value_and_gradients
+from gradients import with_centers
 from keras import ops
 
 from keras_arcface import ArcFace
@@ -40,30 +42,6 @@ def policy_for_test(policy):
     keras.config.set_dtype_policy(policy)
     yield policy
     keras.config.set_dtype_policy(before)
-
-
-def with_centers(head, centers):
-    head.build((None, centers.shape[1]))
-    head.centers.assign(centers)
-    return head
-
-
-def mean_loss_gradients(head, embeddings, centers, labels):
-    """By embeddings and by centres, through `head.loss`."""
-    if keras.backend.backend() == "jax":
-
-        def loss(embeddings, centers):
-            with keras.StatelessScope(state_mapping=[(head.centers, centers)]):
-                return ops.mean(head.loss(labels, embeddings))
-
-        return value_and_gradients(loss, embeddings, centers)[1]
-    import tensorflow as tf
-
-    embeddings = tf.constant(embeddings)
-    with tf.GradientTape() as tape:
-        tape.watch(embeddings)
-        loss = ops.mean(head.loss(labels, embeddings))
-    return [np.asarray(gradient) for gradient in tape.gradient(loss, [embeddings, head.centers.value])]
 
 
 @all_heads

@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import pytest
@@ -126,3 +127,35 @@ def test_two_hosts_train_a_convolutional_network_as_one_process(faces):
     for losses in (replicated, split):
         print(f"furthest, relative: {hosts.furthest(one_process, losses):.1e}")
         assert losses == pytest.approx(one_process, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def heads_in_shards():
+    command = [sys.executable, Path(__file__).with_name("class_parallel.py")]
+    done = subprocess.run(
+        command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_heads_in_shards_equal_a_head_on_one_device(heads_in_shards):
+    for name, report in heads_in_shards.items():
+        assert max(report["differences"].values()) < 1e-5, name
+
+
+def test_what_crosses_devices_does_not_grow_with_classes(heads_in_shards):
+    by_kind = {}
+    for name, report in heads_in_shards.items():
+        kind, classes = name.rsplit(", ", 1)
+        by_kind.setdefault(kind, {})[int(classes.split()[0])] = report["collectives"]
+    assert len(by_kind) == len(heads_in_shards) / 2
+    for kind, (few, many) in ((kind, found.values()) for kind, found in by_kind.items()):
+        if "2 shards" in kind:  # devices that hold the same classes sum their gradients
+            assert sum(few.values()) > 0
+            continue
+        if kind == "sampled":  # the numbers of the classes drawn, all of them here, are sent too
+            assert [found.pop(f"all-gather s32[{n}]") for n, found in ((4096, few), (16384, many))] == [16384, 65536]
+        assert few == many, kind
+        # The embeddings of the batch, 64 of 32 floats, and the gradient on its way back.
+        assert max(few.values()) < 64 * 32 * 4 + 512, kind

@@ -5,6 +5,7 @@ import pytest
 from keras_arcface import ArcFace
 from keras_arcface import CosFace
 from keras_arcface import MarginProduct
+from keras_arcface.margins import ClassSizeMargin
 from keras_arcface.training import expected_first_loss
 
 
@@ -17,8 +18,14 @@ from keras_arcface.training import expected_first_loss
         lambda: ArcFace(1000, warmup_steps=10, initial_scale=16.0),
         lambda: ArcFace(2, scale=8.0),
         lambda: ArcFace(1000, label_smoothing=0.2),
+        lambda: MarginProduct(1000, ClassSizeMargin(np.geomspace(1, 1000, 1000).astype(int))),
+        lambda: ArcFace(1000, sub_centers=3, scale=16.0),
+        lambda: ArcFace(1000, ignored_above=0.1),
     ],
-    ids=["ArcFace", "CosFace", "softmax", "with a warm-up", "two classes", "smoothed"],
+    ids=[
+        *("ArcFace", "CosFace", "softmax", "with a warm-up", "two classes", "smoothed"),
+        *("class sizes", "sub-centres", "filter"),
+    ],
 )
 def test_is_the_loss_of_random_embeddings(make):
     keras.utils.set_random_seed(0)

@@ -1,0 +1,299 @@
+"""The softmax over many classes, block by block.
+
+A margin changes one logit of a row. All that the loss needs of the others is the logarithm of their exponentials' sum,
+so the classes are gone through in blocks, and the `(batch, classes)` logits never exist. For the gradient the blocks
+are gone through again: a softmax needs nothing of a row but that sum to be known again.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from keras_arcface.layers import kernels
+from keras_arcface.layers import parts
+
+# Below every cosine: what must not be the largest, or count.
+_NO_COSINE = -2.0
+
+# The number of what is left behind the last whole block.
+_LAST = "last"
+
+# What exponentials are scaled to be at most, so that none overflows and ten million of them do not: exp(60). The least,
+# exp(60 - 2 * scale), must not underflow either, which sets the largest scale for which this will do.
+_LARGEST_EXPONENT, _LARGEST_BOUNDED_SCALE = 60.0, 70.0
+
+# Classes in a block: with fewer, products are slow. Where all cosines are kept anyway, one block of all is quickest.
+_SMALLEST_BLOCK, _LARGEST_ONLY_BLOCK = 1024, 2**17
+
+# How many numbers may be added one after another, as XLA does: with more, digits would be lost.
+_LARGEST_SUM = 4096
+
+DTYPES = ("float32", "tensorfloat32", "bfloat16")
+
+
+class Others(NamedTuple):
+    """What a row's loss needs to know of its cosines, each `(batch,)` float32.
+
+    Attributes:
+        log_sum: log of the sum of `exp(scale * cosine)` over all classes but the own.
+        own: the cosine to the own centre.
+        highest: the highest of the other cosines, without gradient.
+        sum: of the other cosines, if asked for.
+    """
+
+    log_sum: keras.KerasTensor
+    own: keras.KerasTensor
+    highest: keras.KerasTensor
+    sum: keras.KerasTensor
+
+
+class Way(NamedTuple):
+    """How the classes are gone through.
+
+    Attributes:
+        size: classes in a block, of each shard.
+        ignored_above: other classes with a cosine above this do not count in the sum.
+        bounded: whether the scale is small enough for exponentials to be summed as they are.
+        mean: whether the sum of the cosines is wanted.
+        keep: whether the cosines of all blocks, `(batch, classes)`, are kept for the gradient, which saves a product.
+        dtype: of `DTYPES`, what the entries of the three products are rounded to; sums are float32.
+        shards: parts of equally many classes in which the centres lie on devices, to be gone through side by side.
+    """
+
+    size: int
+    keep: bool = False
+    dtype: str = "float32"
+    shards: int = 1
+    ignored_above: float = 1.0
+    bounded: bool = False
+    mean: bool = False
+
+
+def way(batch, centers_shape, scale, size=None, memory=2**28, shards=1, **choices):
+    """Chooses a `Way`.
+
+    Args:
+        batch: rows, or None where that is not known yet.
+        centers_shape: `(classes, dim)` or `(classes, sub-centres, dim)`.
+        scale: the largest scale.
+        size: classes in a block, or None to choose.
+        memory: bytes up to which cosines are kept.
+        shards: equal parts in which the classes lie on devices.
+        **choices: what else `Way` takes.
+    """
+    shard, subs = centers_shape[0] // shards, math.prod(centers_shape[1:-1])
+    row_bytes = 4 * (batch or 512) * subs
+    keep = row_bytes * shard <= memory
+    if size is None and keep and shard <= _LARGEST_ONLY_BLOCK:
+        size = shard
+    elif size is None:
+        size, most = kernels.here().block_limits()
+        size = min(max(size // row_bytes // 256 * 256, _SMALLEST_BLOCK), most)
+    return Way(min(size, shard), keep, shards=shards, bounded=scale <= _LARGEST_BOUNDED_SCALE, **choices)
+
+
+def others(unit, centers, labels, scale, way):
+    """Gives `Others`, with gradients for embeddings and centres.
+
+    Args:
+        unit: `(batch, dim)` float32, embeddings of norm 1.
+        centers: `(classes, dim)` float32, of any norm; or `(classes, sub-centres, dim)`: the cosine to a class is that
+            to the nearest of its sub-centres.
+        labels: `(batch,)` int32 in [0, classes).
+        scale: number or scalar, without gradient.
+        way: a `Way`.
+
+    Returns:
+        `Others`.
+    """
+    forward, backward = _functions(way)
+    scale = ops.convert_to_tensor(scale, dtype="float32")
+
+    @ops.custom_gradient
+    def statistics(unit, centers):
+        result, kept = forward(unit, centers, labels, scale)
+
+        def gradients(*arguments, upstream=None):
+            if upstream is None:
+                (upstream,) = arguments
+            return backward(unit, centers, labels, scale, result, kept, upstream)
+
+        return result, gradients
+
+    result = statistics(unit, centers)
+    return Others(result[:, 0], result[:, 1], ops.stop_gradient(result[:, 2]), result[:, 3])
+
+
+@functools.cache
+def _functions(way):
+    """Forward and backward. Made once for each way, so that they are compiled once for each shape."""
+    kernel = kernels.here()
+    inverse_norms_of = kernel.fused(parts.inverse_norms)
+
+    def shape_of(centers):
+        """Classes of a shard, sub-centres of a class, length of a centre."""
+        return centers.shape[0] // way.shards, math.prod(centers.shape[1:-1]), centers.shape[-1]
+
+    def split(centers):
+        """How many blocks, of which size, and how large the last one is: what is left, or the only one."""
+        shard = shape_of(centers)[0]
+        size = min(way.size, shard)
+        whole, rest = divmod(shard, size)
+        return (0, size, size) if (whole, rest) == (1, 0) else (whole, size, rest)
+
+    def over_blocks(centers, body, carry):
+        """`carry = body(number, start, size, *carry)` for every block."""
+        whole, size, last = split(centers)
+        if last:  # first, as XLA copies what is written behind a loop
+            carry = body(_LAST, whole * size, last, *carry)
+        if whole:
+            carry = kernel.repeat(whole, lambda number, *carry: body(number, number * size, size, *carry), carry)
+        return carry
+
+    def block_of(centers, inverse, start, size):
+        """`(rows, dim)` the centres of a block, `(rows,)` one divided by their norms, `(classes,)` which classes."""
+        shard, subs, _ = shape_of(centers)
+
+        def block_of(array):
+            # Each shard gives a slice of its own part: a slice across shards would bring them together.
+            by_shard = ops.reshape(array, (way.shards, shard * subs, -1))
+            block = ops.slice(by_shard, (0, start * subs, 0), (way.shards, size * subs, by_shard.shape[2]))
+            return ops.reshape(block, (way.shards * size * subs, -1))
+
+        within = start + ops.tile(ops.arange(size, dtype="int32"), way.shards)
+        classes = within + shard * ops.repeat(ops.arange(way.shards, dtype="int32"), size)
+        return block_of(centers), block_of(inverse)[:, 0], classes
+
+    def by_shard(values):
+        """`(batch, shards, classes of a block of one)`: what is summed over those needs nothing of other shards."""
+        return ops.reshape(values, (-1, way.shards, values.shape[1] // way.shards))
+
+    def nearest(cosines, subs):
+        """The cosines to the nearest sub-centre of each class, and `(batch, classes, sub-centres)` which that is."""
+        if subs == 1:
+            return cosines, None
+        by_class = ops.reshape(cosines, (-1, *cosines.shape[1:-1], cosines.shape[-1] // subs, subs))
+        highest = ops.max(by_class, axis=-1, keepdims=True)
+        is_nearest = ops.cast(ops.equal(by_class, highest), "float32")
+        return ops.squeeze(highest, axis=-1), is_nearest / ops.sum(is_nearest, axis=-1, keepdims=True)
+
+    def statistics_of_part(cosines, classes, labels, scale, highest, shift, total, own, summed):
+        """With some classes more: `(batch, shards, classes)` cosines, `(1, shards, classes)` classes."""
+        is_own = ops.equal(ops.reshape(labels, (-1, 1, 1)), classes)
+        own = own + ops.sum(ops.where(is_own, cosines, 0.0), axis=2)
+        if way.mean:
+            summed = summed + ops.sum(ops.where(is_own, 0.0, cosines), axis=2)
+        cosines = ops.where(is_own, _NO_COSINE, cosines)
+        highest = ops.maximum(highest, ops.max(cosines, axis=2))
+        if way.ignored_above < 1:
+            cosines = ops.where(cosines <= way.ignored_above, cosines, _NO_COSINE)
+        if not way.bounded:
+            before, shift = shift, ops.maximum(shift, ops.max(cosines, axis=2))
+            total = total * ops.exp(scale * (before - shift))
+        exponentials = ops.exp(scale * (cosines - ops.expand_dims(shift, 2)))
+        exponentials = ops.where(cosines > _NO_COSINE, exponentials, 0.0)
+        return highest, shift, total + ops.sum(exponentials, axis=2), own, summed
+
+    @functools.cache
+    def statistics_of(subs):
+        @kernel.fused
+        def statistics(products, inverse, classes, labels, scale, *carry):
+            products, inverse, classes = (by_shard(array) for array in (products, inverse[None], classes[None]))
+            for start in range(0, classes.shape[2], _LARGEST_SUM):
+                part = slice(start, start + _LARGEST_SUM)
+                part_of_subs = slice(start * subs, (start + _LARGEST_SUM) * subs)
+                cosines, _ = nearest(products[:, :, part_of_subs] * inverse[:, :, part_of_subs], subs)
+                carry = statistics_of_part(cosines, classes[:, :, part], labels, scale, *carry)
+            return carry
+
+        return statistics
+
+    @functools.cache
+    def slopes_of(subs):
+        @kernel.fused
+        def slopes(products, inverse, classes, labels, scale, log_sum, by_others, by_own, by_sum):
+            """Of the loss by the products."""
+            cosines, share = nearest(products * inverse, subs)
+            slopes = by_others * ops.exp(scale * cosines - log_sum)
+            if way.ignored_above < 1:
+                slopes = ops.where(cosines <= way.ignored_above, slopes, 0.0)
+            if way.mean:
+                slopes = slopes + by_sum
+            slopes = ops.where(ops.equal(ops.expand_dims(labels, 1), classes), by_own, slopes)
+            if subs > 1:
+                slopes = ops.reshape(ops.expand_dims(slopes, 2) * share, (-1, classes.shape[0] * subs))
+            return slopes * inverse
+
+        return slopes
+
+    def product_by_shard(slopes, block):
+        """`(shards, batch, dim)`: what is to be summed over shards, which is done once for all blocks."""
+        if way.shards == 1:
+            return ops.expand_dims(kernel.product(slopes, block, way.dtype), 0)
+        slopes = ops.transpose(by_shard(slopes), (1, 0, 2))
+        return kernel.product(slopes, ops.reshape(block, (way.shards, -1, block.shape[1])), way.dtype)
+
+    @kernel.fused
+    def tangential(by_block, block, inverse):
+        """The gradient without what would make a centre longer, which changes no cosine."""
+        inverse = ops.expand_dims(inverse, 1)
+        return by_block - ops.square(inverse) * ops.sum(by_block * block, axis=1, keepdims=True) * block
+
+    def forward(rows, centers, labels, scale):
+        subs = shape_of(centers)[1]
+        zeros = ops.zeros((ops.shape(labels)[0], way.shards))
+        # With this constant no exponential is too large, and none too small to count.
+        shift = zeros + (1.0 - _LARGEST_EXPONENT / scale if way.bounded else _NO_COSINE)
+        inverse_norms = inverse_norms_of(ops.reshape(centers, (-1, centers.shape[-1])))
+        kept, of_last = (), []
+        if way.keep:
+            whole, size, _ = split(centers)
+            kept = kernel.stack((whole, ops.shape(rows)[0], way.shards * size * subs)) if whole else ()
+
+        def add(number, start, size, kept, *carry):
+            block, inverse, classes = block_of(centers, inverse_norms, start, size)
+            products = kernel.product(rows, block, way.dtype, transpose_second=True)
+            if way.keep and number is _LAST:
+                of_last.append(products)
+            elif way.keep:
+                kept = kernel.push(kept, number, products)
+            return kept, *statistics_of(subs)(products, inverse, classes, labels, scale, *carry)
+
+        carry = kept, zeros + _NO_COSINE, shift, zeros, zeros, zeros
+        kept, highest, shifts, totals, own, summed = over_blocks(centers, add, carry)
+        shift = ops.max(shifts, axis=1, keepdims=True)
+        total = ops.sum(totals * ops.exp(scale * (shifts - shift)), axis=1, keepdims=True)
+        highest, own, summed = ops.max(highest, axis=1), ops.sum(own, axis=1), ops.sum(summed, axis=1)
+        log_sum = ops.squeeze(scale * shift + ops.log(total), axis=1)
+        return ops.stack([log_sum, own, highest, summed], axis=1), (inverse_norms, kept, *of_last)
+
+    def backward(rows, centers, labels, scale, result, kept, upstream):
+        shard, subs, dim = shape_of(centers)
+        inverse_norms, *kept = kept
+        log_sum = ops.expand_dims(result[:, 0], 1)
+        upstream = scale * upstream[:, :1], upstream[:, 1:2], upstream[:, 3:]
+
+        def add(number, start, size, by_rows, by_centers):
+            block, inverse, classes = block_of(centers, inverse_norms, start, size)
+            if way.keep:
+                products = (
+                    kept[1]
+                    if number is _LAST
+                    else kernel.at(kept[0], number, (ops.shape(rows)[0], way.shards * size * subs))
+                )
+            else:
+                products = kernel.product(rows, block, way.dtype, transpose_second=True)
+            slopes = slopes_of(subs)(products, inverse, classes, labels, scale, log_sum, *upstream)
+            by_block = kernel.product(slopes, rows, way.dtype, transpose_first=True)
+            part = ops.reshape(tangential(by_block, block, inverse), (way.shards, size * subs, dim))
+            by_centers = kernel.write(by_centers, start * subs, part)
+            return by_rows + product_by_shard(slopes, block), by_centers
+
+        carry = ops.zeros((way.shards, *ops.shape(rows))), kernel.empty((way.shards, shard * subs, dim), rows)
+        by_rows, by_centers = over_blocks(centers, add, carry)
+        return ops.sum(by_rows, axis=0), ops.reshape(by_centers, centers.shape)
+
+    return kernel.compiled(forward, way.dtype), kernel.compiled(backward, way.dtype)

@@ -1,0 +1,225 @@
+"""The loss in blocks against float64, whatever the sizes."""
+
+import keras
+import numpy as np
+import pytest
+import references
+from gradients import mean_loss_gradients
+from gradients import with_centers
+from keras import ops
+
+from keras_arcface import MarginProduct
+from keras_arcface import RecognitionModel
+from keras_arcface.margins import CombinedMargin
+
+MARGINS = {
+    "ArcFace": {"m2": 0.5},
+    "CosFace": {"m3": 0.35},
+    "SphereFace": {"m1": 1.35},
+    "combined": {"m1": 0.9, "m2": 0.4, "m3": 0.15},
+}
+# batch, classes, dim, block size
+SIZES = [
+    (1, 2, 1, 1),
+    (3, 2, 5, 1),
+    (17, 41, 24, 40),
+    (17, 41, 24, 7),
+    (64, 1000, 512, 256),
+    (257, 1003, 8, 500),
+    (5, 100_003, 16, 4096),
+]
+sizes = pytest.mark.parametrize(("batch", "classes", "dim", "block"), SIZES)
+
+
+def problem(batch, classes, dim, seed=0):
+    """Embeddings from far to close to their centre, labels that repeat."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, batch)
+    labels[batch // 2 :] = labels[0]
+    centers = generator.normal(size=(classes, dim)).astype("float32")
+    closeness = np.linspace(-2, 3, batch)[:, None]
+    embeddings = (closeness * centers[labels] + generator.normal(size=(batch, dim))).astype("float32")
+    return embeddings, labels, centers
+
+
+@sizes
+@pytest.mark.parametrize("margin", MARGINS.values(), ids=MARGINS.keys())
+@pytest.mark.parametrize("memory", [0, 2**40], ids=["again", "kept"])
+def test_loss_and_gradients_in_blocks_equal_the_formula(batch, classes, dim, block, margin, memory):
+    embeddings, labels, centers = problem(batch, classes, dim)
+    for scale in (1.0, 30.0, 128.0):
+        head = MarginProduct(classes, CombinedMargin(**margin), scale, block_size=block, logits_memory=memory)
+        with_centers(head, centers)
+        exact = embeddings.astype("float64"), centers.astype("float64")
+        losses = ops.convert_to_numpy(head.loss(labels, embeddings))
+        expected = references.losses(*exact, labels, scale, **margin)
+        np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5 * scale)
+        wanted = references.mean_loss_gradients(*exact, labels, scale, **margin)
+        for gradient, right in zip(mean_loss_gradients(head, embeddings, centers, labels), wanted, strict=True):
+            # With one dimension the cosines are 1 and -1 whatever the embeddings, and the gradient is 0.
+            size = np.abs(right).max() if dim > 1 else scale / batch
+            assert np.abs(gradient - right).max() < 1e-5 * size
+
+
+def slow_losses(embeddings, centers, labels, scale, ignored_above=1.0, **margin):
+    """One example, one class and one sub-centre after another, in float64."""
+    losses = []
+    for embedding, label in zip(embeddings, labels, strict=True):
+        cosines = [
+            max(embedding @ center / np.linalg.norm(embedding) / np.linalg.norm(center) for center in of_class)
+            for of_class in centers
+        ]
+        own = scale * references.psi(np.arccos(cosines[label]), **margin)
+        others = [scale * c for i, c in enumerate(cosines) if i != label and c <= ignored_above]
+        losses.append(np.logaddexp.reduce([own, *others]) - own)
+    return np.array(losses)
+
+
+def slopes(function, array, step=1e-6):
+    """Of a scalar function by every entry, by central differences."""
+    result = np.zeros_like(array)
+    for index in np.ndindex(array.shape):
+        moved = [array.copy(), array.copy()]
+        moved[0][index] += step
+        moved[1][index] -= step
+        result[index] = (function(moved[0]) - function(moved[1])) / (2 * step)
+    return result
+
+
+@pytest.mark.parametrize("memory", [0, 2**40], ids=["again", "kept"])
+@pytest.mark.parametrize("block", [2, 5, 11])
+@pytest.mark.parametrize(
+    ("sub_centers", "ignored_above"), [(3, 1.0), (1, 0.2), (3, 0.35)], ids=["sub-centres", "filter", "both"]
+)
+def test_sub_centres_and_the_noise_filter_equal_the_formula(sub_centers, ignored_above, block, memory):
+    generator = np.random.default_rng(1)
+    embeddings, labels = generator.normal(size=(7, 5)).astype("float32"), generator.integers(0, 11, 7)
+    shape = (11, 5) if sub_centers == 1 else (11, sub_centers, 5)
+    centers = generator.normal(size=shape).astype("float32")
+    choices = {"sub_centers": sub_centers, "ignored_above": ignored_above}
+    head = MarginProduct(11, CombinedMargin(m2=0.5), 8.0, block_size=block, logits_memory=memory, **choices)
+    with_centers(head, centers)
+
+    def reference(embeddings, centers):
+        centers = centers.reshape(11, sub_centers, 5)
+        return slow_losses(embeddings, centers, labels, 8.0, ignored_above, m2=0.5)
+
+    exact = embeddings.astype("float64"), centers.astype("float64")
+    if ignored_above < 1:
+        assert (reference(*exact) < slow_losses(exact[0], exact[1].reshape(11, -1, 5), labels, 8.0, m2=0.5)).any()
+    np.testing.assert_allclose(ops.convert_to_numpy(head.loss(labels, embeddings)), reference(*exact), rtol=1e-5)
+    by_embeddings, by_centers = mean_loss_gradients(head, embeddings, centers, labels)
+    right = slopes(lambda e: reference(e, exact[1]).mean(), exact[0])
+    np.testing.assert_allclose(by_embeddings, right, rtol=1e-4, atol=1e-6)
+    right = slopes(lambda c: reference(exact[0], c).mean(), exact[1])
+    np.testing.assert_allclose(by_centers, right, rtol=1e-4, atol=1e-6)
+    # The logits, with and without labels, are of the same cosines.
+    plain = ops.convert_to_numpy(head(embeddings)) / 8.0
+    highest = np.einsum(
+        "bd,ckd->bck", *(a / np.linalg.norm(a, axis=-1, keepdims=True) for a in (exact[0], exact[1].reshape(11, -1, 5)))
+    ).max(axis=2)
+    np.testing.assert_allclose(plain, highest, rtol=1e-5, atol=1e-6)
+
+
+def test_where_the_filter_leaves_no_other_class_the_loss_is_zero():
+    centers = np.eye(3, dtype="float32") + 0.5
+    head = with_centers(MarginProduct(3, CombinedMargin(m2=0.5), 16.0, ignored_above=-0.5), centers)
+    np.testing.assert_array_equal(ops.convert_to_numpy(head.loss(np.array([0, 1]), centers[:2])), [0, 0])
+    for gradient in mean_loss_gradients(head, centers[:2], centers, np.array([0, 1])):
+        np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
+
+
+def test_the_hit_counts_what_the_filter_ignores():
+    """It is a measure, and the filter is of the loss."""
+    centers = np.eye(3, dtype="float32")
+    head = with_centers(MarginProduct(3, ignored_above=0.2), centers)
+    nearer_to_another = np.float32([[0.5, 1.0, 0.0]])
+    _, _, hits = head.loss_and_stats(np.array([0]), nearer_to_another)
+    assert not ops.convert_to_numpy(hits)[0]
+
+
+def test_straight_through_lets_gradients_pass_the_margin_unchanged():
+    """As in arcface_torch: the loss is that of the margin, its slope by the target's cosine as if there were none."""
+    embeddings, labels, centers = problem(6, 9, 4)
+    formula, passing = (
+        with_centers(MarginProduct(9, CombinedMargin(m2=0.5), 8.0, straight_through=s), centers) for s in (False, True)
+    )
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(h.loss(labels, embeddings)) for h in (formula, passing)))
+    exact = embeddings.astype("float64"), centers.astype("float64")
+    right = references.mean_loss_gradients(*exact, labels, 8.0, straight_through=True, m2=0.5)
+    for gradient, wanted in zip(mean_loss_gradients(passing, embeddings, centers, labels), right, strict=True):
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 64.0, 70.0, 71.0, 128.0])
+@pytest.mark.parametrize("own", [1.0, -1.0], ids=["own at +1", "own at -1"])
+@pytest.mark.parametrize("others", [1.0, -1.0], ids=["others at +1", "others at -1"])
+def test_at_the_ends_of_the_cosine(scale, own, others):
+    """All cosines 1 or -1, where sums of exponentials overflow or vanish if they are not scaled."""
+    classes, labels = 3000, np.array([5, 2999])
+    centers = np.full((classes, 1), others, "float32")
+    centers[labels] = own
+    centers = np.concatenate([centers, np.zeros_like(centers)], axis=1)
+    embeddings = np.array([[2.0, 0.0]] * 2, "float32")
+    head = with_centers(MarginProduct(classes, None, scale, block_size=512), centers)
+    losses, cosines, hits = (ops.convert_to_numpy(part) for part in head.loss_and_stats(labels, embeddings))
+    # The other label's centre is one of the others, at the same end as the own.
+    rest = np.logaddexp(np.log(classes - 2) + scale * others, scale * own)
+    np.testing.assert_allclose(losses, np.logaddexp(0, rest - scale * own), rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(cosines, own, rtol=1e-6)
+    assert not hits.any()  # a tie, at the least, with the other's
+    for gradient in mean_loss_gradients(head, embeddings, centers, labels):
+        assert np.isfinite(gradient).all()
+
+
+def test_ten_million_classes():
+    """All at the highest cosine, so that their sum is the largest that there can be."""
+    classes = 10_000_000
+    head = with_centers(MarginProduct(classes, None, 64.0), np.ones((classes, 1), "float32"))
+    losses = ops.convert_to_numpy(head.loss(np.array([3]), np.ones((1, 1), "float32")))
+    np.testing.assert_allclose(losses, np.log(classes), atol=2e-5)  # so the sum is that exact
+
+
+def test_products_in_bfloat16_are_as_exact_as_that():
+    embeddings, labels, centers = problem(64, 1000, 128)
+    exact = embeddings.astype("float64"), centers.astype("float64")
+    for memory in (0, 2**40):
+        head = MarginProduct(
+            1000, CombinedMargin(m2=0.5), 16.0, block_size=300, logits_memory=memory, products="bfloat16"
+        )
+        with_centers(head, centers)
+        losses = ops.convert_to_numpy(head.loss(labels, embeddings))
+        expected = references.losses(*exact, labels, 16.0, m2=0.5)
+        assert not np.allclose(losses, expected, rtol=1e-6)  # it does round
+        np.testing.assert_allclose(losses, expected, atol=16 * 2**-8)
+        wanted = references.mean_loss_gradients(*exact, labels, 16.0, m2=0.5)
+        for gradient, right in zip(mean_loss_gradients(head, embeddings, centers, labels), wanted, strict=True):
+            difference = np.linalg.norm(gradient - right) / np.linalg.norm(right)
+            print(f"gradient in bfloat16: {difference:.1e} of its norm")
+            assert difference < 2**-6
+
+
+def test_products_in_tensorfloat32_are_at_least_as_exact_as_that():
+    embeddings, labels, centers = problem(16, 300, 32)
+    losses = []
+    for products in ("float32", "tensorfloat32"):
+        head = with_centers(MarginProduct(300, CombinedMargin(m2=0.5), block_size=100, products=products), centers)
+        losses.append(ops.convert_to_numpy(head.loss(labels, embeddings)))
+    np.testing.assert_allclose(*losses, rtol=2**-9)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch has no XLA here")
+@pytest.mark.parametrize(
+    "choices", [{}, {"products": "bfloat16"}, {"sample_rate": 0.5}], ids=["exact", "bfloat16", "sampled"]
+)
+def test_a_model_compiled_by_xla_trains_as_one_that_is_not(choices):
+    generator = np.random.default_rng(0)
+    inputs, labels = generator.normal(size=(48, 8)).astype("float32"), generator.integers(0, 40, 48)
+    losses = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        embedder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+        model = RecognitionModel(embedder, MarginProduct(40, CombinedMargin(m2=0.5), 16.0, block_size=16, **choices))
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=jit_compile)
+        losses.append(model.fit(inputs, labels, batch_size=20, epochs=3, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=2e-2 if "products" in choices else 1e-4)

@@ -1,0 +1,285 @@
+"""What a step draws, and that it trains that and nothing else."""
+
+import collections
+import functools
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import references
+from gradients import value_and_gradients
+from keras import ops
+from scipy import stats
+
+from keras_arcface import ArcFace
+from keras_arcface import RecognitionModel
+from keras_arcface.layers import kernels
+from keras_arcface.layers import sampling
+from keras_arcface.training import CoupledSGD
+from keras_arcface.training import WholeBatchOptimizer
+
+if keras.backend.backend() == "torch":
+    pytest.skip("sampling needs TensorFlow or JAX", allow_module_level=True)
+
+CLASSES, DIM, BATCH = 40, 6, 8
+GENERATOR = np.random.default_rng(0)
+INPUTS = GENERATOR.normal(size=(64, DIM)).astype("float32")
+LABELS = GENERATOR.integers(0, CLASSES, 64).astype("int32")
+
+
+@functools.cache
+def compiled_draw(num_classes, size, seed, shards):
+    def draw(labels, step):
+        return sampling.draw(labels, num_classes, size, seed, step, shards)
+
+    return kernels.here().compiled(draw, "float32")
+
+
+def draw(labels, num_classes, size, seed=0, step=0, shards=1):
+    labels, step = (ops.convert_to_tensor(value, "int32") for value in (labels, step))
+    return ops.convert_to_numpy(compiled_draw(num_classes, size, seed, shards)(labels, step))
+
+
+def make_model(optimizer=None, inputs=INPUTS, **choices):
+    """One dense layer and a head, always the same at the start."""
+    keras.utils.set_random_seed(0)
+    embedder = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(DIM, name="body")])
+    head = ArcFace(CLASSES, scale=16.0, name="head", **{"sample_rate": 0.3, **choices})
+    model = RecognitionModel(embedder, head)
+    model.compile(optimizer or CoupledSGD(0.1, weight_decay=0.01))
+    model.build((None, DIM))
+    head.centers.assign(np.random.default_rng(1).normal(size=head.centers.shape))
+    return model
+
+
+def train(model, epochs=1, **options):
+    return model.fit(INPUTS, LABELS, batch_size=BATCH, shuffle=False, epochs=epochs, verbose=0, **options).history
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10, 100, 1000, 99_991, 10_000_000])
+@pytest.mark.parametrize("rate", [0.01, 0.5, 1.0])
+def test_classes_of_the_batch_and_others_none_twice(num_classes, rate):
+    size = min(max(5, int(rate * num_classes)), num_classes, 100_000)
+    generator = np.random.default_rng(0)
+    for step in range(5):
+        labels = generator.integers(0, num_classes, min(size, 12))
+        labels[1:3] = labels[0]
+        drawn = draw(labels, num_classes, size, step=step)
+        assert drawn.shape == (size,)
+        assert (np.diff(drawn) > 0).all()
+        assert drawn[0] >= 0
+        assert drawn[-1] < num_classes
+        assert np.isin(labels, drawn).all()
+
+
+@pytest.mark.parametrize("labels", [[7, 11, 7], [3, 999, 500, 499, 250, 251], [0, 1, 2, 3, 4, 5]])
+def test_of_each_shard_equally_many_and_not_the_same_ones(labels):
+    drawn = draw(labels, 1000, 80, seed=1, step=5, shards=4)
+    assert (np.diff(drawn) > 0).all()
+    assert np.isin(labels, drawn).all()
+    np.testing.assert_array_equal(np.bincount(drawn // 250, minlength=4), 20)
+    of_shards = [set(part % 250) for part in np.split(drawn, 4)]
+    assert all(len(one & other) < 8 for one, other in itertools.combinations(of_shards, 2))
+
+
+def test_every_other_class_has_the_same_chance_and_every_pair():
+    num_classes, size, steps = 23, 8, 4000
+    count = np.zeros((num_classes, num_classes))
+    for step in range(steps):
+        drawn = draw([7, 11, 7], num_classes, size, seed=3, step=step)
+        count[np.ix_(drawn, drawn)] += 1
+    own = np.array([7, 11])
+    assert (count[own, own] == steps).all()
+    others = np.setdiff1d(np.arange(num_classes), own)
+    count = count[np.ix_(others, others)]
+    once, pairs = np.diag(count), count[np.triu_indices(len(others), 1)]
+    assert once.sum() == steps * (size - 2)
+    # Counts of draws without replacement spread less than a chi square says, and never systematically more.
+    for observed in (once, pairs):
+        share = observed.sum() / len(observed) / steps
+        statistic = np.sum((observed - observed.mean()) ** 2) / (observed.mean() * (1 - share))
+        print(f"chi square {statistic:.1f} of {len(observed) - 1}")
+        assert 1e-3 < stats.chi2.sf(statistic, len(observed) - 1) < 1 - 1e-3
+
+
+def test_a_draw_is_a_function_of_seed_and_step():
+    first = draw([1], 1000, 50, seed=5, step=70_000)
+    np.testing.assert_array_equal(first, draw([1], 1000, 50, seed=5, step=70_000))
+    for seed, step in ((5, 70_001), (6, 70_000), (5, 70_000 + 65_536)):
+        common = np.intersect1d(first, draw([1], 1000, 50, seed=seed, step=step))
+        assert len(common) < 12
+
+
+def test_what_is_not_drawn_stays_bit_for_bit():
+    model = make_model()
+    head = model.head
+    train(model)  # so that there is momentum
+    for step in range(4):
+        before = [np.array(v) for v in (head.centers, *head.slots)]
+        batch = slice(BATCH * step, BATCH * (step + 1))
+        model.train_on_batch(INPUTS[batch], LABELS[batch])
+        if keras.backend.backend() == "jax":
+            model.jax_state_sync()
+        drawn = np.array(head.sampled_ids)
+        assert np.isin(LABELS[batch], drawn).all()
+        others = np.setdiff1d(np.arange(CLASSES), drawn)
+        for old, new in zip(before, (head.centers, *head.slots), strict=True):
+            new = np.array(new)
+            np.testing.assert_array_equal(old[others], new[others])
+            assert (old[drawn] != new[drawn]).any(axis=1).all()
+
+
+def test_a_step_is_the_exact_one_over_the_classes_drawn():
+    """Of a head that has no other classes, with their momentum."""
+    model = make_model()
+    train(model)
+    head = model.head
+    weights = [np.array(v) for v in model.embedder.trainable_weights]
+    centers, slot = np.array(head.centers), np.array(head.slots[0])
+    momenta = [np.array(v) for v in model.optimizer.variables if "body" in v.name]
+    model.train_on_batch(INPUTS[:BATCH], LABELS[:BATCH])
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+    drawn = np.array(head.sampled_ids)
+
+    embedder = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(DIM, name="body")])
+    small = RecognitionModel(embedder, ArcFace(len(drawn), scale=16.0, name="head"))
+    small.compile(CoupledSGD(0.1, weight_decay=0.01))
+    small.build((None, DIM))
+    small.optimizer.build(small.trainable_variables)
+    for variable, value in zip(embedder.trainable_weights, weights, strict=True):
+        variable.assign(value)
+    small.head.centers.assign(centers[drawn])
+    for variable, value in zip([v for v in small.optimizer.variables if "body" in v.name], momenta, strict=True):
+        variable.assign(value)
+    (momentum,) = (v for v in small.optimizer.variables if "head_centers" in v.name)
+    momentum.assign(slot[drawn])
+    small.train_on_batch(INPUTS[:BATCH], np.searchsorted(drawn, LABELS[:BATCH]))
+    if keras.backend.backend() == "jax":
+        small.jax_state_sync()
+    np.testing.assert_allclose(np.array(head.centers)[drawn], np.array(small.head.centers), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.array(head.slots[0])[drawn], np.array(momentum), rtol=1e-5, atol=1e-6)
+    for one, other in zip(model.embedder.trainable_weights, embedder.trainable_weights, strict=True):
+        np.testing.assert_allclose(np.array(one), np.array(other), rtol=1e-5, atol=1e-6)
+
+
+def test_the_expectation_over_many_draws_is_that_over_all_choices_of_others():
+    """On a small case, where all can be gone through. It is below the exact loss, as fewer classes are summed."""
+    labels, classes, size, steps = np.array([1, 4, 1]), 7, 4, 3000
+    generator = np.random.default_rng(0)
+    embeddings, centers = (generator.normal(size=(n, 5)).astype("float32") for n in (3, classes))
+    exact = embeddings.astype("float64"), centers.astype("float64")
+    head = ArcFace(classes, scale=8.0, sample_rate=0.5)
+    head.build((None, 5))
+    assert head.sample.shape[0] == size
+
+    def mean_loss(embeddings):
+        with keras.StatelessScope():
+            return ops.mean(head.loss_and_stats(labels, embeddings, training=True)[0])
+
+    drawn = collections.Counter(tuple(draw(labels, classes, size, seed=2, step=step)) for step in range(steps))
+    choices = [tuple(sorted({1, 4, *others})) for others in itertools.combinations([0, 2, 3, 5, 6], size - 2)]
+    assert set(drawn) == set(choices)
+    found = []
+    for choice in choices:
+        chosen, places = np.array(choice), np.searchsorted(choice, labels)
+        head.sampled_ids.assign(chosen)
+        head.sample.assign(centers[chosen])
+        loss, (gradient,) = value_and_gradients(mean_loss, embeddings)
+        part = exact[0], exact[1][chosen], places
+        np.testing.assert_allclose(loss, references.losses(*part, 8.0, m2=0.5).mean(), rtol=1e-5)
+        wanted = references.mean_loss_gradients(*part, 8.0, m2=0.5)[0]
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-6)
+        found.append(np.append(gradient, loss))
+    found, times = np.array(found), np.array([drawn[choice] for choice in choices])[:, None]
+    mean, expected = np.sum(times * found, axis=0) / steps, found.mean(axis=0)
+    deviations = np.abs(mean - expected) / (found.std(axis=0) / np.sqrt(steps))
+    loss = references.losses(*exact, labels, 8.0, m2=0.5).mean()
+    gradient = references.mean_loss_gradients(*exact, labels, 8.0, m2=0.5)[0].ravel()
+    cosine = expected[:-1] @ gradient / np.linalg.norm(expected[:-1]) / np.linalg.norm(gradient)
+    print(f"loss {mean[-1]:.4f}, expected {expected[-1]:.4f}, exact {loss:.4f}; ", end="")
+    print(f"gradient at most {deviations.max():.1f} standard errors away, cosine to the exact one {cosine:.4f}")
+    assert deviations.max() < 4
+    assert expected[-1] < loss
+
+
+def test_where_all_are_drawn_it_trains_as_the_exact_head():
+    sampled, exact = make_model(sample_rate=0.999), make_model(sample_rate=1.0)
+    assert sampled.head.sample.shape[0] == CLASSES
+    assert exact.head.centers.trainable
+    losses = train(sampled, epochs=2)["loss"], train(exact, epochs=2)["loss"]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    np.testing.assert_allclose(np.array(sampled.head.centers), np.array(exact.head.centers), rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_looks_at_all_classes():
+    model = make_model()
+    exact = make_model(sample_rate=1.0)
+    scores = [m.evaluate(INPUTS, LABELS, verbose=0, return_dict=True)["loss"] for m in (model, exact)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+
+
+def test_adam_has_two_slots():
+    model = make_model(keras.optimizers.Adam(0.01), sample_slots=2)
+    train(model)
+    assert all(np.abs(np.array(slot)).max() > 0 for slot in model.head.slots)
+
+
+def test_it_learns_by_fit_and_goes_on_where_it_was_saved(tmp_path):
+    undisturbed, model = make_model(), make_model()
+    losses = train(undisturbed, epochs=40)["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+    train(model, epochs=20)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    train(loaded, epochs=20)
+    for one, other in zip(undisturbed.variables, loaded.variables, strict=True):
+        if "seed" not in one.path and "tracker" not in one.path:
+            np.testing.assert_array_equal(np.array(one), np.array(other), err_msg=one.path)
+
+
+def test_a_batch_that_may_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"sample_rate of at least 0\.2.*Received: a batch of 8"):
+        train(make_model(sample_rate=0.1))
+
+
+def test_accumulation_is_refused():
+    with pytest.raises(ValueError, match="gradient accumulation"):
+        train(make_model(WholeBatchOptimizer(CoupledSGD(0.1), accumulation_steps=2)))
+    with pytest.raises(ValueError, match="gradient accumulation"):
+        train(make_model(keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2)))
+
+
+def test_an_optimizer_with_other_slots_is_named():
+    with pytest.raises(ValueError, match=r"sample_slots=2.*Received: Adam with momentum, velocity"):
+        train(make_model(keras.optimizers.Adam(0.01)))
+
+
+@pytest.mark.parametrize(
+    ("choices", "named"),
+    [
+        ({"sample_rate": 0.0}, "sample_rate"),
+        ({"sample_rate": 1.5}, "sample_rate"),
+        ({"sample_slots": -1}, "sample_slots"),
+        ({"sample_seed": 0.5}, "sample_seed"),
+        ({"centers_regularizer": "l2"}, "centers_regularizer"),
+    ],
+)
+def test_arguments_out_of_range_are_named(choices, named):
+    with pytest.raises(ValueError, match=f"{named}.*Received: {named}="):
+        ArcFace(CLASSES, **{"sample_rate": 0.3, **choices})
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="MirroredStrategy is TensorFlow's")
+def test_two_replicas_draw_and_train_as_one():
+    script = Path(__file__).with_name("sampled_replicas.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["drawn alike"]
+    assert report["largest difference"] < 1e-5
