@@ -40,6 +40,9 @@ class Recipe:
     warmup_margin: float = 0.0  # epochs over which the margin comes in
     initial_scale: float = 0.0  # of which the scale comes up over the same epochs; 0 for none
     label_smoothing: float = 0.0
+    sub_centers: int = 1
+    ignored_above: float = 1.0  # the cosine above which another class does not count
+    sample_rate: float = 1.0  # share of the classes that a step looks at
     # The optimizer.
     optimizer: str = "SGD"
     learning_rate: float = 0.1
@@ -227,6 +230,8 @@ def make_head(recipe: Recipe, num_classes: int, steps_in_epoch: int) -> keras.la
         return SoftmaxProduct(num_classes, **options)
     options |= {"scale": recipe.scale, "warmup_steps": round(recipe.warmup_margin * steps_in_epoch)}
     options |= {"initial_scale": recipe.initial_scale or None}
+    options |= {name: getattr(recipe, name) for name in ("sub_centers", "ignored_above", "sample_rate")}
+    options |= {"sample_slots": 1 if recipe.optimizer == "SGD" else 2, "sample_seed": recipe.seed}
     if recipe.head == "norm-softmax":
         return MarginProduct(num_classes, **options)
     return HEADS[recipe.head](num_classes, margin=recipe.margin, **options)

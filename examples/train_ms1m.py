@@ -72,6 +72,9 @@ def run(arguments, recipe: Recipe):
 
     written = [output / "embedder.keras"]
     model.embedder.save(written[0])
+    if recipe.sub_centers > 1:  # what clean_labels.py wants
+        written.append(output / "centers.npy")
+        np.save(written[-1], np.array(model.head.centers))
     if importlib.util.find_spec("matplotlib") is not None:
         written.append(training.plot_training(output))
     for name, pairs in sets.items():

@@ -10,10 +10,12 @@ from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.reader import load_dataset
 from keras_arcface.data.recordio import RecordIO
 from keras_arcface.data.reid import CameraFolder
+from keras_arcface.data.selection import Relabelled
 from keras_arcface.data.selection import split_identities
 from keras_arcface.data.selection import with_at_least
 from keras_arcface.data.sources import ImageFolder
 from keras_arcface.data.sources import ImageList
+from keras_arcface.data.stores import TFRecords
 from keras_arcface.data.writer import write_dataset
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "ImageList",
     "PairSet",
     "RecordIO",
+    "Relabelled",
+    "TFRecords",
     "align",
     "augment",
     "check_dataset",

@@ -1,5 +1,6 @@
 """Some classes of a source, as a source: those with enough images, or a share of them for validation."""
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -60,6 +61,52 @@ class Selection:
         """Changes when the source does."""
         fingerprint = getattr(self.source, "fingerprint", None)
         return f"{self.source_labels.tolist()} of {'' if fingerprint is None else fingerprint()}"
+
+
+class Relabelled:
+    """The images of a source with other labels, or without some of them: a source too.
+
+    Args:
+        source: where the images are.
+        labels: integers, one for each record of the source, in `[0, num_classes)`; a negative one leaves it out.
+
+    Raises:
+        ValueError: for another number of labels than of records, a label out of range, or if nothing is left.
+    """
+
+    def __init__(self, source: Source, labels):
+        labels = np.asarray(labels, np.int64)
+        if labels.shape != (len(source),):
+            raise ValueError(f"{source} holds {len(source)} images. Expected: so many labels. Received: {labels.shape}")
+        if labels.max(initial=-1) >= source.num_classes:
+            raise ValueError(
+                f"The labels must be below {source.num_classes}, the classes of {source}. Received: {labels.max()}"
+            )
+        self._indices = np.flatnonzero(labels >= 0)
+        if not len(self._indices):
+            raise ValueError(f"No image of {source} is left. Received: {len(labels)} negative labels")
+        self.source, self.labels, self.num_classes = source, labels[self._indices], source.num_classes
+        self.class_names = getattr(source, "class_names", None)
+        self.image_size = getattr(source, "image_size", None)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Record:
+        image, _, name = self.source[self._indices.item(index)]
+        return Record(image, self.labels.item(index), name)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
+
+    def __str__(self) -> str:
+        return f"{len(self)} images of {self.source}"
+
+    def fingerprint(self) -> str:
+        """Changes when the source or the labels do."""
+        fingerprint = getattr(self.source, "fingerprint", None)
+        chosen = hashlib.sha256(self._indices.tobytes() + self.labels.tobytes()).hexdigest()
+        return f"{chosen} of {'' if fingerprint is None else fingerprint()}"
 
 
 def with_at_least(source: Source, min_images: int) -> Selection:

@@ -14,6 +14,8 @@ from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
 from keras_arcface.data.checking import check_sizes
 from keras_arcface.data.info import DatasetInfo
+from keras_arcface.data.info import load_info
+from keras_arcface.data.sources import Record
 
 _log = logging.getLogger(__name__)
 
@@ -68,13 +70,17 @@ class Files:
         records = tf.numpy_function(self._fetch, [rows], tf.string)
         return tf.ensure_shape(records, rows.shape)
 
-    def _fetch(self, rows: np.ndarray) -> np.ndarray:
+    def record(self, row: int) -> bytes:
+        """A serialised record."""
         _, shards, offsets, lengths = self._places
+        path = self.paths[shards.item(row)]
+        with open(path, "rb", buffering=0) as file:
+            return tfrecord.read_record(file.fileno(), offsets.item(row), lengths.item(row), path)
+
+    def _fetch(self, rows: np.ndarray) -> np.ndarray:
         records = np.empty(len(rows), object)
         for place, row in enumerate(rows.tolist()):
-            path = self.paths[shards.item(row)]
-            with open(path, "rb", buffering=0) as file:
-                records[place] = tfrecord.read_record(file.fileno(), offsets.item(row), lengths.item(row), path)
+            records[place] = self.record(row)
         return records
 
     @functools.cached_property
@@ -99,6 +105,58 @@ class Files:
                     yield schema.label_of(start), shard, offset, length
                 except ValueError as error:
                     raise ValueError(f"{path}: the record at offset {offset} has {error}") from error
+
+
+class TFRecords:
+    """What `write_dataset` wrote, as a source: to choose from, to relabel, and to write again.
+
+    Its records are in the order of the files, in which `load_dataset(training=False)` gives them too.
+
+    Args:
+        directory: of the dataset.
+
+    Attributes:
+        num_classes: number of classes.
+        class_names: of each, or None.
+        labels: `(len,)` int64 array.
+        image_size: `(height, width)`.
+
+    Raises:
+        FileNotFoundError: if the directory holds no dataset, or a shard is missing.
+        ValueError: if it is damaged.
+
+    >>> faces = TFRecords("faces_tfrecord")
+    >>> image, label, name = faces[0]
+    """
+
+    def __init__(self, directory):
+        self._info = load_info(directory)
+        self._files = Files(directory, self._info, skip_damaged=False)
+        self._directory = directory
+        self.num_classes, self.image_size = self._info.num_classes, self._info.image_size
+        self.class_names = self._info.class_names
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self._files.labels
+
+    def __len__(self) -> int:
+        return self._info.num_examples
+
+    def __getitem__(self, index: int) -> Record:
+        index = range(len(self))[index]
+        image, label, name = schema.parse(tf.constant([self._files.record(index)]))
+        return Record(image[0].numpy(), int(label[0]), name[0].numpy().decode())
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
+
+    def __str__(self) -> str:
+        return str(self._directory)
+
+    def fingerprint(self) -> str:
+        """Changes when the files do."""
+        return " ".join(shard.sha256 for shard in self._info.shards)
 
 
 class Encoded:

@@ -7,6 +7,9 @@ from keras_arcface.evaluation.identification import DistractorResult
 from keras_arcface.evaluation.identification import IdentificationResult
 from keras_arcface.evaluation.identification import identify
 from keras_arcface.evaluation.identification import identify_among_distractors
+from keras_arcface.evaluation.label_noise import LabelNoise
+from keras_arcface.evaluation.label_noise import find_label_noise
+from keras_arcface.evaluation.plots import plot_label_noise
 from keras_arcface.evaluation.plots import plot_verification
 from keras_arcface.evaluation.reidentification import ReidentificationResult
 from keras_arcface.evaluation.reidentification import reidentify
@@ -32,6 +35,7 @@ __all__ = [
     "DistractorResult",
     "Folds",
     "IdentificationResult",
+    "LabelNoise",
     "OperatingPoint",
     "Preprocessing",
     "ReidentificationResult",
@@ -45,10 +49,12 @@ __all__ = [
     "embed_dataset",
     "embed_images",
     "embed_pairs",
+    "find_label_noise",
     "identify",
     "identify_among_distractors",
     "load_embedder",
     "pair_scores",
+    "plot_label_noise",
     "plot_verification",
     "pool_templates",
     "reidentify",

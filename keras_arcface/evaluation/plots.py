@@ -1,11 +1,13 @@
 """Pictures of verification results: ROC and DET curves, scores, folds."""
 
 import io
+from collections.abc import Callable
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from keras_arcface.evaluation.label_noise import LabelNoise
 from keras_arcface.evaluation.verification import VerificationResult
 
 # Okabe and Ito's colours, which everyone can tell apart.
@@ -35,6 +37,51 @@ def plot_verification(results: Mapping[str, VerificationResult], path) -> Path:
     for panel, (name, result) in zip(panels[1:], results.items(), strict=True):
         _draw_scores(panel, result)
         panel.set(title=f"{_plain(name)}: accuracy {result.accuracy:.1%} ± {result.accuracy_std:.1%}")
+    path = Path(path)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[[int], np.ndarray], path) -> Path:
+    """Draws how far images are from their class, and those farthest from it beside one in the middle of it.
+
+    Args:
+        noise: what `find_label_noise` gave.
+        cleaned: `(n,)`, the labels that it gave without noise, -1 for what is dropped.
+        image_of: number of an image -> `(height, width, 3)` uint8.
+        path: where to write; the suffix says the format, such as `.png`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ModuleNotFoundError: saying what to install, if matplotlib is absent.
+    """
+    columns, rows = 8, 3
+    figure = _figure((12, 9))
+    grid = figure.add_gridspec(1 + rows, columns, height_ratios=[2] + [1] * rows)
+    panel = figure.add_subplot(grid[0, :])
+    edges = np.linspace(0, max(120, np.rad2deg(noise.angles.max())), 100)
+    for name, chosen, colour in (
+        ("kept", cleaned == noise.labels, GENUINE),
+        ("dropped", cleaned == -1, IMPOSTOR),
+        ("relabelled", (cleaned >= 0) & (cleaned != noise.labels), _MODELS[2]),
+    ):
+        if chosen.any():
+            label = f"{name}: {chosen.sum():,}"
+            panel.hist(np.rad2deg(noise.angles[chosen]), edges, color=colour, alpha=0.7, label=label)
+    panel.set(xlabel="degrees to the dominant sub-centre of the own class", ylabel="images")
+    panel.set_title("The farthest, below: each beside the image that is nearest to that centre")
+    panel.legend()
+    farthest = np.argsort(-noise.angles, kind="stable")[: columns * rows]
+    for place, image in enumerate(farthest.tolist()):
+        of_class = np.flatnonzero(noise.labels == noise.labels[image])
+        middle = of_class[np.argmin(noise.angles[of_class])].item()
+        panel = figure.add_subplot(grid[1 + place // columns, place % columns])
+        panel.imshow(np.concatenate([image_of(image), image_of(middle)], axis=1))
+        verdict = {-1: "dropped", noise.labels.item(image): "kept"}.get(cleaned.item(image), "relabelled")
+        panel.set_title(f"class {noise.labels[image]}, {np.rad2deg(noise.angles[image]):.0f}°: {verdict}", fontsize=8)
+        panel.axis("off")
     path = Path(path)
     figure.savefig(path, dpi=120)
     return path

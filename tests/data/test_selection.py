@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keras_arcface.data import Relabelled
 from keras_arcface.data import split_identities
 from keras_arcface.data import with_at_least
 from keras_arcface.data.sources import Record
@@ -110,3 +111,26 @@ def test_no_identity_is_on_both_sides_of_a_split():
 def test_a_share_that_leaves_a_side_without_classes(share):
     with pytest.raises(ValueError, match=r"share expects a part of the 10 classes of Faces.*Received"):
         split_identities(Faces(range(10)), share)
+
+
+def test_other_labels_and_what_is_left_out():
+    source = Faces([7, 2, 7, 5], class_names=[f"person {label}" for label in range(10)])
+    relabelled = Relabelled(source, [7, -1, 5, 5])
+    assert [(record.image, record.label, record.name) for record in relabelled] == [
+        (b"of 7", 7, "image 0"),
+        (b"of 7", 5, "image 2"),
+        (b"of 5", 5, "image 3"),
+    ]
+    assert (len(relabelled), relabelled.num_classes, relabelled.labels.tolist()) == (3, 10, [7, 5, 5])
+    assert str(relabelled) == "3 images of Faces"
+    assert with_at_least(relabelled, 2).class_names == ["person 5"]
+    assert relabelled.fingerprint() != Relabelled(source, [7, 2, 5, 5]).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [([1, 2], r"holds 3 images.*Received: \(2,\)"), ([1, 2, 10], "below 10.*Received: 10"), ([-1] * 3, "No image")],
+)
+def test_labels_that_do_not_fit_a_source_are_refused(labels, named):
+    with pytest.raises(ValueError, match=named):
+        Relabelled(Faces([1, 2, 3]), labels)

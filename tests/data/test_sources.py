@@ -1,9 +1,13 @@
+import numpy as np
 import pytest
 from conftest import encode
 from conftest import make_face
 
 from keras_arcface.data import ImageFolder
 from keras_arcface.data import ImageList
+from keras_arcface.data import TFRecords
+from keras_arcface.data import load_dataset
+from keras_arcface.data import write_dataset
 
 
 def test_labels_number_the_folders_in_order(face_folder):
@@ -126,3 +130,22 @@ def test_a_listed_image_that_is_missing(tmp_path):
     assert isinstance(faces.fingerprint(), str)
     with pytest.raises(FileNotFoundError, match=r"absent.jpg"):
         faces[0]
+
+
+def test_what_was_written_is_a_source_too(face_folder, tmp_path):
+    write_dataset(ImageFolder(face_folder), tmp_path / "records", examples_per_shard=5)
+    faces = TFRecords(tmp_path / "records")
+    assert (len(faces), faces.num_classes, faces.image_size) == (12, 3, (32, 32))
+    assert list(faces.class_names) == ["person_0", "person_1", "person_2"]
+    records = list(faces)
+    assert sorted(records) == sorted(ImageFolder(face_folder))
+    assert [record.label for record in records] == faces.labels.tolist()
+    labels = np.concatenate([labels for _, labels in load_dataset(tmp_path / "records", batch_size=5)])
+    np.testing.assert_array_equal(labels, faces.labels)
+    assert faces[-1] == records[-1]
+    with pytest.raises(IndexError):
+        faces[12]
+    again = write_dataset(faces, tmp_path / "again", processes=2)
+    assert sorted(TFRecords(tmp_path / "again")) == sorted(records)
+    assert again.class_names == ("person_0", "person_1", "person_2")
+    assert TFRecords(tmp_path / "again").fingerprint() != faces.fingerprint()

@@ -116,6 +116,35 @@ def test_a_loss_that_is_no_number_can_be_looked_into(face_folder, tmp_path):
     assert cv2.imread(str(tmp_path / "out" / f"step_{found[1]}.png")).shape == (64, 64, 3)
 
 
+def test_labels_are_cleaned_by_sub_centres(face_folder, tmp_path):
+    """Of an untrained network, whose angles are any: what matters is what becomes of them."""
+    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
+    options = ("--backbone", "IResNet18", "--width", 16, "--batch-size", 4, "--steps", 1, "--sub-centers", 2)
+    done = run("examples/train_ms1m.py", "--data", tmp_path / "records", *options, "--output", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    cleaning = ("examples/clean_labels.py", tmp_path / "records", tmp_path / "run", tmp_path / "clean")
+    done = run(*cleaning, "--max-angle", 90, "--relabel-below", 90)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "run" / "label_noise.csv") as file:
+        rows = list(csv.DictReader(file))
+    before = {record.name: record for record in data.TFRecords(tmp_path / "records")}
+    assert [row["name"] for row in rows] == list(before)
+    expected = {}
+    for row in rows:
+        assert before[row["name"]].label == int(row["label"])
+        label = row["label"] if float(row["degrees"]) <= 90 else row["nearest"]
+        label = label if min(float(row["degrees"]), float(row["degrees_to_nearest"])) < 90 else "-1"
+        assert label == row["cleaned"]
+        if label != "-1":
+            expected[row["name"]] = before[row["name"]].image, int(label)
+    info = data.load_info(tmp_path / "clean")
+    original = info.source_labels or range(info.num_classes)
+    after = {r.name: (r.image, original[r.label]) for r in data.TFRecords(tmp_path / "clean")}
+    assert after == expected
+    assert f"{12 - len(after)} of 12 images dropped" in done.stdout
+    assert cv2.imread(str(tmp_path / "run" / "label_noise.png")).std() > 10
+
+
 def test_recordio_becomes_tfrecords_with_people_held_out(tmp_path):
     people = [[encode(make_face(person, image), ".jpg") for image in range(3)] for person in range(5)]
     recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(people), "5,32,32\n")
