@@ -19,13 +19,17 @@ import importlib.util
 import json
 import math
 import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from contenders import Contender
+from contenders import in_turns
+from contenders import machine
+from contenders import seconds_of
+from contenders import serve
 
 CLASSES, DIM, DROPOUT = 10_000, 512, 0.4
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
@@ -184,90 +188,6 @@ def forward_flops(network):
     return total
 
 
-def serve(task):
-    """A contender's process: warms up, then measures whenever a line comes, for so many seconds."""
-    out, sys.stdout = sys.stdout, sys.stderr
-    run = KINDS[task["kind"]](**task)
-    run(2)
-    seconds_of_one = run(2) / 2
-    print("ready", file=out, flush=True)
-    for line in sys.stdin:
-        times = max(2, round(float(line) / seconds_of_one))
-        seconds_of_one = run(times) / times
-        print(json.dumps({"seconds": seconds_of_one, "gib": peak_memory()}), file=out, flush=True)
-
-
-def seconds_of(run, times):
-    begin = time.perf_counter()
-    run(times)
-    return time.perf_counter() - begin
-
-
-def peak_memory():
-    """GiB: the GPU's where there is one, else resident."""
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        return sys.modules["torch"].cuda.max_memory_allocated() / 2**30
-    if "jax" in sys.modules and (statistics_of := sys.modules["jax"].local_devices()[0].memory_stats()):
-        return statistics_of["peak_bytes_in_use"] / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-class Contender:
-    def __init__(self, name, task, backend, stays):
-        self.name, self.task, self.stays = name, task, stays
-        self.environment = {
-            **os.environ,
-            "KERAS_BACKEND": backend,
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-            "OMP_WAIT_POLICY": "passive",  # who is not measured does not spin
-            "KMP_BLOCKTIME": "0",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-        self.process, self.measured, self.gib, self.failed = None, [], 0.0, False
-
-    def measure(self, seconds):
-        if self.failed:
-            return
-        if self.process is None:
-            command = [sys.executable, __file__, "--serve", json.dumps(self.task)]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            self.process = subprocess.Popen(command, env=self.environment, text=True, **pipes)
-            self.process.stdout.readline()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(f"{seconds}\n")
-            self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if answer:
-            answer = json.loads(answer)
-            self.measured.append(answer["seconds"])
-            self.gib = max(self.gib, answer["gib"])
-        else:
-            self.failed = True
-        if self.failed or not self.stays:
-            self.stop()
-
-    def stop(self):
-        if self.process is not None:
-            self.process.communicate()
-            self.process = None
-
-
-def in_turns(contenders, arguments):
-    """Measures all of them, round by round, and leaves out who cannot run at all."""
-    try:
-        for _ in range(arguments.rounds):
-            for contender in contenders:
-                contender.measure(arguments.seconds)
-                print(f"  {contender.name}: {contender.measured[-1:]}", file=sys.stderr, flush=True)
-    finally:
-        for contender in contenders:
-            contender.stop()
-    for contender in contenders:
-        if contender.failed:
-            print(f"{contender.name} cannot run here", file=sys.stderr)
-    return [contender for contender in contenders if contender.measured]
-
-
 def measure_products(arguments, device):
     """FLOP/s of the fastest framework, by dtype."""
     side = 8192 if device == "gpu" else 2048
@@ -318,14 +238,6 @@ def compare(network, batch, arguments, device, products):
         )
 
 
-def machine():
-    """The kind of device, and its name."""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        return "gpu", subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()[0]
-    return "cpu", f"{os.cpu_count()} cores, {platform.machine()}, load average {os.getloadavg()[0]:.1f}"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", help="arcface_torch's directory, with backbones/ in it")
@@ -339,7 +251,7 @@ def main():
     parser.add_argument("--count", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve)
+        serve(arguments.serve, KINDS)
         return
     if arguments.count:
         print(forward_flops(arguments.count))

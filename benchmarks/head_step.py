@@ -1,0 +1,297 @@
+"""One training step of a head: loss, gradients, and the update of SGD with momentum, beside the bare matrix products.
+
+    pip install torch pytorch-metric-learning && git clone https://github.com/deepinsight/insightface
+    python benchmarks/head_step.py --peer insightface/recognition/arcface_torch
+    python benchmarks/head_step.py --peer ... --backend jax --classes 100000 1000000 10000000    # a GPU
+
+The limit is what no exact dense step can do without: the product for the logits, the two for the gradients, and the
+same update. Every contender is a process of its own, and they are measured in turns; the table has the median of the
+rounds, the least and the most. Memory is what a step needs beside centres, gradient and momentum.
+"""
+
+import argparse
+import functools
+import json
+import math
+import os
+import statistics
+import sys
+from pathlib import Path
+
+from contenders import Contender
+from contenders import in_turns
+from contenders import machine
+from contenders import seconds_of
+from contenders import serve
+
+RATE, MOMENTUM, MARGIN, SCALE = 0.01, 0.9, 0.5, 64.0
+
+
+def problem(batch, classes, dim):
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    embeddings = generator.standard_normal((batch, dim), dtype="float32")
+    centers = 0.01 * generator.standard_normal((classes, dim), dtype="float32")
+    return embeddings, centers, generator.integers(0, classes, batch).astype("int32")
+
+
+# Each gives a function that takes so many steps and returns the seconds until they are done. A tiny problem comes
+# first, so that what a framework loads with its first step is not counted as memory of the measured one.
+
+
+def ours(batch, classes, dim, **choices):
+    import keras
+
+    from keras_arcface import ArcFace
+
+    embeddings, centers, labels = problem(batch, classes, dim)
+    head = ArcFace(classes, margin=MARGIN, scale=SCALE, **choices)
+    head.build((None, dim))
+    head.centers.assign(centers)
+    return keras_step(head.centers, embeddings, lambda x: keras.ops.mean(head.loss(labels, x)))
+
+
+def one_hot(batch, classes, dim):
+    """The way of the tutorials: one-hot labels, a mask over all logits, Keras' categorical cross-entropy."""
+    import keras
+    from keras import ops
+
+    embeddings, centers, labels = problem(batch, classes, dim)
+    weight = keras.Variable(centers)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+
+    def mean_loss(x):
+        mask = ops.one_hot(labels, classes)
+        cosines = ops.matmul(ops.normalize(x), ops.transpose(ops.normalize(weight)))
+        angles = ops.arccos(ops.clip(cosines, -1 + 1e-7, 1 - 1e-7))
+        return loss(mask, SCALE * (cosines * (1 - mask) + ops.cos(angles + MARGIN) * mask))
+
+    return keras_step(weight, embeddings, mean_loss)
+
+
+def keras_step(weight, embeddings, mean_loss):
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def loss_of(x, centers):
+            with keras.StatelessScope(state_mapping=[(weight, centers)]):
+                return mean_loss(x)
+
+        def step(centers, slot, x):
+            by_x, by_centers = jax.grad(loss_of, (0, 1))(x, centers)
+            slot = MOMENTUM * slot - RATE * by_centers
+            return centers + slot, slot, by_x
+
+        step = jax.jit(step, donate_argnums=(0, 1))
+        state = [weight.value, jax.numpy.zeros_like(weight.value)]
+        weight._value = None  # one copy of it is enough
+        x = jax.numpy.asarray(embeddings)
+
+        def run(times):
+            for _ in range(times):
+                state[0], state[1], by_x = step(*state, x)
+            by_x.block_until_ready()
+
+        return lambda times: seconds_of(run, times)
+    import tensorflow as tf
+
+    variable, slot = weight.value, tf.Variable(tf.zeros_like(weight.value))
+    x = tf.constant(embeddings)
+
+    @tf.function(autograph=False)
+    def step():
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([x, variable])
+            loss = mean_loss(x)
+        by_x, by_centers = tape.gradient(loss, [x, variable])
+        update(variable, slot, by_centers)
+        return tf.reduce_sum(by_x)
+
+    return lambda times: seconds_of(lambda times: [step().numpy() for _ in range(times)], times)
+
+
+def update(variable, slot, gradient):
+    import tensorflow as tf
+
+    tf.raw_ops.ResourceApplyKerasMomentum(
+        var=variable.handle, accum=slot.handle, lr=RATE, grad=gradient, momentum=MOMENTUM, use_locking=False
+    )
+
+
+def limit(batch, classes, dim, framework, dtype="float32"):
+    embeddings, centers, _ = problem(batch, classes, dim)
+    if framework == "torch":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        x, weight = torch.from_numpy(embeddings).to(device), torch.from_numpy(centers).to(device)
+        weight.grad = torch.zeros_like(weight)
+        optimizer = torch.optim.SGD([weight], RATE, MOMENTUM)
+        low = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        torch.set_float32_matmul_precision("high" if dtype == "tensorfloat32" else "highest")
+
+        def run(times):
+            for _ in range(times):
+                a, b = x.to(low), weight.to(low)
+                logits = a @ b.T
+                by_x = logits @ b
+                weight.grad = (logits.T @ a).float()
+                optimizer.step()
+            by_x[0, 0].item()
+
+        return lambda times: seconds_of(run, times)
+    if framework == "jax":
+        import jax
+        from jax import numpy as jnp
+
+        low = "bfloat16" if dtype == "bfloat16" else "float32"
+        product = functools.partial(jnp.matmul, precision=dtype)
+
+        def step(weight, slot, x):
+            a, b = x.astype(low), weight.astype(low)
+            logits = product(a, b.T)
+            slot = MOMENTUM * slot - RATE * product(logits.T, a).astype("float32")
+            return weight + slot, slot, product(logits, b)
+
+        step = jax.jit(step, donate_argnums=(0, 1))
+        state, x = [jnp.asarray(centers), jnp.zeros_like(centers)], jnp.asarray(embeddings)
+
+        def run(times):
+            for _ in range(times):
+                state[0], state[1], by_x = step(*state, x)
+            by_x.block_until_ready()
+
+        return lambda times: seconds_of(run, times)
+    import tensorflow as tf
+
+    variable, slot, x = tf.Variable(centers), tf.Variable(tf.zeros_like(centers)), tf.constant(embeddings)
+
+    @tf.function(autograph=False)
+    def step():
+        a, b = tf.cast(x, dtype), tf.cast(variable, dtype)
+        logits = tf.matmul(a, b, transpose_b=True)
+        by_x = tf.matmul(logits, b)
+        update(variable, slot, tf.cast(tf.matmul(logits, a, transpose_a=True), "float32"))
+        return tf.cast(by_x[0, 0], "float32")
+
+    return lambda times: seconds_of(lambda times: [step().numpy() for _ in range(times)], times)
+
+
+def metric_learning(batch, classes, dim):
+    from pytorch_metric_learning import losses
+
+    loss = losses.ArcFaceLoss(classes, dim, margin=math.degrees(MARGIN), scale=SCALE)
+    return torch_step(batch, classes, dim, loss, lambda x, labels: loss(x, labels))
+
+
+def arcface_torch(batch, classes, dim, path):
+    """Its PartialFC_V2 with all classes, in a group of one process."""
+    import torch
+
+    sys.path.insert(0, str(Path(path)))
+    import losses
+    import partial_fc_v2
+
+    if not torch.cuda.is_available():
+        torch.Tensor.cuda = lambda tensor: tensor  # which it calls whatever the machine
+    if not torch.distributed.is_initialized():
+        where = {"init_method": f"file:///tmp/head_step_{os.getpid()}", "rank": 0, "world_size": 1}
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **where)
+    loss = partial_fc_v2.PartialFC_V2(losses.CombinedMarginLoss(SCALE, 1.0, MARGIN, 0.0), dim, classes, 1.0, False)
+    return torch_step(batch, classes, dim, loss, lambda x, labels: loss(x, labels))
+
+
+def torch_step(batch, classes, dim, module, mean_loss):
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    embeddings, _, labels = problem(batch, classes, dim)
+    module.to(device).train()
+    x, labels = torch.from_numpy(embeddings).to(device).requires_grad_(), torch.from_numpy(labels).long().to(device)
+    optimizer = torch.optim.SGD(module.parameters(), RATE, MOMENTUM)
+
+    def run(times):
+        for _ in range(times):
+            x.grad = None
+            optimizer.zero_grad()
+            mean_loss(x, labels).backward()
+            optimizer.step()
+        x.grad[0, 0].item()
+
+    return lambda times: seconds_of(run, times)
+
+
+KINDS = {
+    "ours": ours,
+    "one_hot": one_hot,
+    "limit": limit,
+    "metric_learning": metric_learning,
+    "arcface_torch": arcface_torch,
+}
+
+
+def tasks(batch, classes, arguments):
+    """Name, what the process is to do, its backend."""
+    held = 3 * 4 * classes * arguments.dim / 2**30
+    first = {"batch": 8, "classes": 2000}
+    size = {"batch": batch, "classes": classes, "dim": arguments.dim, "held": held, "first": first}
+    dtypes = ["float32", *(["tensorfloat32"] if machine()[0] == "gpu" else []), "bfloat16"]
+    for framework in dict.fromkeys([arguments.backend, "torch"] if arguments.peer else [arguments.backend]):
+        for dtype in dtypes:
+            yield (
+                f"limit, {framework}, {dtype}",
+                {"kind": "limit", "framework": framework, "dtype": dtype, **size},
+                framework,
+            )
+    for dtype in dtypes:
+        again = {"kind": "ours", "logits_memory": 0, "products": dtype, **size}
+        yield f"ours, computed again, {dtype}", again, arguments.backend
+        yield f"ours, cosines kept, {dtype}", {**again, "logits_memory": 2**60}, arguments.backend
+    yield "ours, one block", {"kind": "ours", "block_size": classes, "logits_memory": 2**60, **size}, arguments.backend
+    yield "Keras, one-hot", {"kind": "one_hot", **size}, arguments.backend
+    if arguments.peer:
+        yield "pytorch-metric-learning", {"kind": "metric_learning", **size}, "torch"
+        yield "arcface_torch", {"kind": "arcface_torch", "path": arguments.peer, **size}, "torch"
+
+
+def compare(batch, classes, arguments):
+    alone = classes * arguments.dim * 4 * 3 > 2**30  # too large for all of them to stay in memory
+    contenders = [Contender(*task, not alone) for task in tasks(batch, classes, arguments)]
+    contenders = in_turns(contenders, arguments)
+    medians = {c.name: statistics.median(c.measured) for c in contenders}
+    limits = [median for name, median in medians.items() if name.startswith("limit") and name.endswith("float32")]
+    held = 3 * 4 * classes * arguments.dim / 2**30
+    print(f"\nbatch {batch}, {classes:,} classes: {held:.2f} GiB of centres, gradient and momentum")
+    print(f"{'':36}{'ms':>9}{'least':>9}{'most':>9}{'of limit':>10}{'GiB above':>11}")
+    for c in contenders:
+        milliseconds = [1e3 * seconds for seconds in (medians[c.name], min(c.measured), max(c.measured))]
+        ratio = medians[c.name] / min(limits)
+        print(f"{c.name:36}" + "".join(f"{ms:9.1f}" for ms in milliseconds) + f"{ratio:10.2f}{c.gib:11.2f}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", help="arcface_torch's directory")
+    parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
+    parser.add_argument("--batches", nargs="+", type=int, default=[64, 512, 2048])
+    parser.add_argument("--classes", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve, KINDS)
+        return
+    _, name = machine()
+    print(f"{name}; {arguments.backend}; median of {arguments.rounds} rounds of {arguments.seconds:g} s", flush=True)
+    for classes in arguments.classes:
+        for batch in arguments.batches:
+            compare(batch, classes, arguments)
+
+
+if __name__ == "__main__":
+    main()
