@@ -79,6 +79,7 @@ def test_a_folder_becomes_tfrecords_and_is_trained_on(face_folder, tmp_path):
     assert "it is of another run, with margin=0.5. Expected: margin=0.3" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_its_folder(face_folder, tmp_path):
     """With averaged weights and accumulated gradients, as if it had not stopped."""
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")

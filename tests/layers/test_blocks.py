@@ -28,7 +28,14 @@ SIZES = [
     (257, 1003, 8, 500),
     (5, 100_003, 16, 4096),
 ]
-sizes = pytest.mark.parametrize(("batch", "classes", "dim", "block"), SIZES)
+# The margin sees the target only, the blocks the others: all of both takes long.
+CASES = [
+    pytest.param(
+        *size, margin, id=f"{name}-{size}", marks=() if name == "ArcFace" or size == SIZES[3] else pytest.mark.slow
+    )
+    for size in SIZES
+    for name, margin in MARGINS.items()
+]
 
 
 def problem(batch, classes, dim, seed=0):
@@ -42,8 +49,7 @@ def problem(batch, classes, dim, seed=0):
     return embeddings, labels, centers
 
 
-@sizes
-@pytest.mark.parametrize("margin", MARGINS.values(), ids=MARGINS.keys())
+@pytest.mark.parametrize(("batch", "classes", "dim", "block", "margin"), CASES)
 @pytest.mark.parametrize("memory", [0, 2**40], ids=["again", "kept"])
 def test_loss_and_gradients_in_blocks_equal_the_formula(batch, classes, dim, block, margin, memory):
     embeddings, labels, centers = problem(batch, classes, dim)
