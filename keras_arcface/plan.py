@@ -150,7 +150,7 @@ def _activations(task, batch, classes):
     logits, embeddings = batch * classes * task.sub_centers * _FLOAT, 6 * batch * task.dim * _FLOAT
     kept = logits <= task.logits_memory
     if kept and classes <= LARGEST_ONLY_BLOCK:
-        return 2.5 * logits + _rows(task, classes) + embeddings, kept
+        return 2.3 * logits + 1.4 * _rows(task, classes) + embeddings, kept
     size = min(classes, max(1024, min(task.block_bytes / (batch * task.sub_centers * _FLOAT), task.block_classes)))
     block = 3 * size * task.sub_centers * (batch + task.dim) * _FLOAT
     return (logits if kept else 0) + block + embeddings, kept

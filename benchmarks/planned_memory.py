@@ -1,0 +1,37 @@
+"""The planner's memory beside what benchmarks/head_step.py measured.
+
+python benchmarks/head_step.py ... > table.txt
+python benchmarks/planned_memory.py table.txt
+"""
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+from keras_arcface import plan
+
+
+def main():
+    batch = classes = None
+    print(f"{'':>9}{'batch':>6}{'classes':>11}{'measured, GiB':>15}{'planned':>9}{'ratio':>7}")
+    for line in Path(sys.argv[1]).read_text().splitlines():
+        if found := re.search(r"batch (\d+), ([\d,]+) classes: ([\d.]+) GiB", line):
+            batch, classes = int(found[1]), int(found[2].replace(",", ""))
+        found = re.search(r"ours, (computed again|cosines kept), float32 .* ([\d.]+)$", line)
+        if not found and not line.strip().startswith("Keras, one-hot "):
+            continue
+        # The limits of blocks on a CPU; the benchmark's update needs nothing for a moment.
+        memory = 2.0**60 if found and found[1] == "cosines kept" else 0.0
+        task = plan.Task(classes, batch, logits_memory=memory, block_bytes=2**25, block_classes=2**12)
+        name = "blocks" if found else "usual"
+        planned = next(p for p in plan.plans(task) if p.name == name)
+        planned = dataclasses.replace(planned, update=0.0).memory / 2**30
+        held = 3 * 4 * classes * 512 / 2**30
+        measured = held + float(line.split()[-1])
+        what = {"computed again": "again", "cosines kept": "kept"}[found[1]] if found else "one-hot"
+        print(f"{what:>9}{batch:6}{classes:11,}{measured:15.2f}{planned:9.2f}{planned / measured:7.2f}")
+
+
+if __name__ == "__main__":
+    main()
