@@ -258,7 +258,7 @@ def tasks(batch, classes, arguments):
 
 
 def compare(batch, classes, arguments):
-    alone = classes * arguments.dim * 4 * 3 > 2**30  # too large for all of them to stay in memory
+    alone = 40 * classes * (3 * arguments.dim + 5 * batch) > 2**34  # too large for ten of them to stay in memory
     contenders = [Contender(*task, not alone) for task in tasks(batch, classes, arguments)]
     contenders = in_turns(contenders, arguments)
     medians = {c.name: statistics.median(c.measured) for c in contenders}
