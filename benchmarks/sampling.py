@@ -32,7 +32,7 @@ def measure(classes, sample, batch, dim, seconds):
     embedder = keras.Model(inputs, keras.layers.BatchNormalization()(inputs))
     rate = sample / classes if sample else 1.0
     model = RecognitionModel(embedder, ArcFace(classes, sample_rate=rate, centers_initializer="ones"))
-    model.compile(CoupledSGD(0.1), jit_compile=False)
+    model.compile(CoupledSGD(0.1))
     model.build((None, dim))
     generator = np.random.default_rng(0)
     x = generator.normal(size=(batch, dim)).astype("float32")
