@@ -13,7 +13,6 @@ import argparse
 import functools
 import json
 import math
-import os
 import statistics
 import sys
 from pathlib import Path
@@ -198,8 +197,8 @@ def arcface_torch(batch, classes, dim, path):
     if not torch.cuda.is_available():
         torch.Tensor.cuda = lambda tensor: tensor  # which it calls whatever the machine
     if not torch.distributed.is_initialized():
-        where = {"init_method": f"file:///tmp/head_step_{os.getpid()}", "rank": 0, "world_size": 1}
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **where)
+        alone = {"store": torch.distributed.HashStore(), "rank": 0, "world_size": 1}
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **alone)
     loss = partial_fc_v2.PartialFC_V2(losses.CombinedMarginLoss(SCALE, 1.0, MARGIN, 0.0), dim, classes, 1.0, False)
     return torch_step(batch, classes, dim, loss, lambda x, labels: loss(x, labels))
 

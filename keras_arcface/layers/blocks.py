@@ -157,7 +157,7 @@ def _functions(way):
         """`(rows, dim)` the centres of a block, `(rows,)` one divided by their norms, `(classes,)` which classes."""
         shard, subs, _ = shape_of(centers)
 
-        def block_of(array):
+        def part_of(array):
             # Each shard gives a slice of its own part: a slice across shards would bring them together.
             by_shard = ops.reshape(array, (way.shards, shard * subs, -1))
             block = ops.slice(by_shard, (0, start * subs, 0), (way.shards, size * subs, by_shard.shape[2]))
@@ -165,10 +165,10 @@ def _functions(way):
 
         within = start + ops.tile(ops.arange(size, dtype="int32"), way.shards)
         classes = within + shard * ops.repeat(ops.arange(way.shards, dtype="int32"), size)
-        return block_of(centers), block_of(inverse)[:, 0], classes
+        return part_of(centers), part_of(inverse)[:, 0], classes
 
     def by_shard(values):
-        """`(batch, shards, classes of a block of one)`: what is summed over those needs nothing of other shards."""
+        """`(rows, shards, columns of one)`: what is summed over the last axis needs nothing of other shards."""
         return ops.reshape(values, (-1, way.shards, values.shape[1] // way.shards))
 
     def nearest(cosines, subs):
