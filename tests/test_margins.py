@@ -126,7 +126,7 @@ def test_the_margin_of_a_class_falls_with_its_size():
 def test_each_example_has_the_margin_of_its_class():
     margin = ClassSizeMargin([1, 16, 10_000])
     labels, cosines = np.array([2, 0, 1, 0], "int32"), np.float32([0.3, 0.9, -0.2, -0.99])
-    result = ops.convert_to_numpy(margin.for_batch(labels)(ops.convert_to_tensor(cosines)))
+    result = ops.convert_to_numpy(margin.for_batch(batch_of(labels))(ops.convert_to_tensor(cosines)))
     for label, cosine, penalised in zip(labels, cosines, result, strict=True):
         assert penalised == pytest.approx(psi(cosine, {"m2": margin.margins[label]}), abs=1e-6)
 

@@ -38,10 +38,12 @@ class Others(NamedTuple):
     """What a row's loss needs to know of its cosines, each `(batch,)` float32.
 
     Attributes:
-        log_sum: log of the sum of `exp(scale * cosine)` over all classes but the own.
+        log_sum: log of the sum of `exp(scale * cosine)` over all classes but the own; of a binary loss the sum of
+            `softplus(scale * cosine - bias)`.
         own: the cosine to the own centre.
         highest: the highest of the other cosines, without gradient.
-        sum: of the other cosines, if asked for.
+        sum: of the other cosines, if asked for; of a binary loss the sum of `sigmoid(scale * cosine - bias)`, without
+            gradient.
     """
 
     log_sum: keras.KerasTensor
@@ -61,6 +63,8 @@ class Way(NamedTuple):
         keep: whether the cosines of all blocks, `(batch, classes)`, are kept for the gradient, which saves a product.
         dtype: of `DTYPES`, what the entries of the three products are rounded to; sums are float32.
         shards: parts of equally many classes in which the centres lie on devices, to be gone through side by side.
+        negatives: what the sum sees instead of the other cosines, see `negatives.py`; None for themselves.
+        binary: whether each class is a question of its own, yes or no, instead of one among all.
     """
 
     size: int
@@ -70,6 +74,8 @@ class Way(NamedTuple):
     ignored_above: float = 1.0
     bounded: bool = False
     mean: bool = False
+    negatives: object = None
+    binary: bool = False
 
 
 def way(batch, centers_shape, scale, size=None, memory=2**28, shards=1, **choices):
@@ -92,10 +98,42 @@ def way(batch, centers_shape, scale, size=None, memory=2**28, shards=1, **choice
     elif size is None:
         size, most = kernels.here().block_limits()
         size = min(max(size // row_bytes // 256 * 256, _SMALLEST_BLOCK), most)
-    return Way(min(size, shard), keep, shards=shards, bounded=scale <= _LARGEST_BOUNDED_SCALE, **choices)
+    bounded = scale <= _LARGEST_BOUNDED_SCALE and choices.get("negatives") is None
+    return Way(min(size, shard), keep, shards=shards, bounded=bounded, **choices)
 
 
-def others(unit, centers, labels, scale, way):
+class Terms(NamedTuple):
+    """What negatives and a binary loss want to know beside the cosines, without gradient.
+
+    Attributes:
+        targets: `(batch,)` float32, the own cosines with their margin.
+        weight: scalar, how much harder hard negatives become.
+        bias: scalar, of a binary loss.
+    """
+
+    targets: keras.KerasTensor
+    weight: keras.KerasTensor
+    bias: keras.KerasTensor
+
+
+def own_cosines(unit, centers, labels, shards=1):
+    """The cosine to the own centre, `(batch,)`, the nearest where there are several; arguments as for `others`."""
+    classes, subs, dim = centers.shape[0] // shards, math.prod(centers.shape[1:-1]), centers.shape[-1]
+    if shards == 1:
+        own = ops.reshape(ops.take(centers, labels, axis=0), (1, -1, subs, dim))
+        here = ops.ones_like(labels, dtype="bool")[None]
+    else:  # each shard looks among its own: an index across shards would bring them together
+        within = labels - classes * ops.expand_dims(ops.arange(shards, dtype="int32"), 1)
+        here = ops.logical_and(within >= 0, within < classes)
+        by_shard = ops.reshape(centers, (shards, classes, subs * dim))
+        rows = ops.clip(within, 0, classes - 1)
+        own = ops.vectorized_map(lambda pair: ops.take(pair[0], pair[1], axis=0), (by_shard, rows))
+        own = ops.reshape(own, (shards, -1, subs, dim))
+    cosines = ops.max(ops.sum(parts.unit(own) * ops.expand_dims(unit, 1), axis=-1), axis=-1)
+    return ops.sum(ops.where(here, cosines, 0.0), axis=0)
+
+
+def others(unit, centers, labels, scale, way, terms=None):
     """Gives `Others`, with gradients for embeddings and centres.
 
     Args:
@@ -105,26 +143,31 @@ def others(unit, centers, labels, scale, way):
         labels: `(batch,)` int32 in [0, classes).
         scale: number or scalar, without gradient.
         way: a `Way`.
+        terms: `Terms`, for negatives or a binary loss.
 
     Returns:
         `Others`.
     """
     forward, backward = _functions(way)
     scale = ops.convert_to_tensor(scale, dtype="float32")
+    if terms is None:
+        terms = Terms(ops.zeros_like(labels, dtype="float32"), ops.zeros(()), ops.zeros(()))
+    terms = tuple(ops.stop_gradient(ops.convert_to_tensor(term, dtype="float32")) for term in terms)
 
     @ops.custom_gradient
     def statistics(unit, centers):
-        result, kept = forward(unit, centers, labels, scale)
+        result, kept = forward(unit, centers, labels, scale, terms)
 
         def gradients(*arguments, upstream=None):
             if upstream is None:
                 (upstream,) = arguments
-            return backward(unit, centers, labels, scale, result, kept, upstream)
+            return backward(unit, centers, labels, scale, terms, result, kept, upstream)
 
         return result, gradients
 
     result = statistics(unit, centers)
-    return Others(result[:, 0], result[:, 1], ops.stop_gradient(result[:, 2]), result[:, 3])
+    summed = ops.stop_gradient(result[:, 3]) if way.binary else result[:, 3]
+    return Others(result[:, 0], result[:, 1], ops.stop_gradient(result[:, 2]), summed)
 
 
 @functools.cache
@@ -180,7 +223,7 @@ def _functions(way):
         is_nearest = ops.cast(ops.equal(by_class, highest), "float32")
         return ops.squeeze(highest, axis=-1), is_nearest / ops.sum(is_nearest, axis=-1, keepdims=True)
 
-    def statistics_of_part(cosines, classes, labels, scale, highest, shift, total, own, summed):
+    def statistics_of_part(cosines, classes, labels, scale, terms, highest, shift, total, own, summed):
         """With some classes more: `(batch, shards, classes)` cosines, `(1, shards, classes)` classes."""
         is_own = ops.equal(ops.reshape(labels, (-1, 1, 1)), classes)
         own = own + ops.sum(ops.where(is_own, cosines, 0.0), axis=2)
@@ -190,23 +233,32 @@ def _functions(way):
         highest = ops.maximum(highest, ops.max(cosines, axis=2))
         if way.ignored_above < 1:
             cosines = ops.where(cosines <= way.ignored_above, cosines, _NO_COSINE)
+        targets, weight, bias = terms
+        counts = cosines > _NO_COSINE
+        if way.binary:
+            logits = scale * cosines - bias
+            total = total + ops.sum(ops.where(counts, ops.softplus(logits), 0.0), axis=2)
+            return highest, shift, total, own, summed + ops.sum(ops.where(counts, ops.sigmoid(logits), 0.0), axis=2)
+        if way.negatives is not None:
+            changed = way.negatives(cosines, ops.reshape(targets, (-1, 1, 1)), weight)
+            cosines = ops.where(counts, changed, _NO_COSINE)
         if not way.bounded:
             before, shift = shift, ops.maximum(shift, ops.max(cosines, axis=2))
             total = total * ops.exp(scale * (before - shift))
         exponentials = ops.exp(scale * (cosines - ops.expand_dims(shift, 2)))
-        exponentials = ops.where(cosines > _NO_COSINE, exponentials, 0.0)
+        exponentials = ops.where(counts, exponentials, 0.0)
         return highest, shift, total + ops.sum(exponentials, axis=2), own, summed
 
     @functools.cache
     def statistics_of(subs):
         @kernel.fused
-        def statistics(products, inverse, classes, labels, scale, *carry):
+        def statistics(products, inverse, classes, labels, scale, terms, *carry):
             products, inverse, classes = (by_shard(array) for array in (products, inverse[None], classes[None]))
             for start in range(0, classes.shape[2], _LARGEST_SUM):
                 part = slice(start, start + _LARGEST_SUM)
                 part_of_subs = slice(start * subs, (start + _LARGEST_SUM) * subs)
                 cosines, _ = nearest(products[:, :, part_of_subs] * inverse[:, :, part_of_subs], subs)
-                carry = statistics_of_part(cosines, classes[:, :, part], labels, scale, *carry)
+                carry = statistics_of_part(cosines, classes[:, :, part], labels, scale, terms, *carry)
             return carry
 
         return statistics
@@ -214,10 +266,17 @@ def _functions(way):
     @functools.cache
     def slopes_of(subs):
         @kernel.fused
-        def slopes(products, inverse, classes, labels, scale, log_sum, by_others, by_own, by_sum):
+        def slopes(products, inverse, classes, labels, scale, terms, log_sum, by_others, by_own, by_sum):
             """Of the loss by the products."""
             cosines, share = nearest(products * inverse, subs)
-            slopes = by_others * ops.exp(scale * cosines - log_sum)
+            targets, weight, bias = terms
+            if way.binary:
+                slopes = by_others * ops.sigmoid(scale * cosines - bias)
+            elif way.negatives is not None:
+                terms = cosines, ops.expand_dims(targets, 1), weight
+                slopes = by_others * ops.exp(scale * way.negatives(*terms) - log_sum) * way.negatives.slope(*terms)
+            else:
+                slopes = by_others * ops.exp(scale * cosines - log_sum)
             if way.ignored_above < 1:
                 slopes = ops.where(cosines <= way.ignored_above, slopes, 0.0)
             if way.mean:
@@ -242,7 +301,7 @@ def _functions(way):
         inverse = ops.expand_dims(inverse, 1)
         return by_block - ops.square(inverse) * ops.sum(by_block * block, axis=1, keepdims=True) * block
 
-    def forward(rows, centers, labels, scale):
+    def forward(rows, centers, labels, scale, terms):
         subs = shape_of(centers)[1]
         zeros = ops.zeros((ops.shape(labels)[0], way.shards))
         # With this constant no exponential is too large, and none too small to count.
@@ -260,17 +319,17 @@ def _functions(way):
                 of_last.append(products)
             elif way.keep:
                 kept = kernel.push(kept, number, products)
-            return kept, *statistics_of(subs)(products, inverse, classes, labels, scale, *carry)
+            return kept, *statistics_of(subs)(products, inverse, classes, labels, scale, terms, *carry)
 
         carry = kept, zeros + _NO_COSINE, shift, zeros, zeros, zeros
         kept, highest, shifts, totals, own, summed = over_blocks(centers, add, carry)
         shift = ops.max(shifts, axis=1, keepdims=True)
         total = ops.sum(totals * ops.exp(scale * (shifts - shift)), axis=1, keepdims=True)
         highest, own, summed = ops.max(highest, axis=1), ops.sum(own, axis=1), ops.sum(summed, axis=1)
-        log_sum = ops.squeeze(scale * shift + ops.log(total), axis=1)
+        log_sum = ops.sum(totals, axis=1) if way.binary else ops.squeeze(scale * shift + ops.log(total), axis=1)
         return ops.stack([log_sum, own, highest, summed], axis=1), (inverse_norms, kept, *of_last)
 
-    def backward(rows, centers, labels, scale, result, kept, upstream):
+    def backward(rows, centers, labels, scale, terms, result, kept, upstream):
         shard, subs, dim = shape_of(centers)
         inverse_norms, *kept = kept
         log_sum = ops.expand_dims(result[:, 0], 1)
@@ -286,7 +345,7 @@ def _functions(way):
                 )
             else:
                 products = kernel.product(rows, block, way.dtype, transpose_second=True)
-            slopes = slopes_of(subs)(products, inverse, classes, labels, scale, log_sum, *upstream)
+            slopes = slopes_of(subs)(products, inverse, classes, labels, scale, terms, log_sum, *upstream)
             by_block = kernel.product(slopes, rows, way.dtype, transpose_first=True)
             part = ops.reshape(tangential(by_block, block, inverse), (way.shards, size * subs, dim))
             by_centers = kernel.write(by_centers, start * subs, part)

@@ -9,6 +9,9 @@ from keras_arcface.layers import blocks
 from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
 from keras_arcface.layers import sampling
+from keras_arcface.layers import statistics
+
+_OBJECTS = ("margin", "negatives")
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -58,6 +61,7 @@ class MarginProduct(keras.layers.Layer):
             under another label; 1 for none.
         straight_through: whether gradients go through the margin as if it were not there, as in arcface_torch, and not
             with the slope of its formula.
+        negatives: a `keras_arcface.layers.Negatives`, which makes hard negatives count for more; None for none.
         sample_rate: share of the classes that a training step looks at, in (0, 1]: those of the batch, and others drawn
             anew in each step. Below 1 only the centres drawn are updated, and a step of `RecognitionModel.fit` costs
             what they cost (TensorFlow and JAX). The loss is that over the classes drawn, as published.
@@ -92,6 +96,8 @@ class MarginProduct(keras.layers.Layer):
         - [Partial FC](https://arxiv.org/abs/2203.15565)
     """
 
+    binary = False  # whether every class is a question of its own
+
     def __init__(
         self,
         num_classes,
@@ -108,6 +114,7 @@ class MarginProduct(keras.layers.Layer):
         sub_centers=1,
         ignored_above=1.0,
         straight_through=False,
+        negatives=None,
         sample_rate=1.0,
         sample_slots=1,
         sample_seed=0,
@@ -115,6 +122,11 @@ class MarginProduct(keras.layers.Layer):
     ):
         parts.check_integer("num_classes", num_classes, 2)
         parts.check_number("scale", scale, lambda scale: scale > 0, "above 0")
+        if negatives is not None and label_smoothing:
+            raise ValueError(
+                "label_smoothing wants the plain cosines to all classes. Expected: 0 with negatives. "
+                f"Received: label_smoothing={label_smoothing}, negatives={negatives!r}"
+            )
         if margin is not None and not callable(margin):
             raise ValueError(
                 "margin must be None or a callable such as keras_arcface.margins.CombinedMargin(m2=0.5). "
@@ -158,6 +170,7 @@ class MarginProduct(keras.layers.Layer):
         self.sub_centers = int(sub_centers)
         self.ignored_above = float(ignored_above)
         self.straight_through = bool(straight_through)
+        self.negatives = negatives
         self.sample_rate = float(sample_rate)
         self.sample_slots = int(sample_slots)
         self.sample_seed = int(sample_seed)
@@ -185,6 +198,7 @@ class MarginProduct(keras.layers.Layer):
         start = "ones" if self.warmup_steps == 0 else "zeros"
         self.strength = self.add_weight(name="strength", initializer=start, **state)
         self.steps = self.add_weight(name="steps", initializer="zeros", dtype="int", **state)
+        self.statistics = statistics.make(self, state)
         if self.samples:
             shards = self._shards()
             size = shards * math.ceil(self.sample_rate * self.num_classes / shards)
@@ -244,15 +258,15 @@ class MarginProduct(keras.layers.Layer):
         if labels is None:
             return self._scale_now() * self._cosines(embeddings)
         labels, valid = parts.check_labels(self, self._beside_centers(labels), embeddings)
-        cosines = self._cosines(parts.nan_where_not(valid, embeddings))
+        embeddings = parts.nan_where_not(valid, embeddings)
+        cosines = self._cosines(embeddings)
+        own = parts.take_column(cosines, labels)
         self._begin_batch(training)
-        return self._scale_now() * parts.put_column(
-            cosines, labels, self._penalised(parts.take_column(cosines, labels), labels)
-        )
-
-    def margin_for(self, labels):
-        """The function of target cosines that the margin is, for a batch of these classes."""
-        return self.margin.for_batch(labels) if hasattr(self.margin, "for_batch") else self.margin
+        penalised = self._penalised(own, statistics.of_batch(self, labels, embeddings, own, training))
+        if self.negatives is not None:
+            targets = ops.stop_gradient(ops.expand_dims(penalised, 1))
+            cosines = self.negatives(cosines, targets, self.statistics["negatives_weight"])
+        return self._scale_now() * parts.put_column(cosines, labels, penalised)
 
     def loss(self, labels, embeddings):
         """Cross-entropy of the penalised softmax.
@@ -288,7 +302,8 @@ class MarginProduct(keras.layers.Layer):
         if training and self.samples:
             centers, places = self.sample, sampling.places(self.sampled_ids, labels)
             valid = ops.logical_and(valid, ops.equal(ops.take(self.sampled_ids, places), labels))
-        unit, scale = parts.unit(parts.nan_where_not(valid, embeddings)), self._scale_now()
+        embeddings = parts.nan_where_not(valid, embeddings)
+        unit, scale = parts.unit(embeddings), self._scale_now()
         way = blocks.way(
             embeddings.shape[0],
             centers.shape,
@@ -299,15 +314,19 @@ class MarginProduct(keras.layers.Layer):
             dtype=self.products,
             ignored_above=self.ignored_above,
             mean=self.label_smoothing > 0,
+            negatives=self.negatives,
+            binary=self.binary,
         )
-        others = blocks.others(unit, kernels.here().read(centers), places, scale, way)
+        values, own = kernels.here().read(centers), None
+        if self.negatives is not None:  # they are hard or not by the target's cosine, which must be known before
+            own = ops.clip(ops.stop_gradient(blocks.own_cosines(unit, values, places, shards)), -1.0, 1.0)
+        batch = statistics.of_batch(self, labels, embeddings, own, training)
+        others = blocks.others(unit, values, places, scale, way, self._terms(own, batch))
         target_cosines = ops.clip(others.own, -1.0, 1.0)
-        target_logits = scale * self._penalised(target_cosines, labels)
-        losses = ops.softplus(others.log_sum - target_logits)
-        if self.label_smoothing > 0:
-            # Instead of the target's logit, a part of it is wanted, and a part of the mean of all.
-            mean = (scale * others.sum + target_logits) / centers.shape[0]
-            losses = losses + self.label_smoothing * (target_logits - mean)
+        target_logits = scale * self._penalised(target_cosines, batch)
+        losses = self._losses_of(others, target_logits, scale, centers.shape[0])
+        extra = self.margin.regulariser(batch) if hasattr(self.margin, "regulariser") else None
+        losses = losses if extra is None else losses + extra
         hits = ops.logical_and(valid, others.own > others.highest)
         return losses, target_cosines, hits
 
@@ -328,6 +347,7 @@ class MarginProduct(keras.layers.Layer):
             "sub_centers": self.sub_centers,
             "ignored_above": self.ignored_above,
             "straight_through": self.straight_through,
+            "negatives": keras.saving.serialize_keras_object(self.negatives),
             "sample_rate": self.sample_rate,
             "sample_slots": self.sample_slots,
             "sample_seed": self.sample_seed,
@@ -335,9 +355,8 @@ class MarginProduct(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        if isinstance(config.get("margin"), dict):
-            config = {**config, "margin": keras.saving.deserialize_keras_object(config["margin"])}
-        return cls(**config)
+        objects = {n: keras.saving.deserialize_keras_object(v) for n, v in config.items() if n in _OBJECTS and v}
+        return cls(**{**config, **objects})
 
     def _begin_batch(self, training):
         if not training:
@@ -351,10 +370,26 @@ class MarginProduct(keras.layers.Layer):
             return self.scale
         return self.initial_scale + (self.scale - self.initial_scale) * self.strength
 
-    def _penalised(self, target_cosines, labels):
+    def _terms(self, target_cosines, batch):
+        """What the loss in blocks is to know beside the cosines."""
+        if self.negatives is None:
+            return None
+        weight = self.statistics["negatives_weight"]
+        return blocks.Terms(self._penalised(target_cosines, batch), weight, ops.zeros(()))
+
+    def _losses_of(self, others, target_logits, scale, classes):
+        losses = ops.softplus(others.log_sum - target_logits)
+        if self.label_smoothing > 0:
+            # Instead of the target's logit, a part of it is wanted, and a part of the mean of all.
+            mean = (scale * others.sum + target_logits) / classes
+            losses = losses + self.label_smoothing * (target_logits - mean)
+        return losses
+
+    def _penalised(self, target_cosines, batch):
         if self.margin is None:
             return target_cosines
-        penalty = self.strength * (target_cosines - self.margin_for(labels)(target_cosines))
+        margin = self.margin.for_batch(batch) if hasattr(self.margin, "for_batch") else self.margin
+        penalty = self.strength * (target_cosines - margin(target_cosines))
         return target_cosines - (ops.stop_gradient(penalty) if self.straight_through else penalty)
 
     def _cosines(self, embeddings):

@@ -66,6 +66,12 @@ def inverse_norms(vectors):
     return ops.where(has_direction, inverse, ops.zeros_like(inverse))
 
 
+def norms(vectors):
+    """`(rows,)` the L2 norm of each row; a zero row has no gradient."""
+    squared = ops.sum(ops.square(vectors), axis=-1)
+    return ops.sqrt(ops.where(squared < _SMALLEST_SQUARED_NORM, ops.stop_gradient(squared) + 1e-24, squared))
+
+
 def nan_where_not(valid, embeddings):
     return ops.where(ops.expand_dims(valid, 1), embeddings, ops.full_like(embeddings, float("nan")))
 

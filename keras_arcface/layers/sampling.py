@@ -77,6 +77,13 @@ def permuted(numbers, count, seed, step):
     )[0]
 
 
+def normals(count, seed, step):
+    """`(count,)` float32 from N(0, 1), others for each seed and step."""
+    bits = _hash(ops.bitwise_and(ops.arange(count, dtype="int32"), _LOW_BITS), *_keys(seed, step)[0])
+    bits = ops.cast(ops.right_shift(bits, 7), "float32")  # 23 of them: with more, the last would round to 1
+    return math.sqrt(2.0) * ops.erfinv((bits + 0.5) / 2.0**22 - 1.0)
+
+
 def _keys(seed, step):
     """Three 16-bit numbers for each round."""
     generator = random.Random(seed)

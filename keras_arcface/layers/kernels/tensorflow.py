@@ -118,6 +118,16 @@ def of_all_replicas(labels):
     return tf.distribute.get_replica_context().all_gather(labels, axis=0)
 
 
+def of_this_replica(values, count):
+    """Of values for the whole batch those of this replica, which has `count` of them."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return values
+    context = tf.distribute.get_replica_context()
+    counts = context.all_gather(tf.reshape(count, (1,)), axis=0)
+    start = tf.reduce_sum(counts[: context.replica_id_in_sync_group])
+    return values[start : start + count]
+
+
 def take(variable, rows, shards):
     """Some rows of a large variable, which is not copied for it: equally many of each shard, one after another."""
     return tf.gather(_of_this_replica(variable), rows)

@@ -54,3 +54,11 @@ def empty(shape, like):
 def write(array, start, rows):
     array[:, start : start + rows.shape[1]] = rows
     return array
+
+
+def of_all_replicas(values):
+    return values
+
+
+def of_this_replica(values, count):
+    return values

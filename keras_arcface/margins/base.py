@@ -1,0 +1,111 @@
+"""What a margin is, and the cosine of an angle with a margin."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+# Below this, sin^2(theta) counts as zero: no two float32 cosines other than +-1 itself are that close to the end.
+_SMALLEST_SIN_SQUARED = 1e-14
+
+
+class Batch(NamedTuple):
+    """What a margin may ask for beside the cosine.
+
+    Attributes:
+        labels: `(batch,)` int32.
+        norms: `(batch,)` float32, L2 norms of the embeddings before they are normalised, with their gradient.
+        normals: `(batch,)` float32 from N(0, 1), others in each training step; None outside of training.
+        of_all: `(batch,)` of this replica -> `(all,)` of the whole batch, the same on every replica.
+        own: the reverse of it.
+        state: the margin's statistics, by name.
+    """
+
+    labels: keras.KerasTensor
+    norms: keras.KerasTensor
+    normals: keras.KerasTensor | None
+    of_all: Callable
+    own: Callable
+    state: dict
+
+
+class Margin:
+    """Base class of margins: `psi(cosine) -> penalised cosine`.
+
+    To make your own, implement `__call__` with `keras.ops` and `get_config`, and decorate the class with
+    `keras.saving.register_keras_serializable`, so that models that hold it can be loaded.
+
+    >>> @keras.saving.register_keras_serializable(package="mine")
+    ... class Halfway(Margin):
+    ...     def __call__(self, cosines):
+    ...         return cosines - 0.5 * (cosines + 1)
+    ...     def get_config(self):
+    ...         return {}
+
+    A margin that depends on more than the cosine implements `for_batch` instead.
+
+    Attributes:
+        start: statistics that the head keeps for the margin, as weights that are saved: `{name: first value}`.
+    """
+
+    start = {}
+
+    def __call__(self, cosines):
+        """Maps target cosines to penalised ones.
+
+        Args:
+            cosines: float tensor of any shape with values in [-1, 1].
+
+        Returns:
+            A tensor of the same shape and dtype.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement __call__(cosines).")
+
+    def for_batch(self, batch):
+        """The margin of a batch; one that depends on the cosine alone is the same for every batch.
+
+        Args:
+            batch: a `Batch`.
+
+        Returns:
+            A function of the `(batch,)` target cosines, such as a margin.
+        """
+        return self
+
+    def next_state(self, batch):
+        """The statistics after another training step: `{name: scalar}`, from a `Batch` that has those before it."""
+        return {}
+
+    def regulariser(self, batch):
+        """What is added to the `(batch,)` losses of a `Batch`, or None."""
+        return None
+
+    def get_config(self):
+        raise NotImplementedError(f"{type(self).__name__} does not implement get_config().")
+
+    # Keras saves any object with `get_config`, but loads it only where there is a `from_config`.
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def penalised(cosines, m1, m2):
+    """`cos(m1 * theta + m2)`, falling on the whole of [0, pi]."""
+    cosines = ops.clip(cosines, -1.0, 1.0)
+    # arctan2(sin, cos) is accurate at both ends, where arccos loses half of the digits; the lower bound keeps the
+    # slope of the root finite at cos = +-1.
+    sines = ops.sqrt(ops.maximum((1.0 - cosines) * (1.0 + cosines), _SMALLEST_SIN_SQUARED))
+    angles = m1 * ops.arctan2(sines, cosines) + m2
+    angles = ops.where(angles < 0.0, 0.0, angles)  # of negative margins
+    # The half turns are a constant of the step: no gradient is defined, or wanted, through a floor.
+    half_turns = ops.stop_gradient(ops.floor(angles / math.pi))
+    signs = 1.0 - 2.0 * (half_turns - 2.0 * ops.floor(half_turns / 2.0))
+    return signs * ops.cos(angles) - 2.0 * half_turns
+
+
+def check(name, value, is_right, expected):
+    """Raises a ValueError for an argument that is not right."""
+    if not is_right:
+        raise ValueError(f"{name} must be {expected}. Received: {name}={value!r}")

@@ -1,0 +1,73 @@
+"""A margin of its own for each class, by how many images it has."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_arcface.margins.base import Margin
+from keras_arcface.margins.base import penalised
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class ClassSizeMargin(Margin):
+    """ArcFace with a margin of its own for each class: the fewer images a class has, the larger.
+
+    Of a class with n images it is `smallest + (largest - smallest) * f(n)`, where `f(n) = n**-power`, scaled so that it
+    is 1 for the smallest class and 0 for the largest. With the default values, the recipe of the landmark competitions'
+    third places, for data where some classes have a few images and others thousands.
+
+    Args:
+        class_sizes: the number of images of each class, all at least 1; `num_classes` of them.
+        smallest: margin of the largest class, in radians, at least 0.
+        largest: margin of the smallest class, in radians.
+        power: how fast the margin falls with the size, above 0.
+
+    Raises:
+        ValueError: for values outside these ranges.
+
+    >>> margin = ClassSizeMargin([1, 16, 10_000])
+    >>> [round(m, 3) for m in margin.margins]
+    [0.5, 0.25, 0.05]
+
+    References:
+        - [Google Landmark Recognition 2020 Competition Third Place Solution](https://arxiv.org/abs/2010.05350)
+        - [Sub-center ArcFace](https://www.ecva.net/papers/eccv_2020/papers_ECCV/papers/123560715.pdf)
+    """
+
+    def __init__(self, class_sizes, smallest=0.05, largest=0.5, power=0.25):
+        class_sizes = [int(size) for size in class_sizes]
+        if len(class_sizes) < 2 or min(class_sizes) < 1:
+            few = min(range(len(class_sizes)), key=class_sizes.__getitem__, default=None)
+            received = f"{len(class_sizes)} classes" + ("" if few is None else f", class {few} with {class_sizes[few]}")
+            raise ValueError(f"class_sizes must be at least 2 numbers of images of at least 1. Received: {received}")
+        if not 0 <= smallest <= largest <= math.pi:
+            raise ValueError(
+                "The margins must be radians with 0 <= smallest <= largest <= pi. "
+                f"Received: smallest={smallest}, largest={largest}"
+            )
+        if not power > 0:
+            raise ValueError(f"power must be above 0. Received: power={power}")
+        self.class_sizes, self.smallest, self.largest, self.power = class_sizes, smallest, largest, power
+
+    @property
+    def margins(self):
+        """The margin of each class, in radians."""
+        most, least = min(self.class_sizes) ** -self.power, max(self.class_sizes) ** -self.power
+        factor = (self.largest - self.smallest) / ((most - least) or 1.0)
+        return [self.smallest + factor * (size**-self.power - least) for size in self.class_sizes]
+
+    def for_batch(self, batch):
+        margins = ops.take(ops.convert_to_tensor(self.margins, "float32"), batch.labels)
+        return lambda cosines: penalised(cosines, 1.0, margins)
+
+    def __call__(self, cosines):
+        raise TypeError("ClassSizeMargin depends on the classes: margin.for_batch(batch)(cosines)")
+
+    def get_config(self):
+        names = ("class_sizes", "smallest", "largest", "power")
+        return {name: getattr(self, name) for name in names}
+
+    def __repr__(self):
+        sizes = f"[{len(self.class_sizes)} classes of {min(self.class_sizes)} to {max(self.class_sizes)}]"
+        return f"ClassSizeMargin({sizes}, smallest={self.smallest}, largest={self.largest}, power={self.power})"

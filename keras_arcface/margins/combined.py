@@ -1,0 +1,77 @@
+"""The formula of SphereFace, ArcFace and CosFace."""
+
+import math
+import numbers
+
+import keras
+from keras import ops
+
+from keras_arcface.margins.base import Margin
+from keras_arcface.margins.base import penalised
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class CombinedMargin(Margin):
+    """The one formula behind SphereFace, ArcFace and CosFace: `cos(m1 * theta + m2) - m3`.
+
+    | margin     | m1   | m2  | m3   |
+    |------------|------|-----|------|
+    | SphereFace | 1.35 | 0   | 0    |
+    | ArcFace    | 1    | 0.5 | 0    |
+    | CosFace    | 1    | 0   | 0.35 |
+
+    Past `m1 * theta + m2 = pi` the plain cosine would rise again and reward embeddings for moving away from their
+    centre. Here psi keeps falling: with `k = floor((m1 * theta + m2) / pi)` it is
+    `(-1)**k * cos(m1 * theta + m2) - 2 * k - m3`, SphereFace's own continuation used for every margin. It is
+    continuous, has a continuous slope and falls on the whole of [0, pi]. (InsightFace instead switches to
+    `cos(theta) - m2 * sin(m2)` there, which falls too but jumps at the switch; with its `easy_margin` it applies no
+    margin there.)
+
+    Gradients are those of the formula, and finite at the ends, where the formula's own slope is not.
+
+    Args:
+        m1: factor on the angle, above 0. Below 1 only together with an `m2` of at least `(1 - m1) * pi`, as otherwise
+            large angles would be rewarded.
+        m2: angle added, in radians, at least 0.
+        m3: amount subtracted from the cosine, at least 0.
+
+    Raises:
+        ValueError: for values outside these ranges.
+
+    >>> arcface = CombinedMargin(m2=0.5)
+    >>> float(arcface(keras.ops.convert_to_tensor(0.0)))  # cos(pi / 2 + 0.5)
+    -0.479...
+
+    References:
+        - [ArcFace](https://arxiv.org/abs/1801.07698), equation 4
+        - [CosFace](https://arxiv.org/abs/1801.09414)
+        - [SphereFace](https://arxiv.org/abs/1704.08063)
+    """
+
+    def __init__(self, m1=1.0, m2=0.0, m3=0.0):
+        for name, value in (("m1", m1), ("m2", m2), ("m3", m3)):
+            if not isinstance(value, numbers.Real) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number. Received: {name}={value!r}")
+        if m1 <= 0:
+            raise ValueError(f"m1 must be above 0. Received: m1={m1}")
+        if m2 < 0 or m3 < 0:
+            raise ValueError(f"m2 (radians) and m3 must be at least 0. Received: m2={m2}, m3={m3}")
+        if m1 * math.pi + m2 < math.pi:
+            raise ValueError(
+                "m1 * theta + m2 must not be below theta anywhere up to theta = pi: with m1 < 1, m2 must be at least "
+                f"(1 - m1) * pi = {(1 - m1) * math.pi:.4f}. Received: m1={m1}, m2={m2}"
+            )
+        self.m1 = float(m1)
+        self.m2 = float(m2)
+        self.m3 = float(m3)
+
+    def __call__(self, cosines):
+        if self.m1 == 1.0 and self.m2 == 0.0:
+            return ops.clip(cosines, -1.0, 1.0) - self.m3
+        return penalised(cosines, self.m1, self.m2) - self.m3
+
+    def get_config(self):
+        return {"m1": self.m1, "m2": self.m2, "m3": self.m3}
+
+    def __repr__(self):
+        return f"CombinedMargin(m1={self.m1}, m2={self.m2}, m3={self.m3})"

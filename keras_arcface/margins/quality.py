@@ -1,0 +1,110 @@
+"""Margins from the length of an embedding, which grows with the quality of its image."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_arcface.margins.base import Margin
+from keras_arcface.margins.base import check
+from keras_arcface.margins.base import penalised
+
+# AdaFace's: norms outside count as these, and a standard deviation is never 0.
+_NORMS, _SMALLEST_STD = (1e-3, 100.0), 1e-3
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class AdaptiveMargin(Margin):
+    """AdaFace: good images get an additive cosine margin that grows, bad ones an angular one that turns.
+
+    With `z`, how many standard deviations of the running norms an embedding's norm lies above their mean, times
+    `concentration` and cut to [-1, 1], it is `cos(theta - margin * z) - margin * (1 + z)`: CosFace for middling images, an
+    ArcFace with a negative margin for the best and ArcFace for the worst. Where `theta - margin * z` falls below 0 it
+    counts as 0. No gradient goes through the norm.
+
+    Args:
+        margin: `m`, at least 0.
+        concentration: `h`, above 0.
+        momentum: the share of the old statistics that is kept in each training step, in [0, 1).
+
+    Raises:
+        ValueError: for values outside these ranges.
+
+    References:
+        - [AdaFace](https://arxiv.org/abs/2204.00964), equations 12 to 14
+    """
+
+    # As published: far from any batch's, so that z is near 0 in the first steps.
+    start = {"norm_mean": 20.0, "norm_std": 100.0}
+
+    def __init__(self, margin=0.4, concentration=0.333, momentum=0.99):
+        check("margin", margin, margin >= 0, "at least 0")
+        check("concentration", concentration, concentration > 0, "above 0")
+        check("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+        self.margin, self.concentration, self.momentum = float(margin), float(concentration), float(momentum)
+
+    def next_state(self, batch):
+        norms = batch.of_all(ops.stop_gradient(ops.clip(batch.norms, *_NORMS)))
+        mean = ops.mean(norms)
+        count = ops.cast(ops.shape(norms)[0], "float32")
+        std = ops.sqrt(ops.sum(ops.square(norms - mean)) / ops.maximum(count - 1.0, 1.0))
+        found = {"norm_mean": mean, "norm_std": std}
+        return {name: self.momentum * batch.state[name] + (1 - self.momentum) * found[name] for name in found}
+
+    def for_batch(self, batch):
+        norms = ops.stop_gradient(ops.clip(batch.norms, *_NORMS))
+        z = (norms - batch.state["norm_mean"]) / (batch.state["norm_std"] + _SMALLEST_STD)
+        z = ops.clip(self.concentration * z, -1.0, 1.0)
+        return lambda cosines: penalised(cosines, 1.0, -self.margin * z) - self.margin * (1.0 + z)
+
+    def __call__(self, cosines):
+        raise TypeError("AdaptiveMargin depends on the embeddings' norms: margin.for_batch(batch)(cosines)")
+
+    def get_config(self):
+        return {"margin": self.margin, "concentration": self.concentration, "momentum": self.momentum}
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class MagnitudeMargin(Margin):
+    """MagFace: ArcFace with a margin that grows with the embedding's norm, and a term that makes norms grow.
+
+    The margin rises linearly from `smallest`, at the norm `shortest` and below, to `largest`, at the norm `longest` and
+    above. The regulariser is `weight * (norm / longest**2 + 1 / norm)`, which falls up to `longest`. Gradients go through
+    the norm: an embedding is long where that pays, in good images.
+
+    Args:
+        smallest, largest: margins in radians, `0 <= smallest <= largest`.
+        shortest, longest: norms, `0 < shortest < longest`.
+        weight: of the regulariser, at least 0. The paper takes 35.
+
+    Raises:
+        ValueError: for values outside these ranges.
+
+    References:
+        - [MagFace](https://arxiv.org/abs/2103.06627), equations 3 and 4
+    """
+
+    def __init__(self, smallest=0.45, largest=0.8, shortest=10.0, longest=110.0, weight=35.0):
+        check("largest", largest, 0 <= smallest <= largest <= math.pi, f"in [smallest, pi], smallest={smallest}")
+        check("longest", longest, 0 < shortest < longest, f"above shortest={shortest}, which is above 0")
+        check("weight", weight, weight >= 0, "at least 0")
+        self.smallest, self.largest = float(smallest), float(largest)
+        self.shortest, self.longest, self.weight = float(shortest), float(longest), float(weight)
+
+    def for_batch(self, batch):
+        share = (self._norms(batch) - self.shortest) / (self.longest - self.shortest)
+        margins = self.smallest + (self.largest - self.smallest) * share
+        return lambda cosines: penalised(cosines, 1.0, margins)
+
+    def regulariser(self, batch):
+        norms = self._norms(batch)
+        return self.weight * (norms / self.longest**2 + 1.0 / norms)
+
+    def _norms(self, batch):
+        return ops.clip(batch.norms, self.shortest, self.longest)
+
+    def __call__(self, cosines):
+        raise TypeError("MagnitudeMargin depends on the embeddings' norms: margin.for_batch(batch)(cosines)")
+
+    def get_config(self):
+        return {name: getattr(self, name) for name in ("smallest", "largest", "shortest", "longest", "weight")}
