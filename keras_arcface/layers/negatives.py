@@ -13,8 +13,8 @@ from keras_arcface.layers import parts
 class Negatives:
     """Base class: `negatives(cosines, targets, weight) -> cosines` that the softmax is to see.
 
-    To make your own, implement `hard` and `slope_of_hard` with `keras.ops`, and `get_config`. Both run inside the loss in
-    blocks, which needs the slope by name: it keeps no tape.
+    To make your own, implement `hard` and `slope_of_hard` with `keras.ops`, and `get_config`. The loss in blocks keeps
+    no tape, so it asks for the slope.
 
     Attributes:
         start: the weight in the beginning. One that `next_weight` changes is the head's to keep and to save.
@@ -66,8 +66,8 @@ class Negatives:
 class CurricularNegatives(Negatives):
     """CurricularFace's: a hard negative becomes `cosine * (t + cosine)`.
 
-    `t` is a running mean of the target cosines, from 0 on: hard negatives count for less in the beginning, and for more as
-    the targets come closer to their centres.
+    `t` is a running mean of the target cosines, from 0 on: hard negatives count for less in the beginning, and for more
+    as embeddings come closer to their centres.
 
     Args:
         momentum: the share of the old mean that is kept in each step, in [0, 1).

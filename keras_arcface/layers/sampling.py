@@ -79,9 +79,11 @@ def permuted(numbers, count, seed, step):
 
 def normals(count, seed, step):
     """`(count,)` float32 from N(0, 1), others for each seed and step."""
-    bits = _hash(ops.bitwise_and(ops.arange(count, dtype="int32"), _LOW_BITS), *_keys(seed, step)[0])
-    bits = ops.cast(ops.right_shift(bits, 7), "float32")  # 23 of them: with more, the last would round to 1
-    return math.sqrt(2.0) * ops.erfinv((bits + 0.5) / 2.0**22 - 1.0)
+    numbers = ops.bitwise_and(ops.arange(count, dtype="int32"), _LOW_BITS)
+    high, low = (_hash(numbers, *key) for key in _keys(seed, step)[:2])
+    # 16 bits and 7: with more than 23 the largest number would round to 1.
+    bits = ops.bitwise_and(high, _LOW_BITS) * 128 + ops.bitwise_and(low, 127)
+    return math.sqrt(2.0) * ops.erfinv((ops.cast(bits, "float32") + 0.5) / 2.0**22 - 1.0)
 
 
 def _keys(seed, step):

@@ -15,11 +15,11 @@ from keras_arcface.margins import CombinedMargin
 class UniFace(MarginProduct):
     """UniFace: the cosines to all classes, own and others, are parted by one threshold that is learned.
 
-    The loss of an example is `softplus(bias - s * (cos(own) - margin)) + weight * sum(softplus(s * cos(other) - bias))`,
-    the unified cross-entropy with a margin. `bias / s` is the threshold, and of use in verification too.
+    The loss of an example is `softplus(bias - s * (cos(own) - margin))` and, times `negatives_weight`, the sum of
+    `softplus(s * cos(other) - bias)`: the unified cross-entropy with a margin. `bias / s` is the threshold.
 
-    Call arguments, other arguments and attributes are those of `MarginProduct`; there is no label smoothing and there are
-    no `negatives`. Logits have the bias subtracted.
+    Call arguments, other arguments and attributes are those of `MarginProduct`; there is no label smoothing and there
+    are no `negatives`. Logits have the bias subtracted.
 
     Args:
         num_classes: number of classes, at least 2.
@@ -28,10 +28,10 @@ class UniFace(MarginProduct):
         negatives_weight: weight of the other classes, above 0.
 
     Attributes:
-        bias: scalar weight. It begins at `log(num_classes - 1)`, where the others of an example weigh as much as its own.
+        bias: scalar weight. It begins at `log(num_classes - 1)`, where all others weigh as much as the own class.
 
     References:
-        - [UniFace: Unified Cross-Entropy Loss for Deep Face Recognition](https://openaccess.thecvf.com/content/ICCV2023/papers/Zhou_UniFace_Unified_Cross-Entropy_Loss_for_Deep_Face_Recognition_ICCV_2023_paper.pdf)
+        - [UniFace: Unified Cross-Entropy Loss for Deep Face Recognition](https://github.com/CVI-SZU/UniFace), ICCV 2023
     """
 
     binary = True

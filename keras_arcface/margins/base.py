@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import keras
@@ -28,7 +30,7 @@ class Batch(NamedTuple):
     normals: keras.KerasTensor | None
     of_all: Callable
     own: Callable
-    state: dict
+    state: Mapping
 
 
 class Margin:
@@ -50,7 +52,7 @@ class Margin:
         start: statistics that the head keeps for the margin, as weights that are saved: `{name: first value}`.
     """
 
-    start = {}
+    start: Mapping = MappingProxyType({})
 
     def __call__(self, cosines):
         """Maps target cosines to penalised ones.

@@ -1,6 +1,7 @@
 """Margins from the length of an embedding, which grows with the quality of its image."""
 
 import math
+from types import MappingProxyType
 
 import keras
 from keras import ops
@@ -18,9 +19,9 @@ class AdaptiveMargin(Margin):
     """AdaFace: good images get an additive cosine margin that grows, bad ones an angular one that turns.
 
     With `z`, how many standard deviations of the running norms an embedding's norm lies above their mean, times
-    `concentration` and cut to [-1, 1], it is `cos(theta - margin * z) - margin * (1 + z)`: CosFace for middling images, an
-    ArcFace with a negative margin for the best and ArcFace for the worst. Where `theta - margin * z` falls below 0 it
-    counts as 0. No gradient goes through the norm.
+    `concentration` and cut to [-1, 1], it is `cos(theta - margin * z) - margin * (1 + z)`: CosFace for middling images,
+    an ArcFace with a negative margin for the best and ArcFace for the worst. Where `theta - margin * z` falls below 0
+    it counts as 0. No gradient goes through the norm.
 
     Args:
         margin: `m`, at least 0.
@@ -35,7 +36,7 @@ class AdaptiveMargin(Margin):
     """
 
     # As published: far from any batch's, so that z is near 0 in the first steps.
-    start = {"norm_mean": 20.0, "norm_std": 100.0}
+    start = MappingProxyType({"norm_mean": 20.0, "norm_std": 100.0})
 
     def __init__(self, margin=0.4, concentration=0.333, momentum=0.99):
         check("margin", margin, margin >= 0, "at least 0")
@@ -68,9 +69,9 @@ class AdaptiveMargin(Margin):
 class MagnitudeMargin(Margin):
     """MagFace: ArcFace with a margin that grows with the embedding's norm, and a term that makes norms grow.
 
-    The margin rises linearly from `smallest`, at the norm `shortest` and below, to `largest`, at the norm `longest` and
-    above. The regulariser is `weight * (norm / longest**2 + 1 / norm)`, which falls up to `longest`. Gradients go through
-    the norm: an embedding is long where that pays, in good images.
+    The margin rises linearly from `smallest`, at the norm `shortest` and below, to `largest`, at `longest` and above.
+    The regulariser is `weight * (norm / longest**2 + 1 / norm)`, which falls up to `longest`. Gradients go through the
+    norm: an embedding is long where that pays, in good images.
 
     Args:
         smallest, largest: margins in radians, `0 <= smallest <= largest`.

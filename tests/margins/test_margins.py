@@ -5,6 +5,7 @@ import references
 from gradients import value_and_gradients
 from keras import ops
 
+from keras_arcface.margins import Batch
 from keras_arcface.margins import ClassSizeMargin
 from keras_arcface.margins import CombinedMargin
 from keras_arcface.margins import Margin
@@ -121,6 +122,10 @@ def test_the_margin_of_a_class_falls_with_its_size():
     # n^(-1/4): 1, 1/2, 1/3, 1/10
     np.testing.assert_allclose(margin.margins, [0.4, 0.1 + 0.3 * 4 / 9, 0.1 + 0.3 * 7 / 27, 0.1], rtol=1e-12)
     assert ClassSizeMargin([7, 7]).margins == [0.05, 0.05]
+
+
+def batch_of(labels):
+    return Batch(ops.convert_to_tensor(labels), ops.ones(len(labels)), None, None, None, {})
 
 
 def test_each_example_has_the_margin_of_its_class():

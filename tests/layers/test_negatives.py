@@ -1,0 +1,190 @@
+"""Hard negatives and the binary loss, in blocks and whole, against float64."""
+
+import keras
+import numpy as np
+import pytest
+import references
+from gradients import mean_loss_gradients
+from gradients import with_centers
+from keras import ops
+
+from keras_arcface import MarginProduct
+from keras_arcface.layers import CurricularNegatives
+from keras_arcface.layers import MisclassifiedNegatives
+from keras_arcface.layers import UniFace
+from keras_arcface.margins import CombinedMargin
+
+BATCH, CLASSES, DIM, SCALE = 9, 23, 6, 8.0
+RUNNING = 0.3
+HARD = {
+    "MV-softmax": (MisclassifiedNegatives(1.2), lambda cosine: 1.2 * cosine + 0.2),
+    "MV-softmax, fixed": (MisclassifiedNegatives(1.2, fixed=True), lambda cosine: cosine + 0.2),
+    "CurricularFace": (CurricularNegatives(), lambda cosine: cosine * (RUNNING + cosine)),
+}
+hard_ones = pytest.mark.parametrize("name", HARD)
+memories = pytest.mark.parametrize("memory", [0, 2**40], ids=["again", "kept"])
+
+
+def problem():
+    generator = np.random.default_rng(2)
+    labels = generator.integers(0, CLASSES, BATCH)
+    centers = generator.normal(size=(CLASSES, DIM)).astype("float32")
+    embeddings = generator.normal(size=(BATCH, DIM)) + np.linspace(-1, 2, BATCH)[:, None] * centers[labels]
+    return embeddings.astype("float32"), labels, centers
+
+
+def cosines_of(embeddings, centers):
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return unit @ (centers / np.linalg.norm(centers, axis=1, keepdims=True)).T
+
+
+def softmax_losses(embeddings, centers, labels, hard):
+    """One example, one class after another."""
+    losses = []
+    for row, label in zip(cosines_of(embeddings, centers), labels, strict=True):
+        own = references.psi(np.arccos(row[label]), m2=0.5)
+        others = [hard(cosine) if cosine > own else cosine for j, cosine in enumerate(row) if j != label]
+        losses.append(np.logaddexp.reduce(SCALE * np.array([own, *others])) - SCALE * own)
+    return np.array(losses)
+
+
+def binary_losses(embeddings, centers, labels, bias, weight):
+    losses = []
+    for row, label in zip(cosines_of(embeddings, centers), labels, strict=True):
+        others = np.logaddexp(0, SCALE * np.delete(row, label) - bias).sum()
+        losses.append(np.logaddexp(0, bias - SCALE * (row[label] - 0.3)) + weight * others)
+    return np.array(losses)
+
+
+def slopes(function, array, step=1e-6):
+    result = np.zeros_like(array)
+    for index in np.ndindex(array.shape):
+        moved = [array.copy(), array.copy()]
+        moved[0][index] += step
+        moved[1][index] -= step
+        result[index] = (function(moved[0]) - function(moved[1])) / (2 * step)
+    return result
+
+
+def assert_is(reference, head, embeddings, labels, centers):
+    exact = embeddings.astype("float64"), centers.astype("float64")
+    losses = ops.convert_to_numpy(head.loss(labels, embeddings))
+    expected = reference(*exact)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    wanted = (
+        slopes(lambda e: reference(e, exact[1]).mean(), exact[0]),
+        slopes(lambda c: reference(exact[0], c).mean(), exact[1]),
+    )
+    found = mean_loss_gradients(head, embeddings, centers, labels)
+    for gradient, right in zip(found, wanted, strict=True):
+        error = np.abs(gradient - right).max() / np.abs(right).max()
+        print(f"loss {np.abs(losses / expected - 1).max():.1e}, gradient {error:.1e}")
+        assert error < 1e-5
+
+
+def head_with(negatives, centers, **options):
+    head = with_centers(MarginProduct(CLASSES, CombinedMargin(m2=0.5), SCALE, negatives=negatives, **options), centers)
+    if isinstance(negatives, CurricularNegatives):
+        head.statistics["negatives_weight"].assign(RUNNING)
+    return head
+
+
+@hard_ones
+@memories
+@pytest.mark.parametrize("block", [5, 23])
+def test_hard_negatives_are_their_formula(name, memory, block):
+    negatives, hard = HARD[name]
+    embeddings, labels, centers = problem()
+    head = head_with(negatives, centers, block_size=block, logits_memory=memory)
+    assert_is(lambda e, c: softmax_losses(e, c, labels, hard), head, embeddings, labels, centers)
+    cosines = cosines_of(embeddings, centers)
+    own = references.psi(np.arccos(cosines[np.arange(BATCH), labels]), m2=0.5)
+    assert 0.05 < np.mean(cosines > own[:, None]) < 0.95  # both kinds are there
+
+
+@hard_ones
+def test_the_logits_are_those_of_the_loss(name):
+    embeddings, labels, centers = problem()
+    head = head_with(HARD[name][0], centers)
+    logits = ops.convert_to_numpy(head(embeddings, labels)).astype("float64")
+    expected = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(BATCH), labels]
+    np.testing.assert_allclose(ops.convert_to_numpy(head.loss(labels, embeddings)), expected, rtol=1e-5)
+    np.testing.assert_allclose(head(embeddings), SCALE * cosines_of(embeddings, centers), rtol=1e-4, atol=1e-5)
+
+
+def test_sub_centres_have_hard_negatives_too():
+    embeddings, labels, centers = problem()
+    twice = np.stack([centers, -centers], axis=1)
+    head = head_with(MisclassifiedNegatives(), twice, sub_centers=2, block_size=5)
+    whole = ops.convert_to_numpy(head(embeddings, labels)).astype("float64")
+    expected = np.logaddexp.reduce(whole, axis=1) - whole[np.arange(BATCH), labels]
+    np.testing.assert_allclose(ops.convert_to_numpy(head.loss(labels, embeddings)), expected, rtol=1e-5)
+
+
+def test_the_running_mean_of_curricularface_follows_the_targets():
+    embeddings, labels, centers = problem()
+    head = with_centers(
+        MarginProduct(CLASSES, CombinedMargin(m2=0.5), SCALE, negatives=CurricularNegatives(momentum=0.9)), centers
+    )
+    own = cosines_of(embeddings, centers)[np.arange(BATCH), labels].mean()
+    for step in range(1, 4):
+        head.loss_and_stats(labels, embeddings, training=True)
+        found = float(ops.convert_to_numpy(head.statistics["negatives_weight"]))
+        assert found == pytest.approx(own * (1 - 0.9**step), rel=1e-5)
+    head.loss(labels, embeddings)
+    assert float(ops.convert_to_numpy(head.statistics["negatives_weight"])) == found
+
+
+@memories
+@pytest.mark.parametrize("block", [5, 23])
+def test_uniface_is_its_formula(memory, block):
+    embeddings, labels, centers = problem()
+    options = {"block_size": block, "logits_memory": memory}
+    head = with_centers(UniFace(CLASSES, margin=0.3, scale=SCALE, negatives_weight=0.5, **options), centers)
+    assert float(ops.convert_to_numpy(head.bias)) == pytest.approx(np.log(CLASSES - 1))
+    head.bias.assign(2.5)
+    assert_is(lambda e, c: binary_losses(e, c, labels, 2.5, 0.5), head, embeddings, labels, centers)
+
+
+def test_unifaces_threshold_learns():
+    embeddings, labels, centers = problem()
+    head = with_centers(UniFace(CLASSES, margin=0.3, scale=SCALE, negatives_weight=0.5), centers)
+
+    def mean_loss(bias):
+        exact = embeddings.astype("float64"), centers.astype("float64")
+        return binary_losses(*exact, labels, bias, 0.5).mean()
+
+    start = float(ops.convert_to_numpy(head.bias))
+    right = (mean_loss(start + 1e-6) - mean_loss(start - 1e-6)) / 2e-6
+    inputs = keras.Input((DIM,))
+    from keras_arcface import RecognitionModel
+
+    model = RecognitionModel(keras.Model(inputs, keras.layers.Identity()(inputs)), head)
+    model.compile(keras.optimizers.SGD(1e-3))
+    model.fit(embeddings, labels, batch_size=BATCH, verbose=0)
+    assert float(ops.convert_to_numpy(head.bias)) == pytest.approx(start - 1e-3 * right, abs=1e-6)
+    assert abs(right) > 0.1
+
+
+@pytest.mark.parametrize(
+    "head", [UniFace(7, 0.2, negatives_weight=2.0), MarginProduct(7, negatives=HARD["MV-softmax"][0])]
+)
+def test_they_survive_their_config(head):
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
+    assert type(copy) is type(head)
+    assert copy.get_config() == head.get_config()
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: CurricularNegatives(momentum=1), "momentum=1"),
+        (lambda: MisclassifiedNegatives(weight=0.9), "weight=0.9"),
+        (lambda: UniFace(5, label_smoothing=0.1), "label_smoothing=0.1"),
+        (lambda: UniFace(5, negatives_weight=0), "negatives_weight=0"),
+        (lambda: MarginProduct(5, negatives=CurricularNegatives(), label_smoothing=0.1), "label_smoothing=0.1"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, named):
+    with pytest.raises(ValueError, match=named):
+        make()
