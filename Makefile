@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Half of the tests' time is Python's: two at a time keep two cores busy. `make test WORKERS=` runs them one by one.
 WORKERS ?= -n 2 --dist worksteal
-CORE_TESTS := tests/margins tests/layers tests/test_models.py tests/backbones \
+CORE_TESTS := tests/margins tests/layers tests/losses tests/test_models.py tests/backbones \
 	$(patsubst %,tests/training/test_%.py,checkpoints curves fine_tuning sanity schedules sgd steps)
 
 # TensorFlow's greetings, warnings that concern nobody here included.

@@ -8,32 +8,44 @@ import importlib
 
 from keras_arcface import backbones
 from keras_arcface import layers
+from keras_arcface import losses
 from keras_arcface import margins
 from keras_arcface import models
+from keras_arcface.layers import AdaFace
 from keras_arcface.layers import ArcFace
 from keras_arcface.layers import ArcMarginProduct
 from keras_arcface.layers import CosFace
 from keras_arcface.layers import CosMarginProduct
+from keras_arcface.layers import CurricularFace
+from keras_arcface.layers import ElasticFace
+from keras_arcface.layers import MagFace
 from keras_arcface.layers import MarginProduct
 from keras_arcface.layers import SphereFace
 from keras_arcface.layers import SphereMarginProduct
+from keras_arcface.layers import UniFace
 from keras_arcface.models import RecognitionModel
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaFace",
     "ArcFace",
     "ArcMarginProduct",
     "CosFace",
     "CosMarginProduct",
+    "CurricularFace",
+    "ElasticFace",
+    "MagFace",
     "MarginProduct",
     "RecognitionModel",
     "SphereFace",
     "SphereMarginProduct",
+    "UniFace",
     "backbones",
     "data",
     "evaluation",
     "layers",
+    "losses",
     "margins",
     "models",
     "pretrained",

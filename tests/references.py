@@ -56,3 +56,14 @@ def mean_loss_gradients(embeddings, centers, labels, scale, straight_through=Fal
     return through_normalisation(by_unit, unit, norms), through_normalisation(
         by_unit_centers, unit_centers, center_norms
     )
+
+
+def slopes(function, array, step=1e-6):
+    """The gradient of a function of a float64 array, by central differences."""
+    result = np.zeros_like(array)
+    for index in np.ndindex(array.shape):
+        moved = [array.copy(), array.copy()]
+        moved[0][index] += step
+        moved[1][index] -= step
+        result[index] = (function(moved[0]) - function(moved[1])) / (2 * step)
+    return result

@@ -17,6 +17,7 @@ PACKAGE = Path(keras_arcface.__file__).parent
 MAY_KNOW = {
     "margins": {"keras"},
     "layers": {"keras", "keras_arcface.margins"},
+    "losses": {"keras"},
     "layers/kernels/tensorflow.py": {"tensorflow"},
     "layers/kernels/jax.py": {"jax"},
     "layers/kernels/torch.py": {"torch"},
@@ -38,7 +39,13 @@ MAY_KNOW = {
     "pretrained": {"keras", "numpy", "keras_arcface.backbones", "keras_arcface.models"},
     "pretrained/state_dicts.py": {"torch", "safetensors", "numpy"},
     "pretrained/onnx_graph.py": {"onnx", "numpy"},
-    "__init__.py": {"keras_arcface.margins", "keras_arcface.layers", "keras_arcface.backbones", "keras_arcface.models"},
+    "__init__.py": {
+        "keras_arcface.margins",
+        "keras_arcface.layers",
+        "keras_arcface.losses",
+        "keras_arcface.backbones",
+        "keras_arcface.models",
+    },
 }
 
 
@@ -121,7 +128,7 @@ def test_importing_the_package_loads_the_core_alone():
         "print(sorted(rooms)); keras_arcface.data; print('keras_arcface.data' in sys.modules)"
     )
     done = run_python(code, backend="tensorflow")
-    assert done.stdout.splitlines() == ["['backbones', 'layers', 'margins', 'models']", "True"], done.stderr
+    assert done.stdout.splitlines() == ["['backbones', 'layers', 'losses', 'margins', 'models']", "True"], done.stderr
 
 
 def test_the_public_names_are_there():

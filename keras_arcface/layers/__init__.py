@@ -1,6 +1,19 @@
-"""Classification heads: `MarginProduct`, presets of it under the papers' names, and plain softmax to compare with."""
+"""Heads: `MarginProduct`, presets of it under the papers' names, what came before it, and terms to join to a head."""
 
+from keras_arcface.layers.embedding_head import EmbeddingHead
+from keras_arcface.layers.joined import JoinedHead
+from keras_arcface.layers.joined import WithCenterLoss
+from keras_arcface.layers.joined import WithInterLoss
+from keras_arcface.layers.joined import WithIntraLoss
+from keras_arcface.layers.large_margin_product import ASoftmax
+from keras_arcface.layers.large_margin_product import LSoftmax
 from keras_arcface.layers.margin_product import MarginProduct
+from keras_arcface.layers.modern_presets import AdaFace
+from keras_arcface.layers.modern_presets import CurricularFace
+from keras_arcface.layers.modern_presets import ElasticFace
+from keras_arcface.layers.modern_presets import MagFace
+from keras_arcface.layers.modern_presets import MVSoftmax
+from keras_arcface.layers.modern_presets import NormSoftmax
 from keras_arcface.layers.negatives import CurricularNegatives
 from keras_arcface.layers.negatives import MisclassifiedNegatives
 from keras_arcface.layers.negatives import Negatives
@@ -14,16 +27,29 @@ from keras_arcface.layers.softmax_product import SoftmaxProduct
 from keras_arcface.layers.unified import UniFace
 
 __all__ = [
+    "ASoftmax",
+    "AdaFace",
     "ArcFace",
     "ArcMarginProduct",
     "CosFace",
     "CosMarginProduct",
+    "CurricularFace",
     "CurricularNegatives",
+    "ElasticFace",
+    "EmbeddingHead",
+    "JoinedHead",
+    "LSoftmax",
+    "MVSoftmax",
+    "MagFace",
     "MarginProduct",
     "MisclassifiedNegatives",
     "Negatives",
+    "NormSoftmax",
     "SoftmaxProduct",
     "SphereFace",
     "SphereMarginProduct",
     "UniFace",
+    "WithCenterLoss",
+    "WithInterLoss",
+    "WithIntraLoss",
 ]

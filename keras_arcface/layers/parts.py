@@ -22,11 +22,15 @@ def check_number(name, value, is_right, expected):
 
 
 def check_labels(head, labels, embeddings):
-    """Gives labels as `(batch,)` int32 that are safe to index with, and which of them were in range."""
+    """Gives labels as `(batch,)` int32 that are safe to index with, and which of them were in range.
+
+    A head whose `num_classes` is None takes any label from 0 on.
+    """
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if "int" not in dtype:
+        end = "..." if head.num_classes is None else head.num_classes
         raise ValueError(
-            f"{head.name} expects integer labels in [0, {head.num_classes}), not one-hot and not float. "
+            f"{head.name} expects integer labels in [0, {end}), not one-hot and not float. "
             f"Received: labels of dtype {dtype} and shape {tuple(labels.shape)}"
         )
     if len(labels.shape) == 2 and labels.shape[1] == 1:
@@ -39,7 +43,7 @@ def check_labels(head, labels, embeddings):
         )
     if dtype not in ("int32", "int64"):
         labels = ops.cast(labels, "int32")  # a small type cannot be compared with a large num_classes
-    valid = ops.logical_and(labels >= 0, labels < head.num_classes)
+    valid = labels >= 0 if head.num_classes is None else ops.logical_and(labels >= 0, labels < head.num_classes)
     return ops.cast(ops.where(valid, labels, ops.zeros_like(labels)), "int32"), valid
 
 

@@ -93,13 +93,18 @@ class Margin:
         return cls(**config)
 
 
-def penalised(cosines, m1, m2):
-    """`cos(m1 * theta + m2)`, falling on the whole of [0, pi]."""
+def angles_of(cosines):
+    """The angles of cosines, in radians, with slopes that are finite at the ends."""
     cosines = ops.clip(cosines, -1.0, 1.0)
     # arctan2(sin, cos) is accurate at both ends, where arccos loses half of the digits; the lower bound keeps the
     # slope of the root finite at cos = +-1.
     sines = ops.sqrt(ops.maximum((1.0 - cosines) * (1.0 + cosines), _SMALLEST_SIN_SQUARED))
-    angles = m1 * ops.arctan2(sines, cosines) + m2
+    return ops.arctan2(sines, cosines)
+
+
+def penalised(cosines, m1, m2):
+    """`cos(m1 * theta + m2)`, falling on the whole of [0, pi]."""
+    angles = m1 * angles_of(cosines) + m2
     angles = ops.where(angles < 0.0, 0.0, angles)  # of negative margins
     # The half turns are a constant of the step: no gradient is defined, or wanted, through a floor.
     half_turns = ops.stop_gradient(ops.floor(angles / math.pi))

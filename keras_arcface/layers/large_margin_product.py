@@ -1,0 +1,135 @@
+"""The angular margins before the fixed scale: the lengths of embeddings, and of centres too, stay in the logits."""
+
+import keras
+from keras import ops
+
+from keras_arcface.layers import parts
+from keras_arcface.margins.base import penalised
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class LSoftmax(keras.layers.Layer):
+    """Large-margin softmax: the target's logit `|w| |x| cos(theta)` becomes `|w| |x| psi(theta)`.
+
+    With `k = floor(margin * theta / pi)`, `psi(theta) = (-1)**k * cos(margin * theta) - 2 * k`. There is neither bias
+    nor scale, and neither embeddings nor centres are normalised.
+
+    So strict a target is not learned from the start, and is mixed with the plain one:
+    `(annealing * |w| |x| cos(theta) + |w| |x| psi(theta)) / (1 + annealing)`, where
+    `annealing = max(least, base * (1 + gamma * steps)**-power)` falls with the training batches, which are counted in
+    the graph. The defaults are the published code's.
+
+    Everything is computed in float32. The `(batch, num_classes)` logits exist as a whole, as in `SoftmaxProduct`. A
+    zero embedding has the gradient of plain softmax.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        margin: `m`, an integer of at least 1; 1 for none.
+        base: the annealing in the beginning, at least 0; 0 for none.
+        gamma: how fast it falls, at least 0.
+        power: the exponent of its fall, at least 0.
+        least: what it does not fall below, at least 0.
+        **kwargs: `name`, `trainable` and the like. `dtype` may only be float32.
+
+    Call arguments:
+        embeddings: float tensor `(batch, dim)`.
+        labels: integer tensor `(batch,)`, or None.
+        training: whether this is a batch of a training, to be counted.
+
+    Returns:
+        `(batch, num_classes)` float32 logits: penalised with labels, plain without.
+
+    Attributes:
+        centers: the weight, `(num_classes, dim)`.
+        steps: non-trainable integer, the training batches seen so far.
+
+    Raises:
+        ValueError: for arguments out of range, or labels that are not one integer per embedding. A label outside
+            `[0, num_classes)` makes its row NaN.
+
+    References:
+        - [Large-Margin Softmax Loss](https://arxiv.org/abs/1612.02295), equations 4 to 6 and section 5.1
+    """
+
+    normalised = False  # whether centres count as of norm 1
+
+    def __init__(self, num_classes, margin=4, base=1000.0, gamma=0.000025, power=35.0, least=0.0, **kwargs):
+        parts.check_integer("num_classes", num_classes, 2)
+        parts.check_integer("margin", margin, 1)
+        for name, value in (("base", base), ("gamma", gamma), ("power", power), ("least", least)):
+            parts.check_number(name, value, lambda value: value >= 0, "at least 0")
+        super().__init__(dtype=parts.float32_policy(kwargs.pop("dtype", None)), **kwargs)
+        self.num_classes, self.margin = int(num_classes), int(margin)
+        self.base, self.gamma, self.power, self.least = float(base), float(gamma), float(power), float(least)
+
+    def build(self, embeddings_shape, labels_shape=None):
+        shape = (self.num_classes, embeddings_shape[-1])
+        self.centers = self.add_weight(name="centers", shape=shape, initializer="glorot_uniform")
+        state = {"trainable": False, "aggregation": "only_first_replica"}
+        self.steps = self.add_weight(name="steps", shape=(), initializer="zeros", dtype="int", **state)
+
+    @property
+    def annealing(self):
+        """How much the plain target counts beside the penalised one, a scalar."""
+        steps = ops.cast(self.steps, "float32")
+        return ops.maximum(self.base * (1.0 + self.gamma * steps) ** -self.power, self.least)
+
+    def call(self, embeddings, labels=None, training=None):
+        logits = self._plain(embeddings)
+        if labels is None:
+            return logits
+        labels, valid = parts.check_labels(self, ops.convert_to_tensor(labels), embeddings)
+        target, _ = self._target(logits, labels, embeddings, training)
+        return parts.nan_where_not(valid, parts.put_column(logits, labels, target))
+
+    def loss(self, labels, embeddings):
+        """Cross-entropy: integers `(batch,)` and embeddings `(batch, dim)` -> `(batch,)` float32."""
+        return self.loss_and_stats(labels, embeddings)[0]
+
+    def loss_and_stats(self, labels, embeddings, training=False):
+        """As `MarginProduct.loss_and_stats`; a hit is a plain logit above all others."""
+        embeddings = ops.cast(embeddings, "float32")
+        if not self.built:
+            self.build(tuple(embeddings.shape))
+        labels, valid = parts.check_labels(self, ops.convert_to_tensor(labels), embeddings)
+        embeddings = parts.nan_where_not(valid, embeddings)
+        logits = self._plain(embeddings)
+        target, cosines = self._target(logits, labels, embeddings, training)
+        losses = ops.logsumexp(parts.put_column(logits, labels, target), axis=-1) - target
+        hits = ops.logical_and(valid, ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), labels))
+        return losses, ops.stop_gradient(cosines), hits
+
+    def _plain(self, embeddings):
+        centers = parts.unit(self.centers) if self.normalised else self.centers
+        return ops.matmul(embeddings, ops.transpose(centers))
+
+    def _target(self, logits, labels, embeddings, training):
+        """The target's logit, `(batch,)`, and its cosine."""
+        if training:
+            self.steps.assign_add(1)
+        own = ops.take(self.centers, labels, axis=0)
+        cosines = ops.clip(ops.sum(parts.unit(embeddings) * parts.unit(own), axis=-1), -1.0, 1.0)
+        norms = parts.norms(embeddings) if self.normalised else parts.norms(embeddings) * parts.norms(own)
+        penalty = norms * (cosines - penalised(cosines, self.margin, 0.0)) / (1.0 + self.annealing)
+        return parts.take_column(logits, labels) - penalty, cosines
+
+    def get_config(self):
+        names = ("num_classes", "margin", "base", "gamma", "power", "least")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class ASoftmax(LSoftmax):
+    """SphereFace as published: `LSoftmax` with normalised centres, so that logits are `|x| cos(theta_j)`.
+
+    `SphereFace` is the form with normalised embeddings and a fixed scale. Arguments, call arguments and attributes are
+    those of `LSoftmax`. The annealing falls faster, and to 5 only.
+
+    References:
+        - [SphereFace: Deep Hypersphere Embedding for Face Recognition](https://arxiv.org/abs/1704.08063), equation 7
+    """
+
+    normalised = True
+
+    def __init__(self, num_classes, margin=4, base=1000.0, gamma=0.12, power=1.0, least=5.0, **kwargs):
+        super().__init__(num_classes, margin, base, gamma, power, least, **kwargs)

@@ -1,0 +1,173 @@
+"""The heads of papers since ArcFace: `MarginProduct` with the margin or the negatives, and the values, of each."""
+
+import keras
+
+from keras_arcface.layers.margin_product import MarginProduct
+from keras_arcface.layers.negatives import CurricularNegatives
+from keras_arcface.layers.negatives import MisclassifiedNegatives
+from keras_arcface.margins import AdaptiveMargin
+from keras_arcface.margins import CombinedMargin
+from keras_arcface.margins import ElasticMargin
+from keras_arcface.margins import MagnitudeMargin
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class NormSoftmax(MarginProduct):
+    """Softmax of scaled cosines, without a margin.
+
+    Call arguments, other arguments and attributes are those of `MarginProduct`.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        scale: the radius of the hypersphere, above 0.
+
+    References:
+        - [NormFace](https://arxiv.org/abs/1704.06369)
+    """
+
+    def __init__(self, num_classes, scale=64.0, **kwargs):
+        super().__init__(num_classes, margin=None, scale=scale, **kwargs)
+
+    def get_config(self):
+        return _without(super().get_config(), "margin")
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class AdaFace(MarginProduct):
+    """AdaFace: an `AdaptiveMargin`, which asks more of good images and less of bad ones, by the embedding's norm.
+
+    Call arguments, other arguments and attributes are those of `MarginProduct`.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        margin: `m`, at least 0.
+        concentration: `h`, above 0.
+        momentum: the share of the old statistics of norms that is kept in each training step, in [0, 1).
+        scale: the radius of the hypersphere, above 0.
+
+    References:
+        - [AdaFace: Quality Adaptive Margin for Face Recognition](https://arxiv.org/abs/2204.00964)
+    """
+
+    def __init__(self, num_classes, margin=0.4, concentration=0.333, momentum=0.99, scale=64.0, **kwargs):
+        margin = AdaptiveMargin(margin, concentration, momentum)
+        super().__init__(num_classes, margin=margin, scale=scale, **kwargs)
+
+    def get_config(self):
+        return {**super().get_config(), **self.margin.get_config()}
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class MagFace(MarginProduct):
+    """MagFace: a `MagnitudeMargin`, which grows with the embedding's norm, and a term that makes norms grow.
+
+    Call arguments, other arguments and attributes are those of `MarginProduct`.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        smallest, largest: margins in radians, `0 <= smallest <= largest`.
+        shortest, longest: norms at which they are reached, `0 < shortest < longest`.
+        weight: of the term, at least 0.
+        scale: the radius of the hypersphere, above 0.
+
+    References:
+        - [MagFace: A Universal Representation for Face Recognition and Quality
+          Assessment](https://arxiv.org/abs/2103.06627)
+    """
+
+    def __init__(
+        self, num_classes, smallest=0.45, largest=0.8, shortest=10.0, longest=110.0, weight=35.0, scale=64.0, **kwargs
+    ):
+        margin = MagnitudeMargin(smallest, largest, shortest, longest, weight)
+        super().__init__(num_classes, margin=margin, scale=scale, **kwargs)
+
+    def get_config(self):
+        return {**_without(super().get_config(), "margin"), **self.margin.get_config()}
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class ElasticFace(MarginProduct):
+    """ElasticFace: an `ElasticMargin`, drawn at random for each example in each training step.
+
+    ElasticFace-Cos is `ElasticFace(n, margin=0.35, angular=False)`. Call arguments, other arguments and attributes are
+    those of `MarginProduct`.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        margin: mean of the margins, radians or a cosine, at least 0.
+        std: their standard deviation, at least 0.
+        angular: whether they are added to the angle, or subtracted from the cosine.
+        sort: whether the largest of a batch go to the examples farthest from their centre (ElasticFace+).
+        scale: the radius of the hypersphere, above 0.
+
+    References:
+        - [ElasticFace: Elastic Margin Loss for Deep Face Recognition](https://arxiv.org/abs/2109.09416)
+    """
+
+    def __init__(self, num_classes, margin=0.5, std=0.05, angular=True, sort=False, scale=64.0, **kwargs):
+        super().__init__(num_classes, margin=ElasticMargin(margin, std, angular, sort), scale=scale, **kwargs)
+
+    def get_config(self):
+        margin = self.margin.get_config()
+        return {**super().get_config(), "margin": margin.pop("mean"), **margin}
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class CurricularFace(MarginProduct):
+    """CurricularFace: ArcFace with `CurricularNegatives`, easy in the beginning and hard later.
+
+    Call arguments, other arguments and attributes are those of `MarginProduct`; there is no label smoothing.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        margin: radians added to the target's angle, at least 0.
+        scale: the radius of the hypersphere, above 0.
+        momentum: the share of the old mean of target cosines that is kept in each training step, in [0, 1).
+
+    References:
+        - [CurricularFace: Adaptive Curriculum Learning Loss for Deep Face
+          Recognition](https://arxiv.org/abs/2004.00288)
+    """
+
+    def __init__(self, num_classes, margin=0.5, scale=64.0, momentum=0.99, **kwargs):
+        negatives = CurricularNegatives(momentum)
+        super().__init__(num_classes, margin=CombinedMargin(m2=margin), scale=scale, negatives=negatives, **kwargs)
+
+    def get_config(self):
+        config = _without(super().get_config(), "negatives")
+        return {**config, "margin": self.margin.m2, **self.negatives.get_config()}
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class MVSoftmax(MarginProduct):
+    """MV-softmax: ArcFace or CosFace with `MisclassifiedNegatives`, by which mis-classified examples count for more.
+
+    MV-AM-Softmax is `MVSoftmax(n, margin=0.35, angular=False)`. The paper's scale is 32. Call arguments, other
+    arguments and attributes are those of `MarginProduct`; there is no label smoothing.
+
+    Args:
+        num_classes: number of classes, at least 2.
+        margin: radians added to the angle, or a cosine, at least 0.
+        weight: `t`, how much hard negatives count, at least 1.
+        angular: whether the margin is added to the angle, or subtracted from the cosine.
+        fixed: whether hard negatives all gain the same.
+        scale: the radius of the hypersphere, above 0.
+
+    References:
+        - [Mis-classified Vector Guided Softmax Loss for Face Recognition](https://arxiv.org/abs/1912.00833)
+    """
+
+    def __init__(self, num_classes, margin=0.5, weight=1.2, angular=True, fixed=False, scale=64.0, **kwargs):
+        negatives = MisclassifiedNegatives(weight, fixed)
+        margin = CombinedMargin(m2=margin) if angular else CombinedMargin(m3=margin)
+        super().__init__(num_classes, margin=margin, scale=scale, negatives=negatives, **kwargs)
+        self.angular = bool(angular)
+
+    def get_config(self):
+        config = _without(super().get_config(), "negatives")
+        margin = self.margin.m2 if self.angular else self.margin.m3
+        return {**config, "margin": margin, "angular": self.angular, **self.negatives.get_config()}
+
+
+def _without(config, name):
+    return {key: value for key, value in config.items() if key != name}

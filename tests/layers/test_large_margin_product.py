@@ -1,0 +1,147 @@
+"""L-Softmax and SphereFace as published, against float64."""
+
+import keras
+import numpy as np
+import pytest
+import references
+from comparing import BATCH
+from comparing import CLASSES
+from comparing import DIM
+from comparing import assert_goes_on_after_loading
+from comparing import assert_is
+from comparing import model_of
+from comparing import problem
+from comparing import unit
+from gradients import value_and_gradients
+from gradients import with_centers
+from keras import ops
+
+from keras_arcface.layers import ASoftmax
+from keras_arcface.layers import LSoftmax
+
+heads = pytest.mark.parametrize("kind", [LSoftmax, ASoftmax])
+
+
+def losses_of(embeddings, centers, labels, margin, annealing, normalised):
+    """One example, one class after another."""
+    losses = []
+    for x, label in zip(embeddings, labels, strict=True):
+        logits = []
+        for j, w in enumerate(unit(centers) if normalised else centers):
+            norms = np.linalg.norm(w) * np.linalg.norm(x)
+            cosine = w @ x / norms
+            psi = references.psi(np.arccos(cosine), m1=margin)
+            logits.append(norms * ((annealing * cosine + psi) / (1 + annealing) if j == label else cosine))
+        losses.append(np.logaddexp.reduce(logits) - logits[label])
+    return np.array(losses)
+
+
+@heads
+@pytest.mark.parametrize("margin", [1, 2, 3, 4])
+@pytest.mark.parametrize("annealing", [0.0, 5.0])
+def test_the_loss_is_its_formula(kind, margin, annealing):
+    embeddings, labels, centers = problem()
+    head = with_centers(kind(CLASSES, margin, base=annealing, least=0), centers)
+    normalised = kind is ASoftmax
+    assert_is(lambda e, c: losses_of(e, c, labels, margin, annealing, normalised), head, embeddings, labels, centers)
+    angles = np.arccos((unit(embeddings) * unit(centers)[labels]).sum(axis=1))
+    assert len(set(np.floor(4 * angles / np.pi))) > 2  # several branches of psi
+
+
+@heads
+def test_the_logits_are_those_of_the_loss(kind):
+    embeddings, labels, centers = problem()
+    head = with_centers(kind(CLASSES, base=2), centers)
+    logits = ops.convert_to_numpy(head(embeddings, labels)).astype("float64")
+    rows = np.arange(BATCH)
+    losses, cosines, hits = map(ops.convert_to_numpy, head.loss_and_stats(labels, embeddings))
+    np.testing.assert_allclose(losses, np.logaddexp.reduce(logits, axis=1) - logits[rows, labels], rtol=1e-5, atol=1e-5)
+    plain = embeddings @ (unit(centers) if kind is ASoftmax else centers).T
+    np.testing.assert_allclose(head(embeddings), plain, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(cosines, (unit(embeddings) * unit(centers)[labels]).sum(axis=1), atol=1e-6)
+    np.testing.assert_array_equal(hits, plain.argmax(axis=1) == labels)
+    assert (logits[rows, labels] < plain[rows, labels]).all()
+    logits[rows, labels] = plain[rows, labels]
+    np.testing.assert_allclose(logits, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "at_1000"), [(LSoftmax, 1000 * 1.025**-35), (ASoftmax, 1000 / 121)])
+def test_the_annealing_falls_with_the_batches_of_training(kind, at_1000):
+    embeddings, labels, centers = problem()
+    head = with_centers(kind(CLASSES), centers)
+    assert float(head.annealing) == 1000
+    for _ in range(3):
+        head.loss_and_stats(labels, embeddings, training=True)
+    head.loss(labels, embeddings)
+    assert int(head.steps) == 3
+    head.steps.assign(1000)
+    assert float(head.annealing) == pytest.approx(at_1000, rel=1e-5)
+    head.steps.assign(10_000_000)
+    assert float(head.annealing) == (5 if kind is ASoftmax else pytest.approx(0, abs=1e-9))
+
+
+@heads
+def test_the_ends_are_finite(kind):
+    _, labels, centers = problem()
+    ends = np.concatenate([3 * centers[labels[:4]], -50 * centers[labels[4:8]], np.zeros((1, DIM))]).astype("float32")
+    head = with_centers(kind(CLASSES, base=0, least=0), centers)
+    value, (gradient,) = value_and_gradients(lambda e: ops.mean(head.loss(labels, e)), ends)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient).max() < 100
+
+
+@heads
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_a_label_outside_the_range_is_nan_and_no_hit(kind, label):
+    embeddings, labels, centers = problem()
+    labels[2] = label
+    head = with_centers(kind(CLASSES), centers)
+    losses, _, hits = map(ops.convert_to_numpy, head.loss_and_stats(labels, embeddings))
+    np.testing.assert_array_equal(np.isnan(losses), np.arange(BATCH) == 2)
+    np.testing.assert_array_equal(np.isnan(head(embeddings, labels)).any(axis=1), np.arange(BATCH) == 2)
+    assert not hits[2]
+
+
+@heads
+def test_training_goes_on_after_loading(kind, tmp_path):
+    embeddings, labels, _ = problem()
+    loaded = assert_goes_on_after_loading(model_of(kind(CLASSES)), embeddings, labels, tmp_path)
+    assert int(loaded.head.steps) == 4
+
+
+@heads
+def test_it_computes_in_float32_under_every_policy(kind):
+    embeddings, labels, _ = problem()
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        head = kind(CLASSES)
+        assert keras.backend.standardize_dtype(head.loss(labels, embeddings.astype("float16")).dtype) == "float32"
+        assert keras.backend.standardize_dtype(head(embeddings.astype("float16")).dtype) == "float32"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@heads
+def test_survives_its_config(kind):
+    head = kind(CLASSES, 3, base=10, gamma=0.1, power=2, least=1, name="head")
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
+    assert type(copy) is kind
+    assert copy.get_config() == head.get_config()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"num_classes": 1}, "num_classes=1"),
+        ({"margin": 1.5}, "margin=1.5"),
+        ({"margin": 0}, "margin=0"),
+        ({"base": -1}, "base=-1"),
+        ({"least": "5"}, "least='5'"),
+        ({"dtype": "float16"}, "dtype='float16'"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, named):
+    with pytest.raises(ValueError, match=f"Received: {named}"):
+        LSoftmax(**{"num_classes": 5, **arguments})
