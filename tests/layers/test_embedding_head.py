@@ -135,6 +135,20 @@ def test_training_goes_on_after_loading(name, embeddings, tmp_path):
     assert loaded.head.get_config() == model.head.get_config()
 
 
+@every_loss
+def test_it_trains_from_batches_of_p_people_with_k_images(name, face_folder, tmp_path):
+    data = pytest.importorskip("keras_arcface.data")
+    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "data")
+    dataset = data.load_dataset(tmp_path / "data", batch_size=6, training=True, images_per_class=3)
+    layers = [keras.Input((32, 32, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(8)]
+    model = RecognitionModel(keras.Sequential(layers), EmbeddingHead(LOSSES[name]()))
+    model.compile(keras.optimizers.SGD(1e-3))
+    history = model.fit(dataset, steps_per_epoch=2, shuffle=False, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert 0 < history["accuracy"][0] <= 1
+    assert 0 < history["target_angle"][0] < np.pi
+
+
 def test_the_mean_counts_every_example(embeddings):
     """Keras' circle loss marks what has no positive or no negative, and a mean by that mark would leave it out."""
     head = EmbeddingHead(keras.losses.Circle(gamma=16, margin=0.3))
