@@ -105,7 +105,7 @@ class WithCenterLoss(JoinedHead):
 
     The places are no trainable weight. Those of a training batch's classes move after the loss was taken, by
     `alpha * sum(x - place) / (1 + n)` over the class's `n` embeddings in the batch, that of all replicas. They begin at
-    0. Embeddings that are not finite move nothing.
+    0. Embeddings that are not finite move nothing. Each step copies the places once.
 
     Args:
         head: a head with classes; the paper joins it to plain softmax, `SoftmaxProduct`.
@@ -148,7 +148,8 @@ class WithCenterLoss(JoinedHead):
         same = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(labels, 0))
         weights = ops.cast(ops.logical_and(same, counts), "float32")
         moves = ops.matmul(weights, moves) / (1.0 + ops.sum(weights, axis=1, keepdims=True))
-        after = ops.take(before + self.alpha * moves, ops.argmax(same, axis=1), axis=0)  # one for each class
+        first = ops.argmax(ops.cast(same, "int32"), axis=1)  # of each class, so that a place is written once or alike
+        after = ops.take(before + self.alpha * moves, first, axis=0)
         self.places.assign(ops.scatter_update(places, ops.expand_dims(labels, 1), after))
 
     def get_config(self):

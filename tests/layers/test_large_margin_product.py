@@ -81,6 +81,18 @@ def test_the_annealing_falls_with_the_batches_of_training(kind, at_1000):
 
 
 @heads
+def test_a_batch_of_training_is_counted_before_its_loss(kind):
+    embeddings, labels, centers = problem()
+    head = with_centers(kind(CLASSES, 4, base=10, gamma=1, power=1, least=0), centers)
+    exact = embeddings.astype("float64"), centers.astype("float64")
+    for annealing in (10 / 2, 10 / 3):
+        losses = ops.convert_to_numpy(head.loss_and_stats(labels, embeddings, training=True)[0])
+        expected = losses_of(*exact, labels, 4, annealing, kind is ASoftmax)
+        np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(head.loss(labels, embeddings), expected, rtol=1e-5, atol=1e-6)
+
+
+@heads
 def test_the_ends_are_finite(kind):
     _, labels, centers = problem()
     ends = np.concatenate([3 * centers[labels[:4]], -50 * centers[labels[4:8]], np.zeros((1, DIM))]).astype("float32")
