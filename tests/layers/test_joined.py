@@ -165,7 +165,7 @@ def test_the_ends_are_finite(join):
 
 def test_terms_can_be_joined_to_joined_heads():
     embeddings, labels, centers = problem()
-    head = WithInterLoss(WithIntraLoss(WithCenterLoss(arcface(), 0.1), 2.0), 3.0)
+    head = WithInterLoss(WithIntraLoss(WithCenterLoss(arcface(), 0.1, alpha=0.3), 2.0), 3.0)
     head.build((None, DIM))
     head.centers.assign(centers)
     total = ops.convert_to_numpy(head.loss(labels, embeddings))
@@ -176,6 +176,8 @@ def test_terms_can_be_joined_to_joined_heads():
     np.testing.assert_allclose(total, expected, rtol=1e-5)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
     assert copy.get_config() == head.get_config()
+    assert [joint.weight for joint in (copy, copy.head, copy.head.head)] == [3.0, 2.0, 0.1]
+    assert copy.head.head.alpha == 0.3
 
 
 @joined

@@ -137,10 +137,11 @@ def test_it_computes_in_float32_under_every_policy(kind):
 
 @heads
 def test_survives_its_config(kind):
-    head = kind(CLASSES, 3, base=10, gamma=0.1, power=2, least=1, name="head")
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
+    arguments = {"num_classes": 7, "margin": 3, "base": 10.0, "gamma": 0.1, "power": 2.0, "least": 1.0, "name": "head"}
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(kind(**arguments)))
     assert type(copy) is kind
-    assert copy.get_config() == head.get_config()
+    assert {name: copy.get_config()[name] for name in arguments} == arguments
+    assert {name: getattr(copy, name) for name in arguments} == arguments
 
 
 @pytest.mark.parametrize(
