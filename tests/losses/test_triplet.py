@@ -107,7 +107,7 @@ def test_hard_triplets_are_pytorch_metric_learnings(squared):
 def test_degenerate_batches_are_finite(mining, squared, labels):
     vectors = np.float32([[1, 0], [1, 0], [-1, 0], [0, 0], [0, 0], [1e-3, 1e-3]])
     loss = TripletLoss(0.2, mining, squared)
-    for embeddings in (vectors, np.zeros((6, 2), "float32"), np.ones((6, 2), "float32")):
+    for embeddings in (vectors, np.zeros((6, 2), "float32"), np.ones((6, 2), "float32"), vectors[[0] * 6]):
         value, (gradient,) = value_and_gradients(lambda e: ops.mean(loss.call(labels, e)), embeddings)
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()
