@@ -5,6 +5,8 @@ import math
 import keras
 import numpy as np
 
+from keras_arcface.margins import Batch
+
 # So many random embeddings against so many random centres: enough for the mean loss to about 1%.
 _EMBEDDINGS, _CENTERS = 256, 20_000
 
@@ -32,20 +34,38 @@ def expected_first_loss(head, dim: int, seed: int = 0) -> float:
     drawn = 1 + min(num_classes - 1, _CENTERS // head.sub_centers)
     targets, *others = _cosines(generator, drawn, head.sub_centers, dim)
     penalised = targets
+    extra = 0.0
     if head.margin is not None:
-        labels = generator.integers(0, head.num_classes, _EMBEDDINGS)
-        margin = head.margin_for(keras.ops.convert_to_tensor(labels))
+        batch = _batch(generator.integers(0, head.num_classes, _EMBEDDINGS), head.margin, dim)
+        margin = head.margin.for_batch(batch) if hasattr(head.margin, "for_batch") else head.margin
         wanted = keras.ops.convert_to_numpy(margin(keras.ops.convert_to_tensor(targets.astype(np.float32))))
         penalised = targets - strength * (targets - wanted)
+        regulariser = head.margin.regulariser(batch) if hasattr(head.margin, "regulariser") else None
+        extra = 0.0 if regulariser is None else keras.ops.convert_to_numpy(regulariser)
     # The other classes, of which there may be more than were drawn.
-    negatives = scale * np.stack(others)
+    others = np.stack(others)
+    if head.binary:
+        bias = math.log(head.num_classes - 1)
+        of_others = np.logaddexp(0, scale * others - bias).mean(axis=0) * (num_classes - 1)
+        return float(np.mean(np.logaddexp(0, bias - scale * penalised) + head.negatives_weight * of_others + extra))
+    if head.negatives is not None:
+        given = [keras.ops.convert_to_tensor(array.astype(np.float32)) for array in (others, penalised[None])]
+        others = keras.ops.convert_to_numpy(head.negatives(*given, head.negatives.start)).astype(np.float64)
+    negatives = scale * others
     highest = negatives.max(axis=0)
     counted = np.where(negatives <= scale * head.ignored_above, np.exp(negatives - highest), 0.0)
     total = highest + np.log(counted.mean(axis=0) * (num_classes - 1))
     own = scale * penalised
     everyone = (negatives.mean(axis=0) * (num_classes - 1) + own) / num_classes
     wanted = (1 - head.label_smoothing) * own + head.label_smoothing * everyone
-    return float(np.mean(np.logaddexp(total, own) - wanted))
+    return float(np.mean(np.logaddexp(total, own) - wanted + extra))
+
+
+def _batch(labels, margin, dim):
+    """What a margin is told of embeddings that come out of a BatchNorm: their norms are `sqrt(dim)`."""
+    norms = keras.ops.full((len(labels),), math.sqrt(dim), dtype="float32")
+    state = {name: keras.ops.convert_to_tensor(value) for name, value in getattr(margin, "start", {}).items()}
+    return Batch(keras.ops.convert_to_tensor(labels), norms, None, lambda v: v, lambda v: v, state)
 
 
 def _cosines(generator, num_classes, sub_centers, dim):
