@@ -4,12 +4,13 @@
 
 Each time a process that publishes a model gets SIGKILL, which no program can catch; the next must succeed and leave
 nothing of the first. All the while another process lists the base path every millisecond, as a very impatient server
-would, and looks whether each directory with an integer for its name is complete: all files with their sizes at every
-look, and their SHA-256 at the first. Last, as root, a small file system in memory runs full. It takes a minute or two.
+would, and looks whether each directory with an integer for its name is complete: all files, with their sizes. A second
+one reads each of them whole, once. Last, as root, a small file system in memory runs full. It takes a minute or two.
 """
 
 import argparse
 import hashlib
+import itertools
 import multiprocessing
 import os
 import random
@@ -19,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -55,27 +55,25 @@ def leftovers(base: Path) -> list[str]:
 
 
 class Watcher:
-    """Lists a base path every millisecond."""
+    """Lists a base path every millisecond, and looks into what has an integer for its name.
 
-    def __init__(self, base: Path, whole: dict[str, tuple[int, str]]):
-        self.base, self.whole = base, whole
-        self.looks, self.longest, self.faults = 0, 0.0, []
-        self.seen, self.hashed = set(), 0
+    Args:
+        thorough: read the files of each new one whole, instead of looking at the sizes of all.
+    """
+
+    def __init__(self, base: Path, whole: dict[str, tuple[int, str]], thorough: bool):
+        self.base, self.whole, self.thorough = base, whole, thorough
+        self.moments, self.looks, self.faults, self.seen = [], 0, [], set()
 
     def run(self, stop, results) -> None:
-        last = time.monotonic()
         while not stop.is_set():
+            self.moments.append(time.monotonic())
             for name in os.listdir(self.base):
                 if number_of(name) is not None:
                     self.look(name)
-            self.looks += 1
-            now = time.monotonic()
-            self.longest, last = max(self.longest, now - last), now
             time.sleep(0.001)
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread():
-                thread.join()
-        results.put((self.looks, self.longest, self.hashed, self.faults))
+        pauses = sorted(after - before for before, after in itertools.pairwise(self.moments))
+        results.put((self.thorough, len(self.moments), self.looks, pauses, self.faults))
 
     def look(self, name: str) -> None:
         try:
@@ -83,40 +81,32 @@ class Watcher:
         except FileNotFoundError:  # withdrawn between the listing and this
             return
         key = (name, os.fstat(directory).st_ino)
-        fault = self.fault(directory, lambda file, size, _: os.stat(file, dir_fd=directory).st_size == size)
-        self.note(key, fault)
-        if key in self.seen:
-            os.close(directory)
-        else:
+        if not self.thorough or key not in self.seen:
             self.seen.add(key)
-            threading.Thread(target=self.read, args=(key, directory)).start()
-
-    def read(self, key, directory: int) -> None:
-        def is_same(file, _, digest):
-            with open(os.open(file, os.O_RDONLY, dir_fd=directory), "rb") as opened:
-                return hashlib.file_digest(opened, "sha256").hexdigest() == digest
-
-        self.note(key, self.fault(directory, is_same))
-        self.hashed += 1
+            self.looks += 1
+            fault = self.fault(directory)
+            if fault and self.has_its_name(*key):  # what lost its name may be removed
+                self.faults.append(f"version {name}: {fault}")
         os.close(directory)
 
-    def fault(self, directory: int, is_right) -> str | None:
+    def fault(self, directory: int) -> str | None:
         for file, (size, digest) in self.whole.items():
             try:
-                if not is_right(file, size, digest):
-                    return f"{file} is not as it should be"
+                if os.stat(file, dir_fd=directory).st_size != size:
+                    return f"{file} has another size"
+                if self.thorough:
+                    with open(os.open(file, os.O_RDONLY, dir_fd=directory), "rb") as opened:
+                        if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+                            return f"{file} has another content"
             except FileNotFoundError:
                 return f"{file} is missing"
         return None
 
-    def note(self, key, fault: str | None) -> None:
-        name, inode = key
+    def has_its_name(self, name: str, inode: int) -> bool:
         try:
-            has_its_name = os.stat(self.base / name).st_ino == inode
+            return os.stat(self.base / name).st_ino == inode
         except FileNotFoundError:
-            has_its_name = False
-        if fault and has_its_name:  # what lost its name may be removed
-            self.faults.append(f"version {name}: {fault}")
+            return False
 
 
 def start(model: Path, base: Path, keep: int | None = None, at=None, results=None):
@@ -140,19 +130,22 @@ def kill_many(model: Path, base: Path, whole: dict, times: int, rng: random.Rand
         durations.append(time.monotonic() - begun)
     duration = statistics.median(durations)
     moments, states, bad, largest, good = [], {}, [], max(versions(base)), 0
-    for number in range(times):
+    number = 0
+    while len(moments) < times:
+        number += 1
         process = start(model, base, keep=(None, 3)[number % 2])
-        moment = rng.uniform(0, 1.1 * duration)
+        moment = rng.uniform(0, duration)
         time.sleep(moment)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        moments.append(moment)
         left, appeared = leftovers(base), max(versions(base)) > largest
-        if process.exitcode not in (0, -signal.SIGKILL):
+        if process.exitcode == -signal.SIGKILL:
+            moments.append(moment)
+            state = "copying" if left and not appeared else "published, a leftover to remove" if left else "published"
+            state = state if left or appeared else "before there was anything"
+            states[state] = states.get(state, 0) + 1
+        elif process.exitcode:
             bad.append(f"publication {number} failed")
-        state = "copying" if left and not appeared else "published, a leftover to remove" if left else "published"
-        state = "it was over" if process.exitcode == 0 else state if left or appeared else "before there was anything"
-        states[state] = states.get(state, 0) + 1
         largest = max(versions(base))
         after = publish(model, base, keep=(3, None)[number % 2], check=False)
         if int(after.name) == largest + 1 and not leftovers(base):
@@ -162,10 +155,11 @@ def kill_many(model: Path, base: Path, whole: dict, times: int, rng: random.Rand
         largest = int(after.name)
     bad += [f"version {number} differs" for number in versions(base) if contents(base / str(number)) != whole]
     print(f"one publication takes {duration * 1000:.0f} ms (median of {len(durations)})")
-    print(f"killed {times} times, after {min(moments) * 1000:.0f} to {max(moments) * 1000:.0f} ms:")
+    print(f"killed {times} times, after {min(moments) * 1000:.0f} to {max(moments) * 1000:.0f} ms (", end="")
+    print(f"{number - times} were over before that):")
     for state, count in sorted(states.items(), key=lambda item: -item[1]):
         print(f"  {count:3}  {state}")
-    print(f"the next one succeeded, with the next number, and nothing was left: {good} of {times}")
+    print(f"the next one succeeded, with the next number, and nothing was left: {good} of {number}")
     return bad
 
 
@@ -182,6 +176,16 @@ def two_at_once(model: Path, base: Path, whole: dict, rounds: int) -> list[str]:
             bad.append(f"two at once, round {number}: {given}, complete: {complete}, left: {leftovers(base)}")
     print(f"two at once: two numbers, both complete: {rounds - len(bad)} of {rounds}")
     return bad
+
+
+def watched(results) -> list[str]:
+    found = sorted(results.get(timeout=60) for _ in range(2))
+    (_, listed, looks, pauses, _), (_, _, read, _, _) = found
+    faults = [fault for *_, faults in found for fault in faults]
+    typical, rare, longest = (1000 * pauses[int(share * (len(pauses) - 1))] for share in (0.5, 0.99, 1))
+    print(f"listed {listed:,} times, every {typical:.1f} ms (99% within {rare:.1f} ms, all within {longest:.0f} ms)")
+    print(f"  {looks:,} looks at versions, {read} of them read whole: {len(faults)} incomplete")
+    return faults
 
 
 def full_disk(model: Path, folder: Path, whole: dict, megabytes: int) -> list[str]:
@@ -224,21 +228,20 @@ def main():
     base.mkdir()
     whole = contents(model)
     stop, results = FORK.Event(), FORK.Queue()
-    watcher = FORK.Process(target=Watcher(base, whole).run, args=(stop, results))
-    watcher.start()
+    watchers = [FORK.Process(target=Watcher(base, whole, how).run, args=(stop, results)) for how in (False, True)]
+    for watcher in watchers:
+        watcher.start()
     try:
         print(f"a model of {len(whole)} files, {arguments.megabytes} MB")
         bad = kill_many(model, base, whole, arguments.times, random.Random(arguments.seed))
         bad += two_at_once(model, base, whole, arguments.rounds)
         stop.set()
-        looks, longest, hashed, faults = results.get(timeout=60)
-        print(f"looked at {looks:,} times, the longest pause {longest * 1000:.0f} ms: ", end="")
-        print(f"{len(faults)} incomplete; {hashed} versions were read whole")
-        bad += faults
+        bad += watched(results)
         bad += full_disk(model, folder, whole, arguments.megabytes)
     finally:
         stop.set()
-        watcher.join()
+        for watcher in watchers:
+            watcher.join()
         shutil.rmtree(folder)
     print(*bad, sep="\n", end="\n" if bad else "")
     sys.exit(bool(bad))

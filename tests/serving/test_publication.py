@@ -1,4 +1,5 @@
 import errno
+import importlib.util
 import logging
 import os
 import shutil
@@ -423,26 +424,54 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(model, base, caplog
 # The script.
 
 
-def run(*arguments):
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(monkeypatch, capsys, caplog):
+    """Calls the script's `main`: a process of its own would take seconds for its imports."""
+    spec = importlib.util.spec_from_file_location("publish_script", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
+        caplog.clear()
+        try:
+            script.main()
+            status = 0
+        except SystemExit as done:
+            status = done.code
+        printed, errors = capsys.readouterr()
+        return status, [*caplog.messages, *printed.splitlines()], errors
+
+    yield run
+    logging.getLogger("keras_arcface").setLevel(logging.NOTSET)
 
 
-def test_the_script_publishes_lists_and_rolls_back(model, base):
+def test_the_script_as_it_is_started(model, base):
+    command = [sys.executable, str(SCRIPT), str(model), str(base), "--no-check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"published {model} as {base}/1\n"
+    assert files_of(base / "1") == FILES
+
+
+def test_the_script_publishes_lists_and_rolls_back(model, base, run):
     publish_times(2, model, base)
-    done = run("--keep", 2, model, "--protect", 1, base, "--no-check")
-    assert (done.returncode, done.stdout) == (0, f"published {model} as {base}/3\n"), done.stderr
-    done = run(model, base, "--no-check", "--keep", 2, "--dry-run")
-    assert done.stdout == f"would publish {model} as {base}/4\nwould remove {base}/1\nwould remove {base}/2\n"
-    done = run("--rollback", base, "--to", 1)
-    assert done.stdout == f"withdrew {base}/3\nwithdrew {base}/2\n{base}/1 is the newest\n"
-    assert run("--list", base).stdout == "1\n"
-    done = run("--rollback", base)
-    assert done.returncode == 1
-    assert done.stderr == f"error: {base} has no older version to go back to. Received: versions 1\n"
+    options = ["--keep", 2, model, "--protect", 1, base, "--no-check"]
+    assert run(*options) == (0, [f"published {model} as {base}/3"], "")
+    assert run(model, base, "--no-check", "--keep", 2, "--dry-run") == (
+        0,
+        [f"would publish {model} as {base}/4", f"would remove {base}/1", f"would remove {base}/2"],
+        "",
+    )
+    expected = [f"would withdraw {base}/3", f"would withdraw {base}/2", f"{base}/1 would be the newest"]
+    assert run("--rollback", base, "--to", 1, "--dry-run") == (0, expected, "")
+    expected = [f"withdrew {base}/3", f"withdrew {base}/2", f"{base}/1 is the newest"]
+    assert run("--rollback", base, "--to", 1) == (0, expected, "")
+    assert run("--list", base) == (0, ["1"], "")
+    status, _, errors = run("--rollback", base)
+    assert (status, errors) == (1, f"error: {base} has no older version to go back to. Received: versions 1\n")
 
 
-def test_the_script_says_how_it_is_used(model, base):
+def test_the_script_says_how_it_is_used(model, base, run):
     for arguments, error in (
         ([model], "expected SAVED_MODEL BASE. Received: "),
         (["--rollback", model, base], "expected BASE. Received: "),
@@ -450,5 +479,5 @@ def test_the_script_says_how_it_is_used(model, base):
         (["--list", base, "--keep", 3], "--keep is for publishing"),
         ([model, base, "--to", 3], "--to is for --rollback"),
     ):
-        done = run(*arguments)
-        assert (done.returncode, error in done.stderr) == (2, True), done.stderr
+        status, _, errors = run(*arguments)
+        assert (status, error in errors) == (2, True), errors
