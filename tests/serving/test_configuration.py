@@ -116,15 +116,20 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(options, mat
     assert not (tmp_path / "config").exists()
 
 
-def test_a_running_server_never_reads_half_a_file(base, tmp_path):
-    write(tmp_path, ServedModel("faces", base, [3, 4], {"stable": 3, "canary": 4}))
-    path = tmp_path / "config" / "models.config"
-    before, open_before = path.read_text(), path.open()
-    configuration = write(tmp_path, ServedModel("faces", base, [3, 4], {"stable": 4, "canary": 4}))
-    with open_before:
-        assert open_before.read() == before  # the old file, not the new one's beginning
+def test_a_running_server_never_reads_half_a_file(base, tmp_path, monkeypatch):
+    configuration = write(tmp_path, ServedModel("faces", base, [3, 4], {"stable": 3, "canary": 4}))
+    path, replaced = tmp_path / "config" / "models.config", {}
+    before, replace = path.read_text(), Path.replace
+
+    def record(source, target):
+        replaced[target] = (target.read_text(), source.read_text())
+        replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", record)
+    write(tmp_path, ServedModel("faces", base, [3, 4], {"stable": 4, "canary": 4}))
+    assert set(replaced) == set(configuration.files) == set(path.parent.iterdir())
+    assert replaced[path] == (before, path.read_text())
     assert dict(parse_models(path)["faces"].version_labels) == {"stable": 4, "canary": 4}
-    assert set((tmp_path / "config").iterdir()) == set(configuration.files)
 
 
 # The script.

@@ -1,7 +1,7 @@
+import csv
 import http.server
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -32,12 +32,15 @@ def write(tmp_path, *models, **options):
 
 
 def mounts_of(command):
-    """{target: source}, with the quotes of a field taken off."""
+    """{target: source}, from fields separated by commas, as Docker reads them."""
     values = [argument.removeprefix("--mount=") for argument in command if argument.startswith("--mount=")]
-    pattern = re.compile(r'type=bind,("?)source=(.*)\1,target=([^,]*),readonly')
-    matches = [pattern.fullmatch(value) for value in values]
-    assert all(matches), values
-    return {match[3]: match[2].replace('""', '"') if match[1] else match[2] for match in matches}
+    mounts = {}
+    for kind, source, target, readonly in csv.reader(values, strict=True):
+        assert (kind, readonly) == ("type=bind", "readonly")
+        assert target.startswith("target=")
+        assert source.startswith("source=")
+        mounts[target.removeprefix("target=")] = source.removeprefix("source=")
+    return mounts
 
 
 def test_the_command_without_a_container(base, tmp_path):

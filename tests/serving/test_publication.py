@@ -100,8 +100,9 @@ def test_a_number_is_given_once(model, base):
     assert publish(model, base, check=False) == base / "4"
     assert names(base) == [".withdrawn-2", ".withdrawn-3", "1", "4"]
     for number in (1, 2, 4):
-        with pytest.raises(FileExistsError, match=rf"Version {number} of .*faces was published before"):
-            publish(model, base, version=number, check=False)
+        for dry_run in (False, True):
+            with pytest.raises(FileExistsError, match=rf"Version {number} of .*faces was published before"):
+                publish(model, base, version=number, check=False, dry_run=dry_run)
     assert publish(model, base, version=20, check=False) == base / "20"
     assert publish(model, base, check=False) == base / "21"
 
@@ -144,7 +145,7 @@ def test_of_publishers_at_once_each_gets_a_number(system, model, base, monkeypat
     def copy_and_wait(source, target):
         copy_tree(source, target)
         if source == model:
-            barrier.wait()  # so that all look for a number at the same time
+            barrier.wait(timeout=10)  # so that all look for a number at the same time
 
     monkeypatch.setattr(staging, "copy_tree", copy_and_wait)
     threads = [
