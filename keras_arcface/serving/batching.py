@@ -22,7 +22,7 @@ class Batching:
 
     Args:
         batch_sizes: the sizes in which batches are computed, ascending; what is gathered is filled up to the next of
-            them. A request of more images than the last is refused by the server.
+            them. A request of more images than the last is refused, one of the warm-up too, and with it the model.
         timeout_micros: for how long the first request of a batch waits for others, in microseconds, while there is a
             thread to compute it.
         threads: how many batches are computed at the same time.
