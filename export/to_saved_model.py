@@ -16,6 +16,7 @@ import keras
 from keras_arcface import data
 from keras_arcface import evaluation
 from keras_arcface import serving
+from keras_arcface.serving.batching import BATCH_SIZES
 
 
 def main():
@@ -27,7 +28,7 @@ def main():
     parser.add_argument("--compare", action="store_true", help="add the signature compare: two batches -> cosines")
     parser.add_argument("--keep-variables", action="store_true", help="do not make weights constants of the graph")
     parser.add_argument("--not-aligned", action="store_true", help="the images are not faces aligned by five landmarks")
-    parser.add_argument("--warmup", type=int, nargs="*", default=[1, 8, 32], help="batch sizes of warm-up requests")
+    parser.add_argument("--warmup", type=int, nargs="*", default=BATCH_SIZES, help="batch sizes of warm-up requests")
     arguments = parser.parse_args()
     try:
         embedder = keras.saving.load_model(arguments.embedder, compile=False)

@@ -1,6 +1,25 @@
 """From an embedder to something that a server answers with."""
 
+from keras_arcface.serving.batching import Batching
 from keras_arcface.serving.checking import check_saved_model
+from keras_arcface.serving.configuration import Configuration
+from keras_arcface.serving.configuration import Tls
+from keras_arcface.serving.configuration import write_configuration
 from keras_arcface.serving.export import export_saved_model
+from keras_arcface.serving.publication import publish
+from keras_arcface.serving.publication import rollback
+from keras_arcface.serving.publication import versions
+from keras_arcface.serving.served_models import ServedModel
 
-__all__ = ["check_saved_model", "export_saved_model"]
+__all__ = [
+    "Batching",
+    "Configuration",
+    "ServedModel",
+    "Tls",
+    "check_saved_model",
+    "export_saved_model",
+    "publish",
+    "rollback",
+    "versions",
+    "write_configuration",
+]

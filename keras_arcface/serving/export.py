@@ -13,6 +13,7 @@ from keras_arcface.data.alignment import TEMPLATE_SIZE
 from keras_arcface.serving import checking
 from keras_arcface.serving import metadata
 from keras_arcface.serving import warmup
+from keras_arcface.serving.batching import BATCH_SIZES
 from keras_arcface.serving.signatures import make_embed
 from keras_arcface.serving.signatures import make_signatures
 
@@ -27,7 +28,7 @@ def export_saved_model(
     freeze: bool = True,
     evaluation=None,
     aligned: bool = True,
-    warmup_batch_sizes=(1, 8, 32),
+    warmup_batch_sizes=BATCH_SIZES,
     check: bool = True,
 ) -> Path:
     """Writes an embedder as a SavedModel that needs neither Keras nor this package to answer.
@@ -66,7 +67,8 @@ def export_saved_model(
             must be made as the export makes them: `embed_pairs(embedder, pairs, flip=mirror)`.
         aligned: whether the images are faces as `data.align` gives them; the metadata has the template then.
         warmup_batch_sizes: batch sizes of the warm-up requests, one for each of them and each signature; () for none.
-            They need tensorflow-serving-api; without it none are written, and a warning says so.
+            Those of `Batching` by default, as a server should know them all and refuses larger ones. They need
+            tensorflow-serving-api; without it none are written, and a warning says so.
         check: whether to check what was written.
 
     Returns:
@@ -87,9 +89,10 @@ def export_saved_model(
         )
     image_size = _image_size(embedder)
     names = ("serving_default", "serve_bytes", *(("compare",) if compare else ()), "describe")
-    requests = warmup.make_requests(names, image_size, _checked_sizes(warmup_batch_sizes, len(names)))
+    sizes = _checked_sizes(warmup_batch_sizes, len(names))
+    requests = warmup.make_requests(names, image_size, sizes)
     template = TEMPLATE * (image_size[0] / TEMPLATE_SIZE) if aligned and image_size[0] == image_size[1] else None
-    description = metadata.make_metadata(embedder, image_size, template, mirror, freeze, evaluation, names)
+    description = metadata.make_metadata(embedder, image_size, template, mirror, freeze, evaluation, names, sizes)
 
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

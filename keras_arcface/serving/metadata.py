@@ -27,7 +27,7 @@ def weights_sha256(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def make_metadata(embedder, image_size, template, mirror, freeze, evaluation, signatures) -> dict:
+def make_metadata(embedder, image_size, template, mirror, freeze, evaluation, signatures, batch_sizes) -> dict:
     """All that a client or an operator may want to know. See `export_saved_model` for the arguments."""
     return {
         "format": FORMAT,
@@ -46,6 +46,7 @@ def make_metadata(embedder, image_size, template, mirror, freeze, evaluation, si
         "variables": "frozen" if freeze else "kept",
         "computes_in": sorted({layer.compute_dtype for layer in embedder.layers}),
         "signatures": sorted(signatures),
+        "warmup_batch_sizes": list(batch_sizes),
     }
 
 
