@@ -47,13 +47,16 @@ class RestServer(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, double, port, certificate, key):
+    def __init__(self, double, port, certificate, key, client_roots):
         super().__init__(("127.0.0.1", port), _Handler)
         self.double = double
         self._open = set()
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate, key)
+            if client_roots:
+                context.load_verify_locations(client_roots)
+                context.verify_mode = ssl.CERT_REQUIRED
             self.socket = context.wrap_socket(self.socket, server_side=True)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()

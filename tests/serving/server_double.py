@@ -37,6 +37,7 @@ class ServerDouble(ModelDouble):
         poll_seconds: between two looks at the disk.
         grpc_port, rest_port: 0 for any that is free.
         certificate, key: PEM files, for TLS on both.
+        client_roots: a PEM file, if clients are to have certificates too.
 
     Attributes:
         grpc, rest: the addresses, for `FaceClient`.
@@ -55,11 +56,12 @@ class ServerDouble(ModelDouble):
         rest_port=0,
         certificate=None,
         key=None,
+        client_roots=None,
     ):
         super().__init__(base, name, labels, latest, poll_seconds)
-        self._grpc, port = _start_grpc(self, grpc_port, certificate, key)
+        self._grpc, port = _start_grpc(self, grpc_port, certificate, key, client_roots)
         self.grpc = f"{'grpcs' if certificate else 'grpc'}://127.0.0.1:{port}"
-        self._rest = RestServer(self, rest_port, certificate, key)
+        self._rest = RestServer(self, rest_port, certificate, key, client_roots)
         self.rest = f"{'https' if certificate else 'http'}://127.0.0.1:{self._rest.server_port}"
 
     def __enter__(self):
@@ -75,7 +77,7 @@ class ServerDouble(ModelDouble):
         self._rest.stop()
 
 
-def _start_grpc(double, port, certificate, key):
+def _start_grpc(double, port, certificate, key, client_roots):
     options = [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
@@ -86,7 +88,9 @@ def _start_grpc(double, port, certificate, key):
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(double), server)
     if certificate:
         pair = (Path(key).read_bytes(), Path(certificate).read_bytes())
-        bound = server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([pair]))
+        roots = Path(client_roots).read_bytes() if client_roots else None
+        credentials = grpc.ssl_server_credentials([pair], roots, require_client_auth=roots is not None)
+        bound = server.add_secure_port(f"127.0.0.1:{port}", credentials)
     else:
         bound = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
