@@ -1,10 +1,13 @@
-"""From an embedder to something that a server answers with."""
+"""From an embedder to something that a server answers with, and to its client."""
 
+from keras_arcface.serving.batches import Embeddings
 from keras_arcface.serving.batching import Batching
 from keras_arcface.serving.checking import check_saved_model
+from keras_arcface.serving.client import FaceClient
 from keras_arcface.serving.configuration import Configuration
 from keras_arcface.serving.configuration import Tls
 from keras_arcface.serving.configuration import write_configuration
+from keras_arcface.serving.errors import ServingError
 from keras_arcface.serving.export import export_saved_model
 from keras_arcface.serving.publication import publish
 from keras_arcface.serving.publication import rollback
@@ -14,7 +17,10 @@ from keras_arcface.serving.served_models import ServedModel
 __all__ = [
     "Batching",
     "Configuration",
+    "Embeddings",
+    "FaceClient",
     "ServedModel",
+    "ServingError",
     "Tls",
     "check_saved_model",
     "export_saved_model",

@@ -72,7 +72,7 @@ def test_requests_and_answers_are_those_of_the_export_by_default(tmp_path):
 @pytest.mark.parametrize(
     ("requests", "answers", "message"),
     [
-        (REQUESTS, [{"embedding": ANSWERS[0]["embedding"] * np.nan}], "Received: nan"),
+        (REQUESTS, [{"embedding": ANSWERS[0]["embedding"] * np.nan}], "a difference of nan"),
         (REQUESTS, [{"embedding": ANSWERS[0]["embedding"][:1]}], r"of shape \(1, 12\). Received: \(2, 12\)"),
         (REQUESTS, [{"norm": np.ones(2)}], r"expected outputs \['norm'\]. Received: \['embedding'\]"),
         (REQUESTS, [], "1 requests and 0 answers"),

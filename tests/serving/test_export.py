@@ -175,6 +175,29 @@ def test_it_answers_in_a_process_without_keras(loader, saved_model, embedder, tm
     assert described["metadata"] == [json.dumps(metadata_of(saved_model)).encode()] * 2
 
 
+WRONG = {
+    "one row without its axis": ("serving_default", {"images": FACES[0]}),
+    "no image at all": ("serving_default", {"images": np.zeros(2, np.uint8)}),
+    "another shape of the same area": ("serving_default", {"images": FACES.reshape(6, 16, 64, 3)}),
+    "larger images": ("serving_default", {"images": np.zeros((2, 64, 64, 3), np.uint8)}),
+    "grey images": ("serving_default", {"images": FACES[..., :1]}),
+    "more on one side": ("compare", {"images_a": FACES, "images_b": FACES[:1]}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_batch_of_images_is_refused_and_the_process_lives(wrong, saved_model, tmp_path):
+    signature, inputs = WRONG[wrong]
+    with pytest.raises(AssertionError, match="not compatible with expected shape|assertion failed"):
+        through("cpp", saved_model, tmp_path, [(signature, inputs)])
+
+
+@pytest.mark.parametrize("loader", ["clean", "cpp"])
+def test_an_empty_batch_has_an_empty_answer(loader, saved_model, tmp_path):
+    (answer,) = through(loader, saved_model, tmp_path, [("serving_default", {"images": FACES[:0]})])
+    assert (answer["embedding"].shape, answer["norm"].shape) == ((0, 16), (0,))
+
+
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("freeze", [False, True])
 def test_variables_are_frozen_by_choice_and_mirror_images_summed(freeze, mirror, embedder, tmp_path):
