@@ -188,7 +188,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_no_batch_of_images_is_refused_and_the_process_lives(wrong, saved_model, tmp_path):
     signature, inputs = WRONG[wrong]
-    with pytest.raises(AssertionError, match="not compatible with expected shape|assertion failed"):
+    with pytest.raises(AssertionError, match=r"not compatible with expected shape|assertion failed"):
         through("cpp", saved_model, tmp_path, [(signature, inputs)])
 
 
