@@ -104,7 +104,8 @@ def main():
     parser.add_argument("--corruptions", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    whole = [encode(face, suffix) for face in FACES for suffix in (".png", ".jpg")]
+    whole = [encode(face, suffix) for face in FACES for suffix in (".png", ".jpg", ".bmp")]
+    whole += [saved_by_pillow(Image.fromarray(face), "GIF") for face in FACES[:4]]
     damaged = kinds()
     fill = [whole[row % len(whole)] for row in range(BATCH)]
     images = [image for image, _ in damaged.values()]
