@@ -1,6 +1,8 @@
 import json
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -15,8 +17,11 @@ from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
 from keras_arcface import backbones
 from keras_arcface.models import make_embedder
+from keras_arcface.serving import FaceClient
 from keras_arcface.serving import export_saved_model
 from keras_arcface.serving import loaders
+from keras_arcface.serving import publish
+from keras_arcface.serving import rollback
 from keras_arcface.serving import warmup
 from keras_arcface.serving.loaders import arrays
 
@@ -213,6 +218,28 @@ def test_variables_are_frozen_by_choice_and_mirror_images_summed(freeze, mirror,
     assert set(loaded.signatures) == {"serving_default", "serve_bytes", "describe"}
     description = metadata_of(directory)
     assert (description["mirrored"], description["variables"]) == (mirror, "frozen" if freeze else "kept")
+
+
+def test_an_export_is_published_asked_and_taken_back(saved_model, embedder, tmp_path):
+    server_double = pytest.importorskip("server_double", reason="the double needs tensorflow-serving-api")
+    base = tmp_path / "models" / "faces"
+    published = publish(saved_model, base)
+    damaged = shutil.copytree(saved_model, tmp_path / "damaged")
+    answers = arrays.load(damaged / "assets.extra" / "warmup_answers.npz")
+    answers[0][1]["embedding"] *= -1
+    arrays.save(damaged / "assets.extra" / "warmup_answers.npz", answers)
+    with pytest.raises(ValueError, match=r"damaged is not fit to be published: .*request 0 \(serving_default\)"):
+        publish(damaged, base)
+    assert publish(saved_model, base, check=False) == base / "2"
+    with server_double.ServerDouble(base.parent, poll_seconds=0.05) as double, FaceClient(double.grpc) as client:
+        found = client.embed(GOOD)
+        assert found.version == 2
+        np.testing.assert_allclose(found.embedding, expected_of(embedder, FACES)[0], atol=1e-6)
+        assert rollback(base) == published
+        deadline = time.monotonic() + 20
+        while client.embed(GOOD[:1]).version != 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert client.embed(FACES).version == 1
 
 
 def test_frozen_weights_are_written_once(saved_model, embedder):
