@@ -139,9 +139,10 @@ def _write_extras(directory, description, requests, answers):
 
 
 def _embed_function(embedder, mirror):
+    # Not by `predict`, whose graph TensorFlow may have been told to compute in bfloat16 (`training.use_precision`).
     def embed(images):
-        raw = np.asarray(embedder.predict_on_batch(images), np.float32)
-        return raw + np.asarray(embedder.predict_on_batch(images[:, :, ::-1]), np.float32) if mirror else raw
+        raw = np.asarray(embedder(images, training=False), np.float32)
+        return raw + np.asarray(embedder(images[:, :, ::-1], training=False), np.float32) if mirror else raw
 
     return embed
 

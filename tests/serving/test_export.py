@@ -265,6 +265,19 @@ def test_warm_up_sizes_that_cannot_be_are_refused(sizes, message, embedder, tmp_
         export_saved_model(embedder, tmp_path / "1", warmup_batch_sizes=sizes)
 
 
+def test_a_process_that_trains_in_bfloat16_exports_what_answers_in_float32(tmp_path):
+    code = (
+        "import sys; from keras_arcface import backbones, serving, training\n"
+        "from keras_arcface.models import make_embedder\n"
+        "training.use_precision('onednn_bfloat16')\n"
+        "embedder = make_embedder(backbones.IResNet((2, 2), width=16, input_shape=(32, 32, 3)), dim=16)\n"
+        "serving.export_saved_model(embedder, sys.argv[1], warmup_batch_sizes=(4,))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "1")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_does_not_answer_as_the_embedder_is_not_left_there(embedder, tmp_path, monkeypatch):
     expected = warmup.expected_answers
     monkeypatch.setattr(warmup, "expected_answers", lambda *a: [_turned(answer) for answer in expected(*a)])
