@@ -13,6 +13,9 @@ from keras_arcface.serving.publication import publish
 from keras_arcface.serving.publication import rollback
 from keras_arcface.serving.publication import versions
 from keras_arcface.serving.served_models import ServedModel
+from keras_arcface.serving.to_litert import export_litert
+from keras_arcface.serving.to_onnx import export_onnx
+from keras_arcface.serving.to_openvino import export_openvino
 
 __all__ = [
     "Batching",
@@ -23,6 +26,9 @@ __all__ = [
     "ServingError",
     "Tls",
     "check_saved_model",
+    "export_litert",
+    "export_onnx",
+    "export_openvino",
     "export_saved_model",
     "publish",
     "rollback",
