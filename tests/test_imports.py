@@ -44,7 +44,7 @@ MAY_KNOW = {
     "serving/client.py": {"numpy"},
     "serving/grpc_transport.py": {"grpc", "tensorflow", "tensorflow_serving", "numpy"},
     "serving/rest_transport.py": {"requests", "urllib3", "numpy"},
-    "serving/runtimes.py": {"keras", "tensorflow", "numpy", "keras_arcface.__version__", "keras_arcface.data"},
+    "serving/runtimes.py": {"keras", "tensorflow", "numpy", "keras_arcface.data"},
     "serving/to_onnx.py": {"keras", "onnx", "onnxruntime", "tf2onnx", "keras_arcface.serving"},
     "serving/onnx_graph.py": {"numpy", "onnx"},
     "serving/to_openvino.py": {"keras", "numpy", "openvino", "nncf", "keras_arcface.serving"},

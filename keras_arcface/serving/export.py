@@ -87,12 +87,12 @@ def export_saved_model(
             "A SavedModel is written by the TensorFlow backend of Keras: save the embedder as .keras and export it "
             f"under KERAS_BACKEND=tensorflow. Received: backend {keras.backend.backend()!r}"
         )
-    image_size = _image_size(embedder)
+    image_size = metadata.image_size_of(embedder)
     names = ("serving_default", "serve_bytes", *(("compare",) if compare else ()), "describe")
     sizes = _checked_sizes(warmup_batch_sizes, len(names))
     requests = warmup.make_requests(names, image_size, sizes)
     template = TEMPLATE * (image_size[0] / TEMPLATE_SIZE) if aligned and image_size[0] == image_size[1] else None
-    description = metadata.make_metadata(embedder, image_size, template, mirror, freeze, evaluation, names, sizes)
+    description = metadata.make_metadata(embedder, template, mirror, freeze, evaluation, names, sizes)
 
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -157,19 +157,3 @@ def _checked_sizes(batch_sizes, signatures):
             f"sizes. Expected: at most {warmup.MOST_RECORDS}, as TensorFlow Serving refuses a model with more"
         )
     return sizes
-
-
-def _image_size(embedder: keras.Model) -> tuple[int, int]:
-    try:
-        inputs, outputs = tuple(embedder.input_shape), tuple(embedder.output_shape)
-    except AttributeError as error:
-        raise ValueError(
-            "export_saved_model expects an embedder with one input and one output; of a RecognitionModel, pass "
-            f"model.embedder. Received: {embedder.name!r}, a {type(embedder).__name__}"
-        ) from error
-    if len(inputs) != 4 or None in inputs[1:] or inputs[3] != 3 or len(outputs) != 2:
-        raise ValueError(
-            "export_saved_model expects an embedder, (batch, height, width, 3) -> (batch, dim), of known height and "
-            f"width. Received: {embedder.name!r}, {inputs} -> {outputs}"
-        )
-    return inputs[1:3]

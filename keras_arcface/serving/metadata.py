@@ -17,6 +17,26 @@ FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 _logger = logging.getLogger(__name__)
 
 
+def image_size_of(embedder: keras.Model) -> tuple[int, int]:
+    """`(height, width)` of an embedder's images.
+
+    Raises:
+        ValueError: if it is no embedder, or the size is not known.
+    """
+    inputs, outputs = (getattr(embedder, name, None) for name in ("input_shape", "output_shape"))
+    if not isinstance(inputs, tuple) or not isinstance(outputs, tuple):
+        raise ValueError(
+            "Expected an embedder with one input and one output; of a RecognitionModel, pass model.embedder. "
+            f"Received: {embedder!r}"
+        )
+    if len(inputs) != 4 or None in inputs[1:] or inputs[3] != 3 or len(outputs) != 2:
+        raise ValueError(
+            "Expected an embedder, (batch, height, width, 3) -> (batch, dim), of known height and width. "
+            f"Received: {embedder.name!r}, {inputs} -> {outputs}"
+        )
+    return inputs[1:3]
+
+
 def weights_sha256(model: keras.Model) -> str:
     """The sha256 of all weights: their shapes, types and bytes, in the model's order. Names have no part in it."""
     digest = hashlib.sha256()
@@ -27,22 +47,29 @@ def weights_sha256(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def make_metadata(embedder, image_size, template, mirror, freeze, evaluation, signatures, batch_sizes) -> dict:
-    """All that a client or an operator may want to know. See `export_saved_model` for the arguments."""
+def facts(embedder, mirror) -> dict:
+    """What is to be known of every export."""
     return {
         "format": FORMAT,
         "package": "keras_arcface",
         "package_version": keras_arcface.__version__,
         "name": embedder.name,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "image_size": list(image_size),
+        "image_size": list(image_size_of(embedder)),
         "colour": "RGB",
         "pixels": "0..255",
         "embedding_size": embedder.output_shape[-1],
         "mirrored": mirror,
+        "weights_sha256": weights_sha256(embedder),
+    }
+
+
+def make_metadata(embedder, template, mirror, freeze, evaluation, signatures, batch_sizes) -> dict:
+    """All that a client or an operator may want to know. See `export_saved_model` for the arguments."""
+    return {
+        **facts(embedder, mirror),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "alignment": None if template is None else {"template": np.asarray(template, float).tolist()},
         "thresholds": {} if evaluation is None else _thresholds(evaluation),
-        "weights_sha256": weights_sha256(embedder),
         "variables": "frozen" if freeze else "kept",
         "computes_in": sorted({layer.compute_dtype for layer in embedder.layers}),
         "signatures": sorted(signatures),

@@ -11,12 +11,13 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_arcface import __version__
 from keras_arcface.data import images as encoded_images
+from keras_arcface.serving.metadata import facts
+from keras_arcface.serving.metadata import image_size_of
+from keras_arcface.serving.signatures import SMALLEST_NORM
 
 NAME = "keras_arcface"  # of the metadata in the files
 
-_SMALLEST_NORM = 1e-12
 _BATCHES = (1, 7)
 # Of float32 the largest difference of an embedding of length 1; of the others the smallest cosine between an embedding
 # and the embedder's. docs/serving_runtimes.md has how far intact exports stay from these.
@@ -79,26 +80,6 @@ def unfinished(path: Path):
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def image_size_of(embedder: keras.Model) -> tuple[int, int]:
-    """`(height, width)` of an embedder's images.
-
-    Raises:
-        ValueError: if it is no embedder, or the size is not known.
-    """
-    inputs, outputs = (getattr(embedder, name, None) for name in ("input_shape", "output_shape"))
-    if not isinstance(inputs, tuple) or not isinstance(outputs, tuple):
-        raise ValueError(
-            "Expected an embedder with one input and one output; of a RecognitionModel, pass model.embedder. "
-            f"Received: {embedder!r}"
-        )
-    if len(inputs) != 4 or None in inputs[1:] or inputs[3] != 3 or len(outputs) != 2:
-        raise ValueError(
-            "Expected an embedder, (batch, height, width, 3) -> (batch, dim), of known height and width. "
-            f"Received: {embedder.name!r}, {inputs} -> {outputs}"
-        )
-    return inputs[1:3]
-
-
 def calibration_images(source, image_size: tuple[int, int], count: int = 256) -> np.ndarray:
     """Images to calibrate int8 on, taken at even distances, so that they are of as many people as can be.
 
@@ -142,24 +123,13 @@ def served_model(embedder: keras.Model, mirror: bool) -> keras.Model:
     if mirror:
         raw = ops.sum(ops.reshape(raw, (2, -1, embedder.output_shape[1])), axis=0)
     norm = ops.sqrt(ops.sum(ops.square(raw), axis=-1))
-    embedding = raw / ops.expand_dims(ops.maximum(norm, _SMALLEST_NORM), -1)
+    embedding = raw / ops.expand_dims(ops.maximum(norm, SMALLEST_NORM), -1)
     return keras.Model(images, {"embedding": embedding, "norm": norm}, name=embedder.name)
 
 
 def metadata(embedder: keras.Model, mirror: bool, precision: str) -> str:
     """JSON of what a user of the file must know, and cannot see in it."""
-    facts = {
-        "format": 1,
-        "package": "keras_arcface",
-        "package_version": __version__,
-        "name": embedder.name,
-        "image_size": image_size_of(embedder),
-        "colour": "RGB",
-        "embedding_size": embedder.output_shape[1],
-        "mirrored": mirror,
-        "precision": precision,
-    }
-    return json.dumps(facts)
+    return json.dumps({**facts(embedder, mirror), "precision": precision})
 
 
 def check_parity(run: Callable, embedder: keras.Model, path: Path, precision: str, mirror: bool, calibration) -> None:
