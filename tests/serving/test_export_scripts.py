@@ -12,6 +12,7 @@ from conftest import encode
 from conftest import make_face
 
 from keras_arcface import data
+from keras_arcface import evaluation
 from keras_arcface.backbones import IResNet
 from keras_arcface.models import make_embedder
 
@@ -73,6 +74,15 @@ def test_int8_with_its_loss(script, embedder, face_folder, pairs, command, tmp_p
     assert lines[-1] == f"The export loses {lost:.2f} points of accuracy."
     assert lost == pytest.approx(accuracies["embedder"] - accuracies["int8"], abs=0.011)
     assert abs(float(rows["embedder"][1]) - float(rows["int8"][1])) < 0.05  # AUC
+
+
+def test_a_worse_export_loses_points(embedder, pairs, command, tmp_path, capsys, monkeypatch):
+    for module in SCRIPTS["to_onnx"][1]:
+        pytest.importorskip(module, reason=f"{module} is absent")
+    noise = np.random.default_rng(0)
+    monkeypatch.setattr(evaluation, "load_embedder", lambda path: lambda images: noise.normal(size=(len(images), 4)))
+    command("to_onnx", embedder, tmp_path / "model.onnx", "--pairs", pairs, "--shuffle-seed", 0)
+    assert float(capsys.readouterr().out.splitlines()[-1].split()[3]) > 10
 
 
 def test_images_to_calibrate_on_lie_in_many_ways(face_folder, tmp_path, monkeypatch):
