@@ -56,7 +56,7 @@ def test_keras_files_and_saved_models(embedder, tmp_path):
     model.save(tmp_path / "model.keras")
     paths = ["embedder.keras", "model.keras"]
     if keras.backend.backend() == "tensorflow":
-        serving.export_saved_model(embedder, tmp_path / "1")
+        serving.export_saved_model(embedder, tmp_path / "1", warmup_batch_sizes=(), check=False)
         paths.append("1")
     for path in paths:
         embed = evaluation.load_embedder(tmp_path / path)
@@ -249,7 +249,7 @@ def test_without_the_extra_it_says_what_to_install(hidden, tmp_path, monkeypatch
 
 def test_a_saved_model_outlives_its_loading(embedder, tmp_path):
     """Its variables would go with the object that was loaded, if nothing held it."""
-    serving.export_saved_model(embedder, tmp_path / "1")
+    serving.export_saved_model(embedder, tmp_path / "1", warmup_batch_sizes=(), check=False)
     embed = evaluation.load_embedder(tmp_path / "1")
     gc.collect()
     assert embed(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 8)

@@ -22,6 +22,7 @@ from keras_arcface.serving import export_litert
 from keras_arcface.serving import export_onnx
 from keras_arcface.serving import export_openvino
 from keras_arcface.serving import runtimes
+from keras_arcface.serving.metadata import facts
 
 FACES = np.stack([make_face(person, 0) for person in range(64)])
 CALIBRATION = np.stack([make_face(person, 1) for person in range(32)])
@@ -109,6 +110,11 @@ def runtime(request):
     return need(request.param)
 
 
+# Each conversion takes seconds, and the check is the same code for all: most of it is tested with one, the rest is slow.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "litert")]
+mostly_onnx = pytest.mark.parametrize("runtime", ["onnx", *SLOW], indirect=True)
+
+
 @pytest.fixture(scope="module")
 def embedder():
     return trained(IResNet((1, 1), width=16, input_shape=(32, 32, 3)))
@@ -137,7 +143,7 @@ def distance(answer, embedder, images, mirror=False):
     )
 
 
-@pytest.mark.parametrize("network", ["IResNet", "MobileFaceNet"])
+@pytest.mark.parametrize("network", ["IResNet", pytest.param("MobileFaceNet", marks=pytest.mark.slow)])
 def test_float32_is_the_embedder(runtime, network, embedder, tmp_path):
     if network == "MobileFaceNet":
         embedder = trained(MobileFaceNet(width=16, input_shape=(32, 32, 3), blocks=(1, 1, 1, 1), stem_groups=4))
@@ -149,6 +155,7 @@ def test_float32_is_the_embedder(runtime, network, embedder, tmp_path):
         assert norms < 1e-5
 
 
+@mostly_onnx
 def test_the_mirror_image_can_be_in_the_graph(runtime, embedder, tmp_path):
     path = runtime.export(embedder, tmp_path / f"model{runtime.suffix}", mirror=True)
     for batch in (1, 7):
@@ -184,6 +191,7 @@ def test_the_file_says_what_it_is(runtime, embedder, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([path.name, *map("model{}".format, beside)])
 
 
+@mostly_onnx
 def test_a_mixed_policy_is_exported_in_full_precision(runtime, embedder, tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -211,11 +219,16 @@ def upside_down(images):
         ("onnx", "float32", wrong_colours),
         ("onnx", "float32", upside_down),
         ("onnx", "int8", wrong_colours),
-        ("openvino", "float32", wrong_colours),
-        ("openvino", "bfloat16", wrong_colours),
-        ("litert", "float32", wrong_colours),
-        ("litert", "float16", wrong_colours),
-        ("litert", "int8", wrong_colours),
+        *(
+            pytest.param(*case, wrong_colours, marks=pytest.mark.slow)
+            for case in (
+                ("openvino", "float32"),
+                ("openvino", "bfloat16"),
+                ("litert", "float32"),
+                ("litert", "float16"),
+                ("litert", "int8"),
+            )
+        ),
     ],
 )
 def test_what_answers_otherwise_is_not_kept(name, precision, fault, embedder, tmp_path, monkeypatch):
@@ -231,6 +244,7 @@ def test_what_answers_otherwise_is_not_kept(name, precision, fault, embedder, tm
     assert not list(tmp_path.iterdir())
 
 
+@mostly_onnx
 @pytest.mark.parametrize("broken", ["cosine", "norm"])
 def test_a_rounding_that_goes_too_far_is_not_kept(runtime, broken, embedder, tmp_path, monkeypatch):
     bounds = {"cosine": ("_SMALLEST_COSINE", 0.99999), "norm": ("_LARGEST_NORM_ERROR", 1e-6)}[broken]

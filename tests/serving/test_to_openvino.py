@@ -50,7 +50,13 @@ def test_ranges_and_types_are_those_of_the_contract(embedder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("precision", "hint"), [("float32", "f32"), ("float16", "f32"), ("bfloat16", "bf16"), ("int8", "f32")]
+    ("precision", "hint"),
+    [
+        ("float32", "f32"),
+        pytest.param("float16", "f32", marks=pytest.mark.slow),
+        ("bfloat16", "bf16"),
+        pytest.param("int8", "f32", marks=pytest.mark.slow),
+    ],
 )
 def test_the_model_says_what_to_compute_in(precision, hint, embedder, tmp_path):
     if precision == "int8":
