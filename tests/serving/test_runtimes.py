@@ -110,7 +110,7 @@ def runtime(request):
     return need(request.param)
 
 
-# Each conversion takes seconds, and the check is the same code for all: most of it is tested with one, the rest is slow.
+# Each conversion takes seconds, and the check is the same code for all: most is tested with one, the rest is slow.
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "litert")]
 mostly_onnx = pytest.mark.parametrize("runtime", ["onnx", *SLOW], indirect=True)
 
