@@ -127,6 +127,8 @@ def _quantised(model, calibration):
             # Convolutions of x86 CPUs are quick with unsigned pixels and signed weights.
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            # Embeddings come out of it: with one range for all of their directions the small ones would be lost.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         )
         return onnx.load(file)
 
