@@ -14,6 +14,7 @@ is what an export must not fall behind. bfloat16 in TensorFlow is what a server 
 """
 
 import argparse
+import atexit
 import json
 import os
 import statistics
@@ -142,7 +143,9 @@ def grpc(folder, batch, signature, **_):
 
     command = [sys.executable, str(ROOT / "tests" / "serving" / "server_double.py"), str(Path(folder, "base"))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    server = subprocess.Popen([*command, "--name", "faces"], stdout=subprocess.PIPE, text=True, env=environment)
+    command += ["--name", "faces", "--grpc-port", "0", "--rest-port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    atexit.register(server.kill)
     address = next(word for line in server.stdout for word in line.split() if word.startswith("grpc://"))
     client = FaceClient(address, model="faces", timeout=120.0)
     client.wait_until_ready(120.0)
@@ -222,6 +225,9 @@ def _peer(folder, network, peer):
 
     torch.manual_seed(0)
     theirs = get_model({"IResNet50": "r50", "IResNet18": "r18", "MobileFaceNet": "mbf"}[network], fp16=False).eval()
+    for module in theirs.modules():  # as they begin, what fifty layers make of an image is no finite number
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
     torch.save(theirs.state_dict(), folder / "peer.pth")
     torch.onnx.export(
         theirs,

@@ -50,11 +50,19 @@ def expected_answers(requests, embed, metadata) -> list[dict]:
         requests: as made by `make_requests`.
         embed: uint8 images `(n, height, width, 3)` -> raw embeddings `(n, dim)`, as numpy arrays.
         metadata: what `describe` gives.
+
+    Raises:
+        ValueError: if an embedding is not finite.
     """
 
     def outputs(images):
         raw = embed(images)
         norm = np.linalg.norm(raw, axis=1)
+        if not np.isfinite(norm).all():
+            raise ValueError(
+                f"{metadata['name']!r} gives embeddings that are not finite, with which nothing can be compared: deep "
+                f"networks may before they are trained. Received: norms {norm}"
+            )
         return {"embedding": raw / np.maximum(norm, SMALLEST_NORM)[:, np.newaxis], "norm": norm}
 
     answers = []

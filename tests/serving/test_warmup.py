@@ -49,11 +49,16 @@ def test_the_official_proto_reads_them(requests, tmp_path):
             assert type(value) is type(other.inputs[name])
 
 
+def test_an_embedder_that_gives_no_numbers_is_blamed_itself(requests):
+    with pytest.raises(ValueError, match=r"'blind' gives embeddings that are not finite.*Received: norms \[nan"):
+        warmup.expected_answers(requests, lambda images: np.full((len(images), 5), np.nan), {"name": "blind"})
+
+
 def test_the_answers_are_the_embedders(requests):
     def embed(images):
         return images.reshape(len(images), -1)[:, :5].astype(np.float32)
 
-    answers = warmup.expected_answers(requests, embed, {"format": 1})
+    answers = warmup.expected_answers(requests, embed, {"name": "small"})
     raw = embed(requests[4].inputs["images"])
     np.testing.assert_allclose(answers[4]["norm"], np.sqrt(np.sum(raw**2, axis=1)), rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(answers[4]["embedding"], axis=1), 1, rtol=1e-6)
@@ -65,4 +70,4 @@ def test_the_answers_are_the_embedders(requests):
     first, second = (embed(requests[6].inputs[name]) for name in ("images_a", "images_b"))
     cosines = np.sum(first * second, axis=1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
     np.testing.assert_allclose(answers[6]["cosine"], cosines, rtol=1e-5)
-    assert [json.loads(text) for text in answers[7]["metadata"]] == [{"format": 1}] * 3
+    assert [json.loads(text) for text in answers[7]["metadata"]] == [{"name": "small"}] * 3
