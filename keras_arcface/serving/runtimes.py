@@ -20,7 +20,7 @@ NAME = "keras_arcface"  # of the metadata in the files
 
 _BATCHES = (1, 7)
 # Of float32 the largest difference of an embedding of length 1; of the others the smallest cosine between an embedding
-# and the embedder's. docs/serving_runtimes.md has how far intact exports stay from these.
+# and the embedder's. docs/runtimes.md has how far intact exports stay from these.
 _LARGEST_DIFFERENCE = 1e-5
 _SMALLEST_COSINE = {"float16": 0.999, "bfloat16": 0.99, "int8": 0.9}
 _LARGEST_NORM_ERROR = {"float32": 1e-4, "float16": 0.01, "bfloat16": 0.05, "int8": 0.2}
