@@ -311,13 +311,14 @@ def main():
 
 
 def compare(network, batch, folder, arguments):
+    image_flops = 2 * int((folder / "multiplications").read_text())
+    stay = image_flops * batch < 2e11  # else twenty of them are too large to stay in memory
     rate = Contender("matrix product", {"kind": "product"}, "tensorflow", True)
     contenders = [
-        Contender(name, task, "tensorflow", True) for name, task in tasks(folder, batch, arguments.peer, arguments.int8)
+        Contender(name, task, "tensorflow", stay) for name, task in tasks(folder, batch, arguments.peer, arguments.int8)
     ]
     measured = in_turns([rate, *contenders], arguments)
     flops = 2 * 2048**3 / statistics.median(rate.measured)
-    image_flops = 2 * int((folder / "multiplications").read_text())
     seconds = {contender.name: statistics.median(contender.measured) for contender in measured}
     print(f"\n{network}, batch {batch}; matrix product {flops / 1e12:.3f} TFLOP/s")
     print(f"{'':28}{'images/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'of bare':>9}{'of product':>12}")
