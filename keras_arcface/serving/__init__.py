@@ -12,6 +12,7 @@ from keras_arcface.serving.export import export_saved_model
 from keras_arcface.serving.publication import publish
 from keras_arcface.serving.publication import rollback
 from keras_arcface.serving.publication import versions
+from keras_arcface.serving.runtimes import calibration_images
 from keras_arcface.serving.served_models import ServedModel
 from keras_arcface.serving.to_litert import export_litert
 from keras_arcface.serving.to_onnx import export_onnx
@@ -25,6 +26,7 @@ __all__ = [
     "ServedModel",
     "ServingError",
     "Tls",
+    "calibration_images",
     "check_saved_model",
     "export_litert",
     "export_onnx",
