@@ -165,7 +165,7 @@ def metadata(embedder: keras.Model, mirror: bool, precision: str) -> str:
 def check_parity(run: Callable, embedder: keras.Model, path: Path, precision: str, mirror: bool, calibration) -> None:
     """Compares what an exported model answers with what the embedder does.
 
-    What is rounded is checked twice: as float32, where any fault of the conversion shows, and as it is.
+    What is to be rounded is checked before it too, as float32, where every fault of the conversion shows.
 
     Args:
         run: images -> `{"embedding": (n, dim), "norm": (n,)}`, by the runtime.
@@ -176,17 +176,22 @@ def check_parity(run: Callable, embedder: keras.Model, path: Path, precision: st
         calibration: for int8, images which it was calibrated on.
 
     Raises:
-        ValueError: with what was found and what may be, if they differ by more.
+        ValueError: with what was found and what may be, if they differ by more; or if the embedder gives nothing that
+            could be compared.
     """
     embedder = _in_float32(embedder)
     for count in _BATCHES:
         images = calibration[:count] if precision == "int8" else _pictures(count, image_size_of(embedder))
-        answer = run(images)
         raw = embedder.predict_on_batch(images)
         if mirror:
             raw = raw + embedder.predict_on_batch(images[:, :, ::-1])
         norm = np.linalg.norm(raw, axis=1)
-        _compare(answer, raw / norm[:, None], norm, f"{path.name}, {precision}, a batch of {count}", precision)
+        if not (np.isfinite(norm) & (norm > 0)).all():
+            raise ValueError(
+                f"{embedder.name!r} gives embeddings that are zero or not finite, with which nothing can be compared: "
+                f"deep networks do before they are trained. Received: norms {norm}"
+            )
+        _compare(run(images), raw / norm[:, None], norm, f"{path.name}, {precision}, a batch of {count}", precision)
 
 
 def _check_calibration(calibration, image_size):

@@ -53,7 +53,7 @@ def export_onnx(
     onnx = _packages()[0]
     with runtimes.unfinished(path) as file:
         model = _converted(runtimes.served_model(embedder, mirror))
-        if check:
+        if check and precision != "float32":
             run = _session(model.SerializeToString())
             runtimes.check_parity(run, embedder, path, "float32", mirror, None)
         if precision == "float16":

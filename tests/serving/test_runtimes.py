@@ -3,6 +3,7 @@
 import json
 import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -263,6 +264,15 @@ def test_a_rounding_that_goes_too_far_is_not_kept(runtime, broken, embedder, tmp
 def test_not_a_number_and_wrong_outputs_are_no_answers(answer, received):
     with pytest.raises(ValueError, match=received):
         runtimes._compare(answer, np.eye(3)[:2], np.ones(2), "here", "float32")
+
+
+@pytest.mark.parametrize("scale", [0, np.inf])
+def test_an_embedder_that_gives_nothing_is_blamed_itself(scale):
+    images = keras.Input((32, 32, 3))
+    means = keras.layers.GlobalAveragePooling2D()(images)
+    blind = keras.Model(images, keras.layers.Rescaling(scale)(means + 1), name="blind")
+    with pytest.raises(ValueError, match=r"'blind' gives embeddings that are zero or not finite.*Received: norms \["):
+        runtimes.check_parity(None, blind, Path("model.onnx"), "float32", False, None)
 
 
 def test_nothing_is_overwritten(runtime, embedder, tmp_path):
