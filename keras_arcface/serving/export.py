@@ -14,6 +14,7 @@ from keras_arcface.serving import checking
 from keras_arcface.serving import metadata
 from keras_arcface.serving import warmup
 from keras_arcface.serving.batching import BATCH_SIZES
+from keras_arcface.serving.copies import without_xla
 from keras_arcface.serving.signatures import make_embed
 from keras_arcface.serving.signatures import make_signatures
 
@@ -113,6 +114,7 @@ def export_saved_model(
 
 
 def _write(embedder, directory, image_size, mirror, compare, freeze, description):
+    embedder = without_xla(embedder)
     archive = keras.export.ExportArchive()
     if not freeze:
         archive.track(embedder)

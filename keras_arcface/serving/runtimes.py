@@ -8,10 +8,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from keras_arcface.data import images as encoded_images
+from keras_arcface.serving.copies import copied
+from keras_arcface.serving.copies import layers_of
+from keras_arcface.serving.copies import without_xla
 from keras_arcface.serving.metadata import facts
 from keras_arcface.serving.metadata import image_size_of
 from keras_arcface.serving.signatures import SMALLEST_NORM
@@ -114,7 +116,7 @@ def served_model(embedder: keras.Model, mirror: bool) -> keras.Model:
 
     Everything is float32, whatever the embedder's dtype policy: what is rounded is the converter's to choose.
     """
-    embedder = _without_xla(_in_float32(embedder))
+    embedder = without_xla(_in_float32(embedder))
     images = keras.Input(embedder.input_shape[1:], dtype="uint8", name="images")
     pixels = ops.cast(images, "float32")
     if mirror:
@@ -206,40 +208,6 @@ def _pictures(count, image_size):
 
 def _in_float32(embedder):
     """The embedder, or one with its weights that computes in float32."""
-    if all(layer.compute_dtype == "float32" for layer in _layers(embedder)):
+    if all(layer.compute_dtype == "float32" for layer in layers_of(embedder)):
         return embedder
-    return _copied(embedder, lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float32"}))
-
-
-def _without_xla(embedder):
-    """The embedder, or one with its weights whose grouped convolutions converters can see into."""
-    if not any(_is_grouped(layer) for layer in _layers(embedder)):
-        return embedder
-    return _copied(
-        embedder, lambda layer: (_GroupedConv2D if _is_grouped(layer) else type(layer)).from_config(layer.get_config())
-    )
-
-
-def _is_grouped(layer):
-    return isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
-
-
-class _GroupedConv2D(keras.layers.Conv2D):
-    """Keras' own has XLA compile grouped convolutions, for the sake of training on CPUs; this is TensorFlow's."""
-
-    def convolution_op(self, inputs, kernel):
-        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
-
-
-def _copied(embedder, copy_layer):
-    copy = keras.models.clone_model(embedder, clone_function=copy_layer, recursive=True)
-    copy.set_weights(embedder.get_weights())
-    return copy
-
-
-def _layers(model):
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-        else:
-            yield layer
+    return copied(embedder, lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float32"}))

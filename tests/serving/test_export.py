@@ -265,6 +265,16 @@ def test_warm_up_sizes_that_cannot_be_are_refused(sizes, message, embedder, tmp_
         export_saved_model(embedder, tmp_path / "1", warmup_batch_sizes=sizes)
 
 
+@pytest.mark.parametrize("freeze", [False, True])
+def test_nothing_in_the_graph_is_for_xla_which_a_server_may_lack(freeze, tmp_path):
+    network = backbones.MobileFaceNet(width=16, input_shape=(32, 32, 3), blocks=(1, 1, 1, 1), stem_groups=4)
+    grouped = make_embedder(network, dim=8)
+    directory = export_saved_model(grouped, tmp_path / "1", freeze=freeze, warmup_batch_sizes=(), check=False)
+    assert b"_XlaMustCompile" not in (directory / "saved_model.pb").read_bytes()
+    outputs = tf.saved_model.load(str(directory)).signatures["serving_default"](images=tf.constant(FACES))
+    assert_equals(outputs, grouped, FACES)
+
+
 def test_a_process_that_trains_in_bfloat16_exports_what_answers_in_float32(tmp_path):
     code = (
         "import sys; from keras_arcface import backbones, serving, training\n"
