@@ -169,7 +169,14 @@ def test_the_mirror_image_can_be_in_the_graph(runtime, embedder, tmp_path):
 EXPECTED = {"float16": (0.999999, 0.6), "bfloat16": (0.9995, 0.6), "int8": (0.99, 0.5)}
 
 
-@pytest.mark.parametrize(("name", "precision"), [pair for pair in EVERY_PRECISION if pair[1] != "float32"])
+ROUNDED = [
+    pytest.param(name, precision, marks=() if precision == "int8" or name == "onnx" else pytest.mark.slow)
+    for name, precision in EVERY_PRECISION
+    if precision != "float32"
+]
+
+
+@pytest.mark.parametrize(("name", "precision"), ROUNDED)
 def test_rounded_exports_stay_close_and_are_small(name, precision, embedder, tmp_path):
     runtime = need(name)
     path = runtime.export(embedder, tmp_path / f"model{runtime.suffix}", precision, calibration=CALIBRATION)

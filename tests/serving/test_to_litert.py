@@ -34,6 +34,7 @@ def test_the_graph_is_as_small_as_can_be(embedder, tmp_path):
     assert not any("Flex" in name or name in ("TRANSPOSE", "RELU", "NEG") for name in found)
 
 
+@pytest.mark.slow
 def test_any_number_of_images_by_resizing(embedder, tmp_path):
     path = export_litert(embedder, tmp_path / "model.tflite")
     lite = interpreter.Interpreter(str(path))
@@ -50,6 +51,7 @@ def test_any_number_of_images_by_resizing(embedder, tmp_path):
     np.testing.assert_allclose(lite.get_tensor(outputs["norm"]["index"])[4:], alone["norm"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_int8_leaves_prelu_and_the_normalisation_alone(embedder, tmp_path):
     pytest.importorskip("litert_quantizer", reason="litert_quantizer is absent")
     path = export_litert(embedder, tmp_path / "model.tflite", "int8", calibration=CALIBRATION)

@@ -51,6 +51,7 @@ def test_the_graph_of_a_mobilefacenet_is_as_small_as_can_be(tmp_path):
     assert found == {**ENDS, "Conv": convolutions, "PRelu": activations, "Mul": 3, "Add": 3 + 2, "Reshape": 1}
 
 
+@pytest.mark.slow
 def test_float16_and_int8_keep_that_graph(iresnet, tmp_path):
     plain = operations(export_onnx(iresnet, tmp_path / "float32.onnx"))
     halves = operations(export_onnx(iresnet, tmp_path / "float16.onnx", "float16"))
