@@ -2,9 +2,9 @@
 
     python examples/evaluate.py ours=runs/.../embedder.keras theirs=model.onnx pixels --pairs lfw.bin cfp_fp.bin
 
-A model is a `.keras` file, the directory of a SavedModel, an `.onnx` file, or `pixels`: the image itself, the baseline
-that anything must beat. `NAME=` before it names it; what it expects of its pixels, if not RGB in 0..255, stands behind
-it: `theirs=model.onnx,colour=BGR,mean=127.5,std=127.5`.
+A model is a `.keras` file, the directory of a SavedModel, a file of ONNX (`.onnx`), OpenVINO (`.xml`) or LiteRT
+(`.tflite`), or `pixels`: the image itself, the baseline that anything must beat. `NAME=` before it names it; what it
+expects of its pixels, if not RGB in 0..255, stands behind it: `theirs=model.onnx,colour=BGR,mean=127.5,std=127.5`.
 
 The sets, any number of each, with `NAME=` before them if they are to be called otherwise than their files:
 

@@ -8,7 +8,7 @@ import numpy as np
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-_TEMPLATE_SIZE = 112
+TEMPLATE_SIZE = 112
 
 
 def align(image, landmarks, size: int = 112) -> np.ndarray:
@@ -50,7 +50,7 @@ def similarity(landmarks, size: int = 112) -> np.ndarray:
     if (landmarks == landmarks[0]).all():
         raise ValueError(f"landmarks expects points that differ. Received: five times {landmarks[0].tolist()}")
     # As complex numbers a similarity is z -> a z + b, and the best a is a quotient.
-    source, target = landmarks @ [1, 1j], TEMPLATE @ [1, 1j] * size / _TEMPLATE_SIZE
+    source, target = landmarks @ [1, 1j], TEMPLATE @ [1, 1j] * size / TEMPLATE_SIZE
     centred = source - source.mean()
     a = np.vdot(centred, target) / np.vdot(centred, centred)
     b = target.mean() - a * source.mean()

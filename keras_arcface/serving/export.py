@@ -1,17 +1,37 @@
 """Embedder -> SavedModel for TensorFlow Serving."""
 
+import json
+import logging
 import shutil
 from pathlib import Path
 
 import keras
-import tensorflow as tf
+import numpy as np
 
-from keras_arcface.serving.decoding import decode_rows
+from keras_arcface.data.alignment import TEMPLATE
+from keras_arcface.data.alignment import TEMPLATE_SIZE
+from keras_arcface.serving import checking
+from keras_arcface.serving import metadata
+from keras_arcface.serving import warmup
+from keras_arcface.serving.batching import BATCH_SIZES
+from keras_arcface.serving.copies import without_xla
+from keras_arcface.serving.signatures import make_embed
+from keras_arcface.serving.signatures import make_signatures
 
-_SMALLEST_NORM = 1e-12
+_logger = logging.getLogger(__name__)
 
 
-def export_saved_model(embedder: keras.Model, directory) -> Path:
+def export_saved_model(
+    embedder: keras.Model,
+    directory,
+    mirror: bool = False,
+    compare: bool = False,
+    freeze: bool = True,
+    evaluation=None,
+    aligned: bool = True,
+    warmup_batch_sizes=BATCH_SIZES,
+    check: bool = True,
+) -> Path:
     """Writes an embedder as a SavedModel that needs neither Keras nor this package to answer.
 
     Its signatures:
@@ -20,23 +40,45 @@ def export_saved_model(embedder: keras.Model, directory) -> Path:
     |-------------------|--------------------------------------------------|-----------------------------|
     | `serving_default` | `images`: uint8 `(n, height, width, 3)` RGB      | `embedding`, `norm`         |
     | `serve_bytes`     | `image_bytes`: string `(n,)`, JPEG PNG GIF BMP   | `embedding`, `norm`, `valid` |
+    | `compare`         | `images_a`, `images_b`: as `images`              | `cosine`                    |
+    | `describe`        | `request`: string `(n,)`, not looked at          | `metadata`                  |
 
     `embedding` is `(n, dim)` float32, L2-normalised; `norm` `(n,)` float32 is its length before that; `valid` `(n,)`
     says which images could be decoded: the others have zeros for embedding and norm, and cost no other row anything.
     Images given as bytes may have any size up to 4096 x 4096 pixels and are resized in the graph; faces must be
-    aligned as those of the training were.
+    aligned as those of the training were. `cosine` `(n,)` compares the images of a row. `metadata` `(n,)` is a JSON
+    text, the same in each row: what the model is, what it wants, and at which cosine two images are one person's.
+
+    The same JSON lies in `assets.extra/metadata.json`; `assets.extra/tf_serving_warmup_requests` holds requests that a
+    server answers before it takes others, and `assets.extra/warmup_answers.npz` the embedder's own answers. The
+    directory appears under its name only after what was written has answered these requests alike in two clean
+    processes (`check_saved_model`).
 
     Args:
         embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with a known height
             and width.
         directory: where to write; it must not exist, or be empty.
+        mirror: sum the embeddings of an image and of its mirror image, as published evaluations do; takes twice as
+            long.
+        compare: add the signature `compare`.
+        freeze: write weights as constants of the graph, which a server can compute with ahead; False keeps them as
+            variables (necessary beyond 2 GB).
+        evaluation: what knows `at_far`, such as the `VerificationResult` of `verify`: the thresholds for false accept
+            rates of 1e-2 to 1e-6 go into the metadata, as far as it has impostor pairs to show them. Its embeddings
+            must be made as the export makes them: `embed_pairs(embedder, pairs, flip=mirror)`.
+        aligned: whether the images are faces as `data.align` gives them; the metadata has the template then.
+        warmup_batch_sizes: batch sizes of the warm-up requests, one for each of them and each signature; () for none.
+            Those of `Batching` by default, as a server should know them all and refuses larger ones. They need
+            tensorflow-serving-api; without it none are written, and a warning says so.
+        check: whether to check what was written.
 
     Returns:
         The directory.
 
     Raises:
         FileExistsError: if there is something in the directory.
-        ValueError: if Keras does not run on TensorFlow, or the embedder's input or output have other shapes.
+        ValueError: if Keras does not run on TensorFlow, the embedder's input or output have other shapes, there are
+            more warm-up requests than a server takes, or what was written does not answer as the embedder does.
     """
     directory = Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -46,49 +88,74 @@ def export_saved_model(embedder: keras.Model, directory) -> Path:
             "A SavedModel is written by the TensorFlow backend of Keras: save the embedder as .keras and export it "
             f"under KERAS_BACKEND=tensorflow. Received: backend {keras.backend.backend()!r}"
         )
-    image_size = _image_size(embedder)
+    image_size = metadata.image_size_of(embedder)
+    names = ("serving_default", "serve_bytes", *(("compare",) if compare else ()), "describe")
+    sizes = _checked_sizes(warmup_batch_sizes, len(names))
+    requests = warmup.make_requests(names, image_size, sizes)
+    template = TEMPLATE * (image_size[0] / TEMPLATE_SIZE) if aligned and image_size[0] == image_size[1] else None
+    description = metadata.make_metadata(embedder, template, mirror, freeze, evaluation, names, sizes)
 
-    def embed(images):
-        raw = tf.cast(embedder(images, training=False), tf.float32)
-        norm = tf.norm(raw, axis=-1)
-        return {"embedding": raw / tf.maximum(norm, _SMALLEST_NORM)[:, tf.newaxis], "norm": norm}
-
-    def embed_bytes(image_bytes):
-        images, valid = decode_rows(image_bytes, image_size)
-        rows = tf.shape(images)[0]
-        # Some of TensorFlow's CPU kernels refuse an empty batch: it gets one row, which is cut off again.
-        outputs = embed(tf.pad(images, [[0, tf.cast(rows == 0, tf.int32)], [0, 0], [0, 0], [0, 0]]))
-        return {
-            "embedding": tf.where(valid[:, tf.newaxis], outputs["embedding"][:rows], 0.0),
-            "norm": tf.where(valid, outputs["norm"][:rows], 0.0),
-            "valid": valid,
-        }
-
-    archive = keras.export.ExportArchive()
-    archive.track(embedder)
-    archive.add_endpoint("serving_default", embed, [tf.TensorSpec((None, *image_size, 3), tf.uint8, "images")])
-    archive.add_endpoint("serve_bytes", embed_bytes, [tf.TensorSpec((None,), tf.string, "image_bytes")])
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    archive.write_out(str(unfinished), verbose=False)
+    try:
+        _write(embedder, unfinished, image_size, mirror, compare, freeze, description)
+        answers = warmup.expected_answers(requests, _embed_function(embedder, mirror), description)
+        _write_extras(unfinished, description, requests, answers)
+        if check:
+            checking.check_saved_model(unfinished, requests, answers)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     if directory.exists():
         directory.rmdir()
     unfinished.rename(directory)
     return directory
 
 
-def _image_size(embedder: keras.Model) -> tuple[int, int]:
+def _write(embedder, directory, image_size, mirror, compare, freeze, description):
+    embedder = without_xla(embedder)
+    archive = keras.export.ExportArchive()
+    if not freeze:
+        archive.track(embedder)
+    embed = make_embed(embedder, image_size, mirror, freeze)
+    for name, (function, specs) in make_signatures(embed, image_size, compare, description).items():
+        archive.add_endpoint(name, function, specs)
+    archive.write_out(str(directory), verbose=False)
+
+
+def _write_extras(directory, description, requests, answers):
+    path = directory / metadata.METADATA_FILE
+    path.parent.mkdir()
+    path.write_text(json.dumps(description, indent=2) + "\n")
+    if not requests:
+        return
+    checking.save_answers(directory, requests, answers)
     try:
-        inputs, outputs = tuple(embedder.input_shape), tuple(embedder.output_shape)
-    except AttributeError as error:
-        raise ValueError(
-            "export_saved_model expects an embedder with one input and one output; of a RecognitionModel, pass "
-            f"model.embedder. Received: {embedder.name!r}, a {type(embedder).__name__}"
-        ) from error
-    if len(inputs) != 4 or None in inputs[1:] or inputs[3] != 3 or len(outputs) != 2:
-        raise ValueError(
-            "export_saved_model expects an embedder, (batch, height, width, 3) -> (batch, dim), of known height and "
-            f"width. Received: {embedder.name!r}, {inputs} -> {outputs}"
+        warmup.write_requests(directory / warmup.WARMUP_FILE, requests)
+    except ModuleNotFoundError:
+        _logger.warning(
+            "%s has no warm-up requests: they need tensorflow-serving-api, pip install 'keras-arcface[serving]'",
+            directory.name,
         )
-    return inputs[1:3]
+
+
+def _embed_function(embedder, mirror):
+    # Not by `predict`, whose graph TensorFlow may have been told to compute in bfloat16 (`training.use_precision`).
+    def embed(images):
+        raw = np.asarray(embedder(images, training=False), np.float32)
+        return raw + np.asarray(embedder(images[:, :, ::-1], training=False), np.float32) if mirror else raw
+
+    return embed
+
+
+def _checked_sizes(batch_sizes, signatures):
+    sizes = tuple(batch_sizes)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ValueError(f"warmup_batch_sizes expects positive integers. Received: {batch_sizes}")
+    if len(sizes) * signatures > warmup.MOST_RECORDS:
+        raise ValueError(
+            f"warmup_batch_sizes makes {len(sizes) * signatures} requests, {signatures} for each of {len(sizes)} "
+            f"sizes. Expected: at most {warmup.MOST_RECORDS}, as TensorFlow Serving refuses a model with more"
+        )
+    return sizes

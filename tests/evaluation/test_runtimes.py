@@ -56,7 +56,7 @@ def test_keras_files_and_saved_models(embedder, tmp_path):
     model.save(tmp_path / "model.keras")
     paths = ["embedder.keras", "model.keras"]
     if keras.backend.backend() == "tensorflow":
-        serving.export_saved_model(embedder, tmp_path / "1")
+        serving.export_saved_model(embedder, tmp_path / "1", warmup_batch_sizes=(), check=False)
         paths.append("1")
     for path in paths:
         embed = evaluation.load_embedder(tmp_path / path)
@@ -137,6 +137,107 @@ def test_what_is_no_embedder_is_refused(tmp_path):
         evaluation.load_embedder(tmp_path / "tall.onnx")
 
 
+EXPORTS = {
+    ".onnx": (serving.export_onnx, ("onnxruntime", "tf2onnx")),
+    ".xml": (serving.export_openvino, ("openvino",)),
+    ".tflite": (serving.export_litert, ("ai_edge_litert",)),
+}
+
+
+@pytest.mark.parametrize("suffix", EXPORTS)
+def test_exports_give_the_embedding_as_it_was_before_it_was_normalised(suffix, embedder, tmp_path):
+    export, modules = EXPORTS[suffix]
+    for module in modules:
+        pytest.importorskip(module, reason=f"{module} is absent")
+    embed = evaluation.load_embedder(export(embedder, tmp_path / f"model{suffix}"))
+    for images in (FACES, FACES[:2], FACES):  # LiteRT's interpreter is resized
+        found = embed(images)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, embedder.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=rf"model{suffix} takes images of 32 x 32 .*Received: 40 x 32"):
+        embed(np.zeros((1, 40, 32, 3), np.uint8))
+
+
+@pytest.mark.filterwarnings("ignore:.*np.object")  # in what Keras does for tf2onnx
+@pytest.mark.parametrize("suffix", EXPORTS)
+def test_two_outputs_must_be_embedding_and_norm(suffix, tmp_path):
+    for module in EXPORTS[suffix][1]:
+        pytest.importorskip(module, reason=f"{module} is absent")
+    images = keras.Input((32, 32, 3), name="images")
+    means = keras.layers.GlobalAveragePooling2D()(images)
+    model = keras.Model(images, {"first": means, "second": means + 1})
+    model(FACES)
+    path, formats = tmp_path / f"model{suffix}", {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
+    model.export(str(path), format=formats[suffix], verbose=False)
+    with pytest.raises(ValueError, match=rf"model{suffix}: expected one input .*Received: .*'first', 'second'"):
+        evaluation.load_embedder(path)
+
+
+def test_any_openvino_model_with_one_output(tmp_path):
+    openvino = pytest.importorskip("openvino", reason="openvino is absent")
+    from openvino import opset13
+
+    for batch, element in ((2, np.float32), (-1, np.float32), (2, np.float64)):
+        data = opset13.parameter([batch, 3, 32, 32], element, name="data")
+        model = openvino.Model([opset13.reduce_mean(data, np.array([2, 3]), False)], [data])
+        openvino.save_model(model, tmp_path / "model.xml")
+        if element == np.float64:
+            with pytest.raises(ValueError, match=r"model.xml: expected an input of one of .*Received: .*float64"):
+                evaluation.load_embedder(tmp_path / "model.xml")
+            continue
+        found = evaluation.load_embedder(tmp_path / "model.xml")(FACES)
+        np.testing.assert_allclose(found, FACES.mean(axis=(1, 2), dtype=np.float64), rtol=1e-5)
+    (tmp_path / "broken.xml").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"broken.xml is no model that OpenVINO can run"):
+        evaluation.load_embedder(tmp_path / "broken.xml")
+
+
+def test_any_litert_model_with_one_output(tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="ai_edge_litert is absent")
+
+    @tf.function
+    def means(pixels):
+        return tf.reduce_mean(pixels, axis=(1, 2))
+
+    for batch in (2, 5):  # neither can be resized, and neither has a signature
+        concrete = means.get_concrete_function(tf.TensorSpec([batch, 32, 32, 3], tf.float32))
+        path = tmp_path / f"{batch}.tflite"
+        path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert())
+        found = evaluation.load_embedder(path)(FACES)
+        np.testing.assert_allclose(found, FACES.mean(axis=(1, 2), dtype=np.float64), rtol=1e-5)
+    (tmp_path / "broken.tflite").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"broken.tflite is no model that LiteRT can run"):
+        evaluation.load_embedder(tmp_path / "broken.tflite")
+
+
+def test_openvino_computes_in_float32_unless_the_model_says_otherwise(embedder, tmp_path):
+    """Left alone it rounds to bfloat16, on machines that are quick at that."""
+    openvino = pytest.importorskip("openvino", reason="openvino is absent")
+    expected = embedder.predict(FACES, verbose=0)
+    difference = {}
+    for precision in ("float32", "bfloat16"):
+        path = serving.export_openvino(embedder, tmp_path / f"{precision}.xml", precision)
+        difference[precision] = np.abs(evaluation.load_embedder(path)(FACES) - expected).max()
+    print(difference)
+    assert difference["float32"] < 1e-5
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert difference["bfloat16"] > 1e-3
+    else:  # weights of 16 bits, computed in float32
+        assert difference["bfloat16"] > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("suffix", "hidden", "extra"), [(".xml", "openvino", "openvino"), (".tflite", "ai_edge_litert", "litert")]
+)
+def test_without_its_runtime_a_file_says_what_to_install(suffix, hidden, extra, tmp_path, monkeypatch):
+    for loaded in [name for name in sys.modules if name.split(".")[0] == hidden]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, hidden, None)
+    (tmp_path / f"model{suffix}").touch()
+    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'keras-arcface\[{extra}\]'"):
+        evaluation.load_embedder(tmp_path / f"model{suffix}")
+
+
 @pytest.mark.parametrize("hidden", ["onnxruntime", "onnx"])
 def test_without_the_extra_it_says_what_to_install(hidden, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
@@ -148,7 +249,7 @@ def test_without_the_extra_it_says_what_to_install(hidden, tmp_path, monkeypatch
 
 def test_a_saved_model_outlives_its_loading(embedder, tmp_path):
     """Its variables would go with the object that was loaded, if nothing held it."""
-    serving.export_saved_model(embedder, tmp_path / "1")
+    serving.export_saved_model(embedder, tmp_path / "1", warmup_batch_sizes=(), check=False)
     embed = evaluation.load_embedder(tmp_path / "1")
     gc.collect()
     assert embed(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 8)

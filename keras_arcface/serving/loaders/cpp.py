@@ -1,9 +1,6 @@
 """Answers with a SavedModel through TensorFlow's C++ loader, as a server does: no Python TensorFlow, no Keras.
 
-    python c_loader.py SAVED_MODEL SIGNATURE INPUTS.npz OUTPUTS.npz
-
-INPUTS.npz holds either `images`, a uint8 array, or `image_bytes`, encoded images as one uint8 array each, in
-`image_bytes_0`, `image_bytes_1` ... OUTPUTS.npz gets the signature's outputs under their names.
+python cpp.py SAVED_MODEL REQUESTS.npz ANSWERS.npz
 """
 
 import ctypes
@@ -11,11 +8,13 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import arrays
 import numpy as np
 
 FLOAT, UINT8, STRING, BOOL = 1, 4, 7, 10  # TF_DataType
 NUMPY_TYPES = {FLOAT: np.float32, UINT8: np.uint8, BOOL: np.bool_}
 TSTRING_SIZE = 24
+NO_LIBRARY = 77  # exit status
 
 
 class Output(ctypes.Structure):
@@ -28,8 +27,11 @@ class Buffer(ctypes.Structure):
 
 def load_library():
     folder = Path(importlib.util.find_spec("tensorflow").origin).parent
-    ctypes.CDLL(str(folder / "libtensorflow_framework.so.2"), ctypes.RTLD_GLOBAL)
-    library = ctypes.CDLL(str(folder / "libtensorflow_cc.so.2"), ctypes.RTLD_GLOBAL)
+    files = [sorted(folder.glob(f"libtensorflow_{part}.*")) for part in ("framework", "cc")]
+    if not all(files):
+        sys.stderr.write(f"{folder} has no libtensorflow_framework and libtensorflow_cc\n")
+        sys.exit(NO_LIBRARY)
+    *_, library = [ctypes.CDLL(str(found[0]), ctypes.RTLD_GLOBAL) for found in files]
     for name in [
         "TF_NewStatus",
         "TF_NewSessionOptions",
@@ -39,11 +41,13 @@ def load_library():
         "TF_GraphOperationByName",
         "TF_AllocateTensor",
         "TF_TensorData",
+        "TF_StringGetDataPointer",
     ]:
         getattr(library, name).restype = ctypes.c_void_p
     library.TF_Message.restype = ctypes.c_char_p
     library.TF_Dim.restype = ctypes.c_int64
     library.TF_TensorByteSize.restype = ctypes.c_size_t
+    library.TF_StringGetSize.restype = ctypes.c_size_t
     return library
 
 
@@ -108,7 +112,8 @@ class Session:
     def output(self, tensor):
         name, index = tensor.split(":")
         operation = self.library.TF_GraphOperationByName(self.graph, name.encode())
-        assert operation, f"no operation {name}"
+        if not operation:
+            raise RuntimeError(f"The graph has no operation {name}")
         return Output(operation, int(index))
 
     def tensor(self, value):
@@ -130,36 +135,47 @@ class Session:
             self.library.TF_StringCopy(place, item, ctypes.c_size_t(len(item)))
         return tensor
 
-    def array(self, tensor):
+    def value(self, tensor):
+        """A tensor as a numpy array, or as a list of bytes."""
         shape = [self.library.TF_Dim(tensor, axis) for axis in range(self.library.TF_NumDims(tensor))]
-        raw = ctypes.string_at(self.library.TF_TensorData(tensor), self.library.TF_TensorByteSize(tensor))
-        return np.frombuffer(raw, NUMPY_TYPES[self.library.TF_TensorType(tensor)]).reshape(shape)
+        kind, data = self.library.TF_TensorType(tensor), self.library.TF_TensorData(tensor)
+        if kind != STRING:
+            raw = ctypes.string_at(data, self.library.TF_TensorByteSize(tensor))
+            return np.frombuffer(raw, NUMPY_TYPES[kind]).reshape(shape)
+        places = [ctypes.c_void_p(data + row * TSTRING_SIZE) for row in range(shape[0])]
+        return [
+            ctypes.string_at(self.library.TF_StringGetDataPointer(place), self.library.TF_StringGetSize(place))
+            for place in places
+        ]
 
-    def run(self, signature, value):
-        (source,) = self.tensors_of(signature, 1).values()
+    def run(self, signature, inputs):
+        """Answers a request, `{name: uint8 array or list of bytes}`, as `{name: array or list of bytes}`."""
+        if signature not in self.signatures:
+            sys.exit(f"There is no signature {signature!r}, only {sorted(self.signatures)}")
+        sources = self.tensors_of(signature, 1)
         results = self.tensors_of(signature, 2)
-        inputs, values = (Output * 1)(self.output(source)), (ctypes.c_void_p * 1)(self.tensor(value))
+        fed = (Output * len(inputs))(*(self.output(sources[name]) for name in inputs))
+        values = (ctypes.c_void_p * len(inputs))(*(self.tensor(value).value for value in inputs.values()))
         outputs = (Output * len(results))(*map(self.output, results.values()))
         fetched = (ctypes.c_void_p * len(results))()
         self.library.TF_SessionRun(
-            self.session, None, inputs, values, 1, outputs, fetched, len(results), None, 0, None, self.status
+            self.session, None, fed, values, len(inputs), outputs, fetched, len(results), None, 0, None, self.status
         )
         self.check()
-        return {name: self.array(ctypes.c_void_p(tensor)) for name, tensor in zip(results, fetched, strict=True)}
+        answers = {name: self.value(ctypes.c_void_p(tensor)) for name, tensor in zip(results, fetched, strict=True)}
+        for tensor in (*values, *fetched):
+            self.library.TF_DeleteTensor(ctypes.c_void_p(tensor))
+        return answers
 
 
 def main():
-    directory, signature, source, target = sys.argv[1:]
-    with np.load(source) as stored:
-        value = (
-            stored["images"]
-            if "images" in stored
-            else [stored[f"image_bytes_{i}"].tobytes() for i in range(len(stored))]
-        )
-    outputs = Session(directory).run(signature, value)
-    loaded = {"tensorflow", "keras"} & set(sys.modules)
-    assert not loaded, f"imported {loaded}"
-    np.savez(target, **outputs)
+    directory, source, target = sys.argv[1:]
+    session = Session(directory)
+    answers = [(signature, session.run(signature, inputs)) for signature, inputs in arrays.load(source)]
+    imported = {"tensorflow", "keras"} & set(sys.modules)
+    if imported:
+        sys.exit(f"{sorted(imported)} were imported")
+    arrays.save(target, answers)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"""Asks a server whether two aligned faces are the same person's.
+
+    python examples/serve_client.py grpc://localhost:8500 first.jpg second.jpg --far 1e-4
+
+The threshold is that for which the model was calibrated when it was exported, unless --threshold gives another. The
+address may be http://localhost:8501 as well.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from keras_arcface.serving import FaceClient
+from keras_arcface.serving import ServingError
+from keras_arcface.serving.errors import ThresholdNotFound
+
+
+def main():
+    arguments = parse_arguments()
+    try:
+        images = [path.read_bytes() for path in (arguments.first, arguments.second)]
+        with FaceClient(arguments.address, arguments.model, arguments.version, arguments.label) as client:
+            compare(client, images, arguments)
+    except (ServingError, ValueError, OSError, ModuleNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
+def compare(client, images, arguments):
+    faces = client.embed(images)
+    for path, valid in zip((arguments.first, arguments.second), faces.valid, strict=True):
+        if not valid:
+            raise ValueError(f"{path} could not be decoded by the server. Expected: a JPEG, PNG, GIF or BMP image")
+    cosine = float(np.dot(*faces.embedding))
+    threshold, stands_for = arguments.threshold, "as given"
+    if threshold is None:
+        try:
+            threshold = client.threshold(arguments.far, faces.version)
+        except ThresholdNotFound as error:
+            raise ValueError(f"{error}. Give one by --threshold, or another FAR by --far") from error
+        stands_for = f"for which one impostor in {1 / arguments.far:,.0f} is accepted (FAR {arguments.far:g})"
+    print(f"model {arguments.model}, version {faces.version}")
+    print(f"cosine    {cosine:7.4f}")
+    print(f"threshold {threshold:7.4f}, {stands_for}")
+    print("the same person" if cosine >= threshold else "not the same person")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("address", help="grpc://host:port, grpcs://, http:// or https://")
+    parser.add_argument("first", type=Path, help="an image of an aligned face")
+    parser.add_argument("second", type=Path, help="another")
+    parser.add_argument("--model", default="faces", help="the name under which it is served")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int, help="of the model, instead of the latest")
+    which.add_argument("--label", help="such as stable, instead of a version")
+    parser.add_argument("--far", type=float, default=1e-3, help="false accept rate to choose the threshold by")
+    parser.add_argument("--threshold", type=float, help="cosine from which on it is one person, instead of --far")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What to_onnx.py, to_openvino.py and to_litert.py share: their arguments, images to calibrate on, and `--pairs`."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from keras_arcface import data
+from keras_arcface import evaluation
+from keras_arcface.data import sources
+from keras_arcface.serving import runtimes
+
+
+def main(export: Callable, precisions: tuple[str, ...], description: str):
+    arguments = parse_arguments(precisions, description)
+    try:
+        embedder = keras.saving.load_model(arguments.embedder, compile=False)
+        calibration = None
+        if arguments.calibration is not None:
+            calibration = runtimes.calibration_images(
+                open_source(arguments.calibration), runtimes.image_size_of(embedder), arguments.images
+            )
+        export(embedder, arguments.output, arguments.precision, calibration, arguments.mirror)
+        print(f"{arguments.output}: images -> embedding, norm; {arguments.precision}, it answers as the embedder does")
+        if arguments.pairs is not None:
+            verify(embedder, arguments)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def open_source(path: Path):
+    """Images: TFRecords, a .rec file, a list, a folder with one sub-folder per person, or a folder of images."""
+    if (path / "dataset.json").is_file():
+        return data.TFRecords(path)
+    if path.suffix in (".rec", ".csv"):
+        return {".rec": data.RecordIO, ".csv": data.ImageList}[path.suffix](path)
+    files = sorted(file for file in path.glob("*") if file.suffix.lower() in sources.IMAGE_SUFFIXES)
+    return Files(files) if files else data.ImageFolder(path)
+
+
+class Files:
+    """Images that belong to no one in particular."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, index):
+        return sources.Record(self.files[index].read_bytes(), 0, str(self.files[index]))
+
+
+def verify(embedder, arguments):
+    """Accuracies by the procedure of LFW, embeddings of mirror images added."""
+    pairs = data.PairSet.load(arguments.pairs)
+    exported = evaluation.load_embedder(arguments.output)
+    embeddings = (
+        evaluation.embed_pairs(embedder, pairs),
+        evaluation.embed_pairs(exported, pairs, flip=not arguments.mirror),
+    )
+    before, after = (evaluation.verify(e, pairs.same, shuffle_seed=arguments.shuffle_seed) for e in embeddings)
+    print(f"{'':12}{'accuracy':>9}{'AUC':>9}")
+    for name, result in (("embedder", before), (arguments.precision, after)):
+        print(f"{name:12}{result.accuracy:9.2%}{result.auc:9.4f}")
+    print(f"The export loses {100 * (before.accuracy - after.accuracy):.2f} points of accuracy.")
+
+
+def parse_arguments(precisions, description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("embedder", type=Path, help="an embedder saved with `embedder.save('embedder.keras')`")
+    parser.add_argument("output", type=Path, help="the file to write")
+    parser.add_argument("--precision", choices=precisions, default="float32")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        help="images for int8: TFRecords, a .rec file, a list, a folder with one sub-folder per person, or of images",
+    )
+    parser.add_argument("--images", type=int, default=256, help="how many of them to take")
+    parser.add_argument("--mirror", action="store_true", help="add the embedding of the mirror image, in the graph")
+    parser.add_argument("--pairs", type=Path, help="verify embedder and export on these, .bin or .npz")
+    parser.add_argument("--shuffle-seed", type=int, help="for pairs that do not stand in folds: cut in a random order")
+    return parser.parse_args()

@@ -1,0 +1,15 @@
+"""Exports a saved embedder as a LiteRT (TensorFlow Lite) file.
+
+    python export/to_litert.py runs/1/embedder.keras model.tflite --precision float16
+    python export/to_litert.py runs/1/embedder.keras model.tflite --precision int8 \\
+        --calibration ms1m_tfrecord --pairs lfw.bin
+
+Input `images`, uint8 RGB; outputs `embedding` and `norm`. What does not answer as the embedder does is not kept.
+"""
+
+import command
+
+from keras_arcface.serving import to_litert
+
+if __name__ == "__main__":
+    command.main(to_litert.export_litert, to_litert.PRECISIONS, __doc__)

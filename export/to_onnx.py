@@ -1,0 +1,15 @@
+"""Exports a saved embedder as an ONNX file.
+
+    python export/to_onnx.py runs/1/embedder.keras model.onnx
+    python export/to_onnx.py runs/1/embedder.keras model.onnx --precision int8 \\
+        --calibration ms1m_tfrecord --pairs lfw.bin
+
+Input `images`, uint8 RGB; outputs `embedding` and `norm`. What does not answer as the embedder does is not kept.
+"""
+
+import command
+
+from keras_arcface.serving import to_onnx
+
+if __name__ == "__main__":
+    command.main(to_onnx.export_onnx, to_onnx.PRECISIONS, __doc__)

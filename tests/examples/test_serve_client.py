@@ -1,0 +1,95 @@
+"""The example of a client as a user runs it, against the double."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import serve_client
+import small_models
+from conftest import encode
+from conftest import make_face
+from server_double import ServerDouble
+
+
+@pytest.fixture(scope="module")
+def double(tmp_path_factory):
+    """Version 2 has thresholds; version 1, `stable`, was exported without an evaluation."""
+    base = tmp_path_factory.mktemp("models")
+    (base / "faces").mkdir()
+    small_models.write(small_models.Projection(1, thresholds={}), base / "faces" / "1")
+    small_models.write(small_models.Projection(2), base / "faces" / "2")
+    with ServerDouble(base, labels={"stable": 1}, latest=None) as double:
+        yield double
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two images of one person, one of another, and what is none."""
+    faces = {"first": (0, 0), "again": (0, 1), "other": (1, 0)}
+    for name, (person, image) in faces.items():
+        (tmp_path / f"{name}.png").write_bytes(encode(make_face(person, image, small_models.SIZE)))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    return tmp_path
+
+
+@pytest.fixture
+def run(double, images, monkeypatch, capsys):
+    """Runs the script's `main`: `(exit code, what it printed, its error)`."""
+
+    def run(first, second, *options, address=double.grpc):
+        paths = [str(images / f"{name}.png") for name in (first, second)]
+        monkeypatch.setattr(sys, "argv", ["serve_client.py", address, *paths, *options])
+        try:
+            serve_client.main()
+        except SystemExit as stopped:  # with the message, for which Python's exit code is 1
+            return 1, capsys.readouterr().out, stopped.code
+        return 0, capsys.readouterr().out, ""
+
+    return run
+
+
+def test_the_script_is_run(double, images):
+    command = [sys.executable, serve_client.__file__, double.grpc, images / "first.png", images / "again.png"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["the same person"]), done.stderr
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+@pytest.mark.parametrize(("second", "verdict"), [("again", "the same person"), ("other", "not the same person")])
+def test_two_faces_are_told_apart_or_not(second, verdict, protocol, double, run):
+    code, out, error = run("first", second, "--far", "0.01", address=getattr(double, protocol))
+    assert code == 0, error
+    print(out)
+    lines = out.splitlines()
+    assert lines[0] == "model faces, version 2"
+    assert lines[2] == "threshold  0.2500, for which one impostor in 100 is accepted (FAR 0.01)"
+    assert lines[3] == verdict
+    faces = [make_face(*which, small_models.SIZE) for which in ((0, 0), (0, 1) if second == "again" else (1, 0))]
+    embedding, _ = small_models.Projection(2).reference(np.stack(faces))
+    assert float(lines[1].split()[1]) == pytest.approx(float(embedding[0] @ embedding[1]), abs=1e-4)
+
+
+def test_a_threshold_may_be_given(run):
+    code, out, error = run("first", "again", "--label", "stable", "--threshold", "1.1")
+    assert code == 0, error
+    assert out.startswith("model faces, version 1\n")
+    assert out.endswith("threshold  1.1000, as given\nnot the same person\n")
+
+
+@pytest.mark.parametrize(
+    ("second", "options", "told"),
+    [
+        ("broken", (), "broken.png could not be decoded by the server. Expected: a JPEG, PNG, GIF or BMP"),
+        ("absent", (), "absent.png"),
+        ("again", ("--far", "1e-6"), "Calibrated: 0.01, 0.001. Give one by --threshold, or another FAR by --far"),
+        ("again", ("--label", "stable"), "exported without an evaluation. Give one by --threshold"),
+        ("again", ("--model", "nobody"), "model 'nobody'"),
+    ],
+    ids=["broken", "absent", "far", "uncalibrated", "model"],
+)
+def test_what_cannot_be_answered_is_said(second, options, told, run):
+    code, out, error = run("first", second, *options)
+    assert (code, out) == (1, "")
+    assert error.startswith("error: ")
+    assert told in error

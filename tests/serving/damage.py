@@ -1,0 +1,143 @@
+"""Sends a SavedModel images with every kind of damage, in batches with good ones, through TensorFlow's C++ loader.
+
+    python tests/serving/damage.py models/faces/1 --corruptions 10000
+
+First a batch of 64, a third of it good: the good rows must be to the bit what they are in a batch without damage, and
+each other row must be decoded or marked, as is right for it. Then random corruptions, in batches of 64 of which four
+rows are good. Last, the memory of the process that answered, beside that of one that answered on good images only.
+"""
+
+import argparse
+import io
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+import fuzz
+from conftest import encode
+from conftest import make_face
+
+from keras_arcface.serving import loaders
+from keras_arcface.serving.loaders import arrays
+
+BATCH, GOOD_ROWS = 64, (0, 21, 42, 63)
+FACES = [make_face(person, 0, (112, 112)) for person in range(8)]
+
+
+def saved_by_pillow(image, *arguments, **options):
+    file = io.BytesIO()
+    image.save(file, *arguments, **options)
+    return file.getvalue()
+
+
+def png_bomb(side=20_000):
+    """Black, a megabyte or less as a file and more than a gigabyte decoded."""
+    compressor, row = zlib.compressobj(), bytes(1 + 3 * side)
+    packed = b"".join(compressor.compress(row) for _ in range(side)) + compressor.flush()
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", packed), (b"IEND", b""))
+    framed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def kinds():
+    """`{name: (image, whether it can be decoded; None where that is open)}`."""
+    face, jpeg, png = FACES[0], encode(FACES[0], ".jpg"), encode(FACES[0])
+    grey, pillow = face[..., 0], Image.fromarray(face)
+    deep = cv2.imencode(".png", face.astype(np.uint16) * 257)[1].tobytes()
+    frames = [Image.fromarray(other) for other in FACES[1:3]]
+    found = {
+        "empty": (b"", False),
+        "text": (b"this is no image", False),
+        "PNG of 20,000 x 20,000": (png_bomb(), False),
+        "JPEG, CMYK": (saved_by_pillow(pillow.convert("CMYK"), "JPEG"), True),
+        "JPEG, grey": (cv2.imencode(".jpg", grey)[1].tobytes(), True),
+        "JPEG, progressive": (saved_by_pillow(pillow, "JPEG", progressive=True), True),
+        "PNG, 16 bits": (deep, True),
+        "PNG, grey": (cv2.imencode(".png", grey)[1].tobytes(), True),
+        "PNG, alpha": (saved_by_pillow(pillow.convert("RGBA"), "PNG"), True),
+        "PNG, palette": (saved_by_pillow(pillow.convert("P"), "PNG"), True),
+        "GIF, animated": (saved_by_pillow(pillow, "GIF", save_all=True, append_images=frames), True),
+        "BMP": (encode(face, ".bmp"), True),
+        "WebP": (saved_by_pillow(pillow, "WEBP"), False),
+        "one pixel": (encode(face[:1, :1]), True),
+        "4,000 x 3,000": (encode(cv2.resize(face, (4000, 3000)), ".jpg"), True),
+    }
+    for tenth in range(1, 10):
+        found[f"JPEG, {tenth} tenths"] = (jpeg[: len(jpeg) * tenth // 10], False)
+        found[f"PNG, {tenth} tenths"] = (png[: len(png) * tenth // 10], False)
+    rng = random.Random(0)
+    for name, image in (("JPEG", jpeg), ("PNG", png)):
+        for number in range(5):
+            flipped = bytearray(image)
+            flipped[rng.randrange(20, len(image))] ^= 1 << rng.randrange(8)
+            found[f"{name}, bit {number} flipped"] = (bytes(flipped), None)
+    return found
+
+
+def answers(saved_model, batches, folder):
+    """What the C++ loader answers to batches of encoded images, and the most memory it took, in GiB."""
+    files = [str(Path(folder) / name) for name in ("requests.npz", "answers.npz")]
+    arrays.save(files[0], [("serve_bytes", {"image_bytes": batch}) for batch in batches])
+    script = str(Path(loaders.__file__).with_name("cpp.py"))
+    process = subprocess.Popen([sys.executable, script, str(saved_model), *files], stderr=subprocess.PIPE, text=True)
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"A request failed:\n{errors[-3000:]}")
+    return [answer for _, answer in arrays.load(files[1])], usage.ru_maxrss / 2**20
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("saved_model", type=Path)
+    parser.add_argument("--corruptions", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    whole = [encode(face, suffix) for face in FACES for suffix in (".png", ".jpg", ".bmp")]
+    whole += [saved_by_pillow(Image.fromarray(face), "GIF") for face in FACES[:4]]
+    damaged = kinds()
+    fill = [whole[row % len(whole)] for row in range(BATCH)]
+    images = [image for image, _ in damaged.values()]
+    batch = images + fill[len(images) :]
+    rng = random.Random(arguments.seed)
+    corrupted = []
+    for _ in range(-(-arguments.corruptions // (BATCH - len(GOOD_ROWS)))):
+        rows = [fuzz.damage(rng.choice(whole), rng, list(range(0, 64, 4))) for _ in range(BATCH)]
+        corrupted.append([fill[row] if row in GOOD_ROWS else image for row, image in enumerate(rows)])
+    with tempfile.TemporaryDirectory() as folder:
+        (clean,), calm = answers(arguments.saved_model, [fill], folder)
+        (mixed,), peak = answers(arguments.saved_model, [batch], folder)
+        random_ones, peak_of_random = answers(arguments.saved_model, corrupted, folder)
+    wrong = 0
+    for row, (name, (_, decodable)) in enumerate(damaged.items()):
+        valid = bool(mixed["valid"][row])
+        wrong += decodable is not None and valid != decodable
+        print(f"{name:24} {'decoded' if valid else 'marked'}{'' if decodable in (None, valid) else '   WRONG'}")
+    good = slice(len(images), BATCH)
+    same = all(np.array_equal(clean[name][good], mixed[name][good]) for name in ("embedding", "norm", "valid"))
+    print(f"{BATCH - len(images)} good rows beside {len(images)} others: {'the same bits' if same else 'DIFFERENT'}")
+    rows = list(GOOD_ROWS)
+    kept = all(np.array_equal(clean["embedding"][rows], answer["embedding"][rows]) for answer in random_ones)
+    bad = np.concatenate([np.delete(answer["valid"], rows) for answer in random_ones])
+    finite = all(np.isfinite(answer["embedding"]).all() for answer in random_ones)
+    print(
+        f"{len(bad)} random corruptions in {len(random_ones)} requests: none failed, {bad.sum()} still decoded, "
+        f"{np.sum(~bad)} marked; good rows {'the same bits' if kept else 'DIFFERENT'}"
+    )
+    print(f"GiB at most: good images {calm:.2f}, every kind {peak:.2f}, random {peak_of_random:.2f}")
+    sys.exit(0 if same and kept and finite and not wrong else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""One model as TensorFlow Serving would serve it, whatever the protocol: a part of `server_double`."""
+
+import collections
+import contextlib
+import threading
+from pathlib import Path
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2
+from tensorflow_serving.apis import get_model_status_pb2
+from tensorflow_serving.apis import predict_pb2
+
+State = get_model_status_pb2.ModelVersionStatus
+Code = grpc.StatusCode
+_CODES = {code.value[0]: code for code in Code}
+
+
+class Refusal(Exception):
+    """What the server answers instead of an answer."""
+
+    def __init__(self, code: grpc.StatusCode, message: str):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Servable:
+    """One loaded version."""
+
+    def __init__(self, directory: Path, version: int):
+        self.version = version
+        self._loaded = tf.saved_model.load(str(directory))
+        saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
+        (graph,) = (graph for graph in saved.meta_graphs if "serve" in graph.meta_info_def.tags)
+        self.signatures = {name: graph.signature_def[name] for name in self._loaded.signatures}
+
+    def run(self, name, inputs):
+        """Tensors by name -> arrays by name."""
+        try:
+            outputs = self._loaded.signatures[name](**inputs)
+        except tf.errors.OpError as error:
+            raise Refusal(_CODES[error.error_code], error.message) from error
+        except (TypeError, ValueError) as error:
+            raise Refusal(Code.INVALID_ARGUMENT, str(error)) from error
+        return {name: output.numpy() for name, output in outputs.items()}
+
+
+class Versions:
+    """The versions of one model on disk, and those of them that are loaded.
+
+    Args:
+        directory: `BASE/NAME`.
+        latest: how many of the newest are to be loaded; None for all.
+    """
+
+    def __init__(self, directory: Path, latest: int | None):
+        self._directory = directory
+        self._latest = latest
+        self._loaded = {}
+        self._failed = set()
+        self._lock = threading.Lock()
+        self.states = {}  # version -> (state, what went wrong)
+
+    def poll(self):
+        """Looks at the disk once, and loads and unloads as the server's default policy would."""
+        with self._lock:
+            if not self._directory.is_dir():
+                return
+            present = {int(child.name): child for child in self._directory.iterdir() if child.name.isdecimal()}
+            aspired = set(sorted(present)[-self._latest :] if self._latest else present)
+            self._failed &= aspired
+            while self._step(present, aspired):
+                pass
+
+    def _step(self, present, aspired):
+        ready = set(self._loaded)
+        others = sorted(ready - aspired)
+        if others and (not aspired or aspired & ready or len(others) > 1):
+            self._loaded = {version: kept for version, kept in self._loaded.items() if version != others[0]}
+            self.states[others[0]] = (State.END, "")
+            return True
+        new = aspired - ready - self._failed
+        if not new:
+            return False
+        version = max(new)
+        self.states[version] = (State.LOADING, "")
+        try:
+            self._loaded = {**self._loaded, version: Servable(present[version], version)}
+            self.states[version] = (State.AVAILABLE, "")
+        except Exception as error:  # of many kinds; the server goes on too
+            self._failed.add(version)
+            self.states[version] = (State.END, str(error))
+        return True
+
+    def find(self, version):
+        """The servable of that version, or the newest; None if there is none."""
+        loaded = self._loaded
+        return loaded.get(max(loaded, default=None) if version is None else version)
+
+
+class ModelDouble:
+    """Answers the server's requests, as protos, or raises a `Refusal`. See `ServerDouble` for the arguments."""
+
+    def __init__(self, base, name, labels, latest, poll_seconds):
+        self.name = name
+        self.labels = dict(labels or {})
+        self.delay = 0.0
+        self.predicted = []
+        self._faults = collections.deque()
+        self._versions = Versions(Path(base) / name, latest)
+        self._versions.poll()
+        self._stopping = threading.Event()
+        self._poller = threading.Thread(target=self._poll, args=(poll_seconds,), daemon=True)
+        self._poller.start()
+
+    def stop(self):
+        self._stopping.set()
+        self._poller.join()
+
+    def poll(self):
+        """Looks at the disk now."""
+        self._versions.poll()
+
+    def find(self, version=None):
+        """The loaded version, or the newest, to be asked without client and server."""
+        return self._versions.find(version)
+
+    def reset(self):
+        """Forgets what was asked, and what it was told to do."""
+        self.delay = 0.0
+        self.predicted.clear()
+        self._faults.clear()
+
+    def fail_next(self, count, code=Code.UNAVAILABLE, message="told to fail"):
+        """Makes the next Predicts fail."""
+        self._faults.extend([Refusal(code, message)] * count)
+
+    def hang_up_next(self, count):
+        """Makes the next Predicts by REST end without an answer; by gRPC they are UNAVAILABLE."""
+        self._faults.extend([ConnectionAbortedError] * count)
+
+    def signature_inputs(self, spec):
+        """What REST needs to know before it can read a request: `{input: TensorInfo}`."""
+        name = spec.signature_name or "serving_default"
+        signatures = self._servable(spec).signatures
+        if name not in signatures:
+            raise Refusal(Code.INVALID_ARGUMENT, f'Serving signature name: "{name}" not found in signature def')
+        return signatures[name].inputs
+
+    def predict(self, request):
+        self._note(request)
+        if not request.HasField("model_spec"):
+            raise Refusal(Code.INVALID_ARGUMENT, "Missing ModelSpec")
+        servable = self._servable(request.model_spec)
+        name = request.model_spec.signature_name or "serving_default"
+        if name not in servable.signatures:
+            raise Refusal(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+        outputs = servable.run(name, _read_inputs(servable.signatures[name], request.inputs))
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.version.value = servable.version
+        response.model_spec.signature_name = name
+        wanted = list(request.output_filter) or outputs
+        for alias in wanted:
+            if alias not in outputs:
+                names = ",".join(sorted(outputs))
+                message = f"output tensor alias not found in signature: {alias} Outputs expected to be in the set"
+                raise Refusal(Code.INVALID_ARGUMENT, f"{message} {{{names}}}.")
+            response.outputs[alias].CopyFrom(_as_fields(outputs[alias]))
+        return response
+
+    def metadata(self, request):
+        if list(request.metadata_field) != ["signature_def"]:
+            raise Refusal(
+                Code.INVALID_ARGUMENT,
+                f"Metadata field {request.metadata_field[0]} is not supported"
+                if request.metadata_field
+                else "GetModelMetadataRequest must specify at least one metadata_field",
+            )
+        servable = self._servable(request.model_spec)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        for name, signature in servable.signatures.items():
+            signatures.signature_def[name].CopyFrom(signature)
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.version.value = servable.version
+        response.metadata["signature_def"].Pack(signatures)
+        return response
+
+    def status(self, request):
+        states, name = dict(self._versions.states), request.model_spec.name
+        if name != self.name:
+            states = {}
+        if request.model_spec.HasField("version"):
+            version = request.model_spec.version.value
+            if version not in states:
+                raise Refusal(Code.NOT_FOUND, f"Could not find version {version} of model {name}")
+            states = {version: states[version]}
+        if not states:
+            raise Refusal(Code.NOT_FOUND, f"Could not find any versions of model {name}")
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for version, (state, message) in sorted(states.items(), reverse=True):
+            found = response.model_version_status.add(version=version, state=state)
+            found.status.error_code = Code.UNKNOWN.value[0] if message else 0
+            found.status.error_message = message
+        return response
+
+    def _servable(self, spec):
+        if not spec.name:
+            raise Refusal(Code.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        version = spec.version.value if spec.HasField("version") else None
+        if spec.HasField("version_label"):
+            if spec.name != self.name or spec.version_label not in self.labels:
+                raise Refusal(Code.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}")
+            version = self.labels[spec.version_label]
+        servable = self._versions.find(version) if spec.name == self.name else None
+        if servable is None:
+            asked = f"Latest({spec.name})" if version is None else f"Specific({spec.name}, {version})"
+            raise Refusal(Code.NOT_FOUND, f"Servable not found for request: {asked}")
+        return servable
+
+    def _note(self, request):
+        rows = {tensor.tensor_shape.dim[0].size for tensor in request.inputs.values() if tensor.tensor_shape.dim}
+        spec = request.model_spec
+        asked = spec.version.value if spec.HasField("version") else spec.version_label or None
+        self.predicted.append((spec.signature_name, max(rows, default=0), asked))
+        if self.delay:
+            self._stopping.wait(self.delay)
+        with contextlib.suppress(IndexError):
+            raise self._faults.popleft()
+
+    def _poll(self, seconds):
+        while not self._stopping.wait(seconds):
+            self._versions.poll()
+
+
+def _read_inputs(signature, sent):
+    """The request's tensors, if they are those of the signature."""
+    extra, missing = sorted(set(sent) - set(signature.inputs)), sorted(set(signature.inputs) - set(sent))
+    if len(sent) != len(signature.inputs):
+        raise Refusal(
+            Code.INVALID_ARGUMENT,
+            f"input size does not match signature: {len(sent)}!={len(signature.inputs)} "
+            f"len({{{','.join(sorted(sent))}}}) != len({{{','.join(sorted(signature.inputs))}}}). "
+            f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}.",
+        )
+    if missing:
+        raise Refusal(Code.INVALID_ARGUMENT, f"Signature input alias: {missing[0]} not found in request")
+    tensors = {}
+    for name, info in signature.inputs.items():
+        tensor = sent[name]
+        if tensor.dtype != info.dtype:
+            expected, received = tf.as_dtype(info.dtype).name, tf.as_dtype(tensor.dtype).name
+            raise Refusal(Code.INVALID_ARGUMENT, f"Expects {name} to be {expected} but {received} is provided")
+        if tensor.dtype == tf.string.as_datatype_enum:  # numpy's byte strings lose the zeros at their end
+            shape = [dim.size for dim in tensor.tensor_shape.dim]
+            tensors[name] = tf.reshape(tf.constant(list(tensor.string_val), tf.string), shape)
+        else:
+            tensors[name] = tf.constant(tf.make_ndarray(tensor))
+        expected = tf.TensorShape(info.tensor_shape)
+        if not expected.is_compatible_with(tensors[name].shape):
+            received = tensors[name].shape
+            raise Refusal(Code.INVALID_ARGUMENT, f"{name}: expected a shape like {expected}. Received: {received}")
+    return tensors
+
+
+def _as_fields(array):
+    """A tensor as the server sends it: its numbers one by one, not as bytes."""
+    dtype = tf.as_dtype(array.dtype)
+    tensor = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=tf.TensorShape(array.shape).as_proto())
+    field = {
+        np.dtype(np.float32): tensor.float_val,
+        np.dtype(bool): tensor.bool_val,
+        np.dtype(object): tensor.string_val,
+    }
+    field[array.dtype].extend(array.ravel().tolist())
+    return tensor

@@ -1,0 +1,98 @@
+"""An exported embedder behind the double: our client and another get the bits that its SavedModel gives.
+
+How far these are from the embedder's is printed; `test_export.py` holds it to a bound.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import encode
+from conftest import make_face
+from server_double import ServerDouble
+
+from keras_arcface import backbones
+from keras_arcface.models import make_embedder
+from keras_arcface.serving import FaceClient
+from keras_arcface.serving import export_saved_model
+
+BATCHES = (1, 7, 64)
+FACES = np.stack([make_face(person, 0) for person in range(64)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    threshold: float
+    far: float
+    tar: float = 0.9
+    impostors: int = 3000
+
+
+class Evaluation:
+    """Has impostor pairs enough for two thresholds."""
+
+    def at_far(self, far):
+        if far < 1e-3:
+            raise ValueError("too few impostor pairs")
+        return Point({1e-2: 0.3, 1e-3: 0.4}[far], far)
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    keras.utils.set_random_seed(1)
+    return make_embedder(backbones.IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=16)
+
+
+@pytest.fixture(scope="module")
+def exported(embedder, tmp_path_factory):
+    base = tmp_path_factory.mktemp("models")
+    options = {"compare": True, "evaluation": Evaluation(), "warmup_batch_sizes": (), "check": False}
+    export_saved_model(embedder, base / "faces" / "1", **options)
+    with ServerDouble(base) as double:
+        yield double
+
+
+@pytest.fixture(scope="module")
+def expected(exported, embedder):
+    """Number of images -> what the SavedModel answers in this process, without client and server."""
+    answers = {}
+    for batch in BATCHES:
+        answers[batch] = exported.find(1).run("serving_default", {"images": tf.constant(FACES[:batch])})
+        raw = embedder.predict(FACES[:batch], verbose=0).astype(np.float64)
+        difference = answers[batch]["embedding"] - raw / np.linalg.norm(raw, axis=1, keepdims=True)
+        print(f"batch {batch}: the SavedModel is {np.max(np.abs(difference)):.1e} from embedder.predict")
+    return answers
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_our_client_gets_the_bits_of_the_saved_model(protocol, batch, exported, expected):
+    with FaceClient(getattr(exported, protocol)) as client:
+        arrays, encoded = client.embed(FACES[:batch]), client.embed([encode(face) for face in FACES[:batch]])
+    for found in (arrays, encoded):
+        np.testing.assert_array_equal(found.embedding, expected[batch]["embedding"])
+        np.testing.assert_array_equal(found.norm, expected[batch]["norm"])
+        assert found.valid.all()
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_an_independent_client_gets_them_too(protocol, batch, exported, expected):
+    reason = "the independent client is absent: pip install --no-deps ovmsclient"
+    ovmsclient = pytest.importorskip("ovmsclient", reason=reason)
+    address = exported.grpc if protocol == "grpc" else exported.rest
+    theirs = getattr(ovmsclient, f"make_{protocol}_client")(address.split("://")[1])
+    answer = theirs.predict(inputs={"images": FACES[:batch]}, model_name="faces", model_version=1)
+    for name in ("embedding", "norm"):
+        np.testing.assert_array_equal(np.asarray(answer[name], np.float32), expected[batch][name])
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_its_metadata_and_thresholds_arrive(protocol, exported):
+    with FaceClient(getattr(exported, protocol)) as client:
+        metadata = client.metadata()
+        assert (client.threshold(1e-2), client.threshold(1e-3)) == (0.3, 0.4)
+    assert (metadata["package"], metadata["image_size"], metadata["embedding_size"]) == ("keras_arcface", [32, 32], 16)
+    assert metadata["signatures"] == ["compare", "describe", "serve_bytes", "serving_default"]
