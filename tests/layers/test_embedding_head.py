@@ -96,6 +96,7 @@ def test_the_statistics_are_of_the_other_images(name, embeddings):
     assert 0 < hits.sum() < 12
 
 
+@pytest.mark.slow
 @every_loss
 @pytest.mark.parametrize("labels", [np.zeros(6, int), np.arange(6), np.array([0, 0, 1, 1, 2, 2])], ids=str)
 def test_degenerate_batches_are_finite(name, labels):
@@ -121,6 +122,7 @@ def test_a_negative_label_makes_the_loss_nan(name, embeddings):
         head.loss(LABELS.astype("float32"), embeddings)
 
 
+@pytest.mark.slow
 @every_loss
 def test_training_goes_on_after_loading(name, embeddings, tmp_path):
     model = model_of(EmbeddingHead(LOSSES[name]()), rate=1e-3)
@@ -135,6 +137,7 @@ def test_training_goes_on_after_loading(name, embeddings, tmp_path):
     assert loaded.head.get_config() == model.head.get_config()
 
 
+@pytest.mark.slow
 @every_loss
 def test_it_trains_from_batches_of_p_people_with_k_images(name, face_folder, tmp_path):
     data = pytest.importorskip("keras_arcface.data")

@@ -180,6 +180,7 @@ def test_terms_can_be_joined_to_joined_heads():
     assert copy.head.head.alpha == 0.3
 
 
+@pytest.mark.slow
 @joined
 def test_training_goes_on_after_loading(join, tmp_path):
     embeddings, labels, _ = problem()

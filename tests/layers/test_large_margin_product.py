@@ -115,6 +115,7 @@ def test_a_label_outside_the_range_is_nan_and_no_hit(kind, label):
     assert not hits[2]
 
 
+@pytest.mark.slow
 @heads
 def test_training_goes_on_after_loading(kind, tmp_path):
     embeddings, labels, _ = problem()

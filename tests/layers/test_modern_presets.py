@@ -74,6 +74,7 @@ def test_it_survives_its_config(name):
         assert ours is None or ours.get_config() == theirs.get_config()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["AdaFace", "MagFace", "ElasticFace+", "CurricularFace", "MVSoftmax"])
 def test_training_goes_on_after_loading(name, tmp_path):
     embeddings, labels, _ = problem()

@@ -91,7 +91,7 @@ def head_with(negatives, centers, **options):
 
 @hard_ones
 @memories
-@pytest.mark.parametrize("block", [5, 23])
+@pytest.mark.parametrize("block", [5, pytest.param(23, marks=pytest.mark.slow)])
 def test_hard_negatives_are_their_formula(name, memory, block):
     negatives, hard = HARD[name]
     embeddings, labels, centers = problem()

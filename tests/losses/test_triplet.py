@@ -99,6 +99,7 @@ def test_hard_triplets_are_pytorch_metric_learnings(squared):
     assert len(by_triplet) == 11
 
 
+@pytest.mark.slow
 @minings
 @powers
 @pytest.mark.parametrize(
