@@ -44,8 +44,9 @@ def of_batch(head, labels, embeddings, target_cosines, training) -> Batch:
     norms = parts.norms(embeddings)
     normals = None
     if training:
-        count = ops.shape(kernel.of_all_replicas(labels))[0]
-        normals = own(sampling.normals(count, head.sample_seed, ops.cast(head.steps, "int32")))
+        if getattr(head.margin, "random", False):
+            count = ops.shape(kernel.of_all_replicas(labels))[0]
+            normals = own(sampling.normals(count, head.sample_seed, ops.cast(head.steps, "int32")))
         changed = head.margin.next_state(batch()) if margin_names else {}
         if head.negatives is not None:
             weight = kernel.read(head.statistics["negatives_weight"])

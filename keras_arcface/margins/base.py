@@ -19,7 +19,8 @@ class Batch(NamedTuple):
     Attributes:
         labels: `(batch,)` int32.
         norms: `(batch,)` float32, L2 norms of the embeddings before they are normalised, with their gradient.
-        normals: `(batch,)` float32 from N(0, 1), others in each training step; None outside of training.
+        normals: `(batch,)` float32 from N(0, 1), others in each training step; None outside of training, and for a
+            margin that is not `random`.
         of_all: `(batch,)` of this replica -> `(all,)` of the whole batch, the same on every replica.
         own: the reverse of it.
         state: the margin's statistics, by name.
@@ -49,9 +50,11 @@ class Margin:
     A margin that depends on more than the cosine implements `for_batch` instead.
 
     Attributes:
+        random: whether it wants `normals` in training.
         start: statistics that the head keeps for the margin, as weights that are saved: `{name: first value}`.
     """
 
+    random = False
     start: Mapping = MappingProxyType({})
 
     def __call__(self, cosines):

@@ -28,6 +28,8 @@ class ElasticMargin(Margin):
         - [ElasticFace](https://arxiv.org/abs/2109.09416)
     """
 
+    random = True
+
     def __init__(self, mean=0.5, std=0.05, angular=True, sort=False):
         check("mean", mean, mean >= 0, "at least 0")
         check("std", std, std >= 0, "at least 0")

@@ -22,7 +22,7 @@ _TOLERANCE = 1e-4
 _LOW_PRECISION_TOLERANCE = 3e-2  # where the embedder computes in 16 bits
 
 _LOADERS = {name: Path(__file__).with_name("loaders") / f"{name}.py" for name in ("clean", "cpp")}
-_NO_LIBRARY = 77
+_NO_LIBRARY = 77  # how cpp.py ends where TensorFlow has no C library
 _logger = logging.getLogger(__name__)
 
 

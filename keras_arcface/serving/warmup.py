@@ -13,6 +13,7 @@ from keras_arcface.serving.signatures import SMALLEST_NORM
 # Where TensorFlow Serving looks for them, in the directory of a SavedModel, and how many records it reads.
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MOST_RECORDS = 1000
+_NO_IMAGE = b"no image"
 _COARSE = 8  # pixels that a made-up image is drawn from, each way
 
 
@@ -119,19 +120,13 @@ def _images(seed, count, image_size) -> np.ndarray:
 def _encoded(images) -> list[bytes]:
     encoders = (tf.io.encode_png, tf.io.encode_jpeg)
     encoded = [encoders[row % 2](image).numpy() for row, image in enumerate(images)]
-    return encoded if len(encoded) == 1 else [*encoded[:-1], b"no image"]
+    return encoded if len(encoded) == 1 else [*encoded[:-1], _NO_IMAGE]
 
 
 def _decoded(encoded) -> tuple[np.ndarray, np.ndarray]:
-    """The images `(n, height, width, 3)`, black where undecodable, and which are not."""
-    images = []
-    for image in encoded:
-        try:
-            images.append(tf.io.decode_image(image, channels=3).numpy())
-        except tf.errors.InvalidArgumentError:
-            images.append(None)
-    shape = next(image.shape for image in images if image is not None)
-    return (
-        np.stack([np.zeros(shape, np.uint8) if image is None else image for image in images]),
-        np.array([image is not None for image in images]),
-    )
+    """The images `(n, height, width, 3)`, black where there is none, and which there are."""
+    valid = np.array([image != _NO_IMAGE for image in encoded])
+    images = [tf.io.decode_image(image, channels=3).numpy() for image in encoded if image != _NO_IMAGE]
+    decoded = np.zeros((len(encoded), *images[0].shape), np.uint8)
+    decoded[valid] = images
+    return decoded, valid

@@ -8,10 +8,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_arcface import RecognitionModel
+from keras_arcface.layers import AdaFace
 from keras_arcface.layers import ASoftmax
+from keras_arcface.layers import CurricularFace
+from keras_arcface.layers import ElasticFace
 from keras_arcface.layers import EmbeddingHead
 from keras_arcface.layers import LSoftmax
+from keras_arcface.layers import MagFace
+from keras_arcface.layers import MVSoftmax
 from keras_arcface.layers import SoftmaxProduct
+from keras_arcface.layers import UniFace
 from keras_arcface.layers import WithCenterLoss
 from keras_arcface.layers import WithInterLoss
 from keras_arcface.layers import WithIntraLoss
@@ -23,6 +29,12 @@ HEADS = {
     "A-Softmax": lambda: ASoftmax(CLASSES, base=10.0),
     "center loss": lambda: WithCenterLoss(SoftmaxProduct(CLASSES), weight=0.1),
     "intra- and inter-loss": lambda: WithInterLoss(WithIntraLoss(SoftmaxProduct(CLASSES))),
+    "AdaFace": lambda: AdaFace(CLASSES, momentum=0.5, scale=8.0),
+    "MagFace": lambda: MagFace(CLASSES, shortest=0.1, longest=5.0, weight=0.1, scale=8.0),
+    "ElasticFace": lambda: ElasticFace(CLASSES, std=0.2, sort=True, scale=8.0),
+    "CurricularFace": lambda: CurricularFace(CLASSES, momentum=0.5, scale=8.0),
+    "MV-softmax": lambda: MVSoftmax(CLASSES, scale=8.0),
+    "UniFace": lambda: UniFace(CLASSES, scale=8.0),
 }
 
 

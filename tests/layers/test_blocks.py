@@ -81,17 +81,6 @@ def slow_losses(embeddings, centers, labels, scale, ignored_above=1.0, **margin)
     return np.array(losses)
 
 
-def slopes(function, array, step=1e-6):
-    """Of a scalar function by every entry, by central differences."""
-    result = np.zeros_like(array)
-    for index in np.ndindex(array.shape):
-        moved = [array.copy(), array.copy()]
-        moved[0][index] += step
-        moved[1][index] -= step
-        result[index] = (function(moved[0]) - function(moved[1])) / (2 * step)
-    return result
-
-
 @pytest.mark.parametrize("memory", [0, 2**40], ids=["again", "kept"])
 @pytest.mark.parametrize("block", [2, 5, 11])
 @pytest.mark.parametrize(
@@ -115,9 +104,9 @@ def test_sub_centres_and_the_noise_filter_equal_the_formula(sub_centers, ignored
         assert (reference(*exact) < slow_losses(exact[0], exact[1].reshape(11, -1, 5), labels, 8.0, m2=0.5)).any()
     np.testing.assert_allclose(ops.convert_to_numpy(head.loss(labels, embeddings)), reference(*exact), rtol=1e-5)
     by_embeddings, by_centers = mean_loss_gradients(head, embeddings, centers, labels)
-    right = slopes(lambda e: reference(e, exact[1]).mean(), exact[0])
+    right = references.slopes(lambda e: reference(e, exact[1]).mean(), exact[0])
     np.testing.assert_allclose(by_embeddings, right, rtol=1e-4, atol=1e-6)
-    right = slopes(lambda c: reference(exact[0], c).mean(), exact[1])
+    right = references.slopes(lambda c: reference(exact[0], c).mean(), exact[1])
     np.testing.assert_allclose(by_centers, right, rtol=1e-4, atol=1e-6)
     # The logits, with and without labels, are of the same cosines.
     plain = ops.convert_to_numpy(head(embeddings)) / 8.0

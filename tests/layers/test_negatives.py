@@ -56,24 +56,14 @@ def binary_losses(embeddings, centers, labels, bias, weight):
     return np.array(losses)
 
 
-def slopes(function, array, step=1e-6):
-    result = np.zeros_like(array)
-    for index in np.ndindex(array.shape):
-        moved = [array.copy(), array.copy()]
-        moved[0][index] += step
-        moved[1][index] -= step
-        result[index] = (function(moved[0]) - function(moved[1])) / (2 * step)
-    return result
-
-
 def assert_is(reference, head, embeddings, labels, centers):
     exact = embeddings.astype("float64"), centers.astype("float64")
     losses = ops.convert_to_numpy(head.loss(labels, embeddings))
     expected = reference(*exact)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     wanted = (
-        slopes(lambda e: reference(e, exact[1]).mean(), exact[0]),
-        slopes(lambda c: reference(exact[0], c).mean(), exact[1]),
+        references.slopes(lambda e: reference(e, exact[1]).mean(), exact[0]),
+        references.slopes(lambda c: reference(exact[0], c).mean(), exact[1]),
     )
     found = mean_loss_gradients(head, embeddings, centers, labels)
     for gradient, right in zip(found, wanted, strict=True):
