@@ -15,6 +15,8 @@ import numpy as np
 
 from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
+from keras_arcface import UniFace
+from keras_arcface.layers import MisclassifiedNegatives
 from keras_arcface.training import ClassParallel
 from keras_arcface.training import CoupledSGD
 
@@ -24,13 +26,15 @@ OTHERWISE = {"logits_memory": 0, "scale": 100.0, "sub_centers": 2, "ignored_abov
 EXACT = {
     "exact, 8 shards": (8, {"block_size": 256}),
     "exact, 2 shards": (2, {"block_size": 256}),
+    "hard negatives, 8 shards": (8, {"block_size": 256, "negatives": MisclassifiedNegatives()}),
+    "binary, 8 shards": (8, {"block_size": 256, "of": UniFace}),
     "sub-centres, computed again, 8 shards": (8, {"block_size": 200, **OTHERWISE}),
 }
 CLASSES = (4096, 16384)
 
 
-def make_head(classes, **choices):
-    head = ArcFace(classes, name="head", **choices)
+def make_head(classes, of=ArcFace, **choices):
+    head = of(classes, name="head", **choices)
     head.build((None, DIM))
     head.centers.assign(np.random.default_rng(0).normal(size=head.centers.shape).astype("float32"))
     return head

@@ -157,5 +157,5 @@ def test_what_crosses_devices_does_not_grow_with_classes(heads_in_shards):
         if kind == "sampled":  # the numbers of the classes drawn, all of them here, are sent too
             assert [found.pop(f"all-gather s32[{n}]") for n, found in ((4096, few), (16384, many))] == [16384, 65536]
         assert few == many, kind
-        # The embeddings of the batch, 64 of 32 floats, and the gradient on its way back.
-        assert max(few.values()) < 64 * 32 * 4 + 512, kind
+        # The embeddings of the batch, 64 of 32 floats, and the gradient on its way back; beside it two floats of each.
+        assert max(few.values()) <= 64 * 32 * 4 + 2 * 64 * 4, kind
