@@ -1,41 +1,19 @@
-"""Trains heads with statistics, and triplets, on one device and on two, and prints how far the weights differ."""
+"""Trains every head with classes, and triplets, on one device and on two, and prints how far the weights differ."""
 
 import contextlib
 import json
+from functools import partial
 
 import keras
 import numpy as np
 import tensorflow as tf
+from every_head import WITH_CLASSES
 
 from keras_arcface import RecognitionModel
-from keras_arcface.layers import AdaFace
-from keras_arcface.layers import ASoftmax
-from keras_arcface.layers import CurricularFace
-from keras_arcface.layers import ElasticFace
 from keras_arcface.layers import EmbeddingHead
-from keras_arcface.layers import LSoftmax
-from keras_arcface.layers import MagFace
-from keras_arcface.layers import MVSoftmax
-from keras_arcface.layers import SoftmaxProduct
-from keras_arcface.layers import UniFace
-from keras_arcface.layers import WithCenterLoss
-from keras_arcface.layers import WithInterLoss
-from keras_arcface.layers import WithIntraLoss
 from keras_arcface.losses import TripletLoss
 
 CLASSES = 8
-HEADS = {
-    "L-Softmax": lambda: LSoftmax(CLASSES, base=10.0),
-    "A-Softmax": lambda: ASoftmax(CLASSES, base=10.0),
-    "center loss": lambda: WithCenterLoss(SoftmaxProduct(CLASSES), weight=0.1),
-    "intra- and inter-loss": lambda: WithInterLoss(WithIntraLoss(SoftmaxProduct(CLASSES))),
-    "AdaFace": lambda: AdaFace(CLASSES, momentum=0.5, scale=8.0),
-    "MagFace": lambda: MagFace(CLASSES, shortest=0.1, longest=5.0, weight=0.1, scale=8.0),
-    "ElasticFace": lambda: ElasticFace(CLASSES, std=0.2, sort=True, scale=8.0),
-    "CurricularFace": lambda: CurricularFace(CLASSES, momentum=0.5, scale=8.0),
-    "MV-softmax": lambda: MVSoftmax(CLASSES, scale=8.0),
-    "UniFace": lambda: UniFace(CLASSES, scale=8.0),
-}
 
 
 def problem():
@@ -77,8 +55,8 @@ def main():
     )
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     differences = {}
-    for name, head in HEADS.items():
-        pairs = zip(train(head), train(head, strategy), strict=True)
+    for name, make in WITH_CLASSES.items():
+        pairs = zip(train(partial(make, CLASSES)), train(partial(make, CLASSES), strategy), strict=True)
         differences[name] = max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-9)) for a, b in pairs)
     one, two, halves = triplet_losses(strategy)
     print(
