@@ -10,15 +10,21 @@ import math
 
 import keras
 
+from keras_arcface import AdaFace
 from keras_arcface import ArcFace
 from keras_arcface import CosFace
+from keras_arcface import CurricularFace
+from keras_arcface import ElasticFace
+from keras_arcface import MagFace
 from keras_arcface import MarginProduct
 from keras_arcface import RecognitionModel
 from keras_arcface import SphereFace
+from keras_arcface import UniFace
 from keras_arcface import backbones
 from keras_arcface import models
 from keras_arcface import training
 from keras_arcface.data import augment
+from keras_arcface.layers import MVSoftmax
 from keras_arcface.layers import SoftmaxProduct
 
 
@@ -35,7 +41,7 @@ class Recipe:
     dropout: float = 0.4
     # The head.
     head: str = "ArcFace"
-    margin: float = 0.5
+    margin: float = 0.5  # MagFace's smallest
     scale: float = 64.0
     warmup_margin: float = 0.0  # epochs over which the margin comes in
     initial_scale: float = 0.0  # of which the scale comes up over the same epochs; 0 for none
@@ -63,7 +69,18 @@ class Recipe:
     seed: int = 0
 
 
-HEADS = {"ArcFace": ArcFace, "CosFace": CosFace, "SphereFace": SphereFace}
+# All are called as head(num_classes, margin=..., scale=..., **options).
+HEADS = {
+    "ArcFace": ArcFace,
+    "CosFace": CosFace,
+    "SphereFace": SphereFace,
+    "AdaFace": AdaFace,
+    "CurricularFace": CurricularFace,
+    "ElasticFace": ElasticFace,
+    "MagFace": lambda num_classes, margin, **options: MagFace(num_classes, smallest=margin, **options),
+    "MVSoftmax": MVSoftmax,
+    "UniFace": UniFace,
+}
 HEAD_NAMES = [*HEADS, "norm-softmax", "softmax"]
 OPTIMIZERS = ["SGD", "AdamW"]
 SCHEDULES = ["step", "polynomial", "cosine"]

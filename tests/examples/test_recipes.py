@@ -107,6 +107,21 @@ def test_a_recipe_trains(name):
     assert limited == bool(recipe.clip_norm)
 
 
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("head", recipes.HEAD_NAMES)
+def test_every_head_trains(head):
+    margin = 1.35 if head == "SphereFace" else 0.4
+    recipe = dataclasses.replace(RECIPES["small"], head=head, margin=margin, batch_size=4, dim=8, warmup_margin=1.0)
+    model = recipes.build(recipe, 3, 12, (32, 32))
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
+    history = model.fit(images, np.arange(12) % 3, batch_size=4, shuffle=False, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    if head != "softmax":
+        assert model.head.scale == recipe.scale
+        assert np.isfinite(training.expected_first_loss(model.head, recipe.dim))
+        assert int(model.head.steps) == 3
+
+
 def test_the_command_of_a_recipe_is_the_recipe(name, monkeypatch):
     text = inspect.cleandoc(RECIPES[name].text)
     command = next(line for line in text.splitlines() if line.startswith("python examples/train_ms1m.py"))

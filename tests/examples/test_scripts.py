@@ -190,6 +190,12 @@ def test_the_picture_of_augmentations(tmp_path):
     assert cv2.imread(str(tmp_path / "picture.png")).std() > 20
 
 
+def test_the_picture_of_margins(tmp_path):
+    drawn = run("examples/margins.py", tmp_path / "picture.png")
+    assert drawn.returncode == 0, drawn.stderr
+    assert cv2.imread(str(tmp_path / "picture.png")).std() > 20
+
+
 def test_make_tfrecords_says_what_is_wrong_without_a_traceback(face_folder, tmp_path):
     (face_folder / "person_1" / "1.jpg").write_bytes(b"broken")
     done = run("examples/make_tfrecords.py", face_folder, tmp_path / "records")

@@ -95,5 +95,5 @@ def test_mixed_precision_trains_as_float32_does(name, policy):
         assert {weight.dtype for weight in model.head.trainable_variables} <= {"float32"}
         history[each] = np.array(fitted.history["loss"])
     print(name, history)
-    assert np.ptp(history[policy]) > 0.02  # a step that is skipped would show
+    assert np.ptp(history[policy]) > 0.01  # a step that is skipped would show
     np.testing.assert_allclose(history[policy], history["float32"], rtol=0.02, atol=0.01)

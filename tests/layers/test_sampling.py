@@ -16,8 +16,14 @@ from gradients import value_and_gradients
 from keras import ops
 from scipy import stats
 
+from keras_arcface import AdaFace
 from keras_arcface import ArcFace
+from keras_arcface import CurricularFace
+from keras_arcface import ElasticFace
+from keras_arcface import MagFace
 from keras_arcface import RecognitionModel
+from keras_arcface import UniFace
+from keras_arcface.layers import MVSoftmax
 from keras_arcface.layers import kernels
 from keras_arcface.layers import sampling
 from keras_arcface.training import CoupledSGD
@@ -30,6 +36,16 @@ CLASSES, DIM, BATCH = 40, 6, 8
 GENERATOR = np.random.default_rng(0)
 INPUTS = GENERATOR.normal(size=(64, DIM)).astype("float32")
 LABELS = GENERATOR.integers(0, CLASSES, 64).astype("int32")
+# Heads that can look at some of the classes only, each with something else that the loss knows.
+SAMPLING = {
+    "ArcFace": ArcFace,
+    "AdaFace": functools.partial(AdaFace, momentum=0.5),
+    "MagFace": functools.partial(MagFace, shortest=0.1, longest=5.0, weight=0.1),
+    "ElasticFace": functools.partial(ElasticFace, std=0.2, sort=True),
+    "CurricularFace": functools.partial(CurricularFace, momentum=0.5),
+    "MV-softmax": MVSoftmax,
+    "UniFace": UniFace,
+}
 
 
 @functools.cache
@@ -45,11 +61,11 @@ def draw(labels, num_classes, size, seed=0, step=0, shards=1):
     return ops.convert_to_numpy(compiled_draw(num_classes, size, seed, shards)(labels, step))
 
 
-def make_model(optimizer=None, inputs=INPUTS, **choices):
+def make_model(optimizer=None, inputs=INPUTS, of=ArcFace, **choices):
     """One dense layer and a head, always the same at the start."""
     keras.utils.set_random_seed(0)
     embedder = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(DIM, name="body")])
-    head = ArcFace(CLASSES, scale=16.0, name="head", **{"sample_rate": 0.3, **choices})
+    head = of(CLASSES, scale=16.0, name="head", **{"sample_rate": 0.3, **choices})
     model = RecognitionModel(embedder, head)
     model.compile(optimizer or CoupledSGD(0.1, weight_decay=0.01))
     model.build((None, DIM))
@@ -208,8 +224,9 @@ def test_the_expectation_over_many_draws_is_that_over_all_choices_of_others():
     assert expected[-1] < loss
 
 
-def test_where_all_are_drawn_it_trains_as_the_exact_head():
-    sampled, exact = make_model(sample_rate=0.999), make_model(sample_rate=1.0)
+@pytest.mark.parametrize("of", SAMPLING)
+def test_where_all_are_drawn_it_trains_as_the_exact_head(of):
+    sampled, exact = make_model(sample_rate=0.999, of=SAMPLING[of]), make_model(sample_rate=1.0, of=SAMPLING[of])
     assert sampled.head.sample.shape[0] == CLASSES
     assert exact.head.centers.trainable
     losses = train(sampled, epochs=2)["loss"], train(exact, epochs=2)["loss"]

@@ -1,0 +1,129 @@
+"""Draws what each loss makes of an angle: the logit that the softmax sees, over the angle to the centre.
+
+    pip install 'keras-arcface[plots]'
+    python examples/margins.py docs/margins.png
+
+Every curve is what the package computes, divided by the scale.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import keras
+import matplotlib
+import numpy as np
+
+from keras_arcface import layers
+from keras_arcface import losses
+from keras_arcface import margins
+
+DEGREES = np.linspace(0, 180, 361)
+COSINES = np.cos(np.radians(DEGREES)).astype("float32")
+# Okabe and Ito's colours, which everyone can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("output", type=Path, help="the picture to write")
+    draw(parser.parse_args().output)
+
+
+def of_norm(margin, norm, **state):
+    """The curve of a margin that depends on the embedding's norm."""
+    batch = margins.Batch(None, np.full(len(COSINES), norm, "float32"), None, None, None, state)
+    return margin.for_batch(batch)(COSINES)
+
+
+def fixed():
+    return {
+        "none": COSINES,
+        "SphereFace 1.35": margins.CombinedMargin(m1=1.35)(COSINES),
+        "CosFace 0.35": margins.CombinedMargin(m3=0.35)(COSINES),
+        "ArcFace 0.5": margins.CombinedMargin(m2=0.5)(COSINES),
+        "combined 0.9, 0.4, 0.15": margins.CombinedMargin(0.9, 0.4, 0.15)(COSINES),
+    }
+
+
+def annealed():
+    strict = keras.ops.convert_to_numpy(margins.CombinedMargin(m1=4)(COSINES))
+    return {f"annealing {a:g}": (a * COSINES + strict) / (1 + a) for a in (1000, 20, 5, 0)}
+
+
+def adaface():
+    margin, statistics = margins.AdaptiveMargin(0.4), {"norm_mean": 20.0, "norm_std": 3.0}
+    return {f"norm {norm}": of_norm(margin, norm, **statistics) for norm in (11, 20, 29)}
+
+
+def magface():
+    return {f"norm {norm}": of_norm(margins.MagnitudeMargin(), norm) for norm in (10, 60, 110)}
+
+
+def elasticface():
+    return {f"margin {m:g}": margins.ElasticMargin(m)(COSINES) for m in (0.4, 0.5, 0.6)}
+
+
+def negatives():
+    target = math.cos(math.radians(70))
+    curricular, misclassified = layers.CurricularNegatives(), layers.MisclassifiedNegatives()
+    return {
+        "as they are": COSINES,
+        "MV-softmax": misclassified(COSINES, target, 1.2),
+        "CurricularFace, t 0": curricular(COSINES, target, 0.0),
+        "CurricularFace, t 0.5": curricular(COSINES, target, 0.5),
+    }
+
+
+def uniface():
+    """The loss of one class alone, of a head whose threshold is the cosine 0.25."""
+    scale, bias = 16.0, 4.0
+    own = keras.ops.softplus(bias - scale * margins.CombinedMargin(m3=0.4)(COSINES))
+    return {"own class": own, "another class": keras.ops.softplus(scale * COSINES - bias)}
+
+
+def triplets():
+    """The loss of an anchor, over the angle to its positive."""
+    return {f"negative at {degrees}°": [_triplet(angle, degrees) for angle in DEGREES[::12]] for degrees in (60, 90)}
+
+
+def _triplet(positive, negative):
+    angles = np.radians([0.0, positive, negative])
+    embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("float32")
+    return float(losses.TripletLoss(0.35).call(np.array([0, 0, 1]), embeddings)[0])
+
+
+PANELS = {
+    "fixed margins": fixed,
+    "L-Softmax, A-Softmax (m 4), over norms": annealed,
+    "AdaFace (mean norm 20, deviation 3)": adaface,
+    "MagFace": magface,
+    "ElasticFace: mean, two deviations": elasticface,
+    "others, the own (with margin) at 70°": negatives,
+    "UniFace: loss (scale 16)": uniface,
+    "triplet: loss, by the positive's angle": triplets,
+}
+
+
+def draw(output: Path) -> None:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(4, 2, figsize=(8.4, 12.6))
+    for axis, (title, curves) in zip(axes.flat, PANELS.items(), strict=True):
+        for colour, (name, values) in zip(COLOURS, curves().items(), strict=False):
+            values = keras.ops.convert_to_numpy(values)
+            axis.plot(np.linspace(0, 180, len(values)), values, color=colour, label=name)
+        axis.set_title(title, fontsize=11)
+        axis.set(xlabel="angle, degrees", xticks=range(0, 181, 30), xlim=(0, 180))
+        axis.set_ylabel("loss" if "loss" in title else "logit / scale")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8, loc="best" if "loss" in title else "lower left")
+    figure.tight_layout()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=100)
+    print(output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The margin that docs/losses.md makes, run as it stands there."""
+
+import re
+from pathlib import Path
+
+import comparing
+import numpy as np
+import pytest
+from gradients import with_centers
+
+from keras_arcface import MarginProduct
+
+
+@pytest.fixture(scope="module")
+def own():
+    page = (Path(__file__).parents[2] / "docs" / "losses.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"num_classes": comparing.CLASSES}
+    exec(code, names)
+    return names
+
+
+def test_it_is_few_lines(own):
+    assert isinstance(own["head"], MarginProduct)
+    assert own["head"].margin.get_config() == {"m": 0.4}
+
+
+def test_loss_and_gradients_are_the_formulas(own):
+    embeddings, labels, centers = comparing.problem()
+    rows = np.arange(len(labels))
+
+    def reference(embeddings, centers):
+        cosines = comparing.unit(embeddings) @ comparing.unit(centers).T
+        logits = 16 * cosines
+        logits[rows, labels] = 16 * (1 - 2 * (np.arccos(cosines[rows, labels]) + 0.4) / np.pi)
+        return np.log(np.exp(logits).sum(axis=1)) - logits[rows, labels]
+
+    head = MarginProduct(comparing.CLASSES, margin=own["LinearMargin"](0.4), scale=16.0, block_size=3)
+    comparing.assert_is(reference, with_centers(head, centers), embeddings, labels, centers)
+
+
+@pytest.mark.parametrize("sample_rate", [1.0, 0.999])
+def test_training_goes_on_after_loading(own, sample_rate, tmp_path):
+    # Not more images than classes, so that those of the batch are never more than are drawn.
+    embeddings, labels, _ = (array[: comparing.CLASSES] for array in comparing.problem())
+    head = MarginProduct(comparing.CLASSES, own["LinearMargin"](0.4), scale=8.0, sample_rate=sample_rate)
+    loaded = comparing.assert_goes_on_after_loading(comparing.model_of(head), embeddings, labels, tmp_path)
+    assert type(loaded.head.margin) is own["LinearMargin"]
