@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
+from keras_arcface.layers import ways
 
 # Below every cosine: what must not be the largest, or count.
 _NO_COSINE = -2.0
@@ -21,17 +22,8 @@ _NO_COSINE = -2.0
 # The number of what is left behind the last whole block.
 _LAST = "last"
 
-# What exponentials are scaled to be at most, so that none overflows and ten million of them do not: exp(60). The least,
-# exp(60 - 2 * scale), must not underflow either, which sets the largest scale for which this will do.
-_LARGEST_EXPONENT, _LARGEST_BOUNDED_SCALE = 60.0, 70.0
-
-# Classes in a block: with fewer, products are slow. Where all cosines are kept anyway, one block of all is quickest.
-_SMALLEST_BLOCK, _LARGEST_ONLY_BLOCK = 1024, 2**17
-
 # How many numbers may be added one after another, as XLA does: with more, digits would be lost.
 _LARGEST_SUM = 4096
-
-DTYPES = ("float32", "tensorfloat32", "bfloat16")
 
 
 class Others(NamedTuple):
@@ -50,56 +42,6 @@ class Others(NamedTuple):
     own: keras.KerasTensor
     highest: keras.KerasTensor
     sum: keras.KerasTensor
-
-
-class Way(NamedTuple):
-    """How the classes are gone through.
-
-    Attributes:
-        size: classes in a block, of each shard.
-        ignored_above: other classes with a cosine above this do not count in the sum.
-        bounded: whether the scale is small enough for exponentials to be summed as they are.
-        mean: whether the sum of the cosines is wanted.
-        keep: whether the cosines of all blocks, `(batch, classes)`, are kept for the gradient, which saves a product.
-        dtype: of `DTYPES`, what the entries of the three products are rounded to; sums are float32.
-        shards: parts of equally many classes in which the centres lie on devices, to be gone through side by side.
-        negatives: what the sum sees instead of the other cosines, see `negatives.py`; None for themselves.
-        binary: whether each class is a question of its own, yes or no, instead of one among all.
-    """
-
-    size: int
-    keep: bool = False
-    dtype: str = "float32"
-    shards: int = 1
-    ignored_above: float = 1.0
-    bounded: bool = False
-    mean: bool = False
-    negatives: object = None
-    binary: bool = False
-
-
-def way(batch, centers_shape, scale, size=None, memory=2**28, shards=1, **choices):
-    """Chooses a `Way`.
-
-    Args:
-        batch: rows, or None where that is not known yet.
-        centers_shape: `(classes, dim)` or `(classes, sub-centres, dim)`.
-        scale: the largest scale.
-        size: classes in a block, or None to choose.
-        memory: bytes up to which cosines are kept.
-        shards: equal parts in which the classes lie on devices.
-        **choices: what else `Way` takes.
-    """
-    shard, subs = centers_shape[0] // shards, math.prod(centers_shape[1:-1])
-    row_bytes = 4 * (batch or 512) * subs
-    keep = row_bytes * shard <= memory
-    if size is None and keep and shard <= _LARGEST_ONLY_BLOCK:
-        size = shard
-    elif size is None:
-        size, most = kernels.here().block_limits()
-        size = min(max(size // row_bytes // 256 * 256, _SMALLEST_BLOCK), most)
-    bounded = scale <= _LARGEST_BOUNDED_SCALE and choices.get("negatives") is None
-    return Way(min(size, shard), keep, shards=shards, bounded=bounded, **choices)
 
 
 class Terms(NamedTuple):
@@ -305,7 +247,7 @@ def _functions(way):
         subs = shape_of(centers)[1]
         zeros = ops.zeros((ops.shape(labels)[0], way.shards))
         # With this constant no exponential is too large, and none too small to count.
-        shift = zeros + (1.0 - _LARGEST_EXPONENT / scale if way.bounded else _NO_COSINE)
+        shift = zeros + (1.0 - ways.LARGEST_EXPONENT / scale if way.bounded else _NO_COSINE)
         inverse_norms = inverse_norms_of(ops.reshape(centers, (-1, centers.shape[-1])))
         kept, of_last = (), []
         if way.keep:

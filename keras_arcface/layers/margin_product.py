@@ -1,7 +1,5 @@
 """The head: scaled cosines between embeddings and class centres, with a margin on the target."""
 
-import math
-
 import keras
 from keras import ops
 
@@ -10,12 +8,14 @@ from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
 from keras_arcface.layers import sampling
 from keras_arcface.layers import statistics
+from keras_arcface.layers import ways
+from keras_arcface.layers.spread_classes import SpreadClasses
 
 _OBJECTS = ("margin", "negatives")
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class MarginProduct(keras.layers.Layer):
+class MarginProduct(SpreadClasses):
     """Classification head on the hypersphere: `scale * cos(theta)`, with a margin on the target class.
 
     Embeddings and class centres are L2-normalised here, so their product is the cosine of the angle between them.
@@ -144,8 +144,8 @@ class MarginProduct(keras.layers.Layer):
         if block_size is not None:
             parts.check_integer("block_size", block_size, 1)
         parts.check_number("logits_memory", logits_memory, lambda size: size >= 0, "at least 0 bytes")
-        if products not in blocks.DTYPES:
-            raise ValueError(f"products must be one of {', '.join(blocks.DTYPES)}. Received: products={products!r}")
+        if products not in ways.DTYPES:
+            raise ValueError(f"products must be one of {', '.join(ways.DTYPES)}. Received: products={products!r}")
         parts.check_integer("sub_centers", sub_centers, 1)
         parts.check_number("ignored_above", ignored_above, lambda cosine: -1 < cosine <= 1, "a cosine in (-1, 1]")
         parts.check_number("sample_rate", sample_rate, lambda rate: 0 < rate <= 1, "in (0, 1]")
@@ -200,60 +200,11 @@ class MarginProduct(keras.layers.Layer):
         self.steps = self.add_weight(name="steps", initializer="zeros", dtype="int", **state)
         self.statistics = statistics.make(self, state)
         if self.samples:
-            shards = self._shards()
-            size = shards * math.ceil(self.sample_rate * self.num_classes / shards)
-            self.sample = self.add_weight(name="sample", shape=(size, *center_shape), initializer="zeros")
-            state["shape"] = (size,)
-            self.sampled_ids = self.add_weight(name="sampled_ids", initializer="zeros", dtype="int32", **state)
-            state["shape"] = self.centers.shape
-            self.slots = [
-                self.add_weight(name=f"centers_slot_{i}", initializer="zeros", **state)
-                for i in range(self.sample_slots)
-            ]
-
-    @property
-    def samples(self):
-        """Whether a training step looks at some of the classes only."""
-        return self.sample_rate < 1
-
-    def draw_sample(self, labels, optimizer_slots):
-        """Draws the classes of a training step. Their centres, and the optimizer's slots for them, become `sample`.
-
-        `RecognitionModel` does it, as a step begins.
-
-        Args:
-            labels: integer tensor `(batch,)`; of this replica where there are several.
-            optimizer_slots: variables of the shape of `sample`, as many as `sample_slots`.
-
-        Raises:
-            ValueError: for a batch that may have more classes than are drawn. Where its size is not known
-                beforehand, what is not drawn makes the loss NaN.
-        """
-        kernel = kernels.here()
-        labels, _ = parts.check_labels(self, labels, labels)
-        labels, size, shards = kernel.of_all_replicas(labels), self.sample.shape[0], self._shards()
-        if labels.shape[0] is not None and labels.shape[0] > size // shards:
-            raise ValueError(
-                f"sample_rate={self.sample_rate} of {self.num_classes} classes in {shards} shard(s) are "
-                f"{size // shards} of each, fewer than may be in a batch. Expected: a sample_rate of at least "
-                f"{labels.shape[0] * shards / self.num_classes:.3g}, or smaller batches. Received: a batch of "
-                f"{labels.shape[0]}"
-            )
-        step = ops.cast(self.steps, "int32")
-        ids = sampling.draw(labels, self.num_classes, size, self.sample_seed, step, shards)
-        kernel.assign(self.sampled_ids, ids)
-        for whole, part in zip([self.centers, *self.slots], [self.sample, *optimizer_slots], strict=True):
-            kernel.assign(part, kernel.take(whole, ids, shards))
-
-    def return_sample(self, optimizer_slots):
-        """Writes the centres of `sample`, and the optimizer's slots for them, to where they came from."""
-        kernel = kernels.here()
-        for whole, part in zip([self.centers, *self.slots], [self.sample, *optimizer_slots], strict=True):
-            kernel.put(whole, kernel.read(self.sampled_ids), kernel.read(part), self._shards())
+            self._make_room_for_samples()
 
     def call(self, embeddings, labels=None, training=None):
         if isinstance(embeddings, (list, tuple)):
-            embeddings, labels = self._split_pair(embeddings, labels)
+            embeddings, labels = parts.split_pair(self, embeddings, labels)
         embeddings = self._beside_centers(embeddings)
         if labels is None:
             return self._scale_now() * self._cosines(embeddings)
@@ -304,7 +255,7 @@ class MarginProduct(keras.layers.Layer):
             valid = ops.logical_and(valid, ops.equal(ops.take(self.sampled_ids, places), labels))
         embeddings = parts.nan_where_not(valid, embeddings)
         unit, scale = parts.unit(embeddings), self._scale_now()
-        way = blocks.way(
+        way = ways.choose(
             embeddings.shape[0],
             centers.shape,
             max(self.scale, self.initial_scale or 0.0),
@@ -399,35 +350,3 @@ class MarginProduct(keras.layers.Layer):
         if self.sub_centers == 1:
             return cosines
         return ops.max(ops.reshape(cosines, (-1, self.num_classes, self.sub_centers)), axis=2)
-
-    def _shards(self):
-        """In how many equal parts a `keras.distribution.LayoutMap` puts the classes on devices."""
-        distribution = keras.distribution.distribution()
-        layout = None if distribution is None else distribution.get_variable_layout(self.centers)
-        axis = None if layout is None else layout.axes[0]
-        if axis is None:
-            return 1
-        mesh = layout.device_mesh
-        return mesh.shape[mesh.axis_names.index(axis)]
-
-    def _beside_centers(self, tensor):
-        """Lays out embeddings or labels over devices as a `keras.distribution.LayoutMap` says for `PATH/batch`, if so.
-
-        Where the same devices share both the batch and the classes, one of them must be gathered. It must be the batch;
-        XLA, left to choose, takes the centres.
-        """
-        distribution = keras.distribution.distribution()
-        layout = None if distribution is None else distribution.get_tensor_layout(f"{self.path}/batch")
-        if layout is None:
-            return tensor
-        # The gradient takes the same way back: split here, so that not every device goes through the embedder with all.
-        tensor = keras.distribution.distribute_tensor(tensor, distribution.get_data_layout(tensor.shape))
-        return keras.distribution.distribute_tensor(tensor, layout)
-
-    def _split_pair(self, pair, labels):
-        if labels is not None or len(pair) != 2:
-            raise ValueError(
-                f"{self.name} is called as head(embeddings), head(embeddings, labels) or head([embeddings, labels]). "
-                f"Received: a {type(pair).__name__} of {len(pair)}" + (" and labels" if labels is not None else "")
-            )
-        return pair

@@ -88,3 +88,13 @@ def put_column(matrix, columns, values):
     """Replaces one entry per row, without a (batch, classes) mask."""
     rows = ops.arange(ops.shape(matrix)[0], dtype="int32")
     return ops.scatter_update(matrix, ops.stack([rows, columns], axis=1), values)
+
+
+def split_pair(head, pair, labels):
+    """The embeddings and labels of a head that is called with both in a list."""
+    if labels is not None or len(pair) != 2:
+        raise ValueError(
+            f"{head.name} is called as head(embeddings), head(embeddings, labels) or head([embeddings, labels]). "
+            f"Received: a {type(pair).__name__} of {len(pair)}" + (" and labels" if labels is not None else "")
+        )
+    return pair

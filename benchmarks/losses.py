@@ -1,0 +1,279 @@
+"""Every loss on the same faces: which verifies best after the same small budget, and what a step of it costs.
+
+    python benchmarks/losses.py cfp_tfrecord lfw_dev.bin --output losses
+
+The ArcFace paper's table 2 in miniature, with what came after it. For each loss three choices of its margin and scale
+(of its weight or the learning rate, where it has neither) are tried: trained on three quarters of the people, compared
+by all pairs of the others. The best is trained on all, once for each seed, and verified on the pair set. All losses of
+a seed start from the same network and see the same batches, except that losses which compare the images of a batch see
+batches with four images of each of their people. Trainings have one core each, and `--workers` run at once.
+
+What was found stands in runs.csv and steps.json of the output folder; the same command again goes on from there.
+"""
+
+import argparse
+import concurrent.futures
+import csv
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from compared_losses import LOSSES
+from contenders import machine
+from tqdm import tqdm
+
+import keras_arcface as ka
+from keras_arcface import data
+from keras_arcface import evaluation
+from keras_arcface import training
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+import recipes
+
+RECIPE = dataclasses.replace(recipes.RECIPES["small"], stem_strides=2, width=16, warmup=1.0)
+IMAGES_PER_CLASS = 4
+FAR = 1e-2
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training: of which loss, with which of its choices, on which people, from which seed."""
+
+    loss: str
+    choice: int
+    stage: str  # "tune" or "train"
+    seed: int
+    epochs: float
+    directory: str
+    judged_by: str  # a directory with people not trained on, or a pair set
+
+    @property
+    def key(self):
+        return self.stage, self.loss, str(self.choice), str(self.seed), f"{self.epochs:g}"
+
+
+def carry_out(run):
+    """What came out, a row of runs.csv."""
+    loss = LOSSES[run.loss]
+    info = data.load_info(run.directory)
+    recipe = dataclasses.replace(RECIPE, epochs=run.epochs, seed=run.seed)
+    begin = time.perf_counter()
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(run.seed)
+    model = make_model(loss, run.choice, recipe, info)
+    batches = batches_of(run.directory, run.seed, run.epochs, loss.paired)
+    fed = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature(batches[0])).prefetch(2)
+    history = model.fit(fed, steps_per_epoch=len(batches), shuffle=False, verbose=0).history
+    row = {"seconds": time.perf_counter() - begin, "mean loss": history["loss"][-1]}
+    if not np.isfinite(history["loss"][-1]):
+        return {**row, "tar": 0.0, "auc": 0.5, "accuracy": 0.5}  # it diverged
+    return {**row, **(held_out if run.stage == "tune" else verified)(model.embedder, run.judged_by)}
+
+
+def make_model(loss, choice, recipe, info):
+    choice = dict(loss.choices[choice])
+    recipe = dataclasses.replace(recipe, learning_rate=choice.pop("learning_rate", recipe.learning_rate))
+    steps = recipes.steps_per_epoch(recipe, info.num_examples)
+    backbone = ka.backbones.IResNet18(
+        width=recipe.width, stem_strides=recipe.stem_strides, input_shape=(*info.image_size, 3)
+    )
+    embedder = ka.models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout)
+    # As the recipe has it, a margin takes half of the training to come in.
+    warmed = {"warmup_steps": round(recipe.epochs / 2 * steps)} if loss.warmed else {}
+    model = ka.RecognitionModel(embedder, loss.head(info.num_classes, **choice, **warmed))
+    model.compile(recipes.make_optimizer(recipe, steps))
+    model.build((None, *info.image_size, 3))
+    return model
+
+
+@functools.lru_cache(maxsize=1)
+def batches_of(directory, seed, epochs, paired):
+    """All batches of a training, augmented once for all losses that see them."""
+    steps = recipes.total_steps(dataclasses.replace(RECIPE, epochs=epochs), data.load_info(directory).num_examples)
+    dataset = data.load_dataset(
+        directory,
+        batch_size=RECIPE.batch_size,
+        training=True,
+        seed=seed,
+        augmentation=recipes.AUGMENTATIONS[RECIPE.augmentation],
+        images_per_class=IMAGES_PER_CLASS if paired else None,
+        cache="decoded",
+    )
+    return list(dataset.take(steps))
+
+
+def signature(batch):
+    return tuple(tf.TensorSpec(part.shape, part.dtype) for part in batch)
+
+
+def verified(embedder, path):
+    pairs = data.PairSet.load(path)
+    result = evaluation.verify(evaluation.embed_pairs(embedder, pairs, progress=False), pairs.same, shuffle_seed=0)
+    return {"accuracy": result.accuracy, "tar": result.roc.tar_at(FAR), "auc": result.auc}
+
+
+def held_out(embedder, directory):
+    """By all pairs of the images of people not trained on."""
+    images, labels = zip(*data.load_dataset(directory, batch_size=64), strict=True)
+    images, labels = np.concatenate(images), np.concatenate(labels)
+    rows = evaluation.embed_images(embedder, images, progress=False)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(rows), 1)
+    result = evaluation.Roc.of_pairs((rows @ rows.T)[first, second], labels[first] == labels[second])
+    return {"tar": result.tar_at(FAR), "auc": result.auc}
+
+
+def on_one_core():
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    training.use_precision("auto")
+
+
+def tuning_runs(arguments, most, others):
+    for name in in_order(arguments.losses):
+        for choice in range(len(LOSSES[name].choices)):
+            yield Run(name, choice, "tune", 0, arguments.epochs, str(most), str(others))
+
+
+def training_runs(arguments, best):
+    for seed in arguments.seeds:
+        for name in in_order(arguments.losses):
+            yield Run(name, best[name], "train", seed, arguments.epochs, str(arguments.data), str(arguments.pairs))
+
+
+def in_order(names):
+    """Those that see the same batches behind each other, so that they are made once."""
+    return sorted(names, key=lambda name: LOSSES[name].paired)
+
+
+class Results:
+    """A CSV file of what was found, which grows by a row at a time."""
+
+    FIELDS = ("stage", "loss", "choice", "seed", "epochs", "tar", "auc", "accuracy", "seconds", "mean loss")
+
+    def __init__(self, path):
+        self.path, self.rows = path, {}
+        if path.exists():
+            with open(path) as file:
+                self.rows = {tuple(row[field] for field in self.FIELDS[:5]): row for row in csv.DictReader(file)}
+        else:
+            path.write_text(",".join(self.FIELDS) + "\n")
+
+    def add(self, run, found):
+        row = dict(zip(self.FIELDS[:5], run.key, strict=True)) | {name: repr(value) for name, value in found.items()}
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, self.FIELDS).writerow(row)
+        self.rows[run.key] = row
+
+
+def carry_out_all(runs, results, pool, title):
+    runs = list(runs)
+    left = {pool.submit(carry_out, run): run for run in runs if run.key not in results.rows}
+    for future in tqdm(concurrent.futures.as_completed(left), title, total=len(left), disable=not left):
+        results.add(left[future], future.result())
+    return {run: results.rows[run.key] for run in runs}
+
+
+def best_choices(tuned):
+    best = {}
+    for run, row in tuned.items():
+        if run.loss not in best or float(row["tar"]) > best[run.loss][0]:
+            best[run.loss] = float(row["tar"]), run.choice
+    return {name: choice for name, (_, choice) in best.items()}
+
+
+def time_steps(arguments, info, best, rounds=5, steps=20):
+    """Milliseconds of a training step on all cores, for each round in which the losses take turns."""
+    path = arguments.output / "steps.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    training.use_precision("auto")
+    clocks = {}
+    for name in tqdm(arguments.losses, "steps"):
+        model = make_model(LOSSES[name], best[name], RECIPE, info)
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (RECIPE.batch_size, *info.image_size, 3), dtype=np.uint8)
+        labels = np.repeat(np.arange(RECIPE.batch_size // IMAGES_PER_CLASS), IMAGES_PER_CLASS)
+        dataset = tf.data.Dataset.from_tensors((images, labels)).repeat()
+        clocks[name] = functools.partial(seconds_of_steps, model, dataset)
+        clocks[name](2)
+    milliseconds = {name: [] for name in clocks}
+    for _ in tqdm(range(rounds), "rounds"):
+        for name, clock in clocks.items():
+            milliseconds[name].append(1000 * clock(steps) / steps)
+    path.write_text(json.dumps(milliseconds))
+    return milliseconds
+
+
+def seconds_of_steps(model, dataset, steps):
+    moments = []
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda *_: moments.append(time.perf_counter()),
+        on_epoch_end=lambda *_: moments.append(time.perf_counter()),
+    )
+    model.fit(dataset, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[clock])
+    return moments[1] - moments[0]
+
+
+def print_table(arguments, tuned, trained, milliseconds, best):
+    found = {name: [] for name in arguments.losses}
+    for run, row in trained.items():
+        found[run.loss].append((100 * float(row["accuracy"]), 100 * float(row["tar"]), float(row["auc"])))
+    held = {run.loss: 100 * float(row["tar"]) for run, row in tuned.items() if run.choice == best[run.loss]}
+    print(
+        f"{'':22}{'LFW':>7}{'std':>6}{'TAR':>7}{'std':>6}{'AUC':>8}{'std':>7}{'tuned':>7}{'ms':>6}{'ratio':>7}  table 2"
+    )
+    order = sorted(found, key=lambda name: -statistics.mean(row[0] for row in found[name]))
+    for name in order:
+        text = f"{name:22}"
+        for values, (width, digits) in zip(zip(*found[name], strict=True), ((7, 1), (7, 1), (8, 3)), strict=True):
+            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+            text += f"{statistics.mean(values):{width}.{digits}f}{spread:{width - 1}.{digits}f}"
+        ratio = [own / other for own, other in zip(milliseconds[name], milliseconds["ArcFace"], strict=True)]
+        text += f"{held[name]:7.1f}{statistics.median(milliseconds[name]):6.0f}{statistics.median(ratio):7.2f}  "
+        print(text + " ".join(f"{figure:.2f}" for figure in LOSSES[name].published or ()))
+    print("\nChosen of three:")
+    for name in order:
+        print(f"{name:22}", LOSSES[name].choices[best[name]])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="directory of TFRecords")
+    parser.add_argument("pairs", type=Path, help="what to verify on, .bin or .npz, of other people")
+    parser.add_argument("--output", type=Path, required=True, help="folder for what was found")
+    parser.add_argument("--epochs", type=float, default=10.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    most, others = (arguments.output / name for name in ("tuned_on", "judged_on"))
+    if not (arguments.output / "split").exists():
+        for source, directory in zip(
+            data.split_identities(data.TFRecords(arguments.data), 0.25), (most, others), strict=True
+        ):
+            data.write_dataset(source, directory)
+        (arguments.output / "split").touch()
+    results = Results(arguments.output / "runs.csv")
+    with concurrent.futures.ProcessPoolExecutor(
+        arguments.workers, multiprocessing.get_context("spawn"), on_one_core
+    ) as pool:
+        tuned = carry_out_all(tuning_runs(arguments, most, others), results, pool, "tuning")
+        best = best_choices(tuned)
+        trained = carry_out_all(training_runs(arguments, best), results, pool, "training")
+    milliseconds = time_steps(arguments, data.load_info(arguments.data), best)
+    print(f"{machine()}; {arguments.epochs:g} epochs, seeds {arguments.seeds}, TAR at FAR {FAR:g}\n")
+    print_table(arguments, tuned, trained, milliseconds, best)
+
+
+if __name__ == "__main__":
+    main()
