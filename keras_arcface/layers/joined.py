@@ -79,12 +79,9 @@ class JoinedHead(keras.layers.Layer):
 
     def loss_and_stats(self, labels, embeddings, training=False):
         """As `MarginProduct.loss_and_stats`, with the term."""
-        embeddings = ops.cast(embeddings, "float32")
-        if not self.built:
-            self.build(tuple(embeddings.shape))
         losses, target_cosines, hits = self.head.loss_and_stats(labels, embeddings, training=training)
-        labels, valid = parts.check_labels(self, ops.convert_to_tensor(labels), embeddings)
-        term = self.term(labels, parts.nan_where_not(valid, embeddings), training)
+        labels, embeddings, _ = parts.checked_batch(self, labels, embeddings)
+        term = self.term(labels, embeddings, training)
         return losses + self.weight * term, target_cosines, hits
 
     def get_config(self):

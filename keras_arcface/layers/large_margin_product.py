@@ -88,11 +88,7 @@ class LSoftmax(keras.layers.Layer):
 
     def loss_and_stats(self, labels, embeddings, training=False):
         """As `MarginProduct.loss_and_stats`; a hit is a plain logit above all others."""
-        embeddings = ops.cast(embeddings, "float32")
-        if not self.built:
-            self.build(tuple(embeddings.shape))
-        labels, valid = parts.check_labels(self, ops.convert_to_tensor(labels), embeddings)
-        embeddings = parts.nan_where_not(valid, embeddings)
+        labels, embeddings, valid = parts.checked_batch(self, labels, embeddings)
         logits = self._plain(embeddings)
         target, cosines = self._target(logits, labels, embeddings, training)
         losses = ops.logsumexp(parts.put_column(logits, labels, target), axis=-1) - target

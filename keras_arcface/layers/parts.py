@@ -47,6 +47,20 @@ def check_labels(head, labels, embeddings):
     return ops.cast(ops.where(valid, labels, ops.zeros_like(labels)), "int32"), valid
 
 
+def checked_batch(head, labels, embeddings):
+    """What a loss is given, for a head that may not be built yet.
+
+    Returns:
+        `(labels, embeddings, valid)`: as `check_labels` gives them, and the embeddings in float32, NaN where a label
+        was out of range.
+    """
+    embeddings = ops.cast(embeddings, "float32")
+    if not head.built:
+        head.build(tuple(embeddings.shape))
+    labels, valid = check_labels(head, ops.convert_to_tensor(labels), embeddings)
+    return labels, nan_where_not(valid, embeddings), valid
+
+
 def float32_policy(dtype):
     policy = keras.dtype_policies.get("float32" if dtype is None else dtype)
     if policy.compute_dtype != "float32" or policy.variable_dtype != "float32":

@@ -59,11 +59,7 @@ class SoftmaxProduct(keras.layers.Layer):
 
     def loss_and_stats(self, labels, embeddings, training=False):
         """As `MarginProduct.loss_and_stats`; the cosine is that of the embedding and its centre."""
-        embeddings = ops.cast(embeddings, "float32")
-        if not self.built:
-            self.build(tuple(embeddings.shape))
-        labels, valid = parts.check_labels(self, ops.convert_to_tensor(labels), embeddings)
-        embeddings = parts.nan_where_not(valid, embeddings)
+        labels, embeddings, valid = parts.checked_batch(self, labels, embeddings)
         logits = self(embeddings)
         wanted = parts.take_column(logits, labels)
         if self.label_smoothing > 0:
