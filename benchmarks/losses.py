@@ -55,10 +55,16 @@ class Run:
     epochs: float
     directory: str
     judged_by: str  # a directory with people not trained on, or a pair set
+    output: str
 
     @property
     def key(self):
-        return self.stage, self.loss, str(self.choice), str(self.seed), f"{self.epochs:g}"
+        return self.stage, self.loss, repr(LOSSES[self.loss].choices[self.choice]), str(self.seed), f"{self.epochs:g}"
+
+    @property
+    def decisions(self):
+        """Where it stands which pairs were decided rightly."""
+        return Path(self.output) / f"{self.loss}_{self.choice}_{self.seed}_{self.epochs:g}.npy"
 
 
 def carry_out(run):
@@ -66,17 +72,23 @@ def carry_out(run):
     loss = LOSSES[run.loss]
     info = data.load_info(run.directory)
     recipe = dataclasses.replace(RECIPE, epochs=run.epochs, seed=run.seed)
+    batches = batches_of(run.directory, run.seed, run.epochs, loss.paired)
     begin = time.perf_counter()
     keras.utils.clear_session()
     keras.utils.set_random_seed(run.seed)
     model = make_model(loss, run.choice, recipe, info)
-    batches = batches_of(run.directory, run.seed, run.epochs, loss.paired)
     fed = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature(batches[0])).prefetch(2)
     history = model.fit(fed, steps_per_epoch=len(batches), shuffle=False, verbose=0).history
     row = {"seconds": time.perf_counter() - begin, "mean loss": history["loss"][-1]}
     if not np.isfinite(history["loss"][-1]):
         return {**row, "tar": 0.0, "auc": 0.5, "accuracy": 0.5}  # it diverged
-    return {**row, **(held_out if run.stage == "tune" else verified)(model.embedder, run.judged_by)}
+    if run.stage == "tune":
+        return {**row, **held_out(model.embedder, run.judged_by)}
+    pairs = data.PairSet.load(run.judged_by)
+    embeddings = evaluation.embed_pairs(model.embedder, pairs, progress=False)
+    result = evaluation.verify(embeddings, pairs.same, shuffle_seed=0)
+    np.save(run.decisions, result.right)
+    return {**row, "accuracy": result.accuracy, "tar": result.roc.tar_at(FAR), "auc": result.auc}
 
 
 def make_model(loss, choice, recipe, info):
@@ -86,10 +98,12 @@ def make_model(loss, choice, recipe, info):
     backbone = ka.backbones.IResNet18(
         width=recipe.width, stem_strides=recipe.stem_strides, input_shape=(*info.image_size, 3)
     )
-    embedder = ka.models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout)
-    # As the recipe has it, a margin takes half of the training to come in.
-    warmed = {"warmup_steps": round(recipe.epochs / 2 * steps)} if loss.warmed else {}
-    model = ka.RecognitionModel(embedder, loss.head(info.num_classes, **choice, **warmed))
+    embedder = ka.models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout, scaled=loss.scaled)
+    if loss.warmed:  # as the recipe has it, a margin takes half of the training to come in
+        choice |= {"warmup_steps": round(recipe.epochs / 2 * steps), "sample_seed": recipe.seed}
+    if loss.annealed:
+        choice["gamma"] = loss.annealed / (recipe.epochs * steps)
+    model = ka.RecognitionModel(embedder, loss.head(info.num_classes, **choice))
     model.compile(recipes.make_optimizer(recipe, steps))
     model.build((None, *info.image_size, 3))
     return model
@@ -115,12 +129,6 @@ def signature(batch):
     return tuple(tf.TensorSpec(part.shape, part.dtype) for part in batch)
 
 
-def verified(embedder, path):
-    pairs = data.PairSet.load(path)
-    result = evaluation.verify(evaluation.embed_pairs(embedder, pairs, progress=False), pairs.same, shuffle_seed=0)
-    return {"accuracy": result.accuracy, "tar": result.roc.tar_at(FAR), "auc": result.auc}
-
-
 def held_out(embedder, directory):
     """By all pairs of the images of people not trained on."""
     images, labels = zip(*data.load_dataset(directory, batch_size=64), strict=True)
@@ -140,13 +148,14 @@ def on_one_core():
 def tuning_runs(arguments, most, others):
     for name in in_order(arguments.losses):
         for choice in range(len(LOSSES[name].choices)):
-            yield Run(name, choice, "tune", 0, arguments.epochs, str(most), str(others))
+            yield Run(name, choice, "tune", 0, arguments.epochs, str(most), str(others), str(arguments.output))
 
 
 def training_runs(arguments, best):
     for seed in arguments.seeds:
         for name in in_order(arguments.losses):
-            yield Run(name, best[name], "train", seed, arguments.epochs, str(arguments.data), str(arguments.pairs))
+            paths = str(arguments.data), str(arguments.pairs), str(arguments.output)
+            yield Run(name, best[name], "train", seed, arguments.epochs, *paths)
 
 
 def in_order(names):
@@ -193,7 +202,7 @@ def best_choices(tuned):
 def time_steps(arguments, info, best, rounds=5, steps=20):
     """Milliseconds of a training step on all cores, for each round in which the losses take turns."""
     path = arguments.output / "steps.json"
-    if path.exists():
+    if path.exists() and json.loads(path.read_text()).keys() >= set(arguments.losses):
         return json.loads(path.read_text())
     training.use_precision("auto")
     clocks = {}
@@ -224,25 +233,46 @@ def seconds_of_steps(model, dataset, steps):
 
 
 def print_table(arguments, tuned, trained, milliseconds, best):
-    found = {name: [] for name in arguments.losses}
+    found, decisions, tars = ({name: [] for name in arguments.losses} for _ in range(3))
     for run, row in trained.items():
         found[run.loss].append((100 * float(row["accuracy"]), 100 * float(row["tar"]), float(row["auc"])))
-    held = {run.loss: 100 * float(row["tar"]) for run, row in tuned.items() if run.choice == best[run.loss]}
-    print(
-        f"{'':22}{'LFW':>7}{'std':>6}{'TAR':>7}{'std':>6}{'AUC':>8}{'std':>7}{'tuned':>7}{'ms':>6}{'ratio':>7}  table 2"
-    )
+        decisions[run.loss].append(np.load(run.decisions) if run.decisions.exists() else np.nan)
+    for run, row in tuned.items():
+        tars[run.loss].append(100 * float(row["tar"]))
+    columns = f"{'LFW':>7}{'std':>6}{'to ArcFace':>18}{'TAR':>7}{'std':>6}{'AUC':>8}{'std':>7}"
+    print(f"{'':22}{columns}{'TAR of the choices':>20}{'ms':>6}{'ratio':>7}  table 2")
     order = sorted(found, key=lambda name: -statistics.mean(row[0] for row in found[name]))
     for name in order:
-        text = f"{name:22}"
-        for values, (width, digits) in zip(zip(*found[name], strict=True), ((7, 1), (7, 1), (8, 3)), strict=True):
-            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            text += f"{statistics.mean(values):{width}.{digits}f}{spread:{width - 1}.{digits}f}"
-        ratio = [own / other for own, other in zip(milliseconds[name], milliseconds["ArcFace"], strict=True)]
-        text += f"{held[name]:7.1f}{statistics.median(milliseconds[name]):6.0f}{statistics.median(ratio):7.2f}  "
-        print(text + " ".join(f"{figure:.2f}" for figure in LOSSES[name].published or ()))
-    print("\nChosen of three:")
+        accuracy, tar, auc = zip(*found[name], strict=True)
+        to_arcface = ""
+        if "ArcFace" in found and name != "ArcFace":
+            to_arcface = difference(decisions[name], decisions["ArcFace"])
+        text = f"{name:22}{mean_and_spread(accuracy, 7, 1)}{to_arcface:>18}"
+        text += mean_and_spread(tar, 7, 1) + mean_and_spread(auc, 8, 3)
+        text += " ".join(f"{tar:.1f}" for tar in tars[name]).rjust(20)
+        text += f"{statistics.median(milliseconds[name]):6.0f}"
+        if "ArcFace" in milliseconds:
+            ratios = [own / other for own, other in zip(milliseconds[name], milliseconds["ArcFace"], strict=True)]
+            text += f"{statistics.median(ratios):7.2f}  "
+        print(text + " ".join(f"{figure:.2f}" for figure in LOSSES[name].published))
+    print("\nChosen:")
     for name in order:
         print(f"{name:22}", LOSSES[name].choices[best[name]])
+
+
+def mean_and_spread(values, width, digits):
+    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{statistics.mean(values):{width}.{digits}f}{spread:{width - 1}.{digits}f}"
+
+
+def difference(ours, theirs, draws=10_000):
+    """Of the accuracies, mean over the seeds, and where 95% of draws of the pairs have it."""
+    by_pair = 100 * (np.mean(ours, axis=0) - np.mean(theirs, axis=0))
+    if np.ndim(by_pair) == 0:
+        return "nan"
+    counts = np.random.default_rng(0).multinomial(len(by_pair), np.full(len(by_pair), 1 / len(by_pair)), size=draws)
+    low, high = np.quantile(counts @ by_pair / len(by_pair), [0.025, 0.975])
+    return f"{np.mean(by_pair):+.1f} ({low:+.1f}..{high:+.1f})"
 
 
 def main():

@@ -16,7 +16,6 @@ from keras_arcface import CosFace
 from keras_arcface import CurricularFace
 from keras_arcface import ElasticFace
 from keras_arcface import MagFace
-from keras_arcface import MarginProduct
 from keras_arcface import RecognitionModel
 from keras_arcface import SphereFace
 from keras_arcface import UniFace
@@ -25,6 +24,7 @@ from keras_arcface import models
 from keras_arcface import training
 from keras_arcface.data import augment
 from keras_arcface.layers import MVSoftmax
+from keras_arcface.layers import NormSoftmax
 from keras_arcface.layers import SoftmaxProduct
 
 
@@ -82,6 +82,8 @@ HEADS = {
     "UniFace": UniFace,
 }
 HEAD_NAMES = [*HEADS, "norm-softmax", "softmax"]
+# For --head without --margin: their papers'.
+MARGINS = {"CosFace": 0.35, "SphereFace": 1.35, "AdaFace": 0.4, "MagFace": 0.45, "UniFace": 0.4}
 OPTIMIZERS = ["SGD", "AdamW"]
 SCHEDULES = ["step", "polynomial", "cosine"]
 BACKBONES = [name for name in backbones.__all__ if name != "IResNet"]
@@ -234,7 +236,8 @@ def build(recipe: Recipe, num_classes: int, num_examples: int, image_size) -> Re
     """Makes and compiles the model of a recipe, for a dataset."""
     strided = {"stem_strides": recipe.stem_strides} if recipe.stem_strides != 1 else {}
     backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3), **strided)
-    embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout)
+    scaled = recipe.head == "MagFace"  # whose margin follows the norms of embeddings
+    embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout, scaled=scaled)
     model = RecognitionModel(embedder, make_head(recipe, num_classes, steps_per_epoch(recipe, num_examples)))
     model.compile(make_optimizer(recipe, max(1, steps_per_epoch(recipe, num_examples) / recipe.accumulate)))
     model.build((None, *image_size, 3))
@@ -250,7 +253,7 @@ def make_head(recipe: Recipe, num_classes: int, steps_in_epoch: int) -> keras.la
     options |= {name: getattr(recipe, name) for name in ("sub_centers", "ignored_above", "sample_rate")}
     options |= {"sample_slots": 1 if recipe.optimizer == "SGD" else 2, "sample_seed": recipe.seed}
     if recipe.head == "norm-softmax":
-        return MarginProduct(num_classes, **options)
+        return NormSoftmax(num_classes, **options)
     return HEADS[recipe.head](num_classes, margin=recipe.margin, **options)
 
 

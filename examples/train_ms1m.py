@@ -227,6 +227,8 @@ def parse_arguments():
     arguments = parser.parse_args()
     recipe = recipes.RECIPES[arguments.recipe or ("orl" if arguments.data is None else "ms1mv3_r50")]
     chosen = {field.name: getattr(arguments, field.name) for field in fields}
+    if chosen["margin"] is None and chosen["head"] not in (None, recipe.head):
+        chosen["margin"] = recipes.MARGINS.get(chosen["head"])
     recipe = dataclasses.replace(recipe, **{name: value for name, value in chosen.items() if value is not None})
     if recipe.batch_size % recipe.accumulate:
         parser.error(f"--batch-size {recipe.batch_size} is no multiple of --accumulate {recipe.accumulate}")

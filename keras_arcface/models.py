@@ -186,7 +186,7 @@ def _is_endless(dataset):
     return callable(cardinality) and int(cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
 
 
-def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embedder"):
+def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, scaled=False, name="embedder"):
     """Wraps a backbone into an embedder: pixels in, embeddings out.
 
     Pixels are RGB in 0..255, uint8 or float, and become `x / 127.5 - 1` inside the model. Behind the backbone comes
@@ -200,6 +200,8 @@ def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embe
         dropout: share of the features that is dropped in training, in [0, 1).
         synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only); give the
             backbone the same value.
+        scaled: whether the last BatchNorm has a scale. Without one the norms of embeddings stay near `sqrt(dim)`,
+            which is the paper's choice; `MagFace`, whose margin is to follow them, wants them free.
         name: name of the model.
 
     Returns:
@@ -230,5 +232,5 @@ def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embe
     x = layers.Dropout(dropout, dtype="float32", name="neck_dropout")(x)
     x = layers.Flatten(dtype="float32", name="neck_flatten")(x)
     x = layers.Dense(dim, use_bias=False, dtype="float32", name="neck_dense")(x)
-    x = batch_norm("embedding", scale=False)(x)
+    x = batch_norm("embedding", scale=scaled)(x)
     return keras.Model(images, x, name=name)

@@ -18,8 +18,11 @@ class EmbeddingHead(keras.layers.Layer):
     image is of the same person, and `target_angle` the mean angle to the farthest image of the same person, 0 where
     there is no other one.
 
-    On several replicas each compares the images of its own part of a batch. `load_dataset` puts a person's images side
-    by side, so where a part holds whole people it is only negatives that are fewer.
+    On the replicas of TensorFlow's MirroredStrategy each compares the images of its own part of a batch. `load_dataset`
+    puts a person's images side by side, so where a part holds whole people it is only negatives that are fewer. Under
+    `keras.distribution` on JAX the whole batch is compared.
+
+    Keras' `Circle` has the paper's value. The paper holds the weights of pairs fixed in the gradient; Keras does not.
 
     Args:
         loss: a `keras.losses.Loss`, whose `call(labels, embeddings)` is `(batch,)`.

@@ -31,7 +31,7 @@ class JoinedHead(keras.layers.Layer):
 
     Attributes:
         head: the inner head.
-        centers: those of the inner head.
+        centers, sub_centers: those of the inner head.
 
     Raises:
         ValueError: for arguments out of range.
@@ -65,6 +65,10 @@ class JoinedHead(keras.layers.Layer):
     @property
     def centers(self):
         return self.head.centers
+
+    @property
+    def sub_centers(self):
+        return getattr(self.head, "sub_centers", 1)
 
     def build(self, embeddings_shape, labels_shape=None):
         if not self.head.built:

@@ -17,7 +17,8 @@ class LSoftmax(keras.layers.Layer):
     So strict a target is not learned from the start, and is mixed with the plain one:
     `(annealing * |w| |x| cos(theta) + |w| |x| psi(theta)) / (1 + annealing)`, where
     `annealing = max(least, base * (1 + gamma * steps)**-power)` falls with the training batches, which are counted in
-    the graph. The defaults are the published code's.
+    the graph. The defaults are the published code's, for some ten thousand steps: after a thousand the penalised target
+    counts 0.2%. Raise `gamma` in proportion where a training is shorter.
 
     Everything is computed in float32. The `(batch, num_classes)` logits exist as a whole, as in `SoftmaxProduct`. A
     zero embedding has the gradient of plain softmax.
@@ -119,7 +120,7 @@ class ASoftmax(LSoftmax):
     """SphereFace as published: `LSoftmax` with normalised centres, so that logits are `|x| cos(theta_j)`.
 
     `SphereFace` is the form with normalised embeddings and a fixed scale. Arguments, call arguments and attributes are
-    those of `LSoftmax`. The annealing falls faster, and to 5 only.
+    those of `LSoftmax`. The annealing falls faster, and to 5 only, which it reaches after 1,659 steps.
 
     References:
         - [SphereFace: Deep Hypersphere Embedding for Face Recognition](https://arxiv.org/abs/1704.08063), equation 7

@@ -9,6 +9,7 @@ from keras_arcface.layers import parts
 from keras_arcface.layers import sampling
 from keras_arcface.layers import statistics
 from keras_arcface.layers import ways
+from keras_arcface.layers.negatives import Negatives
 from keras_arcface.layers.spread_classes import SpreadClasses
 
 _OBJECTS = ("margin", "negatives")
@@ -60,14 +61,14 @@ class MarginProduct(SpreadClasses):
         ignored_above: other classes whose cosine is above this do not count in the loss, as they may be the same person
             under another label; 1 for none.
         straight_through: whether gradients go through the margin as if it were not there, as in arcface_torch, and not
-            with the slope of its formula.
+            with the slope of its formula. Then none goes through a margin to the embedding's norm either.
         negatives: a `keras_arcface.layers.Negatives`, which makes hard negatives count for more; None for none.
         sample_rate: share of the classes that a training step looks at, in (0, 1]: those of the batch, and others drawn
             anew in each step. Below 1 only the centres drawn are updated, and a step of `RecognitionModel.fit` costs
             what they cost (TensorFlow and JAX). The loss is that over the classes drawn, as published.
         sample_slots: with a `sample_rate` below 1, how many slots the optimizer has for a weight, which the head keeps
             for all centres: 1 for SGD with momentum, 2 for Adam.
-        sample_seed: what is drawn is a function of it and of `steps`.
+        sample_seed: what is drawn, classes and random margins, is a function of it and of `steps`.
         **kwargs: `name`, `trainable` and the like. `dtype` may only be float32.
 
     Call arguments:
@@ -122,6 +123,11 @@ class MarginProduct(SpreadClasses):
     ):
         parts.check_integer("num_classes", num_classes, 2)
         parts.check_number("scale", scale, lambda scale: scale > 0, "above 0")
+        if negatives is not None and not isinstance(negatives, Negatives):
+            raise ValueError(
+                "negatives must be None or a keras_arcface.layers.Negatives, such as MisclassifiedNegatives(). "
+                f"Received: negatives={negatives!r}"
+            )
         if negatives is not None and label_smoothing:
             raise ValueError(
                 "label_smoothing wants the plain cosines to all classes. Expected: 0 with negatives. "
@@ -216,7 +222,7 @@ class MarginProduct(SpreadClasses):
         penalised = self._penalised(own, statistics.of_batch(self, labels, embeddings, own, training))
         if self.negatives is not None:
             targets = ops.stop_gradient(ops.expand_dims(penalised, 1))
-            cosines = self.negatives(cosines, targets, self.statistics["negatives_weight"])
+            cosines = self.negatives(cosines, targets, statistics.hardness(self))
         return self._scale_now() * parts.put_column(cosines, labels, penalised)
 
     def loss(self, labels, embeddings):
@@ -325,8 +331,7 @@ class MarginProduct(SpreadClasses):
         """What the loss in blocks is to know beside the cosines."""
         if self.negatives is None:
             return None
-        weight = self.statistics["negatives_weight"]
-        return blocks.Terms(self._penalised(target_cosines, batch), weight, ops.zeros(()))
+        return blocks.Terms(self._penalised(target_cosines, batch), statistics.hardness(self), ops.zeros(()))
 
     def _losses_of(self, others, target_logits, scale, classes):
         losses = ops.softplus(others.log_sum - target_logits)

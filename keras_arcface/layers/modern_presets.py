@@ -61,7 +61,8 @@ class AdaFace(MarginProduct):
 class MagFace(MarginProduct):
     """MagFace: a `MagnitudeMargin`, which grows with the embedding's norm, and a term that makes norms grow.
 
-    Call arguments, other arguments and attributes are those of `MarginProduct`.
+    It wants an embedder whose norms are free, `make_embedder(..., scaled=True)`. The term is in `loss` alone, not in
+    the logits. Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
@@ -95,7 +96,7 @@ class ElasticFace(MarginProduct):
     Args:
         num_classes: number of classes, at least 2.
         margin: mean of the margins, radians or a cosine, at least 0.
-        std: their standard deviation, at least 0.
+        std: their standard deviation, at least 0. The paper's sorted forms take 0.0175, and 0.025 for cosines.
         angular: whether they are added to the angle, or subtracted from the cosine.
         sort: whether the largest of a batch go to the examples farthest from their centre (ElasticFace+).
         scale: the radius of the hypersphere, above 0.
@@ -142,8 +143,9 @@ class CurricularFace(MarginProduct):
 class MVSoftmax(MarginProduct):
     """MV-softmax: ArcFace or CosFace with `MisclassifiedNegatives`, by which mis-classified examples count for more.
 
-    MV-AM-Softmax is `MVSoftmax(n, margin=0.35, angular=False)`. The paper's scale is 32. Call arguments, other
-    arguments and attributes are those of `MarginProduct`; there is no label smoothing.
+    MV-AM-Softmax is `MVSoftmax(n, margin=0.35, angular=False)`. The paper's scale is 32. Other code in use has no
+    margin where the own cosine is below 0; here there is one. Call arguments, other arguments and attributes are those
+    of `MarginProduct`; there is no label smoothing.
 
     Args:
         num_classes: number of classes, at least 2.

@@ -13,14 +13,17 @@ from keras_arcface.layers import parts
 class Negatives:
     """Base class: `negatives(cosines, targets, weight) -> cosines` that the softmax is to see.
 
-    To make your own, implement `hard` and `slope_of_hard` with `keras.ops`, and `get_config`. The loss in blocks keeps
+    To make your own, implement `hard` and `slope_of_hard` with `keras.ops`, and `get_config`, and decorate the class
+    with `keras.saving.register_keras_serializable`, so that models that hold it can be loaded. The loss in blocks keeps
     no tape, so it asks for the slope.
 
     Attributes:
-        start: the weight in the beginning. One that `next_weight` changes is the head's to keep and to save.
+        start: the weight in the beginning.
+        learns: whether `next_weight` changes it; then the head keeps and saves it.
     """
 
     start = 0.0
+    learns = False
 
     def __call__(self, cosines, targets, weight):
         """Maps cosines to other classes.
@@ -67,7 +70,7 @@ class CurricularNegatives(Negatives):
     """CurricularFace's: a hard negative becomes `cosine * (t + cosine)`.
 
     `t` is a running mean of the target cosines, from 0 on: hard negatives count for less in the beginning, and for more
-    as embeddings come closer to their centres.
+    as embeddings come closer to their centres. Cosines that are not finite do not count.
 
     Args:
         momentum: the share of the old mean that is kept in each step, in [0, 1).
@@ -75,6 +78,8 @@ class CurricularNegatives(Negatives):
     References:
         - [CurricularFace](https://arxiv.org/abs/2004.00288), equations 5, 6 and 9
     """
+
+    learns = True
 
     def __init__(self, momentum=0.99):
         parts.check_number("momentum", momentum, lambda share: 0 <= share < 1, "in [0, 1)")
@@ -87,7 +92,10 @@ class CurricularNegatives(Negatives):
         return weight + 2.0 * cosines
 
     def next_weight(self, weight, target_cosines):
-        return self.momentum * weight + (1.0 - self.momentum) * ops.mean(target_cosines)
+        finite = ops.isfinite(target_cosines)
+        count = ops.sum(ops.cast(finite, "float32"))
+        mean = ops.sum(ops.where(finite, target_cosines, 0.0)) / ops.maximum(count, 1.0)
+        return ops.where(count > 0, self.momentum * weight + (1.0 - self.momentum) * mean, weight)
 
     def get_config(self):
         return {"momentum": self.momentum}

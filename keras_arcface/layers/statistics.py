@@ -11,8 +11,8 @@ from keras_arcface.margins import Batch
 def make(head, options) -> dict:
     """The weights that a head keeps for its margin and its negatives, by name."""
     start = dict(getattr(head.margin, "start", {}))
-    if head.negatives is not None:
-        start["negatives_weight"] = head.negatives.start
+    if _learns(head.negatives):
+        start["hardness"] = head.negatives.start
     return {
         name: head.add_weight(
             name=name, initializer=lambda shape, dtype, value=value: ops.full(shape, value, dtype), **options
@@ -48,10 +48,20 @@ def of_batch(head, labels, embeddings, target_cosines, training) -> Batch:
             count = ops.shape(kernel.of_all_replicas(labels))[0]
             normals = own(sampling.normals(count, head.sample_seed, ops.cast(head.steps, "int32")))
         changed = head.margin.next_state(batch()) if margin_names else {}
-        if head.negatives is not None:
-            weight = kernel.read(head.statistics["negatives_weight"])
+        if _learns(head.negatives):
             cosines = kernel.of_all_replicas(ops.stop_gradient(target_cosines))
-            changed["negatives_weight"] = head.negatives.next_weight(weight, cosines)
+            changed["hardness"] = head.negatives.next_weight(hardness(head), cosines)
         for name, value in changed.items():
             head.statistics[name].assign(value)
     return batch()
+
+
+def hardness(head):
+    """How hard the head's negatives are, a scalar."""
+    if _learns(head.negatives):
+        return kernels.here().read(head.statistics["hardness"])
+    return ops.convert_to_tensor(head.negatives.start, "float32")
+
+
+def _learns(negatives):
+    return negatives is not None and negatives.learns

@@ -19,7 +19,8 @@ class UniFace(MarginProduct):
     `softplus(s * cos(other) - bias)`: the unified cross-entropy with a margin. `bias / s` is the threshold.
 
     Call arguments, other arguments and attributes are those of `MarginProduct`; there is no label smoothing and there
-    are no `negatives`. Logits have the bias subtracted.
+    are no `negatives`. Logits have the bias subtracted; a softmax over them, where the head is used in a functional
+    model, is CosFace's, and teaches the bias nothing: what is described here is `loss`.
 
     Args:
         num_classes: number of classes, at least 2.
@@ -28,7 +29,8 @@ class UniFace(MarginProduct):
         negatives_weight: weight of the other classes, above 0.
 
     Attributes:
-        bias: scalar weight. It begins at `log(num_classes - 1)`, where all others weigh as much as the own class.
+        bias: scalar weight. It begins at `log(10 * num_classes * sample_rate)`, as published: random embeddings have a
+            tenth of their loss's slope from all others together.
 
     References:
         - [UniFace: Unified Cross-Entropy Loss for Deep Face Recognition](https://github.com/CVI-SZU/UniFace), ICCV 2023
@@ -46,7 +48,7 @@ class UniFace(MarginProduct):
 
     def build(self, embeddings_shape, labels_shape=None):
         super().build(embeddings_shape, labels_shape)
-        start = keras.initializers.Constant(math.log(max(self.num_classes - 1, 1)))
+        start = keras.initializers.Constant(math.log(10 * self.num_classes * self.sample_rate))
         self.bias = self.add_weight(name="bias", shape=(), initializer=start)
 
     def call(self, embeddings, labels=None, training=None):

@@ -15,7 +15,8 @@ class TripletLoss(keras.losses.Loss):
 
     Embeddings are L2-normalised here. Every example of the batch is the anchor of triplets:
 
-    - "hard": of one, with the farthest image of the same person and the closest one of another.
+    - "hard": of one, with the farthest image of the same person and the closest one of another. The paper of batch-hard
+      takes plain distances, `squared=False`, of embeddings that are not normalised.
     - "semihard": of one with each other image of the same person. The negative is the closest that is farther than that
       image, or, if there is none, the farthest of all. The example's loss is the mean over these triplets.
 

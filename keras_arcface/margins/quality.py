@@ -21,7 +21,7 @@ class AdaptiveMargin(Margin):
     With `z`, how many standard deviations of the running norms an embedding's norm lies above their mean, times
     `concentration` and cut to [-1, 1], it is `cos(theta - margin * z) - margin * (1 + z)`: CosFace for middling images,
     an ArcFace with a negative margin for the best and ArcFace for the worst. Where `theta - margin * z` falls below 0
-    it counts as 0. No gradient goes through the norm.
+    it counts as 0. No gradient goes through the norm. Norms that are not finite do not count in the running ones.
 
     Args:
         margin: `m`, at least 0.
@@ -46,11 +46,13 @@ class AdaptiveMargin(Margin):
 
     def next_state(self, batch):
         norms = batch.of_all(ops.stop_gradient(ops.clip(batch.norms, *_NORMS)))
-        mean = ops.mean(norms)
-        count = ops.cast(ops.shape(norms)[0], "float32")
-        std = ops.sqrt(ops.sum(ops.square(norms - mean)) / ops.maximum(count - 1.0, 1.0))
-        found = {"norm_mean": mean, "norm_std": std}
-        return {name: self.momentum * batch.state[name] + (1 - self.momentum) * found[name] for name in found}
+        finite = ops.isfinite(norms)
+        count = ops.sum(ops.cast(finite, "float32"))
+        mean = ops.sum(ops.where(finite, norms, 0.0)) / ops.maximum(count, 1.0)
+        squares = ops.sum(ops.where(finite, ops.square(norms - mean), 0.0))
+        found = {"norm_mean": mean, "norm_std": ops.sqrt(squares / ops.maximum(count - 1.0, 1.0))}
+        kept = ops.where(count > 0, self.momentum, 1.0)
+        return {name: kept * batch.state[name] + (1.0 - kept) * found[name] for name in found}
 
     def for_batch(self, batch):
         norms = ops.stop_gradient(ops.clip(batch.norms, *_NORMS))
@@ -71,7 +73,9 @@ class MagnitudeMargin(Margin):
 
     The margin rises linearly from `smallest`, at the norm `shortest` and below, to `largest`, at `longest` and above.
     The regulariser is `weight * (norm / longest**2 + 1 / norm)`, which falls up to `longest`. Gradients go through the
-    norm: an embedding is long where that pays, in good images.
+    norm: an embedding is long where that pays, in good images. Norms outside count as `shortest` or `longest`, and get
+    no gradient, so embeddings must be able to reach what lies between: `make_embedder(..., scaled=True)`. The published
+    code has no margin where the cosine is below 0.
 
     Args:
         smallest, largest: margins in radians, `0 <= smallest <= largest`.
@@ -86,8 +90,10 @@ class MagnitudeMargin(Margin):
     """
 
     def __init__(self, smallest=0.45, largest=0.8, shortest=10.0, longest=110.0, weight=35.0):
-        check("largest", largest, 0 <= smallest <= largest <= math.pi, f"in [smallest, pi], smallest={smallest}")
-        check("longest", longest, 0 < shortest < longest, f"above shortest={shortest}, which is above 0")
+        check("smallest", smallest, 0 <= smallest <= math.pi, "in [0, pi]")
+        check("largest", largest, smallest <= largest <= math.pi, f"in [smallest={smallest}, pi]")
+        check("shortest", shortest, shortest > 0, "above 0")
+        check("longest", longest, shortest < longest, f"above shortest={shortest}")
         check("weight", weight, weight >= 0, "at least 0")
         self.smallest, self.largest = float(smallest), float(largest)
         self.shortest, self.longest, self.weight = float(shortest), float(longest), float(weight)

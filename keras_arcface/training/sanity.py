@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 
+from keras_arcface.layers import MarginProduct
 from keras_arcface.margins import Batch
 
 # So many random embeddings against so many random centres: enough for the mean loss to about 1%.
@@ -19,13 +20,18 @@ def expected_first_loss(head, dim: int, seed: int = 0) -> float:
     or margin than it should, or labels that are not those of the head.
 
     Args:
-        head: a `MarginProduct`, built or not; with a warm-up, as it is at its first step.
+        head: a `MarginProduct` such as `ArcFace`, built or not; with a warm-up, as it is at its first step.
         dim: length of the embeddings.
         seed: of the random embeddings.
 
     Returns:
         The loss.
+
+    Raises:
+        ValueError: for a head without a scale, whose first loss depends on how long embeddings are.
     """
+    if not isinstance(head, MarginProduct):
+        raise ValueError(f"expected_first_loss is for a MarginProduct, such as ArcFace. Received: {head!r}")
     generator = np.random.default_rng(seed)
     scale, strength = head.scale, 1.0
     if head.warmup_steps:
@@ -44,16 +50,17 @@ def expected_first_loss(head, dim: int, seed: int = 0) -> float:
         extra = 0.0 if regulariser is None else keras.ops.convert_to_numpy(regulariser)
     # The other classes, of which there may be more than were drawn.
     others = np.stack(others)
+    counts = others <= head.ignored_above
     if head.binary:
-        bias = math.log(head.num_classes - 1)
-        of_others = np.logaddexp(0, scale * others - bias).mean(axis=0) * (num_classes - 1)
+        bias = math.log(10 * head.num_classes * head.sample_rate)
+        of_others = np.where(counts, np.logaddexp(0, scale * others - bias), 0.0).mean(axis=0) * (num_classes - 1)
         return float(np.mean(np.logaddexp(0, bias - scale * penalised) + head.negatives_weight * of_others + extra))
     if head.negatives is not None:
         given = [keras.ops.convert_to_tensor(array.astype(np.float32)) for array in (others, penalised[None])]
         others = keras.ops.convert_to_numpy(head.negatives(*given, head.negatives.start)).astype(np.float64)
     negatives = scale * others
     highest = negatives.max(axis=0)
-    counted = np.where(negatives <= scale * head.ignored_above, np.exp(negatives - highest), 0.0)
+    counted = np.where(counts, np.exp(negatives - highest), 0.0)
     total = highest + np.log(counted.mean(axis=0) * (num_classes - 1))
     own = scale * penalised
     everyone = (negatives.mean(axis=0) * (num_classes - 1) + own) / num_classes

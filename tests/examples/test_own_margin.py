@@ -39,10 +39,9 @@ def test_loss_and_gradients_are_the_formulas(own):
     comparing.assert_is(reference, with_centers(head, centers), embeddings, labels, centers)
 
 
-@pytest.mark.parametrize("sample_rate", [1.0, 0.999])
+@pytest.mark.parametrize("sample_rate", [1.0, 0.5])
 def test_training_goes_on_after_loading(own, sample_rate, tmp_path):
-    # Not more images than classes, so that those of the batch are never more than are drawn.
-    embeddings, labels, _ = (array[: comparing.CLASSES] for array in comparing.problem())
+    embeddings, labels, _ = (array[:3] for array in comparing.problem())
     head = MarginProduct(comparing.CLASSES, own["LinearMargin"](0.4), scale=8.0, sample_rate=sample_rate)
     loaded = comparing.assert_goes_on_after_loading(comparing.model_of(head), embeddings, labels, tmp_path)
     assert type(loaded.head.margin) is own["LinearMargin"]

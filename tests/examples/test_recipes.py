@@ -110,7 +110,7 @@ def test_a_recipe_trains(name):
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("head", recipes.HEAD_NAMES)
 def test_every_head_trains(head):
-    margin = 1.35 if head == "SphereFace" else 0.4
+    margin = recipes.MARGINS.get(head, 0.5)
     recipe = dataclasses.replace(RECIPES["small"], head=head, margin=margin, batch_size=4, dim=8, warmup_margin=1.0)
     model = recipes.build(recipe, 3, 12, (32, 32))
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
@@ -120,6 +120,15 @@ def test_every_head_trains(head):
         assert model.head.scale == recipe.scale
         assert np.isfinite(training.expected_first_loss(model.head, recipe.dim))
         assert int(model.head.steps) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "margin"),
+    [("", 0.4), ("--head ArcFace", 0.4), ("--head CosFace", 0.35), ("--head SphereFace --margin 1.2", 1.2)],
+)
+def test_another_head_brings_its_own_margin(options, margin, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train_ms1m.py", "--recipe", "small", "--data", "faces", *options.split()])
+    assert train_ms1m.parse_arguments()[1].margin == margin
 
 
 def test_the_command_of_a_recipe_is_the_recipe(name, monkeypatch):

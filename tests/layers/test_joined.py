@@ -225,6 +225,7 @@ def test_a_term_of_ones_own_is_one_method(tmp_path):
         (lambda: WithIntraLoss(ArcFace(5, sample_rate=0.5)), "head="),
         (lambda: WithIntraLoss(EmbeddingHead(TripletLoss())), "head="),
         (lambda: WithInterLoss(ArcFace(5, sub_centers=3)), "sub_centers=3"),
+        (lambda: WithInterLoss(WithCenterLoss(ArcFace(5, sub_centers=3))), "sub_centers=3"),
         (lambda: WithInterLoss(arcface(), dtype="float16"), "dtype='float16'"),
     ],
 )

@@ -75,7 +75,7 @@ def assert_is(reference, head, embeddings, labels, centers):
 def head_with(negatives, centers, **options):
     head = with_centers(MarginProduct(CLASSES, CombinedMargin(m2=0.5), SCALE, negatives=negatives, **options), centers)
     if isinstance(negatives, CurricularNegatives):
-        head.statistics["negatives_weight"].assign(RUNNING)
+        head.statistics["hardness"].assign(RUNNING)
     return head
 
 
@@ -119,10 +119,22 @@ def test_the_running_mean_of_curricularface_follows_the_targets():
     own = cosines_of(embeddings, centers)[np.arange(BATCH), labels].mean()
     for step in range(1, 4):
         head.loss_and_stats(labels, embeddings, training=True)
-        found = float(ops.convert_to_numpy(head.statistics["negatives_weight"]))
+        found = float(ops.convert_to_numpy(head.statistics["hardness"]))
         assert found == pytest.approx(own * (1 - 0.9**step), rel=1e-5)
     head.loss(labels, embeddings)
-    assert float(ops.convert_to_numpy(head.statistics["negatives_weight"])) == found
+    assert float(ops.convert_to_numpy(head.statistics["hardness"])) == found
+    # Neither one bad example nor a batch of them spoils what was learned.
+    for bad in (0, slice(None)):
+        broken = np.array(labels)
+        broken[bad] = -1
+        head.loss_and_stats(broken, embeddings, training=True)
+        assert np.isfinite(ops.convert_to_numpy(head.statistics["hardness"]))
+
+
+def test_only_what_is_learned_is_kept():
+    head = MarginProduct(CLASSES, CombinedMargin(m2=0.5), negatives=MisclassifiedNegatives(1.3))
+    head.build((None, DIM))
+    assert head.statistics == {}
 
 
 @memories
@@ -131,7 +143,7 @@ def test_uniface_is_its_formula(memory, block):
     embeddings, labels, centers = problem()
     options = {"block_size": block, "logits_memory": memory}
     head = with_centers(UniFace(CLASSES, margin=0.3, scale=SCALE, negatives_weight=0.5, **options), centers)
-    assert float(ops.convert_to_numpy(head.bias)) == pytest.approx(np.log(CLASSES - 1))
+    assert float(ops.convert_to_numpy(head.bias)) == pytest.approx(np.log(10 * CLASSES))
     head.bias.assign(2.5)
     assert_is(lambda e, c: binary_losses(e, c, labels, 2.5, 0.5), head, embeddings, labels, centers)
 
@@ -173,6 +185,7 @@ def test_they_survive_their_config(head):
         (lambda: UniFace(5, label_smoothing=0.1), "label_smoothing=0.1"),
         (lambda: UniFace(5, negatives_weight=0), "negatives_weight=0"),
         (lambda: MarginProduct(5, negatives=CurricularNegatives(), label_smoothing=0.1), "label_smoothing=0.1"),
+        (lambda: MarginProduct(5, negatives="curricular"), "negatives='curricular'"),
     ],
 )
 def test_what_cannot_be_is_refused(make, named):

@@ -138,12 +138,23 @@ def test_a_head_keeps_adafaces_statistics():
     head = head_of(AdaptiveMargin(momentum=0.5))
     norms = np.linalg.norm(EMBEDDINGS, axis=1)
     head.loss(LABELS, EMBEDDINGS)
-    assert float(head.statistics["norm_mean"].numpy() if hasattr(head.statistics["norm_mean"], "numpy") else 20) == 20.0
+    assert float(ops.convert_to_numpy(head.statistics["norm_mean"])) == 20.0
     head.loss_and_stats(LABELS, EMBEDDINGS, training=True)
     found = {name: float(ops.convert_to_numpy(weight)) for name, weight in head.statistics.items()}
     assert found["norm_mean"] == pytest.approx(10 + norms.mean() / 2, rel=1e-5)
     assert found["norm_std"] == pytest.approx(50 + norms.std(ddof=1) / 2, rel=1e-5)
     assert {w.path.split("/")[-1] for w in head.non_trainable_weights} >= {"norm_mean", "norm_std"}
+
+
+def test_norms_that_are_not_finite_do_not_count():
+    clean, broken = (head_of(AdaptiveMargin(momentum=0.5)) for _ in range(2))
+    clean.loss_and_stats(LABELS[1:], EMBEDDINGS[1:], training=True)
+    labels = np.array(LABELS)
+    labels[0] = -1
+    broken.loss_and_stats(labels, EMBEDDINGS, training=True)
+    broken.loss_and_stats(np.full_like(labels, -1), EMBEDDINGS, training=True)
+    for ours, theirs in zip(broken.statistics.values(), clean.statistics.values(), strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs), rtol=1e-6)
 
 
 @pytest.mark.parametrize("margin", [AdaptiveMargin(0.3), MagnitudeMargin(0.4), ElasticMargin(0.4, sort=True)])

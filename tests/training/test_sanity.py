@@ -2,9 +2,18 @@ import keras
 import numpy as np
 import pytest
 
+from keras_arcface import AdaFace
 from keras_arcface import ArcFace
 from keras_arcface import CosFace
+from keras_arcface import CurricularFace
+from keras_arcface import ElasticFace
+from keras_arcface import MagFace
 from keras_arcface import MarginProduct
+from keras_arcface import UniFace
+from keras_arcface.layers import LSoftmax
+from keras_arcface.layers import MVSoftmax
+from keras_arcface.layers import SoftmaxProduct
+from keras_arcface.layers import WithIntraLoss
 from keras_arcface.margins import ClassSizeMargin
 from keras_arcface.training import expected_first_loss
 
@@ -21,10 +30,19 @@ from keras_arcface.training import expected_first_loss
         lambda: MarginProduct(1000, ClassSizeMargin(np.geomspace(1, 1000, 1000).astype(int))),
         lambda: ArcFace(1000, sub_centers=3, scale=16.0),
         lambda: ArcFace(1000, ignored_above=0.1),
+        lambda: AdaFace(1000, scale=16.0),
+        lambda: MagFace(1000, scale=16.0),
+        lambda: ElasticFace(1000, scale=16.0),
+        lambda: CurricularFace(1000, scale=16.0),
+        lambda: MVSoftmax(1000, scale=16.0),
+        lambda: MVSoftmax(1000, scale=16.0, ignored_above=0.1),
+        lambda: UniFace(1000, scale=16.0),
+        lambda: UniFace(1000, scale=16.0, ignored_above=0.1),
     ],
     ids=[
         *("ArcFace", "CosFace", "softmax", "with a warm-up", "two classes", "smoothed"),
-        *("class sizes", "sub-centres", "filter"),
+        *("class sizes", "sub-centres", "filter", "AdaFace", "MagFace", "ElasticFace", "CurricularFace"),
+        *("MV-softmax", "MV-softmax, filter", "UniFace", "UniFace, filter"),
     ],
 )
 def test_is_the_loss_of_random_embeddings(make):
@@ -36,6 +54,12 @@ def test_is_the_loss_of_random_embeddings(make):
     expected, found = expected_first_loss(head, dim=128), float(keras.ops.mean(losses))
     print(f"expected {expected:.3f}, found {found:.3f}")
     assert expected == pytest.approx(found, rel=0.03)
+
+
+@pytest.mark.parametrize("head", [SoftmaxProduct(10), LSoftmax(10), WithIntraLoss(ArcFace(10))], ids=str)
+def test_a_head_without_a_scale_is_refused(head):
+    with pytest.raises(ValueError, match="is for a MarginProduct, such as ArcFace"):
+        expected_first_loss(head, 128)
 
 
 def test_more_classes_than_are_drawn():
