@@ -3,7 +3,7 @@
     pip install 'keras-arcface[plots]'
     python examples/margins.py docs/margins.png
 
-Every curve is what the package computes, divided by the scale.
+Every curve is what the package computes, divided by the scale; annealed ones are mixed of two here.
 """
 
 import argparse

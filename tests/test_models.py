@@ -141,6 +141,17 @@ def test_mixed_precision_trains(policy, batch):
         keras.config.set_dtype_policy(before)
 
 
+def test_norms_are_near_the_root_of_dim_unless_they_are_to_be_free():
+    backbone = backbones.IResNet((1, 1), width=16, input_shape=SHAPE)
+    fixed = make_embedder(backbone, dim=16).get_layer("embedding")
+    free = make_embedder(backbone, dim=16, scaled=True).get_layer("embedding")
+    assert [weight.name for weight in fixed.trainable_weights] == ["beta"]
+    assert [weight.name for weight in free.trainable_weights] == ["gamma", "beta"]
+    rows = np.random.default_rng(0).normal(5, 3, (200, 16))
+    norms = np.linalg.norm(ops.convert_to_numpy(fixed(rows, training=True)), axis=1)
+    assert np.mean(norms**2) == pytest.approx(16, rel=1e-3)
+
+
 def test_the_embedder_takes_pixels_as_bytes_and_as_floats(batch):
     images = batch[0]
     embedder = make_model().embedder
