@@ -48,9 +48,10 @@ def losses_and_gradient(head, embeddings, labels, training):
 
 @every_head
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("training", [False] if keras.backend.backend() == "jax" else [False, True])
-def test_batches_that_have_little_to_say_are_finite(name, batch, training):
+def test_batches_that_have_little_to_say_are_finite(name, batch):
     embeddings, labels = BATCHES[batch]
+    # On JAX what a head learns of batches can change within RecognitionModel's step only.
+    training = keras.backend.backend() == "tensorflow"
     losses, gradient = losses_and_gradient(built(name), embeddings, labels, training)
     assert losses.shape == (len(labels),)
     assert np.isfinite(losses).all()
