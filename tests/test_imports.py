@@ -30,7 +30,7 @@ MAY_KNOW = {
     "training/curves.py": {"keras", "tensorflow", "numpy", "tqdm", "matplotlib", "keras_arcface.training"},
     "training/checkpoints.py": {"keras", "jax", "numpy", "keras_arcface.training"},
     "training/distribution.py": {"keras", "jax"},
-    "training/sanity.py": {"keras", "numpy", "keras_arcface.margins"},
+    "training/sanity.py": {"keras", "numpy", "keras_arcface.layers", "keras_arcface.margins"},
     "evaluation": {"numpy", "matplotlib"},
     "evaluation/retrieval.py": {"numpy", "sklearn"},
     "evaluation/embedding.py": {"tensorflow", "numpy", "cv2", "tqdm", "keras_arcface.data"},

@@ -51,6 +51,7 @@ def train(records, output):
             process.kill()
 
 
+@pytest.mark.slow
 def test_two_hosts_train_and_go_on(face_folder, tmp_path):
     pytest.importorskip("jax", reason="training on several hosts runs on JAX, which is absent")
     records, output = tmp_path / "records", tmp_path / "out"

@@ -63,6 +63,7 @@ def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
     assert data.load_info(tmp_path / "out" / "tfrecords").num_classes == 30
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_orl")
 def test_a_folder_becomes_tfrecords_and_is_trained_on(face_folder, tmp_path):
     made = run("examples/make_tfrecords.py", face_folder, tmp_path / "records")
@@ -99,6 +100,7 @@ def test_a_run_goes_on_in_its_folder(face_folder, tmp_path):
     assert sorted(path.name for path in (tmp_path / "twice" / "saved_model").iterdir()) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_can_be_looked_into(face_folder, tmp_path):
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
     options = ("--data", tmp_path / "records", "--output", tmp_path / "out", "--backbone", "IResNet18", "--width", 16)
@@ -117,6 +119,7 @@ def test_a_loss_that_is_no_number_can_be_looked_into(face_folder, tmp_path):
     assert cv2.imread(str(tmp_path / "out" / f"step_{found[1]}.png")).shape == (64, 64, 3)
 
 
+@pytest.mark.slow
 def test_labels_are_cleaned_by_sub_centres(face_folder, tmp_path):
     """Of an untrained network, whose angles are any: what matters is what becomes of them."""
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
@@ -146,6 +149,7 @@ def test_labels_are_cleaned_by_sub_centres(face_folder, tmp_path):
     assert cv2.imread(str(tmp_path / "run" / "label_noise.png")).std() > 10
 
 
+@pytest.mark.slow
 def test_recordio_becomes_tfrecords_with_people_held_out(tmp_path):
     people = [[encode(make_face(person, image), ".jpg") for image in range(3)] for person in range(5)]
     recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(people), "5,32,32\n")

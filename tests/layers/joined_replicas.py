@@ -2,16 +2,20 @@
 
 import contextlib
 import json
+import sys
 from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-from every_head import WITH_CLASSES
 
 from keras_arcface import RecognitionModel
 from keras_arcface.layers import EmbeddingHead
 from keras_arcface.losses import TripletLoss
+
+sys.path.append(str(Path(__file__).parents[1]))
+from every_head import WITH_CLASSES
 
 CLASSES = 8
 

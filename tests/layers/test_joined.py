@@ -234,6 +234,7 @@ def test_what_cannot_be_is_refused(make, named):
         make()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_two_replicas_train_as_one():
     script = Path(__file__).with_name("joined_replicas.py")
