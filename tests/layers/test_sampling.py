@@ -230,7 +230,7 @@ def test_where_all_are_drawn_it_trains_as_the_exact_head(of):
     assert sampled.head.sample.shape[0] == CLASSES
     assert exact.head.centers.trainable
     if of == "UniFace":  # its threshold starts by the share that is drawn
-        exact.head.bias.assign(sampled.head.bias)
+        exact.head.bias.assign(np.array(sampled.head.bias))
     losses = train(sampled, epochs=2)["loss"], train(exact, epochs=2)["loss"]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     np.testing.assert_allclose(np.array(sampled.head.centers), np.array(exact.head.centers), rtol=1e-4, atol=1e-5)
