@@ -20,7 +20,8 @@ class Loss:
         head: `(num_classes, **choice)` -> head.
         choices: what is tried; `learning_rate` is the optimizer's, all others are the head's.
         warmed: whether it has a margin that comes in slowly.
-        annealed: how far its annealing goes in a published training, `gamma * steps`, to go as far in this one.
+        annealed: how far its annealing goes in a published training, `gamma * steps`, to go as far in this one; 0 to go
+            by steps as in a published one.
         paired: whether its batches have several images of each of their people.
         scaled: whether the embedder's last BatchNorm has a scale.
         published: its LFW, CFP-FP and AgeDB-30 in table 2 of the ArcFace paper, for each choice if they differ.
@@ -67,12 +68,13 @@ CIRCLE = options("gamma margin", (80, 0.4), (80, 0.25), (32, 0.25))
 CENTER = options("weight learning_rate", (3e-4, 0.1), (3e-4, 0.05), (3e-3, 0.05))
 # Norms are kept, so that the learning rate matters as it does for plain softmax.
 LARGE = options("margin learning_rate", (2, 0.05), (4, 0.05), (4, 0.02))
+ANGULAR = options("margin learning_rate", (2, 0.05), (4, 0.05), (4, 0.1))
 
 LOSSES = {
     "softmax": Loss(layers.SoftmaxProduct, RATES, published=(99.08, 94.39, 92.33)),
     "softmax + center": Loss(joined(layers.WithCenterLoss, layers.SoftmaxProduct), CENTER),
     "L-Softmax": Loss(layers.LSoftmax, LARGE, annealed=2.5e-5 * 10_000),
-    "A-Softmax": Loss(layers.ASoftmax, LARGE, annealed=0.12 * 28_000),
+    "A-Softmax": Loss(layers.ASoftmax, ANGULAR),
     "triplet, hard": Loss(of_batch(losses.TripletLoss), TRIPLET, paired=True),
     "triplet, semi-hard": Loss(
         of_batch(functools.partial(losses.TripletLoss, mining="semihard")),
