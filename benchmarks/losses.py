@@ -235,7 +235,7 @@ def print_table(arguments, tuned, trained, milliseconds, best):
         decisions[run.loss].append(np.load(run.decisions) if run.decisions.exists() else np.nan)
     for run, row in tuned.items():
         tars[run.loss].append(100 * float(row["tar"]))
-    columns = f"{'LFW':>7}{'std':>6}{'to ArcFace':>18}{'TAR':>7}{'std':>6}{'AUC':>8}{'std':>7}"
+    columns = f"{'LFW':>7}{'std':>6}{'to ArcFace':>23}{'TAR':>7}{'std':>6}{'AUC':>8}{'std':>7}"
     print(f"{'':22}{columns}{'TAR of the choices':>20}{'ms':>6}{'ratio':>7}  table 2")
     order = sorted(found, key=lambda name: -statistics.mean(row[0] for row in found[name]))
     for name in order:
@@ -243,7 +243,7 @@ def print_table(arguments, tuned, trained, milliseconds, best):
         to_arcface = ""
         if "ArcFace" in found and name != "ArcFace":
             to_arcface = difference(decisions[name], decisions["ArcFace"])
-        text = f"{name:22}{mean_and_spread(accuracy, 7, 1)}{to_arcface:>18}"
+        text = f"{name:22}{mean_and_spread(accuracy, 7, 1)}{to_arcface:>23}"
         text += mean_and_spread(tar, 7, 1) + mean_and_spread(auc, 8, 3)
         text += " ".join(f"{tar:.1f}" for tar in tars[name]).rjust(20)
         text += f"{statistics.median(milliseconds[name]):6.0f}"
