@@ -64,7 +64,8 @@ class Run:
     @property
     def decisions(self):
         """Where it stands which pairs were decided rightly."""
-        return Path(self.output) / f"{self.loss}_{self.choice}_{self.seed}_{self.epochs:g}.npy"
+        choice = "_".join(f"{name}={value:g}" for name, value in LOSSES[self.loss].choices[self.choice].items())
+        return Path(self.output) / f"{self.loss}_{choice}_{self.seed}_{self.epochs:g}.npy"
 
 
 def carry_out(run):
@@ -297,7 +298,7 @@ def main():
         best = best_choices(tuned)
         trained = carry_out_all(training_runs(arguments, best), results, pool, "training")
     milliseconds = time_steps(arguments, data.load_info(arguments.data), best)
-    print(f"{machine()}; {arguments.epochs:g} epochs, seeds {arguments.seeds}, TAR at FAR {FAR:g}\n")
+    print(f"{machine()[1]}; {arguments.epochs:g} epochs, seeds {arguments.seeds}, TAR at FAR {FAR:g}\n")
     print_table(arguments, tuned, trained, milliseconds, best)
 
 

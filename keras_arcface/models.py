@@ -186,7 +186,7 @@ def _is_endless(dataset):
     return callable(cardinality) and int(cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
 
 
-def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, scaled=False, name="embedder"):
+def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embedder", scaled=False):
     """Wraps a backbone into an embedder: pixels in, embeddings out.
 
     Pixels are RGB in 0..255, uint8 or float, and become `x / 127.5 - 1` inside the model. Behind the backbone comes
@@ -200,9 +200,9 @@ def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, scaled=Fal
         dropout: share of the features that is dropped in training, in [0, 1).
         synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only); give the
             backbone the same value.
+        name: name of the model.
         scaled: whether the last BatchNorm has a scale. Without one the norms of embeddings stay near `sqrt(dim)`,
             which is the paper's choice; `MagFace`, whose margin is to follow them, wants them free.
-        name: name of the model.
 
     Returns:
         A functional `keras.Model`, `(batch, height, width, 3)` -> `(batch, dim)`.

@@ -29,8 +29,8 @@ class UniFace(MarginProduct):
         negatives_weight: weight of the other classes, above 0.
 
     Attributes:
-        bias: scalar weight. It begins at `log(10 * num_classes * sample_rate)`, as published: random embeddings have a
-            tenth of their loss's slope from all others together.
+        bias: scalar weight. It begins at `log(10 * num_classes * sample_rate)`, as in the published code: at right
+            angles all other classes together then pull a tenth as hard as the own one.
 
     References:
         - [UniFace: Unified Cross-Entropy Loss for Deep Face Recognition](https://github.com/CVI-SZU/UniFace), ICCV 2023

@@ -63,7 +63,7 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     try:
         weights = reader(path)
         layout = recognise(weights, synchronized)
-        embedder = make_embedder(layout.backbone, layout.dim, dropout, synchronized, name)
+        embedder = make_embedder(layout.backbone, layout.dim, dropout, synchronized, name=name)
         for layer in (*layout.backbone.layers, *embedder.layers):
             _fill(layer, layout.module_of, weights)
         _fill_neck(embedder, layout, weights)

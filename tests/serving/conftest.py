@@ -99,3 +99,12 @@ def _real(protocol):
     if not address or "://" in address:
         return address
     return f"{'grpc' if protocol == 'grpc' else 'http'}://{address}"
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A base path as TensorFlow Serving watches it, with versions 2, 3 and 4."""
+    base = tmp_path / "models" / "faces"
+    for version in (2, 3, 4):
+        (base / str(version)).mkdir(parents=True)
+    return base

@@ -19,14 +19,6 @@ from keras_arcface.serving.served_models import ServedModel
 STRANGE = 'a "b" $HOME, it\'s {c} \\ ü #'
 
 
-@pytest.fixture
-def base(tmp_path):
-    base = tmp_path / "models" / "faces"
-    for version in (2, 3, 4):
-        (base / str(version)).mkdir(parents=True)
-    return base
-
-
 def write(tmp_path, *models, **options):
     return write_configuration(tmp_path / "config", models, **options)
 

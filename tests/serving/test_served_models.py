@@ -5,14 +5,6 @@ import pytest
 from keras_arcface.serving.served_models import ServedModel
 
 
-@pytest.fixture
-def base(tmp_path):
-    base = tmp_path / "models" / "faces"
-    for version in (2, 3, 4):
-        (base / str(version)).mkdir(parents=True)
-    return base
-
-
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "a b", "../a", ".a", "-a", "ä", "a\n", "a'", None])
 def test_a_name_that_cannot_stand_in_a_url_is_refused(name):
     with pytest.raises(ValueError, match=re.escape(f"Received: name={name!r}")):
