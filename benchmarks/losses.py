@@ -6,9 +6,10 @@ The ArcFace paper's table 2 in miniature, with what came after it. For each loss
 (of its weight or the learning rate, where it has neither) are tried: trained on three quarters of the people, compared
 by all pairs of the others. The best is trained on all, once for each seed, and verified on the pair set. All losses of
 a seed start from the same network and see the same batches, except that losses which compare the images of a batch see
-batches with four images of each of their people. Trainings have one core each, and `--workers` run at once.
+batches with four images of each of their people. Trainings have one core each, and `--workers` run at once. With
+`--final-epochs` and `--final-width` the trainings on all people are longer and wider than those that chose.
 
-What was found stands in runs.csv and steps.json of the output folder; the same command again goes on from there.
+What was found stands in runs.csv and steps_*.json of the output folder; the same command again goes on from there.
 """
 
 import argparse
@@ -53,26 +54,28 @@ class Run:
     stage: str  # "tune" or "train"
     seed: int
     epochs: float
+    width: int
     directory: str
     judged_by: str  # a directory with people not trained on, or a pair set
     output: str
 
     @property
     def key(self):
-        return self.stage, self.loss, repr(LOSSES[self.loss].choices[self.choice]), str(self.seed), f"{self.epochs:g}"
+        choice = LOSSES[self.loss].choices[self.choice]
+        return self.stage, self.loss, repr(choice), str(self.seed), f"{self.epochs:g}", str(self.width)
 
     @property
     def decisions(self):
         """Where it stands which pairs were decided rightly."""
         choice = "_".join(f"{name}={value:g}" for name, value in LOSSES[self.loss].choices[self.choice].items())
-        return Path(self.output) / f"{self.loss}_{choice}_{self.seed}_{self.epochs:g}.npy"
+        return Path(self.output) / f"{self.loss}_{choice}_{self.seed}_{self.epochs:g}_{self.width}.npy"
 
 
 def carry_out(run):
     """What came out, a row of runs.csv."""
     loss = LOSSES[run.loss]
     info = data.load_info(run.directory)
-    recipe = dataclasses.replace(RECIPE, epochs=run.epochs, seed=run.seed)
+    recipe = dataclasses.replace(RECIPE, epochs=run.epochs, width=run.width, seed=run.seed)
     batches = batches_of(run.directory, run.seed, run.epochs, loss.paired)
     begin = time.perf_counter()
     keras.utils.clear_session()
@@ -145,14 +148,15 @@ def on_one_core():
 def tuning_runs(arguments, most, others):
     for name in in_order(arguments.losses):
         for choice in range(len(LOSSES[name].choices)):
-            yield Run(name, choice, "tune", 0, arguments.epochs, str(most), str(others), str(arguments.output))
+            paths = str(most), str(others), str(arguments.output)
+            yield Run(name, choice, "tune", 0, arguments.epochs, arguments.width, *paths)
 
 
-def training_runs(arguments, best):
+def training_runs(arguments, recipe, best):
     for seed in arguments.seeds:
         for name in in_order(arguments.losses):
             paths = str(arguments.data), str(arguments.pairs), str(arguments.output)
-            yield Run(name, best[name], "train", seed, arguments.epochs, *paths)
+            yield Run(name, best[name], "train", seed, recipe.epochs, recipe.width, *paths)
 
 
 def in_order(names):
@@ -163,18 +167,18 @@ def in_order(names):
 class Results:
     """A CSV file of what was found, which grows by a row at a time."""
 
-    FIELDS = ("stage", "loss", "choice", "seed", "epochs", "tar", "auc", "accuracy", "seconds", "mean loss")
+    FIELDS = ("stage", "loss", "choice", "seed", "epochs", "width", "tar", "auc", "accuracy", "seconds", "mean loss")
 
     def __init__(self, path):
         self.path, self.rows = path, {}
         if path.exists():
             with open(path) as file:
-                self.rows = {tuple(row[field] for field in self.FIELDS[:5]): row for row in csv.DictReader(file)}
+                self.rows = {tuple(row[field] for field in self.FIELDS[:6]): row for row in csv.DictReader(file)}
         else:
             path.write_text(",".join(self.FIELDS) + "\n")
 
     def add(self, run, found):
-        row = dict(zip(self.FIELDS[:5], run.key, strict=True)) | {name: repr(value) for name, value in found.items()}
+        row = dict(zip(self.FIELDS[:6], run.key, strict=True)) | {name: repr(value) for name, value in found.items()}
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, self.FIELDS).writerow(row)
         self.rows[run.key] = row
@@ -196,18 +200,18 @@ def best_choices(tuned):
     return {name: choice for name, (_, choice) in best.items()}
 
 
-def time_steps(arguments, info, best, rounds=5, steps=10):
+def time_steps(arguments, recipe, info, best, rounds=5, steps=10):
     """Milliseconds of a training step on all cores, for each round in which the losses take turns."""
-    path = arguments.output / "steps.json"
+    path = arguments.output / f"steps_{recipe.width}.json"
     if path.exists() and json.loads(path.read_text()).keys() >= set(arguments.losses):
         return json.loads(path.read_text())
     training.use_precision("auto")
     clocks = {}
     for name in tqdm(arguments.losses, "steps"):
-        model = make_model(LOSSES[name], best[name], RECIPE, info)
+        model = make_model(LOSSES[name], best[name], recipe, info)
         generator = np.random.default_rng(0)
-        images = generator.integers(0, 256, (RECIPE.batch_size, *info.image_size, 3), dtype=np.uint8)
-        labels = np.repeat(np.arange(RECIPE.batch_size // IMAGES_PER_CLASS), IMAGES_PER_CLASS)
+        images = generator.integers(0, 256, (recipe.batch_size, *info.image_size, 3), dtype=np.uint8)
+        labels = np.repeat(np.arange(recipe.batch_size // IMAGES_PER_CLASS), IMAGES_PER_CLASS)
         dataset = tf.data.Dataset.from_tensors((images, labels)).repeat()
         clocks[name] = functools.partial(seconds_of_steps, model, dataset)
         clocks[name](2)
@@ -278,6 +282,9 @@ def main():
     parser.add_argument("pairs", type=Path, help="what to verify on, .bin or .npz, of other people")
     parser.add_argument("--output", type=Path, required=True, help="folder for what was found")
     parser.add_argument("--epochs", type=float, default=10.0)
+    parser.add_argument("--width", type=int, default=RECIPE.width, help="the network's")
+    parser.add_argument("--final-epochs", type=float, help="of the trainings on all people, if others")
+    parser.add_argument("--final-width", type=int, help="of the trainings on all people, if another")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
@@ -291,14 +298,20 @@ def main():
             data.write_dataset(source, directory)
         (arguments.output / "split").touch()
     results = Results(arguments.output / "runs.csv")
+    final = dataclasses.replace(
+        RECIPE,
+        epochs=arguments.final_epochs or arguments.epochs,
+        width=arguments.final_width or arguments.width,
+    )
     with concurrent.futures.ProcessPoolExecutor(
         arguments.workers, multiprocessing.get_context("spawn"), on_one_core
     ) as pool:
         tuned = carry_out_all(tuning_runs(arguments, most, others), results, pool, "tuning")
         best = best_choices(tuned)
-        trained = carry_out_all(training_runs(arguments, best), results, pool, "training")
-    milliseconds = time_steps(arguments, data.load_info(arguments.data), best)
-    print(f"{machine()[1]}; {arguments.epochs:g} epochs, seeds {arguments.seeds}, TAR at FAR {FAR:g}\n")
+        trained = carry_out_all(training_runs(arguments, final, best), results, pool, "training")
+    milliseconds = time_steps(arguments, final, data.load_info(arguments.data), best)
+    trainings = f"{final.epochs:g} epochs, width {final.width}, seeds {arguments.seeds}"
+    print(f"{machine()[1]}; {trainings}, TAR at FAR {FAR:g}\n")
     print_table(arguments, tuned, trained, milliseconds, best)
 
 
