@@ -15,9 +15,11 @@ from keras import ops
 from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
 from keras_arcface.layers import ways
+from keras_arcface.margins.base import angles_of
+from keras_arcface.margins.base import slopes_of_angles
 
-# Below every cosine: what must not be the largest, or count.
-_NO_COSINE = -2.0
+# Below every cosine, and every logit: what must not be the largest, or count.
+_NOTHING = -1e30
 
 # The number of what is left behind the last whole block.
 _LAST = "last"
@@ -34,8 +36,8 @@ class Others(NamedTuple):
             `softplus(scale * cosine - bias)`.
         own: the cosine to the own centre.
         highest: the highest of the other cosines, without gradient.
-        sum: of the other cosines, if asked for; of a binary loss the sum of `sigmoid(scale * cosine - bias)`, without
-            gradient.
+        sum: of the other cosines, or of their angles, if asked for; of a binary loss the sum of
+            `sigmoid(scale * cosine - bias)`, without gradient.
     """
 
     log_sum: keras.KerasTensor
@@ -79,7 +81,8 @@ def others(unit, centers, labels, scale, way, terms=None):
     """Gives `Others`, with gradients for embeddings and centres.
 
     Args:
-        unit: `(batch, dim)` float32, embeddings of norm 1.
+        unit: `(batch, dim)` float32, embeddings of norm 1; of any norm for a way without a bound, whose cosines are
+            then logits.
         centers: `(classes, dim)` float32, of any norm; or `(classes, sub-centres, dim)`: the cosine to a class is that
             to the nearest of its sub-centres.
         labels: `(batch,)` int32 in [0, classes).
@@ -170,20 +173,21 @@ def _functions(way):
         is_own = ops.equal(ops.reshape(labels, (-1, 1, 1)), classes)
         own = own + ops.sum(ops.where(is_own, cosines, 0.0), axis=2)
         if way.mean:
-            summed = summed + ops.sum(ops.where(is_own, 0.0, cosines), axis=2)
-        cosines = ops.where(is_own, _NO_COSINE, cosines)
+            values = angles_of(cosines) if way.angles else cosines
+            summed = summed + ops.sum(ops.where(is_own, 0.0, values), axis=2)
+        cosines = ops.where(is_own, _NOTHING, cosines)
         highest = ops.maximum(highest, ops.max(cosines, axis=2))
         if way.ignored_above < 1:
-            cosines = ops.where(cosines <= way.ignored_above, cosines, _NO_COSINE)
+            cosines = ops.where(cosines <= way.ignored_above, cosines, _NOTHING)
         targets, weight, bias = terms
-        counts = cosines > _NO_COSINE
+        counts = cosines > _NOTHING
         if way.binary:
             logits = scale * cosines - bias
             total = total + ops.sum(ops.where(counts, ops.softplus(logits), 0.0), axis=2)
             return highest, shift, total, own, summed + ops.sum(ops.where(counts, ops.sigmoid(logits), 0.0), axis=2)
         if way.negatives is not None:
             changed = way.negatives(cosines, ops.reshape(targets, (-1, 1, 1)), weight)
-            cosines = ops.where(counts, changed, _NO_COSINE)
+            cosines = ops.where(counts, changed, _NOTHING)
         if not way.bounded:
             before, shift = shift, ops.maximum(shift, ops.max(cosines, axis=2))
             total = total * ops.exp(scale * (before - shift))
@@ -222,7 +226,7 @@ def _functions(way):
             if way.ignored_above < 1:
                 slopes = ops.where(cosines <= way.ignored_above, slopes, 0.0)
             if way.mean:
-                slopes = slopes + by_sum
+                slopes = slopes + (by_sum * slopes_of_angles(cosines) if way.angles else by_sum)
             slopes = ops.where(ops.equal(ops.expand_dims(labels, 1), classes), by_own, slopes)
             if subs > 1:
                 slopes = ops.reshape(ops.expand_dims(slopes, 2) * share, (-1, classes.shape[0] * subs))
@@ -247,8 +251,9 @@ def _functions(way):
         subs = shape_of(centers)[1]
         zeros = ops.zeros((ops.shape(labels)[0], way.shards))
         # With this constant no exponential is too large, and none too small to count.
-        shift = zeros + (1.0 - ways.LARGEST_EXPONENT / scale if way.bounded else _NO_COSINE)
-        inverse_norms = inverse_norms_of(ops.reshape(centers, (-1, centers.shape[-1])))
+        shift = zeros + (1.0 - ways.LARGEST_EXPONENT / scale if way.bounded else _NOTHING)
+        rows_of_centers = ops.reshape(centers, (-1, centers.shape[-1]))
+        inverse_norms = inverse_norms_of(rows_of_centers) if way.normalised else ops.ones_like(rows_of_centers[:, :1])
         kept, of_last = (), []
         if way.keep:
             whole, size, _ = split(centers)
@@ -263,7 +268,7 @@ def _functions(way):
                 kept = kernel.push(kept, number, products)
             return kept, *statistics_of(subs)(products, inverse, classes, labels, scale, terms, *carry)
 
-        carry = kept, zeros + _NO_COSINE, shift, zeros, zeros, zeros
+        carry = kept, zeros + _NOTHING, shift, zeros, zeros, zeros
         kept, highest, shifts, totals, own, summed = over_blocks(centers, add, carry)
         shift = ops.max(shifts, axis=1, keepdims=True)
         total = ops.sum(totals * ops.exp(scale * (shifts - shift)), axis=1, keepdims=True)
@@ -289,7 +294,9 @@ def _functions(way):
                 products = kernel.product(rows, block, way.dtype, transpose_second=True)
             slopes = slopes_of(subs)(products, inverse, classes, labels, scale, terms, log_sum, *upstream)
             by_block = kernel.product(slopes, rows, way.dtype, transpose_first=True)
-            part = ops.reshape(tangential(by_block, block, inverse), (way.shards, size * subs, dim))
+            if way.normalised:
+                by_block = tangential(by_block, block, inverse)
+            part = ops.reshape(by_block, (way.shards, size * subs, dim))
             by_centers = kernel.write(by_centers, start * subs, part)
             return by_rows + product_by_shard(slopes, block), by_centers
 

@@ -5,8 +5,10 @@ import math
 import keras
 from keras import ops
 
+from keras_arcface.layers import blocks
 from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
+from keras_arcface.layers import ways
 from keras_arcface.margins.base import angles_of
 
 
@@ -185,24 +187,30 @@ class WithIntraLoss(JoinedHead):
 class WithInterLoss(JoinedHead):
     """The ArcFace paper's inter-loss: minus the mean angle between the own centre and all other centres, over pi.
 
-    It holds the `(batch, num_classes)` angles of the batch's centres to all, so it costs as much time as the bare head,
-    and more memory than one whose loss is in blocks.
+    It takes the angles of the batch's centres to all in blocks of classes, and as much time as the bare head.
 
     Args:
         head: a head with one centre per class; the paper joins it to norm-softmax, `NormSoftmax`.
         weight: of the angles, at least 0.
+        block_size, logits_memory: as of `MarginProduct`.
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), equation 6
     """
 
-    def __init__(self, head, weight=1.0, **kwargs):
+    def __init__(self, head, weight=1.0, block_size=None, logits_memory=2**28, **kwargs):
+        ways.check(block_size, logits_memory, "float32")
         if getattr(head, "sub_centers", 1) != 1:
             raise ValueError(f"The inter-loss is of one centre per class. Received: sub_centers={head.sub_centers}")
         super().__init__(head, weight, **kwargs)
+        self.block_size, self.logits_memory = block_size, logits_memory
 
     def term(self, labels, embeddings, training):
-        centers = parts.unit(self.centers)
-        angles = angles_of(ops.matmul(ops.take(centers, labels, axis=0), ops.transpose(centers)))
-        of_others = ops.sum(angles, axis=-1) - parts.take_column(angles, labels)
-        return -of_others / ((self.num_classes - 1) * math.pi)
+        centers = kernels.here().read(self.centers)
+        sizes = self.block_size, self.logits_memory
+        way = ways.choose(labels.shape[0], centers.shape, 1.0, *sizes, mean=True, angles=True)
+        own = parts.unit(ops.take(centers, labels, axis=0))
+        return -blocks.others(own, centers, labels, 1.0, way).sum / ((self.num_classes - 1) * math.pi)
+
+    def get_config(self):
+        return {**super().get_config(), "block_size": self.block_size, "logits_memory": self.logits_memory}

@@ -3,12 +3,14 @@
 import keras
 from keras import ops
 
+from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
+from keras_arcface.layers.free_product import FreeProduct
 from keras_arcface.margins.base import penalised
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class LSoftmax(keras.layers.Layer):
+class LSoftmax(FreeProduct):
     """Large-margin softmax: the target's logit `|w| |x| cos(theta)` becomes `|w| |x| psi(theta)`.
 
     With `k = floor(margin * theta / pi)`, `psi(theta) = (-1)**k * cos(margin * theta) - 2 * k`. There is neither bias
@@ -20,8 +22,8 @@ class LSoftmax(keras.layers.Layer):
     the graph. The defaults are the published code's, for some ten thousand steps: after a thousand the penalised target
     counts 0.2%. Raise `gamma` in proportion where a training is shorter.
 
-    Everything is computed in float32. The `(batch, num_classes)` logits exist as a whole, as in `SoftmaxProduct`. A
-    zero embedding has the gradient of plain softmax.
+    Everything is computed in float32, the loss in blocks of classes, as `MarginProduct`'s. A zero embedding has the
+    gradient of plain softmax.
 
     Args:
         num_classes: number of classes, at least 2.
@@ -30,6 +32,7 @@ class LSoftmax(keras.layers.Layer):
         gamma: how fast it falls, at least 0.
         power: the exponent of its fall, at least 0.
         least: what it does not fall below, at least 0.
+        block_size, logits_memory, products: as of `MarginProduct`.
         **kwargs: `name`, `trainable` and the like. `dtype` may only be float32.
 
     Call arguments:
@@ -52,15 +55,12 @@ class LSoftmax(keras.layers.Layer):
         - [Large-Margin Softmax Loss](https://arxiv.org/abs/1612.02295), equations 4 to 6 and section 5.1
     """
 
-    normalised = False  # whether centres count as of norm 1
-
     def __init__(self, num_classes, margin=4, base=1000.0, gamma=0.000025, power=35.0, least=0.0, **kwargs):
-        parts.check_integer("num_classes", num_classes, 2)
         parts.check_integer("margin", margin, 1)
         for name, value in (("base", base), ("gamma", gamma), ("power", power), ("least", least)):
             parts.check_number(name, value, lambda value: value >= 0, "at least 0")
-        super().__init__(dtype=parts.float32_policy(kwargs.pop("dtype", None)), **kwargs)
-        self.num_classes, self.margin = int(num_classes), int(margin)
+        super().__init__(num_classes, **kwargs)
+        self.margin = int(margin)
         self.base, self.gamma, self.power, self.least = float(base), float(gamma), float(power), float(least)
 
     def build(self, embeddings_shape, labels_shape=None):
@@ -76,42 +76,33 @@ class LSoftmax(keras.layers.Layer):
         return ops.maximum(self.base * (1.0 + self.gamma * steps) ** -self.power, self.least)
 
     def call(self, embeddings, labels=None, training=None):
-        logits = self._plain(embeddings)
+        centers = parts.unit(self.centers) if self.normalised else self.centers
+        logits = ops.matmul(embeddings, ops.transpose(centers))
         if labels is None:
             return logits
         labels, valid = parts.check_labels(self, ops.convert_to_tensor(labels), embeddings)
-        target, _ = self._target(logits, labels, embeddings, training)
-        return parts.nan_where_not(valid, parts.put_column(logits, labels, target))
-
-    def loss(self, labels, embeddings):
-        """Cross-entropy: integers `(batch,)` and embeddings `(batch, dim)` -> `(batch,)` float32."""
-        return self.loss_and_stats(labels, embeddings)[0]
+        penalties, _ = self._penalties(labels, embeddings, training)
+        targets = parts.take_column(logits, labels) - penalties
+        return parts.nan_where_not(valid, parts.put_column(logits, labels, targets))
 
     def loss_and_stats(self, labels, embeddings, training=False):
         """As `MarginProduct.loss_and_stats`; a hit is a plain logit above all others."""
         labels, embeddings, valid = parts.checked_batch(self, labels, embeddings)
-        logits = self._plain(embeddings)
-        target, cosines = self._target(logits, labels, embeddings, training)
-        losses = ops.logsumexp(parts.put_column(logits, labels, target), axis=-1) - target
-        hits = ops.logical_and(valid, ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), labels))
-        return losses, ops.stop_gradient(cosines), hits
+        others = self._others(embeddings, kernels.here().read(self.centers), labels)
+        penalties, cosines = self._penalties(labels, embeddings, training)
+        losses = ops.softplus(others.log_sum - others.own + penalties)
+        return losses, ops.stop_gradient(cosines), ops.logical_and(valid, others.own > others.highest)
 
-    def _plain(self, embeddings):
-        centers = parts.unit(self.centers) if self.normalised else self.centers
-        return ops.matmul(embeddings, ops.transpose(centers))
-
-    def _target(self, logits, labels, embeddings, training):
-        """The target's logit, `(batch,)`, and its cosine."""
+    def _penalties(self, labels, embeddings, training):
+        """`(batch,)` what is taken off the target's logit, and its cosine."""
         if training:
             self.steps.assign_add(1)
-        own = ops.take(self.centers, labels, axis=0)
-        cosines = ops.clip(ops.sum(parts.unit(embeddings) * parts.unit(own), axis=-1), -1.0, 1.0)
+        cosines, own = self._target_cosines(labels, embeddings)
         norms = parts.norms(embeddings) if self.normalised else parts.norms(embeddings) * parts.norms(own)
-        penalty = norms * (cosines - penalised(cosines, self.margin, 0.0)) / (1.0 + self.annealing)
-        return parts.take_column(logits, labels) - penalty, cosines
+        return norms * (cosines - penalised(cosines, self.margin, 0.0)) / (1.0 + self.annealing), cosines
 
     def get_config(self):
-        names = ("num_classes", "margin", "base", "gamma", "power", "least")
+        names = ("margin", "base", "gamma", "power", "least")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

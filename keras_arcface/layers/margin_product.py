@@ -147,11 +147,7 @@ class MarginProduct(SpreadClasses):
                 f"Received: initial_scale={initial_scale}, warmup_steps=0"
             )
         parts.check_number("label_smoothing", label_smoothing, lambda share: 0 <= share < 1, "in [0, 1)")
-        if block_size is not None:
-            parts.check_integer("block_size", block_size, 1)
-        parts.check_number("logits_memory", logits_memory, lambda size: size >= 0, "at least 0 bytes")
-        if products not in ways.DTYPES:
-            raise ValueError(f"products must be one of {', '.join(ways.DTYPES)}. Received: products={products!r}")
+        ways.check(block_size, logits_memory, products)
         parts.check_integer("sub_centers", sub_centers, 1)
         parts.check_number("ignored_above", ignored_above, lambda cosine: -1 < cosine <= 1, "a cosine in (-1, 1]")
         parts.check_number("sample_rate", sample_rate, lambda rate: 0 < rate <= 1, "in (0, 1]")

@@ -3,20 +3,26 @@
 import keras
 from keras import ops
 
+from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
+from keras_arcface.layers.free_product import FreeProduct
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class SoftmaxProduct(keras.layers.Layer):
+class SoftmaxProduct(FreeProduct):
     """Classification head without sphere, scale and margin: `embedding @ centre + bias`, then softmax.
 
     The baseline of the ArcFace paper. Neither embeddings nor centres are normalised, so the loss can be lowered by
     longer embeddings as well as by better directions. `MarginProduct(num_classes)` without a margin is norm-softmax.
 
+    The loss is computed in blocks of classes, as `MarginProduct`'s, for which it makes one copy of the centres with the
+    bias beside them.
+
     Args:
         num_classes: number of classes, at least 2.
         label_smoothing: share of the target's probability that the loss asks to be spread over all classes evenly, in
             [0, 1).
+        block_size, logits_memory, products: as of `MarginProduct`.
         **kwargs: `name`, `trainable` and the like. `dtype` may only be float32.
 
     Call arguments:
@@ -38,10 +44,8 @@ class SoftmaxProduct(keras.layers.Layer):
     """
 
     def __init__(self, num_classes, label_smoothing=0.0, **kwargs):
-        parts.check_integer("num_classes", num_classes, 2)
         parts.check_number("label_smoothing", label_smoothing, lambda share: 0 <= share < 1, "in [0, 1)")
-        super().__init__(dtype=parts.float32_policy(kwargs.pop("dtype", None)), **kwargs)
-        self.num_classes = int(num_classes)
+        super().__init__(num_classes, **kwargs)
         self.label_smoothing = float(label_smoothing)
 
     def build(self, embeddings_shape):
@@ -53,22 +57,18 @@ class SoftmaxProduct(keras.layers.Layer):
     def call(self, embeddings):
         return ops.matmul(embeddings, ops.transpose(self.centers)) + self.bias
 
-    def loss(self, labels, embeddings):
-        """Cross-entropy: integers `(batch,)` and embeddings `(batch, dim)` -> `(batch,)` float32."""
-        return self.loss_and_stats(labels, embeddings)[0]
-
     def loss_and_stats(self, labels, embeddings, training=False):
         """As `MarginProduct.loss_and_stats`; the cosine is that of the embedding and its centre."""
         labels, embeddings, valid = parts.checked_batch(self, labels, embeddings)
-        logits = self(embeddings)
-        wanted = parts.take_column(logits, labels)
+        kernel = kernels.here()
+        centers = ops.concatenate([kernel.read(self.centers), kernel.read(self.bias)[:, None]], axis=1)
+        rows = ops.concatenate([embeddings, ops.ones_like(embeddings[:, :1])], axis=1)
+        others = self._others(rows, centers, labels, mean=self.label_smoothing > 0)
+        losses = ops.softplus(others.log_sum - others.own)
         if self.label_smoothing > 0:
-            wanted = (1 - self.label_smoothing) * wanted + self.label_smoothing * ops.mean(logits, axis=-1)
-        losses = ops.logsumexp(logits, axis=-1) - wanted
-        own = ops.take(self.centers, labels, axis=0)
-        cosines = ops.clip(ops.sum(parts.unit(embeddings) * parts.unit(own), axis=-1), -1.0, 1.0)
-        hits = ops.logical_and(valid, ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), labels))
-        return losses, ops.stop_gradient(cosines), hits
+            losses = losses + self.label_smoothing * (others.own - (others.own + others.sum) / self.num_classes)
+        cosines, _ = self._target_cosines(labels, embeddings)
+        return losses, ops.stop_gradient(cosines), ops.logical_and(valid, others.own > others.highest)
 
     def get_config(self):
-        return {**super().get_config(), "num_classes": self.num_classes, "label_smoothing": self.label_smoothing}
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}

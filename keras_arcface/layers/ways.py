@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from keras_arcface.layers import kernels
+from keras_arcface.layers import parts
 
 # What exponentials are scaled to be at most, so that none overflows and ten million of them do not: exp(60). The least,
 # exp(60 - 2 * scale), must not underflow either, which sets the largest scale for which this will do.
@@ -23,11 +24,13 @@ class Way(NamedTuple):
         ignored_above: other classes with a cosine above this do not count in the sum.
         bounded: whether the scale is small enough for exponentials to be summed as they are.
         mean: whether the sum of the cosines is wanted.
+        angles: whether that sum is of the angles instead.
         keep: whether the cosines of all blocks, `(batch, classes)`, are kept for the gradient, which saves a product.
         dtype: of `DTYPES`, what the entries of the three products are rounded to; sums are float32.
         shards: parts of equally many classes in which the centres lie on devices, to be gone through side by side.
         negatives: what the sum sees instead of the other cosines, see `negatives.py`; None for themselves.
         binary: whether each class is a question of its own, yes or no, instead of one among all.
+        normalised: whether centres count as of norm 1.
     """
 
     size: int
@@ -37,8 +40,19 @@ class Way(NamedTuple):
     ignored_above: float = 1.0
     bounded: bool = False
     mean: bool = False
+    angles: bool = False
     negatives: object = None
     binary: bool = False
+    normalised: bool = True
+
+
+def check(block_size, logits_memory, products):
+    """Raises a ValueError for what a head was asked for, out of range."""
+    if block_size is not None:
+        parts.check_integer("block_size", block_size, 1)
+    parts.check_number("logits_memory", logits_memory, lambda size: size >= 0, "at least 0 bytes")
+    if products not in DTYPES:
+        raise ValueError(f"products must be one of {', '.join(DTYPES)}. Received: products={products!r}")
 
 
 def choose(batch, centers_shape, scale, size=None, memory=2**28, shards=1, **choices):
@@ -47,7 +61,7 @@ def choose(batch, centers_shape, scale, size=None, memory=2**28, shards=1, **cho
     Args:
         batch: rows, or None where that is not known yet.
         centers_shape: `(classes, dim)` or `(classes, sub-centres, dim)`.
-        scale: the largest scale.
+        scale: the largest scale; `math.inf` where cosines are logits that have no bound.
         size: classes in a block, or None to choose.
         memory: bytes up to which cosines are kept.
         shards: equal parts in which the classes lie on devices.

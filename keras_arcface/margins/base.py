@@ -105,6 +105,13 @@ def angles_of(cosines):
     return ops.arctan2(sines, cosines)
 
 
+def slopes_of_angles(cosines):
+    """The derivative of `angles_of` by the cosines."""
+    squared = (1.0 - cosines) * (1.0 + cosines)
+    has_slope = squared > _SMALLEST_SIN_SQUARED
+    return ops.where(has_slope, -ops.rsqrt(ops.where(has_slope, squared, 1.0)), 0.0)
+
+
 def penalised(cosines, m1, m2):
     """`cos(m1 * theta + m2)`, falling on the whole of [0, pi]."""
     angles = m1 * angles_of(cosines) + m2
