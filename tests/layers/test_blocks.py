@@ -205,7 +205,9 @@ def test_products_in_tensorfloat32_are_at_least_as_exact_as_that():
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch has no XLA here")
 @pytest.mark.parametrize(
-    "choices", [{}, {"products": "bfloat16"}, {"sample_rate": 0.5}], ids=["exact", "bfloat16", "sampled"]
+    "choices",
+    [{}, {"sample_rate": 0.5}, pytest.param({"products": "bfloat16"}, marks=pytest.mark.slow)],
+    ids=["exact", "sampled", "bfloat16"],
 )
 def test_a_model_compiled_by_xla_trains_as_one_that_is_not(choices):
     generator = np.random.default_rng(0)

@@ -42,7 +42,13 @@ def built(head, centers):
 
 @every_head
 @pytest.mark.parametrize(
-    ("block", "memory", "length"), [(1, 0, 1.0), (7, 2**40, 1.0), (7, 0, 1000.0), (40, 2**40, 1000.0)]
+    ("block", "memory", "length"),
+    [
+        (7, 2**40, 1.0),
+        (7, 0, 1000.0),
+        pytest.param(1, 0, 1.0, marks=pytest.mark.slow),
+        pytest.param(40, 2**40, 1000.0, marks=pytest.mark.slow),
+    ],
 )
 def test_blocks_change_neither_loss_nor_gradients(make, block, memory, length):
     embeddings, labels, centers = problem(length)
