@@ -39,13 +39,15 @@ def problem(batch, classes, dim):
 # first, so that what a framework loads with its first step is not counted as memory of the measured one.
 
 
-def ours(batch, classes, dim, **choices):
+def ours(batch, classes, dim, head="ArcFace", **choices):
     import keras
 
-    from keras_arcface import ArcFace
+    from keras_arcface import layers
 
     embeddings, centers, labels = problem(batch, classes, dim)
-    head = ArcFace(classes, margin=MARGIN, scale=SCALE, **choices)
+    if head == "ArcFace":
+        choices |= {"margin": MARGIN, "scale": SCALE}
+    head = getattr(layers, head)(classes, **choices)
     head.build((None, dim))
     head.centers.assign(centers)
     return keras_step(head.centers, embeddings, lambda x: keras.ops.mean(head.loss(labels, x)))
@@ -245,6 +247,12 @@ def tasks(batch, classes, arguments):
                 {"kind": "limit", "framework": framework, "dtype": dtype, **size},
                 framework,
             )
+    for head in arguments.heads:
+        again = {"kind": "ours", "head": head, "logits_memory": 0, **size}
+        yield f"{head}, computed again", again, arguments.backend
+        yield f"{head}, one block", {**again, "block_size": classes, "logits_memory": 2**60}, arguments.backend
+    if arguments.heads:
+        return
     for dtype in dtypes:
         again = {"kind": "ours", "logits_memory": 0, "products": dtype, **size}
         yield f"ours, computed again, {dtype}", again, arguments.backend
@@ -278,6 +286,7 @@ def main():
     parser.add_argument("--batches", nargs="+", type=int, default=[64, 512, 2048])
     parser.add_argument("--classes", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--heads", nargs="+", default=[], help="of ours, such as SoftmaxProduct, instead of ArcFace")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
