@@ -176,6 +176,13 @@ def test_the_neck_is_that_of_the_paper():
     assert embedder.output_shape == (None, 16)
 
 
+def test_the_embedders_arguments_keep_their_places():
+    backbone = backbones.IResNet((1, 1), width=16, input_shape=SHAPE)
+    embedder = make_embedder(backbone, 24, 0.2, False, "mine")
+    assert (embedder.name, embedder.output_shape) == ("mine", (None, 24))
+    assert embedder.get_layer("neck_dropout").rate == 0.2
+
+
 def test_a_backbone_that_gives_no_feature_map_is_refused():
     flat = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()], name="flat")
     with pytest.raises(ValueError, match="Received: backbone 'flat' with output shape"):

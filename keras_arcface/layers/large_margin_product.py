@@ -5,12 +5,12 @@ from keras import ops
 
 from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
-from keras_arcface.layers.free_product import FreeProduct
+from keras_arcface.layers.unbounded_product import UnboundedProduct
 from keras_arcface.margins.base import penalised
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class LSoftmax(FreeProduct):
+class LSoftmax(UnboundedProduct):
     """Large-margin softmax: the target's logit `|w| |x| cos(theta)` becomes `|w| |x| psi(theta)`.
 
     With `k = floor(margin * theta / pi)`, `psi(theta) = (-1)**k * cos(margin * theta) - 2 * k`. There is neither bias

@@ -5,11 +5,11 @@ from keras import ops
 
 from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
-from keras_arcface.layers.free_product import FreeProduct
+from keras_arcface.layers.unbounded_product import UnboundedProduct
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class SoftmaxProduct(FreeProduct):
+class SoftmaxProduct(UnboundedProduct):
     """Classification head without sphere, scale and margin: `embedding @ centre + bias`, then softmax.
 
     The baseline of the ArcFace paper. Neither embeddings nor centres are normalised, so the loss can be lowered by

@@ -3,13 +3,14 @@
 import math
 
 import keras
+from keras import ops
 
 from keras_arcface.layers import blocks
 from keras_arcface.layers import parts
 from keras_arcface.layers import ways
 
 
-class FreeProduct(keras.layers.Layer):
+class UnboundedProduct(keras.layers.Layer):
     """Base class of heads with logits that follow the lengths of embeddings: `loss_and_stats` is theirs to write."""
 
     normalised = False  # whether centres count as of norm 1
@@ -42,9 +43,9 @@ class FreeProduct(keras.layers.Layer):
 
     def _target_cosines(self, labels, embeddings):
         """`(batch,)` the cosines to the own centres, and `(batch, dim)` those centres."""
-        own = keras.ops.take(self.centers, labels, axis=0)
-        cosines = keras.ops.sum(parts.unit(embeddings) * parts.unit(own), axis=-1)
-        return keras.ops.clip(cosines, -1.0, 1.0), own
+        own = ops.take(self.centers, labels, axis=0)
+        cosines = ops.sum(parts.unit(embeddings) * parts.unit(own), axis=-1)
+        return ops.clip(cosines, -1.0, 1.0), own
 
     def get_config(self):
         names = ("num_classes", "block_size", "logits_memory", "products")
