@@ -23,7 +23,8 @@ MAY_KNOW = {
     "layers/kernels/torch.py": {"torch"},
     "backbones": {"keras"},
     "backbones/kernels.py": {"keras", "tensorflow"},
-    "models.py": {"keras"},
+    "models.py": {"keras", "keras_arcface.replicas"},
+    "replicas.py": {"keras", "tensorflow"},
     "plan.py": set(),
     "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface.evaluation"},
@@ -143,7 +144,9 @@ def test_importing_the_package_loads_the_core_alone():
         "print(sorted(rooms)); keras_arcface.data; print('keras_arcface.data' in sys.modules)"
     )
     done = run_python(code, backend="tensorflow")
-    assert done.stdout.splitlines() == ["['backbones', 'layers', 'losses', 'margins', 'models']", "True"], done.stderr
+    assert done.stdout.splitlines() == ["['backbones', 'layers', 'losses', 'margins', 'models', 'replicas']", "True"], (
+        done.stderr
+    )
 
 
 def test_the_public_names_are_there():

@@ -94,11 +94,10 @@ def load_embedder(path, colour: str = "RGB", mean: float = 0.0, std: float = 1.0
 
 def as_function(model) -> Callable:
     """A Keras model, or any function of images, as a function that gives a numpy array."""
-    strategy = getattr(model, "distribute_strategy", None)
-    if strategy is not None and strategy.num_replicas_in_sync > 1:  # predict_on_batch gives each the whole batch
-        return lambda images: np.asarray(model.predict(images, batch_size=len(images), verbose=0), np.float32)
     if isinstance(model, keras.Model):
-        return lambda images: np.asarray(model.predict_on_batch(images), np.float32)
+        # Under MirroredStrategy each replica gets the whole batch, and the rows of the first one are those that a model
+        # without a strategy returns. `predict` would split the batch, and other batch sizes round differently.
+        return lambda images: np.asarray(model.predict_on_batch(images)[: len(images)], np.float32)
     return lambda images: np.asarray(keras.ops.convert_to_numpy(model(images)), np.float32)
 
 

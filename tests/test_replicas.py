@@ -1,0 +1,51 @@
+"""Several replicas train as one device does, and evaluate the network that is saved."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(script, *arguments):
+    """The JSON that a script prints. Logical devices must be set before TensorFlow starts, hence its own process."""
+    command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("devices", "synchronized"),
+    [
+        (2, []),
+        pytest.param(2, ["synchronized"], marks=pytest.mark.slow),
+        pytest.param(4, [], marks=pytest.mark.slow),
+        pytest.param(4, ["synchronized"], marks=pytest.mark.slow),
+    ],
+)
+def test_replicas_agree_with_each_other_and_with_the_saved_embedder(devices, synchronized):
+    report = run("replica_agreement.py", devices, *synchronized)
+    print(report)
+    assert report["spread of replicas"] == 0
+    assert report["least cosine of one image to itself"] == pytest.approx(1, abs=1e-6)
+    assert report["saved embeddings differ by"] == 0
+    assert report["callback"] == report["saved"]
+    assert report["evaluate, halves swapped"] < 1e-5
+    assert report["short batch is finite"]
+    assert report["short batch, rows"] == 9
+    assert report["short batch, predict against one device"] < 1e-4
+
+
+@pytest.mark.slow
+def test_three_hundred_steps_on_four_replicas_are_those_of_one_device():
+    report = run("replica_steps.py", 4)
+    print(report)
+    assert report["steps"] == 300
+    assert report["finite"]
+    for name, difference in report["logs, several devices against one"].items():
+        assert difference < 5 * max(report["logs, one device, start moved by rounding"][name], 1e-6), name
+    for kind, difference in report["several devices against one"].items():
+        assert difference < 5 * report["one device, start moved by rounding"][kind]
+        assert difference < 1e-4 * report["what training moved"][kind]
