@@ -9,6 +9,7 @@ from keras_arcface.training.distribution import divisible_classes
 from keras_arcface.training.fine_tuning import layerwise
 from keras_arcface.training.fine_tuning import stages
 from keras_arcface.training.fine_tuning import trainable_from
+from keras_arcface.training.replica_check import check_replicas
 from keras_arcface.training.sanity import expected_first_loss
 from keras_arcface.training.schedules import CosineSchedule
 from keras_arcface.training.schedules import PolynomialSchedule
@@ -44,6 +45,7 @@ __all__ = [
     "WholeBatchLossScale",
     "WholeBatchOptimizer",
     "all_gpus_strategy",
+    "check_replicas",
     "divisible_classes",
     "expected_first_loss",
     "layerwise",

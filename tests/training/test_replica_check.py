@@ -1,0 +1,58 @@
+"""The check of replicas before a training: silent where all is well, and one sentence where it is not."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import IMAGES
+from small import LABELS
+from small import make_model
+
+from keras_arcface.training import check_replicas
+
+
+@pytest.fixture(scope="module")
+def report():
+    command = [sys.executable, str(Path(__file__).with_name("replica_faults.py"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("case", ["sound", "center loss", "warm-up, accumulated"])
+def test_sound_replicas_pass(report, case):
+    assert 0 <= report[case]["said"] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("case", "found"),
+    [
+        ("damaged images", "the update of .*moving_mean differs by"),
+        ("NaN", "kernel of replica 1 is not that of replica 0"),
+        ("summed twice", "the update of .*kernel differs by"),
+        ("one lost", "the update of .*kernel differs by"),
+        ("warm-up, accumulated, one lost", "the update of .*kernel differs by"),
+    ],
+)
+def test_a_fault_between_devices_is_named(report, case, found):
+    assert re.match(f"A training step on 2 replicas is not that of one device: .*{found}", report[case]["said"])
+    assert "Train on one device, or look for the cause" in report[case]["said"]
+
+
+def test_random_margins_are_not_compared(report):
+    assert report["random margins"]["said"] is None
+
+
+def test_the_model_stays_as_it_was(report):
+    assert all(outcome["unchanged"] for outcome in report.values())
+
+
+def test_one_replica_needs_no_check():
+    model = make_model()
+    before = [weight.numpy() for weight in model.weights]
+    assert check_replicas(model, IMAGES, LABELS) is None
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
