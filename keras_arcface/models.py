@@ -212,8 +212,8 @@ def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embe
             `(batch, rows, columns, channels)`, such as `keras_arcface.backbones.IResNet50()`.
         dim: length of an embedding.
         dropout: share of the features that is dropped in training, in [0, 1).
-        synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only); give the
-            backbone the same value.
+        synchronized: whether BatchNorm normalizes by the statistics of the whole batch instead of each replica's share
+            (TensorFlow backend only). Give the backbone the same value.
         name: name of the model.
         scaled: whether the last BatchNorm has a scale. Without one the norms of embeddings stay near `sqrt(dim)`,
             which is the paper's choice; `MagFace`, whose margin is to follow them, wants them free.

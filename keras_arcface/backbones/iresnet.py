@@ -21,7 +21,8 @@ def IResNet(blocks, width=64, input_shape=(112, 112, 3), stem_strides=1, synchro
             seen to crash a training on a CPU: set TF_ENABLE_ONEDNN_OPTS=0 there.
         input_shape: `(height, width, 3)`.
         stem_strides: of the first convolution; 1 in the papers. With 2 all that follows costs a quarter.
-        synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only).
+        synchronized: whether BatchNorm normalizes by the statistics of the whole batch instead of each replica's share
+            (TensorFlow backend only).
         name: name of the model.
 
     Returns:

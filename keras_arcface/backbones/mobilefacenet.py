@@ -41,7 +41,8 @@ def MobileFaceNet(
     Args:
         width: channels of the first stages; 64 in the paper.
         input_shape: `(height, width, 3)`.
-        synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only).
+        synchronized: whether BatchNorm normalizes by the statistics of the whole batch instead of each replica's share
+            (TensorFlow backend only).
         name: name of the model.
         blocks: number of blocks at each of the four resolutions, those that halve it not counted. 1 at the first means
             the paper's single convolution; more are bottlenecks in its place.

@@ -38,7 +38,8 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
               structure; needs onnx.
         dropout: share of the features that is dropped when the embedder is trained on, see `make_embedder`;
             arcface_torch has 0.
-        synchronized: whether BatchNorm statistics are shared between replicas (TensorFlow backend only).
+        synchronized: whether BatchNorm normalizes by the statistics of the whole batch instead of each replica's share
+            (TensorFlow backend only).
         name: name of the model.
 
     Returns:
