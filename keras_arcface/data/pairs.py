@@ -38,6 +38,9 @@ class PairSet:
     def __len__(self) -> int:
         return len(self.same)
 
+    def __repr__(self) -> str:
+        return f"<PairSet: {len(self):,} pairs, {np.sum(self.same):,} of them genuine>"
+
     def save(self, path) -> None:
         """Writes the pairs as an uncompressed `.npz` without any pickled object."""
         lengths = [len(image) for image in self.images]

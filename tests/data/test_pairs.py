@@ -29,6 +29,7 @@ def test_pairs_survive_saving(pairs, tmp_path):
     assert loaded.images == pairs.images
     np.testing.assert_array_equal(loaded.same, SAME)
     assert len(loaded) == 3
+    assert repr(loaded) == "<PairSet: 3 pairs, 2 of them genuine>"
 
 
 def test_two_images_per_pair_are_expected(pairs):
@@ -106,6 +107,50 @@ def test_a_pickle_of_python_3(protocol, item, same, tmp_path):
     assert loaded.same.tolist() == SAME
 
 
+def objects(items, shape=(-1,)):
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array.reshape(shape)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    "bins",
+    {
+        "columns": lambda images: [np.frombuffer(image, np.uint8).copy()[:, None] for image in images],
+        "rows": lambda images: tuple(np.frombuffer(image, np.uint8)[None] for image in images),
+        "bytearrays": lambda images: [bytearray(image) for image in images],
+        "objects": objects,
+        "objects in a column": lambda images: objects([np.frombuffer(i, np.uint8) for i in images], (-1, 1)),
+        "objects in a row": lambda images: objects([bytearray(image) for image in images], (1, -1)),
+    }.values(),
+)
+def test_images_of_other_writers(bins, protocol, tmp_path):
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps((bins(IMAGES), SAME), protocol))
+    loaded = PairSet.load(tmp_path / "lfw.bin")
+    assert loaded.images == IMAGES
+    assert all(type(image) is bytes for image in loaded.images)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    "same",
+    {
+        **{name: lambda same, name=name: np.array(same, name) for name in ("i8", "u1", "i1", "f4", "f8", ">i4", ">f8")},
+        "column": lambda same: np.array(same)[:, None],
+        "row of floats": lambda same: np.array([same], np.float32),
+        "list of np.int64": lambda same: [np.int64(answer) for answer in same],
+        "list of np.float32": lambda same: [np.float32(answer) for answer in same],
+        "list of floats": lambda same: [float(answer) for answer in same],
+        "list of arrays": lambda same: [np.array([answer]) for answer in same],
+        "objects": objects,
+    }.values(),
+)
+def test_answers_of_other_writers(same, protocol, tmp_path):
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps((IMAGES, same(SAME)), protocol))
+    assert PairSet.load(tmp_path / "lfw.bin").same.tolist() == SAME
+
+
 class Call:
     """Pickles as a call."""
 
@@ -164,6 +209,12 @@ HOSTILE = {
     "a memo of 2^31": (b"\x80\x02Nr" + struct.pack("<I", 2**31 - 1) + b".", "LONG_BINPUT 2147483647 at offset 3"),
     "a memo in words": (b"Np99999999999\n.", "PUT 99999999999 at offset 1"),
     "a number with many digits": (b"I" + b"9" * 100_000 + b"\n.", "ValueError"),
+    "a bytearray by number": (with_item(Call(bytearray, 2**44)), "a int where bytes are expected"),
+    "a bytearray with code": (with_item(Call(bytearray, "x", "zlib")), "asks for the encoding 'zlib'"),
+    "one bytearray, many times": (
+        b"\x80\x05]\x94\x96" + struct.pack("<Q", 10**6) + bytes(10**6) + b"\x94a" + b"h\x00h\x01a" * 400 + b"]\x86.",
+        "two images per pair. Received: 401 images",
+    ),
     "lists in lists": (b"(" * 200_000 + b"l" * 200_000 + b".", "ValueError"),
     "itself": (b"\x80\x02]q\x00(h\x00h\x00e.", "is a list, not bytes"),
     "an array of zeros by number": (
@@ -223,6 +274,25 @@ def test_a_hostile_pickle_does_run_where_it_is_simply_loaded(tmp_path, monkeypat
         (([*IMAGES[:5], b"text"], SAME), "image 5 is no JPEG, PNG, GIF or BMP: its 4 bytes start with b'text'"),
         (([*IMAGES[:5], np.zeros((4, 4), np.uint8)], SAME), r"an array of shape \(4, 4\)"),
         ((IMAGES,), "not enough values to unpack"),
+        (
+            ([*IMAGES[:5], np.zeros((8, 8, 3), np.uint8)], SAME),
+            r"image 5 is an array of shape \(8, 8, 3\); expected: an enc",
+        ),
+        (
+            ([*IMAGES[:5], np.zeros(9, np.float32)], SAME),
+            r"image 5 is an array of type 'f4'; expected: an encoded image",
+        ),
+        (([*IMAGES[:5], np.zeros(9, np.int8)], SAME), r"image 5 is an array of type 'i1'"),
+        ((np.array(IMAGES), SAME), r"the images are an array of type 'S\d+' and shape \(6,\); expected: a list"),
+        ((objects(IMAGES, (3, 2)), SAME), r"the images are an array of type 'O8' and shape \(3, 2\)"),
+        ((np.zeros((6, 99), np.uint8), SAME), r"the images are an array of type 'u1' and shape \(6, 99\)"),
+        ((IMAGES, np.array([0, 1, 2])), "pair 2 says '2', neither True nor False"),
+        ((IMAGES, np.array([0, np.nan, 1])), "pair 1 says 'nan', neither True nor False"),
+        ((IMAGES, np.array([0.5, 0, 1])), "pair 0 says '0.5', neither True nor False"),
+        ((IMAGES, np.eye(3)), r"the same person is an array of shape \(3, 3\); expected: booleans"),
+        ((IMAGES, np.array(["a", "b", "c"])), r"the same person is an array of type 'U1'"),
+        ((IMAGES, [True, np.array([True, False]), True]), "pair 1 says 2 values, not one"),
+        ((IMAGES, [True, True, np.array(["a"])]), "pair 2 says an array of type 'U1', neither True nor False"),
     ],
 )
 def test_a_pickle_of_something_else_is_named(content, message, tmp_path):
