@@ -192,6 +192,64 @@ def test_onnx_that_normalises_pixels_itself(tmp_path, exported, operators):
     assert_same(load_insightface(path), by_onnxruntime(path, IMAGES.transpose(0, 3, 1, 2).astype(np.float32)))
 
 
+def constants_of(graph, operator, index):
+    """The nodes of an operator, each with the initializer that is its input."""
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    return [(node, initializers[node.input[index]]) for node in graph.node if node.op_type == operator]
+
+
+def reshape_slopes(graph, helper):
+    """As mxnet's exporter has it: slopes of one axis, and a Reshape before each PRelu."""
+    graph.initializer.append(helper.make_tensor("shape", 7, (4,), [1, -1, 1, 1]))
+    for node, slopes in constants_of(graph, "PRelu", 1):
+        slopes.dims[:] = [np.prod(slopes.dims)]
+        graph.node.insert(0, helper.make_node("Reshape", [slopes.name, "shape"], [f"{slopes.name}_reshaped"]))
+        node.input[1] = f"{slopes.name}_reshaped"
+
+
+def halve_weights(graph, helper):
+    """As converters to float16 leave it: weights stored as float16, cast before they are used, some in two steps."""
+    from onnx import numpy_helper
+
+    for node, kernel in constants_of(graph, "Gemm", 1):
+        stored = numpy_helper.from_array(numpy_helper.to_array(kernel).astype(np.float16).ravel(), kernel.name)
+        steps = [
+            helper.make_node("Constant", [], [f"{kernel.name}_shape"], value_ints=list(kernel.dims)),
+            helper.make_node("Cast", [kernel.name], [f"{kernel.name}_cast"], to=1),
+            helper.make_node("Reshape", [f"{kernel.name}_cast", f"{kernel.name}_shape"], [f"{kernel.name}_shaped"]),
+            helper.make_node("Identity", [f"{kernel.name}_shaped"], [f"{kernel.name}_ready"]),
+        ]
+        node.input[1] = f"{kernel.name}_ready"
+        kernel.CopyFrom(stored)
+        for step in reversed(steps):
+            graph.node.insert(0, step)
+
+
+def quantise_weights(graph, helper):
+    """Weights alone, one scale for each filter, as they are quantized where activations stay float."""
+    from onnx import numpy_helper
+
+    for node, kernel in constants_of(graph, "Conv", 1):
+        values, name = numpy_helper.to_array(kernel), kernel.name
+        scale = np.abs(values).max(axis=(1, 2, 3)) / 127
+        stored = np.round(values / scale[:, None, None, None]).astype(np.int8)
+        kernel.CopyFrom(numpy_helper.from_array(stored, name))
+        graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
+        graph.initializer.append(numpy_helper.from_array(np.zeros(len(scale), np.int8), f"{name}_zero"))
+        inputs = [name, f"{name}_scale", f"{name}_zero"]
+        graph.node.insert(0, helper.make_node("DequantizeLinear", inputs, [f"{name}_ready"], axis=0))
+        node.input[1] = f"{name}_ready"
+
+
+def test_onnx_whose_weights_are_computed_from_constants(tmp_path, exported):
+    def change(graph, helper):
+        for part in (reshape_slopes, halve_weights, quantise_weights):
+            part(graph, helper)
+
+    path = edit(exported, change, tmp_path / "model.onnx")
+    assert_same(load_insightface(path), by_onnxruntime(path, networks.pixels(IMAGES).numpy()))
+
+
 def test_onnx_with_another_epsilon(tmp_path, exported):
     def change(graph, helper):
         for node in graph.node:
@@ -292,6 +350,19 @@ def take_channels_last(graph, helper):
     axes[1].dim_value, axes[3].dim_value = 32, 3
 
 
+def reshape_wrongly(graph, helper):
+    reshape_slopes(graph, helper)
+    next(tensor for tensor in graph.initializer if tensor.name == "shape").int64_data[:] = [1, 5, 1, 1]
+
+
+def expand(graph, helper):
+    """A constant of 2^40 values that would have to be made."""
+    graph.initializer.append(helper.make_tensor("one", 1, (1,), [1.0]))
+    graph.initializer.append(helper.make_tensor("large", 7, (1,), [2**40]))
+    graph.node.insert(0, helper.make_node("Expand", ["one", "large"], ["expanded"]))
+    next(node for node in graph.node if node.op_type == "PRelu").input[1] = "expanded"
+
+
 def quantise(graph, helper):
     node = next(node for node in graph.node if node.op_type == "Conv")
     graph.node.insert(0, helper.make_node("DequantizeLinear", [node.input[1]], ["dequantised"]))
@@ -309,12 +380,17 @@ def quantise(graph, helper):
         (take_channels_last, r"images \(n, 3, height, width\). Received: 'data' \[1, 32, 32, 3\]"),
         (lambda graph, helper: graph.node.append(graph.node.pop(0)), "expected nodes after what they take. Received: "),
         (quantise, "expected constant weights in input 1 of Conv .* Received: DequantizeLinear"),
+        (reshape_wrongly, "expected constant weights in input 1 of PRelu .* Received: Reshape .*, which fails with"),
+        (expand, "expected constant weights in input 1 of PRelu .* Received: Expand 'expanded'"),
         (
             lambda graph, helper: normalise_pixels(graph, helper, [("Sub", 120.0), ("Mul", 0.01)]),
             r"expected pixels centred at 127.5.* Received: \[0.01 0.01 0.01\] \* x",
         ),
     ],
-    ids=["strides", "pads", "relu", "pooling", "normalised", "channels last", "unsorted", "quantised", "other pixels"],
+    ids=[
+        *("strides", "pads", "relu", "pooling", "normalised", "channels last", "unsorted", "quantised"),
+        *("reshaped wrongly", "expanded", "other pixels"),
+    ],
 )
 def test_a_graph_that_is_no_such_network_is_refused_by_node(tmp_path, exported, change, message):
     path = edit(exported, change, tmp_path / "other.onnx")

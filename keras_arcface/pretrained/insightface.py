@@ -34,8 +34,9 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
             - `.pth`, `.pt`: a state dict such as `backbone.pth`, or a checkpoint that holds one; needs PyTorch, whose
               `weights_only` loader runs no code of the file;
             - `.safetensors`: the same names; needs safetensors;
-            - `.onnx`: what torch.onnx exports of these networks (w600k_r50.onnx, glint360k ...), recognised by its
-              structure; needs onnx.
+            - `.onnx`: what torch.onnx exports of these networks (w600k_r50.onnx, glint360k ...) and mxnet of the
+              same IResNets, recognized by the structure; needs onnx. Weights that the graph computes from constants
+              (reshaped, cast, dequantized) are computed once.
         dropout: share of the features that is dropped when the embedder is trained on, see `make_embedder`;
             arcface_torch has 0.
         synchronized: whether BatchNorm normalizes by the statistics of the whole batch instead of each replica's share
@@ -50,7 +51,7 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
         FileNotFoundError: if there is no such file.
         ModuleNotFoundError: saying what to install, if the file's format cannot be read.
         ValueError: naming the file and the key or node in it, if it holds something else than such a network: a vision
-            transformer, a network with squeeze-and-excitation, a quantised graph, pixels not centred at 127.5.
+            transformer, a network with squeeze-and-excitation, quantized activations, pixels not centered at 127.5.
 
     References:
         - [InsightFace's arcface_torch](https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch)

@@ -7,6 +7,11 @@ import numpy as np
 from keras_arcface.pretrained.weights import UnfitError
 
 _FLOATS = (1, 10, 11, 16)  # float32, float16, float64 and bfloat16 as ONNX numbers them
+# Operators that are evaluated where all they take is constant. None makes an array with more values than it is given,
+# so that a small file cannot ask for much memory.
+_FOLDED = {
+    *("Constant", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "DequantizeLinear"),
+}
 
 
 class OnnxGraph:
@@ -23,9 +28,10 @@ class OnnxGraph:
             raise ModuleNotFoundError(f"{path} is read with onnx: pip install onnx") from error
         self._onnx = onnx
         try:
-            graph = onnx.load(path).graph
+            model = onnx.load(path)
         except Exception as error:  # a damaged file makes protobuf and onnx raise whatever they like
             raise UnfitError(f"expected an ONNX file. Received: {type(error).__name__}: {str(error)[:200]}") from error
+        graph, self._opsets = model.graph, model.opset_import
         self._initialisers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers, self._takers, self._same = {}, defaultdict(list), {}
         for node in graph.node:
@@ -99,22 +105,39 @@ class OnnxGraph:
             self.refuse(tensor, "the end of the graph and its only output")
 
     def constant(self, node, index) -> np.ndarray:
-        """An input of a node that does not depend on the images. The shape of slopes may lack axes of length 1."""
+        """An input of a node that does not depend on the images, float32. What computes it from constants is folded."""
         name = self.inputs(node)[index] if index < len(node.input) else ""
-        producer = self._producers.get(name)
-        operator = producer.op_type if producer is not None else None
         if name in self._initialisers:
-            tensor = self._initialisers[name]
-        elif operator == "Constant" and self.attribute(producer, "value", None) is not None:
-            tensor = self.attribute(producer, "value", None)
-        elif operator == "Unsqueeze":
-            return self.constant(producer, 0)
-        elif operator == "Transpose":
-            return self.constant(producer, 0).transpose(self.attribute(producer, "perm", None))
-        else:
-            received = describe(producer) if producer is not None else f"tensor {name!r}"
-            raise UnfitError(f"expected constant weights in input {index} of {describe(node)}. Received: {received}")
-        return self._onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            return self._onnx.numpy_helper.to_array(self._initialisers[name]).astype(np.float32)
+        where = f"expected constant weights in input {index} of {describe(node)}. Received:"
+        wanted, initialisers, left = set(), {}, [name]
+        while left:
+            tensor = left.pop()
+            if tensor in self._initialisers:
+                initialisers[tensor] = self._initialisers[tensor]
+            elif tensor and tensor not in wanted:
+                producer = self._producers.get(tensor)
+                if producer is None or producer.op_type not in _FOLDED:
+                    received = describe(producer) if producer is not None else f"tensor {tensor!r}"
+                    raise UnfitError(f"{where} {received}")
+                wanted.add(tensor)
+                left += producer.input
+        if name not in wanted:  # an input that is left out
+            raise UnfitError(f"{where} tensor {name!r}")
+        nodes = [producer for output, producer in self._producers.items() if output in wanted]
+        try:
+            return self._evaluate(nodes, initialisers, name).astype(np.float32)
+        except Exception as error:  # the evaluator raises whatever NumPy does
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise UnfitError(f"{where} {describe(self._producers[name])}, which fails with {reason}") from error
+
+    def _evaluate(self, nodes, initialisers: dict, name: str) -> np.ndarray:
+        from onnx.reference import ReferenceEvaluator
+
+        helper = self._onnx.helper
+        output = helper.make_tensor_value_info(name, self._onnx.TensorProto.FLOAT, None)
+        graph = helper.make_graph(nodes, "constant", [], [output], list(initialisers.values()))
+        return ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets)).run(None, {})[0]
 
     def refuse(self, tensor, expected):
         producer = self._producers.get(tensor)
