@@ -139,7 +139,7 @@ def reidentification(name, path, models, arguments, report):
 
 
 def templates(name, path, models, arguments, report):
-    ijb = data.IjbSet(path, size=arguments.size[0] if arguments.size else 112)
+    ijb = data.IjbSet(path, size=arguments.size[0] if arguments.size else 112, undetected=arguments.undetected)
     detector_scores = ijb.detector_scores if arguments.detector_score else None
     found = {}
     for model, embed in models.items():
@@ -156,6 +156,10 @@ def templates(name, path, models, arguments, report):
         f"{len(ijb.pairs):,} pairs of templates; images weighed by {' and '.join(weights) or 'nothing'}. "
         "In brackets: at the nearest FAR, as published."
     )
+    if ijb.skipped:
+        note += f" Skipped: {len(ijb.skipped):,} images without a detected face, and {ijb.skipped_pairs:,} pairs."
+    elif not ijb.detected.all():
+        note += f" Not aligned: {np.sum(~ijb.detected):,} images without a detected face."
     show(name, ["", *(f"TAR@{far:g}" for far in fars), "AUC"], rows, note, report)
     return found
 
@@ -163,7 +167,7 @@ def templates(name, path, models, arguments, report):
 def embed_labelled(embed, path, arguments):
     if (path / "dataset.json").is_file():
         return evaluation.embed_dataset(embed, data.load_dataset(path, arguments.batch_size), arguments.flip)
-    suffixes = {".rec": data.RecordIO, ".csv": data.ImageList}
+    suffixes = {".rec": data.RecordIO, ".csv": data.ImageList, ".lst": data.ImageList}
     source = suffixes.get(path.suffix, data.ImageFolder)(path)
     return embed_all(embed, Images(source), arguments, lambda row: source[row].name), labels_of(source)
 
@@ -245,6 +249,12 @@ def parse_arguments():
     )
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--shuffle-seed", type=int, help="for pairs that do not stand in folds: cut in a random order")
+    parser.add_argument(
+        "--undetected",
+        choices=("raise", "skip", "crop"),
+        default="raise",
+        help="--ijb: what to do with images without landmarks; crop takes the middle of the loose crop",
+    )
     parser.add_argument("--no-norm", dest="norm", action="store_false", help="--ijb: all images weigh the same")
     parser.add_argument("--no-detector-score", dest="detector_score", action="store_false", help="--ijb: as it says")
     parser.add_argument("--nmi", action="store_true", help="cluster for NMI too, in --retrieval (slow)")

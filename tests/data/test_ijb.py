@@ -6,6 +6,8 @@ from conftest import make_face
 from keras_arcface.data import IjbSet
 from keras_arcface.data import align
 from keras_arcface.data.alignment import TEMPLATE
+from keras_arcface.evaluation import pool_templates
+from keras_arcface.evaluation import verify_templates
 
 
 @pytest.fixture
@@ -76,3 +78,70 @@ def test_what_is_missing_is_named(ijb):
         IjbSet(ijb)
     with pytest.raises(FileNotFoundError, match=r"must hold one file <name>_face_tid_mid.txt. Received: \[\]"):
         IjbSet(ijb / "loose_crop")
+
+
+def write_landmarks(ijb, undetected):
+    """Replaces the landmarks of some images, `{number: text}`."""
+    path = ijb / "meta" / "ijbc_name_5pts_score.txt"
+    lines = path.read_text().splitlines()
+    for number, text in undetected.items():
+        lines[number - 1] = f"{number}.png {text} 0.0"
+    path.write_text("\n".join(lines) + "\n")
+
+
+UNDETECTED = ("-1 " * 10, "nan " * 10, "0 " * 10, "50 60 70 60 -1 -1 50 90 70 90")
+
+
+@pytest.mark.parametrize("text", UNDETECTED)
+def test_an_image_without_a_detected_face_is_named(text, ijb):
+    write_landmarks(ijb, {4: text, 5: "-1 " * 10})
+    message = r"5pts_score.txt, line 4: 4.png is an image without a detected face, one of 2 of 5.*undetected=\"skip\""
+    with pytest.raises(ValueError, match=message):
+        IjbSet(ijb)
+
+
+def test_images_without_a_detected_face_can_be_skipped(ijb, caplog):
+    (ijb / "meta" / "ijbc_template_pair_label.txt").write_text("7 8 0\n8 8 1\n7 7 1\n")
+    write_landmarks(ijb, {2: "-1 " * 10, 3: "-1 " * 10, 4: UNDETECTED[3], 5: "nan " * 10})
+    found = IjbSet(ijb, undetected="skip")
+    assert (found.names, found.templates.tolist(), found.media.tolist()) == (["1.png"], [7], [100])
+    assert (found.pairs.tolist(), found.same.tolist()) == ([[7, 7]], [True])
+    assert (found.skipped, found.skipped_pairs) == (["2.png", "3.png", "4.png", "5.png"], 2)
+    assert "skipped 4 images without a detected face, and 2 pairs of templates of which no image" in caplog.text
+    assert found[:].shape == (1, 112, 112, 3)
+    write_landmarks(ijb, {1: "-1 " * 10})
+    with pytest.raises(ValueError, match=r"no pair of templates is left. Received: 5 images without a detected face"):
+        IjbSet(ijb, undetected="skip")
+
+
+def test_what_is_left_can_be_evaluated(ijb):
+    (ijb / "meta" / "ijbc_template_pair_label.txt").write_text("7 8 0\n8 8 1\n9 8 0\n")
+    (ijb / "meta" / "ijbc_face_tid_mid.txt").write_text("1.png 7 1\n2.png 7 2\n3.png 8 3\n4.png 8 4\n5.png 9 5\n")
+    write_landmarks(ijb, {2: "-1 " * 10, 5: "-1 " * 10})
+    found = IjbSet(ijb, undetected="skip")
+    embeddings = found[:].reshape(3, -1).astype(np.float32)
+    ids, pooled = pool_templates(embeddings, found.templates, found.media, detector_scores=found.detector_scores)
+    assert ids.tolist() == [7, 8]
+    assert verify_templates(pooled, ids, found.pairs, found.same, progress=False).auc == 1.0
+
+
+def test_the_middle_of_the_loose_crop_can_stand_for_a_face(ijb):
+    write_landmarks(ijb, {2: "-1 " * 10})
+    found = IjbSet(ijb, undetected="crop")
+    assert found.detected.tolist() == [True, False, True, True, True]
+    faces = found[:]
+    expected = cv2.resize(make_face(2, 0, size=(140, 130))[5:135], (112, 112), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(faces[1], expected)
+    (ijb / "meta" / "ijbc_name_5pts_score.txt").write_text(
+        (ijb / "meta" / "ijbc_name_5pts_score.txt").read_text().replace("-1 " * 10, "1 2 3 4 5 6 7 8 9 11 ")
+    )
+    np.testing.assert_array_equal(faces[[0, 2, 3, 4]], IjbSet(ijb)[:][[0, 2, 3, 4]])
+
+
+def test_what_else_to_do_is_refused(ijb):
+    with pytest.raises(ValueError, match=r'undetected expects "raise", "skip" or "crop". Received: \'box\''):
+        IjbSet(ijb, undetected="box")
+
+
+def test_it_describes_itself_in_a_line(ijb):
+    assert repr(IjbSet(ijb)) == f"<IjbSet({str(ijb)!r}): 5 images of 2 templates, 2 pairs>"
