@@ -4,9 +4,10 @@
     python examples/make_tfrecords.py faces faces_tfrecord --min-images 3 --validation 0.05
     python examples/train_ms1m.py --data ms1m_tfrecord
 
-The source is a RecordIO file (or a folder with train.rec), a folder with one sub-folder of images per person, or a CSV
-file of `path,label`. Every image is decoded once to check it, and written as it is; what TensorFlow cannot decode
-becomes PNG. Started again, a conversion that was stopped goes on where it was.
+The source is a RecordIO file (or a folder with train.rec), a folder with one sub-folder of images per person, a CSV
+file of `path,label`, or a `.lst` file of mxnet or InsightFace. Every image is decoded once to check it, and written as
+it is; what TensorFlow cannot decode becomes PNG. Started again, a conversion that was stopped goes on where it was, and
+one that is finished stays as it is.
 
     python examples/make_tfrecords.py --check ms1m_tfrecord
 
@@ -35,9 +36,7 @@ def main():
             )
             parts = {arguments.output / "train": training, arguments.output / "validation": validation}
         for output, part in parts.items():
-            if len(parts) > 1 and is_written(output, part):  # by a run that was stopped while it wrote the other
-                report(output, data.load_info(output), "is there: ")
-                continue
+            existed = (output / "dataset.json").exists()
             info = data.write_dataset(
                 part,
                 output,
@@ -48,28 +47,18 @@ def main():
                 damaged="skip" if arguments.skip_damaged else "raise",
                 min_images=arguments.min_images,
             )
-            report(output, info)
+            report(output, info, "is there: " if existed else "")
     except (ValueError, OSError, RuntimeError) as error:
         raise SystemExit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())])) from None
 
 
 def open_source(path: Path):
     """The source that a path is of."""
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in (".csv", ".lst"):
         return data.ImageList(path)
     if path.suffix.lower() == ".rec" or (path / "train.rec").is_file():
         return data.RecordIO(path)
     return data.ImageFolder(path)
-
-
-def is_written(directory: Path, part) -> bool:
-    """Whether a directory holds the dataset of these people."""
-    try:
-        info = data.load_info(directory)
-    except FileNotFoundError:
-        return False
-    labels = info.source_labels or tuple(range(info.num_classes))
-    return labels == tuple(part.source_labels.tolist()) and info.num_examples + len(info.skipped) == len(part)
 
 
 def report(directory: Path, info: data.DatasetInfo, state: str = "") -> None:
@@ -83,8 +72,8 @@ def report(directory: Path, info: data.DatasetInfo, state: str = "") -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("source", type=Path, help=".rec file, folder of folders, or .csv; with --check, a dataset")
-    parser.add_argument("output", type=Path, nargs="?", help="new directory for the TFRecords")
+    parser.add_argument("source", type=Path, help=".rec file, folder of folders, .csv or .lst; with --check, a dataset")
+    parser.add_argument("output", type=Path, nargs="?", help="directory for the TFRecords")
     parser.add_argument("--check", action="store_true", help="verify a dataset against its checksums")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--min-images", type=int, default=1, help="leave out people with fewer images")

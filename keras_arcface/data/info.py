@@ -22,6 +22,26 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
+class Conversion:
+    """The source and the arguments that a dataset was written with: equal ones give the same bytes.
+
+    Attributes:
+        images: number of images that were to be written.
+        labels: sha256 of their labels and the names of the classes.
+        fingerprint: sha256 of what the source's `fingerprint()` gave, if it has one.
+        examples_per_shard, seed, check, min_images: as passed to `write_dataset`.
+    """
+
+    images: int
+    labels: str
+    fingerprint: str
+    examples_per_shard: int
+    seed: int
+    check: bool
+    min_images: int
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class DatasetInfo:
     """Everything to know of a dataset before reading it.
 
@@ -34,6 +54,7 @@ class DatasetInfo:
         class_names: name of each class, or None where the source has none.
         source_labels: the label that each class had in the source, or None where all kept theirs.
         skipped: what was left out when the dataset was written, and why.
+        conversion: what it was written from, by which `write_dataset` recognizes it; None if that is not known.
         schema_version: of the records.
     """
 
@@ -45,7 +66,15 @@ class DatasetInfo:
     class_names: tuple[str, ...] | None = None
     source_labels: tuple[int, ...] | None = None
     skipped: tuple[str, ...] = ()
+    conversion: Conversion | None = None
     schema_version: int = schema.VERSION
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return (
+            f"<DatasetInfo: {self.num_examples:,} images of {self.num_classes:,} classes, {height} x {width}, in "
+            f"{len(self.shards):,} shards, from {self.source}>"
+        )
 
     def save(self, directory) -> Path:
         """Writes `dataset.json` atomically, with a checksum of its own, and returns its path."""
@@ -78,10 +107,12 @@ def load_info(directory) -> DatasetInfo:
         optional = {
             name: None if fields[name] is None else tuple(fields[name]) for name in ("class_names", "source_labels")
         }
+        conversion = fields.get("conversion")
         return DatasetInfo(
             **{
                 **fields,
                 **optional,
+                "conversion": None if conversion is None else Conversion(**conversion),
                 "image_size": tuple(fields["image_size"]),
                 "shards": tuple(Shard(**shard) for shard in fields["shards"]),
                 "skipped": tuple(fields["skipped"]),

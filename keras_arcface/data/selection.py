@@ -57,10 +57,12 @@ class Selection:
     def __str__(self) -> str:
         return f"{self.num_classes} classes of {self.source}"
 
+    def __repr__(self) -> str:
+        return f"<Selection: {len(self):,} images, {self}>"
+
     def fingerprint(self) -> str:
         """Changes when the source does."""
-        fingerprint = getattr(self.source, "fingerprint", None)
-        return f"{self.source_labels.tolist()} of {'' if fingerprint is None else fingerprint()}"
+        return f"{self.source_labels.tolist()} of {fingerprint_of(self.source)}"
 
 
 class Relabelled:
@@ -102,11 +104,13 @@ class Relabelled:
     def __str__(self) -> str:
         return f"{len(self)} images of {self.source}"
 
+    def __repr__(self) -> str:
+        return f"<Relabelled: {self.num_classes:,} classes, {self}>"
+
     def fingerprint(self) -> str:
         """Changes when the source or the labels do."""
-        fingerprint = getattr(self.source, "fingerprint", None)
         chosen = hashlib.sha256(self._indices.tobytes() + self.labels.tobytes()).hexdigest()
-        return f"{chosen} of {'' if fingerprint is None else fingerprint()}"
+        return f"{chosen} of {fingerprint_of(self.source)}"
 
 
 def with_at_least(source: Source, min_images: int) -> Selection:
@@ -116,7 +120,17 @@ def with_at_least(source: Source, min_images: int) -> Selection:
         ValueError: if there is none.
     """
     labels = labels_of(source)
-    classes, counts = np.unique(labels[_is_valid(labels, source)], return_counts=True)
+    valid = _is_valid(labels, source)
+    if len(labels) and not valid.any():
+        try:
+            first = f"the label of {source[0].name} is {source[0].label}"
+        except (ValueError, OSError) as error:
+            first = str(error)
+        raise ValueError(
+            f"None of the {len(labels)} images of {source} can be read with a label in [0, {source.num_classes}). The "
+            f"first: {first}"
+        )
+    classes, counts = np.unique(labels[valid], return_counts=True)
     enough = counts >= min_images
     if not enough.any():
         raise ValueError(
@@ -149,6 +163,19 @@ def split_identities(source: Source, share: float, seed: int = 0) -> tuple[Selec
         )
     shuffled = np.random.default_rng(seed).permutation(present)
     return tuple(Selection(source, np.sort(part), labels) for part in (shuffled[chosen:], shuffled[:chosen]))
+
+
+def fingerprint_of(source: Source) -> str:
+    """What changes when the images of a source do; empty if it does not tell."""
+    fingerprint = getattr(source, "fingerprint", None)
+    return "" if fingerprint is None else fingerprint()
+
+
+def is_recognizable(source: Source) -> bool:
+    """Whether a source, and the one that it chooses from, tell when their images change."""
+    while isinstance(source, Selection | Relabelled):
+        source = source.source
+    return hasattr(source, "fingerprint")
 
 
 def labels_of(source: Source) -> np.ndarray:

@@ -154,6 +154,9 @@ class TFRecords:
     def __str__(self) -> str:
         return str(self._directory)
 
+    def __repr__(self) -> str:
+        return f"<TFRecords({str(self._directory)!r}): {len(self):,} images of {self.num_classes:,} classes>"
+
     def fingerprint(self) -> str:
         """Changes when the files do."""
         return " ".join(shard.sha256 for shard in self._info.shards)

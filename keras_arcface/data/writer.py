@@ -25,7 +25,9 @@ from tqdm import tqdm
 from keras_arcface.data import images
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
+from keras_arcface.data.checking import check_sizes
 from keras_arcface.data.info import FILE_NAME
+from keras_arcface.data.info import Conversion
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import Shard
 from keras_arcface.data.info import load_info
@@ -33,6 +35,8 @@ from keras_arcface.data.info import sync_directory
 from keras_arcface.data.info import write_atomically
 from keras_arcface.data.lock import Lock
 from keras_arcface.data.selection import Selection
+from keras_arcface.data.selection import fingerprint_of
+from keras_arcface.data.selection import is_recognizable
 from keras_arcface.data.selection import with_at_least
 from keras_arcface.data.sources import Record
 from keras_arcface.data.sources import Source
@@ -64,12 +68,14 @@ def write_dataset(
 
     Every shard is written under a temporary name, flushed to disk and renamed; `dataset.json` comes last, so a
     directory that has one is complete. A run that was stopped, by whatever, goes on where it was when it is started
-    again, and the result is the same to the byte.
+    again, and the result is the same to the byte. A directory that already holds the dataset of the same source and
+    arguments is left as it is: nothing is read but the source's labels and fingerprint.
 
     Args:
         source: a sequence of `(encoded image, label, name)` with `num_classes`, such as `ImageFolder`, `ImageList` or
             `RecordIO`.
-        directory: where to write; made if it does not exist, and it must not hold a dataset yet.
+        directory: where to write; created if it does not exist. A dataset in it is used again if it is the one that
+            this call would write, and is never overwritten.
         examples_per_shard: how many images a shard holds.
         seed: of the shuffle; the same source and seed give the same bytes.
         processes: how many to write with. With more than one, a script needs `if __name__ == "__main__":`, as always
@@ -84,10 +90,12 @@ def write_dataset(
         What is in `dataset.json`.
 
     Raises:
-        FileExistsError: if the directory holds a dataset, or an unfinished one of another source or other arguments.
+        FileExistsError: if the directory holds a dataset, finished or not, of another source or other arguments; it
+            says what differs. Also if the source has no `fingerprint()`, by which it could be recognized.
         BlockingIOError: if another run is writing to the directory.
         OSError: if the disk is full, or the like; what is finished stays.
-        ValueError: naming the record, for one that is damaged; also for an empty source.
+        ValueError: naming the record, for one that is damaged; also for an empty source, and for one whose
+            `image_size` is not that of its images.
         RuntimeError: if a process died.
 
     >>> info = write_dataset(ImageFolder("faces"), "faces_tfrecord")
@@ -98,24 +106,28 @@ def write_dataset(
         if number < 1:
             raise ValueError(f"{name} expects 1 or more. Received: {number}")
     seed, directory = operator.index(seed), Path(directory)
-    if (directory / FILE_NAME).exists() and not (directory / UNFINISHED).exists():
-        raise _complete(directory)
     if len(source) == 0:
         raise ValueError(f"{source} holds no images: there is nothing to write")
     selection = with_at_least(source, min_images)
+    conversion = _conversion(source, selection, examples_per_shard, seed, check, min_images)
+    if (directory / FILE_NAME).exists() and not (directory / UNFINISHED).exists():
+        return _written_before(directory, source, conversion, damaged)
+    if selection.num_classes == 1:
+        _log.warning("%s has one class. A network needs two or more to learn to tell them apart", source)
     directory.mkdir(parents=True, exist_ok=True)
     with Lock(directory / UNFINISHED) as lock:
-        _agree(lock, directory, _description(source, selection, examples_per_shard, seed, check, min_images))
+        if not _agree(lock, directory, source, conversion):  # another run wrote it while this one waited
+            return _written_before(directory, source, conversion, damaged)
         if (directory / FILE_NAME).exists():  # stopped while it tidied up
             info = load_info(directory)
         else:
-            expected = getattr(source, "image_size", None) or _expected_size(selection, damaged)
+            expected = _expected_size(source, selection, damaged)
             order = np.random.default_rng(seed % 2**63).permutation(len(selection))
             parts = np.array_split(order, -(-len(order) // examples_per_shard))
             job = _Job(selection, directory, len(parts), tuple(expected), check, damaged)
             with tqdm(total=len(order), desc="writing", unit="image", dynamic_ncols=True) as progress:
                 reports = _write(job, parts, processes, lock, progress)
-            info = _conclude(job, reports, source)
+            info = _conclude(job, reports, source, conversion)
             info.save(directory)
         for pattern in (".*.report.json", *_TEMPORARY):
             for leftover in directory.glob(pattern):
@@ -124,8 +136,50 @@ def write_dataset(
     return info
 
 
-def _complete(directory: Path) -> FileExistsError:
-    return FileExistsError(f"{directory} holds a dataset already. Expected: a new or empty directory")
+def _written_before(directory: Path, source: Source, conversion: Conversion, damaged: str) -> DatasetInfo:
+    """The dataset that the directory holds, if it is the one that this call would write."""
+    info = load_info(directory)
+    changes = _changes(info, source, conversion, damaged)
+    if changes:
+        raise FileExistsError(
+            f"{directory} holds a dataset already, and not the one of this call: {'; '.join(changes)}. To write it "
+            "again, remove the directory or choose another. To use it as it is, call load_info"
+        )
+    check_sizes(directory, info)
+    _log.info("%s holds this dataset already: %r", directory, info)
+    return info
+
+
+def _changes(info: DatasetInfo, source: Source, conversion: Conversion, damaged: str) -> list[str]:
+    """In what a dataset differs from the one to be written, in words."""
+    former = info.conversion
+    if former is None:
+        return ["it does not say from what it was written"]
+    if not is_recognizable(source):
+        return [f"{source} has no fingerprint() by which to see whether its images are the same"]
+    changes = [
+        f"{name} was {was}, now {now}"
+        for name, was, now in (
+            ("the number of images", former.images, conversion.images),
+            *(
+                (option, getattr(former, option), getattr(conversion, option))
+                for option in ("examples_per_shard", "seed", "check", "min_images")
+            ),
+        )
+        if was != now
+    ]
+    if former.labels != conversion.labels and former.images == conversion.images:
+        changes.append("labels or names of classes were others")
+    if former.fingerprint != conversion.fingerprint:
+        is_same = info.source == str(source)
+        changes.append(
+            f"files of {source} were added, removed or written since"
+            if is_same
+            else f"the source was {info.source}, now {source}"
+        )
+    if info.skipped and damaged == "raise":
+        changes.append(f'damaged was "skip", which left out {len(info.skipped)} images; now "raise"')
+    return changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,23 +211,27 @@ class _Report:
     skipped: list[str]
 
 
-def _description(source, selection, examples_per_shard, seed, check, min_images) -> dict:
-    """All that the bytes of the shards depend on."""
-    fingerprint = getattr(source, "fingerprint", None)
-    labels = hashlib.sha256(selection.labels.tobytes() + selection.source_labels.tobytes()).hexdigest()
-    return {
-        "source": str(source),
-        "images": f"{len(selection)}, labels {labels}, {'' if fingerprint is None else fingerprint()}",
-        "examples_per_shard": examples_per_shard,
-        "seed": seed,
-        "check": check,
-        "min_images": min_images,
-        "schema_version": schema.VERSION,
-    }
+def _conversion(source, selection, examples_per_shard, seed, check, min_images) -> Conversion:
+    labels = hashlib.sha256(selection.labels.tobytes() + selection.source_labels.tobytes())
+    labels.update(json.dumps(selection.class_names).encode())
+    return Conversion(
+        images=len(selection),
+        labels=labels.hexdigest(),
+        fingerprint=hashlib.sha256(fingerprint_of(source).encode()).hexdigest(),
+        examples_per_shard=int(examples_per_shard),
+        seed=seed,
+        check=bool(check),
+        min_images=int(min_images),
+    )
 
 
-def _agree(lock: Lock, directory: Path, description: dict) -> None:
-    """Writes down what this run is, or makes sure that the run to be continued was the same."""
+def _agree(lock: Lock, directory: Path, source: Source, conversion: Conversion) -> bool:
+    """Writes down what this run is, or makes sure that the run to be continued was the same.
+
+    Returns:
+        False if there is nothing to continue, as the directory holds a finished dataset.
+    """
+    description = {"source": str(source), **dataclasses.asdict(conversion), "schema_version": schema.VERSION}
     path = directory / UNFINISHED
     has_shards = any(directory.glob(_SHARDS))
     try:
@@ -183,7 +241,7 @@ def _agree(lock: Lock, directory: Path, description: dict) -> None:
         if (directory / FILE_NAME).exists() or has_shards:
             lock.remove()
             if (directory / FILE_NAME).exists():
-                raise _complete(directory) from None
+                return False
             raise FileExistsError(
                 f"{directory} holds shards that belong to no conversion: their {UNFINISHED} is gone. Expected: a new "
                 "or empty directory"
@@ -191,30 +249,44 @@ def _agree(lock: Lock, directory: Path, description: dict) -> None:
     if former is not None and has_shards:
         for key, value in description.items():
             if former.get(key) != value:
+                of_what = {"fingerprint": "files", "labels": "labels or names of classes"}.get(key, key)
                 raise FileExistsError(
-                    f"{directory} holds an unfinished dataset with other {key}. Expected, to go on with it: "
-                    f"{former.get(key)!r}. Received: {value!r}. To begin anew, remove the directory"
+                    f"{directory} holds an unfinished dataset with other {of_what}. Expected, to go on with it: "
+                    f"{former.get(key)!r}. Received: {value!r}. To start over, remove the directory"
                 )
-        return
+        return True
     with open(path, "w", encoding="utf-8") as file:
         json.dump(description, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+    return True
 
 
-def _expected_size(source: Selection, damaged: str) -> tuple[int, int]:
-    """The size of the first image; where damaged ones are skipped, the commonest of some."""
+def _expected_size(source: Source, selection: Selection, damaged: str) -> tuple[int, int]:
+    """The size that the source says; else that of the first image or, where damaged ones are skipped, of most."""
+    told = getattr(source, "image_size", None)
+    tried = np.unique(np.linspace(0, len(selection) - 1, 101, dtype=int)).tolist()
     sizes = collections.Counter()
-    for index in np.unique(np.linspace(0, len(source) - 1, 101, dtype=int) if damaged == "skip" else [0]).tolist():
+    for index in tried if told or damaged == "skip" else [0]:
         try:
-            record = _read(source, index)
+            record = _read(selection, index)
             sizes[images.size_of(record.image, record.name)] += 1
         except ValueError:
-            if damaged == "raise":
+            if damaged == "raise" and not told:
                 raise
-    if not sizes:
-        raise ValueError(f"{source} holds no image that can be read, of {min(len(source), 101)} that were tried")
-    return sizes.most_common(1)[0][0]
+    commonest = sizes.most_common(1)[0][0] if sizes else None
+    if told:
+        told = tuple(told)
+        if sizes and told not in sizes:
+            raise ValueError(
+                f"{source} says that its images are {told[0]} x {told[1]} (height x width), but of {sizes.total()} "
+                f"that were tried none is, and most are {commonest[0]} x {commonest[1]}. Expected: the size of the "
+                "images as `image_size`; for RecordIO, in the file `property` beside it"
+            )
+        return told
+    if commonest is None:
+        raise ValueError(f"{source} holds no image that can be read, of {len(tried)} that were tried")
+    return commonest
 
 
 def _write(job: _Job, parts: list[np.ndarray], processes: int, lock: Lock, progress: tqdm) -> list[_Report]:
@@ -343,7 +415,7 @@ def _skip_or_raise(job: _Job, error: Exception, skipped: list[str]) -> None:
     _log.warning("skipped: %s", error)
 
 
-def _conclude(job: _Job, reports: list[_Report], source: Source) -> DatasetInfo:
+def _conclude(job: _Job, reports: list[_Report], source: Source, conversion: Conversion) -> DatasetInfo:
     selection = job.source
     class_names = selection.class_names
     renumbered = not np.array_equal(selection.source_labels, np.arange(selection.num_classes))
@@ -362,6 +434,7 @@ def _conclude(job: _Job, reports: list[_Report], source: Source) -> DatasetInfo:
         class_names=None if class_names is None else tuple(class_names),
         source_labels=tuple(selection.source_labels.tolist()) if renumbered else None,
         skipped=tuple(reason for report in reports for reason in report.skipped),
+        conversion=conversion,
     )
 
 

@@ -69,10 +69,104 @@ def test_people_are_mixed_and_the_seed_decides_how(face_folder, tmp_path):
     assert first[0] != sorted(first[0])
 
 
-def test_a_dataset_is_never_overwritten(face_folder, tmp_path):
+def test_an_unchanged_dataset_is_used_again(face_folder, tmp_path, caplog, monkeypatch):
+    written = write_dataset(ImageFolder(face_folder), tmp_path / "out", examples_per_shard=5)
+    before = content_of(tmp_path / "out")
+    caplog.set_level("INFO", "keras_arcface.data.writer")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ImageFolder, "__getitem__", None)  # no image is read
+    again = write_dataset(ImageFolder("faces"), "out", examples_per_shard=5, processes=2, damaged="skip")
+    assert again == written
+    assert "out holds this dataset already: <DatasetInfo: 12 images of 3 classes" in caplog.text
+    assert content_of(tmp_path / "out") == before
+
+
+def add_image(folder):
+    (folder / "person_1" / "3.png").write_bytes(encode(make_face(1, 3)))
+
+
+def write_image(folder):
+    (folder / "person_1" / "2.png").write_bytes(encode(make_face(1, 9)))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (
+            add_image,
+            {},
+            r"the number of images was 12, now 13; files of ImageFolder\(.*\) were added, removed or written",
+        ),
+        (write_image, {}, r"of this call: files of ImageFolder\(.*faces'\) were added, removed or written since"),
+        (
+            lambda folder: (folder / "person_1").rename(folder / "person_9"),
+            {},
+            r"labels or names of classes were others; files of ImageFolder",
+        ),
+        (
+            lambda folder: None,
+            {"seed": 1},
+            r"of this call: seed was 0, now 1\. To write it again, remove the directory",
+        ),
+        (lambda folder: None, {"examples_per_shard": 5}, r"examples_per_shard was 10000, now 5\. To"),
+        (lambda folder: None, {"min_images": 4}, r"the number of images was 12, now 9; min_images was 1, now 4\. To"),
+        (lambda folder: None, {"check": False}, r"check was True, now False\. To"),
+    ],
+)
+def test_a_dataset_of_something_else_is_never_overwritten(change, options, message, face_folder, tmp_path):
     write_dataset(ImageFolder(face_folder), tmp_path / "out")
-    with pytest.raises(FileExistsError, match="out holds a dataset already"):
+    before = content_of(tmp_path / "out")
+    change(face_folder)
+    with pytest.raises(FileExistsError, match=rf"out holds a dataset already, and not the one .*{message}.*load_info"):
+        write_dataset(ImageFolder(face_folder), tmp_path / "out", **options)
+    assert content_of(tmp_path / "out") == before
+
+
+def test_a_dataset_of_another_source_says_of_which(face_folder, tmp_path):
+    write_dataset(ImageFolder(face_folder), tmp_path / "out")
+    rows = "\n".join(f"faces/{record.name},{record.label}" for record in ImageFolder(face_folder))
+    (tmp_path / "faces.csv").write_text(rows)
+    with pytest.raises(FileExistsError, match=r"the source was ImageFolder\(.*faces'\), now ImageList\(.*faces.csv'\)"):
+        write_dataset(ImageList(tmp_path / "faces.csv"), tmp_path / "out")
+
+
+def test_a_source_that_cannot_be_recognized_is_not_taken_for_the_same(face_folder, tmp_path):
+    faces = Interrupted(ImageFolder(face_folder), fail_at=0)
+    write_dataset(faces, tmp_path / "out")
+    with pytest.raises(FileExistsError, match=r"Faces has no fingerprint\(\) by which to see"):
+        write_dataset(faces, tmp_path / "out")
+    write_dataset(with_at_least(faces, 4), tmp_path / "selected")
+    with pytest.raises(FileExistsError, match=r"2 classes of Faces has no fingerprint\(\)"):
+        write_dataset(with_at_least(faces, 4), tmp_path / "selected")
+
+
+def test_other_names_for_the_same_labels_are_a_change(face_folder, tmp_path):
+    for names in (("Ann", "Bo"), ("Amy", "Bo")):
+        (face_folder / "faces.csv").write_text(f"person_0/0.png,{names[0]}\nperson_1/0.png,{names[1]}\n")
+        if names[0] == "Ann":
+            write_dataset(ImageList(face_folder / "faces.csv"), tmp_path / "out")
+    with pytest.raises(FileExistsError, match=r"of this call: labels or names of classes were others\. To"):
+        write_dataset(ImageList(face_folder / "faces.csv"), tmp_path / "out")
+
+
+def test_a_dataset_that_skipped_images_is_not_one_that_would_raise(face_folder, tmp_path):
+    (face_folder / "person_2" / "4.png").write_bytes(b"broken")
+    written = write_dataset(ImageFolder(face_folder), tmp_path / "out", damaged="skip")
+    assert write_dataset(ImageFolder(face_folder), tmp_path / "out", damaged="skip") == written
+    with pytest.raises(FileExistsError, match=r'damaged was "skip", which left out 1 images; now "raise"'):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
+
+
+def test_a_dataset_that_lost_a_shard_is_not_used_again(face_folder, tmp_path):
+    info = write_dataset(ImageFolder(face_folder), tmp_path / "out")
+    (tmp_path / "out" / info.shards[0].file).unlink()
+    with pytest.raises(ValueError, match=r"00000-of-00001.tfrecord is damaged.*Received: no such file"):
+        write_dataset(ImageFolder(face_folder), tmp_path / "out")
+
+
+def test_one_class_alone_is_warned_of(face_folder, tmp_path, caplog):
+    write_dataset(with_at_least(ImageFolder(face_folder), 5), tmp_path / "out")
+    assert "has one class. A network needs two or more to learn to tell them apart" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not an image"])
@@ -409,6 +503,9 @@ def test_a_run_that_waited_for_another_does_not_take_its_dataset(face_folder, tm
     with pytest.raises(FileExistsError, match="holds a dataset already"):
         write_dataset(faces, tmp_path / "out", seed=1)
     assert not (tmp_path / "out" / "unfinished.json").exists()
+    (tmp_path / "out" / "unfinished.json").touch()
+    assert write_dataset(faces, tmp_path / "out", examples_per_shard=3) == load_info(tmp_path / "out")
+    assert not (tmp_path / "out" / "unfinished.json").exists()
 
 
 def test_a_run_that_met_damage_can_go_on_and_skip_it(face_folder, tmp_path):
@@ -453,10 +550,21 @@ def test_shards_of_another_size_are_written_again(face_folder, tmp_path):
 
 
 def test_a_dataset_without_images_is_none(face_folder, tmp_path):
+    for path in face_folder.glob("*/*"):
+        path.write_bytes(b"\xff\xd8\xff broken")
     faces = Interrupted(ImageFolder(face_folder), fail_at=0)
-    faces.image_size = (99, 99)
-    with pytest.raises(ValueError, match=r"all 12 images of Faces were skipped. The first: .* has another size"):
+    faces.image_size = (32, 32)
+    with pytest.raises(ValueError, match=r"all 12 images of Faces were skipped. The first: .* is not a readable image"):
         write_dataset(faces, tmp_path / "out", damaged="skip")
+
+
+@pytest.mark.parametrize("damaged", ["raise", "skip"])
+def test_a_size_that_no_image_has_is_the_fault_of_who_said_it(damaged, face_folder, tmp_path):
+    faces = Interrupted(ImageFolder(face_folder), fail_at=0)
+    faces.image_size = (99, 98)
+    message = r"Faces says that its images are 99 x 98 \(height x width\), but of 12 .* none is, and most are 32 x 32"
+    with pytest.raises(ValueError, match=message):
+        write_dataset(faces, tmp_path / "out", damaged=damaged)
 
 
 def test_an_image_that_the_source_cannot_give_is_not_taken_for_a_full_disk(face_folder, tmp_path):
