@@ -41,9 +41,9 @@ _log = logging.getLogger(__name__)
 class RecordIO:
     """The images of a RecordIO file (`.rec`), with or without its index (`.idx`) and `property`.
 
-    An index must have every record of the file. Records without an image, which in MS1M's layout number the identities,
-    are passed over. Labels are those of the images: the first where there are several. A damaged record raises when it
-    is asked for, and costs no other.
+    An index must have every record of the file: one that lacks some is refused. Records without an image, which in
+    MS1M's layout number the identities, are skipped. Labels are those of the images: the first where there are several.
+    A damaged record raises when it is read, and costs no other.
 
     Args:
         path: the `.rec` file, or a folder that holds `train.rec`. Beside it, `train.idx` is read if it exists, and
@@ -81,13 +81,15 @@ class RecordIO:
         self._is_indexed = index_path.is_file() if index is None else index
         if self._is_indexed:
             keys, offsets, ends = _read_index(index_path, self._size, self.path)
+            _refuse_part_of_index(self._read, offsets, ends, self.path)
         else:
             offsets, ends = _scan(self._read, self._size, self.path)
             keys = offsets
         images = self._holds_image(offsets, ends)
         self.keys, self._offsets, self._ends = keys[images], offsets[images], ends[images]
         self._ids_are_keys = self._is_indexed and self._do_ids_agree_with_keys()
-        self._property = _read_property(self.path.with_name("property"))
+        self._property_path = self.path.with_name("property")
+        self._property = _read_property(self._property_path)
         if labels is not None:
             labels = np.asarray(labels)
             if labels.shape != (len(self),) or labels.dtype.kind not in "iu" or (labels < 0).any():
@@ -96,6 +98,7 @@ class RecordIO:
                     f"of shape {labels.shape} and type {labels.dtype}"
                 )
             labels = labels.astype(np.int64)
+            self._expect_class(int(labels.max(initial=-1)), "labels")
         self._given_labels = labels
 
     def __len__(self) -> int:
@@ -109,13 +112,20 @@ class RecordIO:
             raise ValueError(f"{self.path}: {name} at offset {offset} is damaged: it says that its key is {id_}")
         if self._given_labels is not None:
             return Record(image, self._given_labels.item(index), name)
-        return Record(image, _integer(label, self.path, offset), name)
+        label = _integer(label, self.path, offset)
+        self._expect_class(label, f"{self.path}: {name} at offset {offset}")
+        return Record(image, label, name)
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
 
     def __str__(self) -> str:
         return f"RecordIO({str(self.path)!r})"
+
+    def __repr__(self) -> str:
+        # Counting classes without `property` reads all labels, which takes long.
+        is_known = self._property or "labels" in self.__dict__ or self._given_labels is not None
+        return f"<{self}: {len(self):,} images" + (f" of {self.num_classes:,} classes>" if is_known else ">")
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -177,6 +187,14 @@ class RecordIO:
             agree, differ = (agree + 1, differ) if id_ == self.keys[index] else (agree, differ + 1)
         return agree >= 7 * differ  # some may be damaged
 
+    def _expect_class(self, label: int, where: str) -> None:
+        if self._property and label >= self._property[0]:
+            raise ValueError(
+                f"{where}: label {label}, but {self._property_path} says that there are {self._property[0]} classes. "
+                "Expected: the number of classes, at least the largest label plus 1, as the first number there; or no "
+                "such file"
+            )
+
     def _label_or_minus_one(self, offset: int, end: int) -> int:
         head = self._read(offset, min(_HEAD, end - offset))
         try:
@@ -219,7 +237,7 @@ def _payload(raw: bytes, offset: int, path: Path) -> bytes:
         if kind in (_WHOLE, _LAST):
             break
     if at < len(raw) and raw[at : at + 4] == _MAGIC:
-        raise damaged(f"another record follows at offset {offset + at} that the index does not have")
+        raise ValueError(_missing_in_index(path, offset, offset + at))
     if at != len(raw):
         raise damaged(f"it ends {abs(len(raw) - at)} bytes {'before' if at < len(raw) else 'behind'} its place")
     return parts[0] if len(parts) == 1 else _MAGIC.join(parts)
@@ -288,10 +306,28 @@ def _read_index(path: Path, size: int, records: Path) -> tuple[np.ndarray, np.nd
     if keys[0] < 0:
         raise damaged(f"key {keys[0]} is negative")
     if starts[0] != 0:
-        raise damaged(f"no key has offset 0; the first is {starts[0]}")
+        raise damaged(f"no key has offset 0, where the first record is; it starts at {starts[0]}")
     ends = np.empty_like(offsets)
     ends[in_file] = np.append(starts[1:], size)
     return keys, offsets, ends
+
+
+def _refuse_part_of_index(read: Callable[[int, int], bytes], offsets, ends, path: Path) -> None:
+    """Raises if another record follows one of some, before where the next of the index starts."""
+    in_file = np.argsort(offsets, kind="stable")
+    for place in in_file[np.unique(np.linspace(0, len(offsets) - 1, 33, dtype=int))]:
+        offset, expected = offsets.item(place), ends.item(place)
+        end = _end_of_record(read, offset, expected)
+        if end is not None and end < expected and read(end, 4) == _MAGIC:
+            raise ValueError(_missing_in_index(path, offset, end))
+
+
+def _missing_in_index(path: Path, offset: int, missing: int) -> str:
+    return (
+        f"{path.with_suffix('.idx')} has only part of the records of {path}: behind the record at offset {offset} "
+        f"another record follows at offset {missing} that the index does not have. Expected: an index with every "
+        "record, or RecordIO(path, index=False), which scans the file"
+    )
 
 
 def _scan(read: Callable[[int, int], bytes], size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from conftest import encode
 from conftest import make_face
 
 from keras_arcface.data import RecordIO
+from keras_arcface.data import write_dataset
 
 PEOPLE = [[encode(make_face(person, image), ".jpg") for image in range(3)] for person in range(4)]
 EXPECTED = [(image, label) for label, images in enumerate(PEOPLE) for image in images]
@@ -192,10 +193,63 @@ def test_a_damaged_index_is_named(change, message, ms1m):
 def test_an_index_that_lacks_a_record_is_noticed(ms1m):
     index = ms1m / "train.idx"
     index.write_text(re.sub(r"\n5\t\d+", "", index.read_text()))
-    faces = RecordIO(ms1m)
-    with pytest.raises(ValueError, match=r"another record follows at offset \d+ that the index does not have"):
-        list(faces)
+    with pytest.raises(
+        ValueError,
+        match=r"train.idx has only part of the records of .*train.rec: behind the record at offset \d+ another record "
+        r"follows at offset \d+ that the index does not have. Expected: an index with every record",
+    ):
+        RecordIO(ms1m)
     assert read(RecordIO(ms1m, index=False)) == EXPECTED
+
+
+@pytest.mark.parametrize("lines", [slice(0, 7), slice(0, None, 2), slice(1, None)])
+def test_an_index_of_a_part_is_blamed_and_not_the_classes(lines, tmp_path):
+    records = [(key, recordio_files.payload(image, label, key)) for key, (image, label) in enumerate(EXPECTED)]
+    recordio_files.write(tmp_path / "train.rec", records)
+    index = tmp_path / "train.idx"
+    index.write_text("".join(index.read_text().splitlines(keepends=True)[lines]))
+    with pytest.raises(ValueError, match=r"train.idx (has only part of the records|is damaged: no key has offset 0)"):
+        write_dataset(RecordIO(tmp_path), tmp_path / "out")
+
+
+def test_a_property_of_another_image_size_is_blamed_and_not_the_image(tmp_path):
+    recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(PEOPLE), "4,112,96\n")
+    with pytest.raises(
+        ValueError,
+        match=r"RecordIO\(.*train.rec'\) says that its images are 112 x 96 .*none is, and most are 32 x 32.*`property`",
+    ):
+        write_dataset(RecordIO(tmp_path), tmp_path / "out")
+
+
+def test_a_property_with_too_few_classes_is_named_beside_the_label(tmp_path):
+    recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(PEOPLE), "2,32,32\n")
+    faces = RecordIO(tmp_path)
+    message = r"train.rec\[7\] at offset \d+: label 2, but .*property says that there are 2 classes"
+    with pytest.raises(ValueError, match=message):
+        faces[6]
+    with pytest.raises(ValueError, match=r"label [23], but .*property says that there are 2 classes"):
+        write_dataset(faces, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"labels: label 11, but .*property says that there are 2 classes"):
+        RecordIO(tmp_path, labels=range(12))
+
+
+def test_records_none_of_which_can_be_read_are_blamed_and_not_the_classes(tmp_path):
+    recordio_files.write(
+        tmp_path / "train.rec", [(key, recordio_files.payload(PEOPLE[0][0], -1, key)) for key in (0, 1)]
+    )
+    with pytest.raises(
+        ValueError, match=r"None of the 2 images of RecordIO.* can be read with a label in \[0, 0\).*its label is -1"
+    ):
+        write_dataset(RecordIO(tmp_path), tmp_path / "out")
+
+
+def test_a_description_in_a_line_reads_no_labels(ms1m):
+    assert repr(RecordIO(ms1m)) == f"<RecordIO('{ms1m / 'train.rec'}'): 12 images of 4 classes>"
+    (ms1m / "property").unlink()
+    faces = RecordIO(ms1m)
+    assert repr(faces) == f"<RecordIO('{ms1m / 'train.rec'}'): 12 images>"
+    assert faces.num_classes == 4
+    assert repr(faces) == f"<RecordIO('{ms1m / 'train.rec'}'): 12 images of 4 classes>"
 
 
 @pytest.mark.parametrize("text", ["", "4,32", "4,32,x", "0,32,32", "4;32;32"])
