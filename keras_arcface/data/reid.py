@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_arcface.data.sources import IMAGE_SUFFIXES
+from keras_arcface.data.list_files import IMAGE_SUFFIXES
+from keras_arcface.data.sources import visible
 
 _NAME = re.compile(r"(-?\d+)_c(\d+)")
 
@@ -21,6 +22,7 @@ class CameraFolder(Sequence):
         path: the folder: `query` or `bounding_box_test`.
 
     Attributes:
+        path: the folder.
         files: n paths.
         ids, cameras: `(n,)` int64.
 
@@ -33,15 +35,23 @@ class CameraFolder(Sequence):
         path = Path(path)
         if not path.is_dir():
             raise FileNotFoundError(f"CameraFolder expects a folder of images. Received: {path}")
-        self.files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        self.path = path
+        entries = visible(path)
+        self.files = [file for file in entries if file.suffix.lower() in IMAGE_SUFFIXES]
         if not self.files:
-            raise ValueError(f"{path} holds no images")
+            folders = [entry.name for entry in entries if entry.is_dir()]
+            hint = f". Expected: one of its folders, {', '.join(folders[:5])}" if folders else ""
+            raise ValueError(f"{path} holds no images{hint}")
         matches = [_NAME.match(file.name) for file in self.files]
         for file, match in zip(self.files, matches, strict=True):
             if match is None:
                 raise ValueError(f"{file} is not named <identity>_c<camera>..., such as 0002_c1s1_000451_03.jpg")
         self.ids = np.array([int(match[1]) for match in matches], np.int64)
         self.cameras = np.array([int(match[2]) for match in matches], np.int64)
+
+    def __repr__(self) -> str:
+        people = len(np.unique(self.ids))
+        return f"<CameraFolder({str(self.path)!r}): {len(self):,} images of {people:,} identities>"
 
     def __len__(self) -> int:
         return len(self.files)

@@ -1,7 +1,7 @@
 """Where images come from. A source is a sequence of `(encoded image, label, name)` that knows its `num_classes`."""
 
-import csv
 import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -10,11 +10,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-# What TensorFlow decodes, and what OpenCV does.
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
-    *(".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp", ".jp2"),
-)
+from keras_arcface.data.list_files import IMAGE_SUFFIXES
+from keras_arcface.data.list_files import read_csv
+from keras_arcface.data.list_files import read_lst
+
+# What file managers leave behind, beside files whose names start with a dot.
+_LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"}
+
+_log = logging.getLogger(__name__)
 
 
 class Record(NamedTuple):
@@ -45,7 +48,9 @@ class Source(Protocol):
 class ImageFolder:
     """A folder with one sub-folder of images per class.
 
-    Labels number the sub-folders in sorted order of their names. Hidden files and folders are passed over.
+    Labels number the sub-folders in sorted order of their names. Hidden files and folders are ignored, and so is what
+    file managers leave behind (`Thumbs.db`, `desktop.ini`, `__MACOSX` ...). A sub-folder without any image is logged as
+    a warning and keeps its label; `write_dataset` leaves such classes out.
 
     Args:
         path: the folder.
@@ -56,8 +61,9 @@ class ImageFolder:
         labels: `(len,)` int64 array.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no class, a class without an image, or a file that is no image by its suffix.
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if it holds no class, no image, a class that has folders instead of images, or a file whose suffix
+            is not that of an image.
 
     >>> faces = ImageFolder("faces")
     >>> image, label, name = faces[0]
@@ -67,7 +73,7 @@ class ImageFolder:
         self.path = Path(path)
         if not self.path.is_dir():
             raise FileNotFoundError(f"ImageFolder expects a folder with one sub-folder per class. Received: {path}")
-        entries = _visible(self.path)
+        entries = visible(self.path)
         for entry in entries:
             if entry.suffix.lower() in IMAGE_SUFFIXES:
                 raise ValueError(
@@ -84,6 +90,16 @@ class ImageFolder:
         files = [_images(folder) for folder in folders]
         self._names = [file.relative_to(self.path).as_posix() for images in files for file in images]
         self.labels = np.repeat(np.arange(self.num_classes), [len(images) for images in files])
+        empty = [name for name, images in zip(self.class_names, files, strict=True) if not images]
+        if not self._names:
+            raise ValueError(
+                f"{path} holds no images in its {len(folders)} sub-folders. Expected: {', '.join(IMAGE_SUFFIXES)}"
+            )
+        if empty:
+            _log.warning(
+                "%s: %d of %d sub-folders hold no images: %s",
+                *(path, len(empty), len(folders), ", ".join(empty[:10]) + (" ..." if len(empty) > 10 else "")),
+            )
 
     def __len__(self) -> int:
         return len(self._names)
@@ -98,20 +114,29 @@ class ImageFolder:
     def __str__(self) -> str:
         return f"ImageFolder({str(self.path)!r})"
 
+    def __repr__(self) -> str:
+        return f"<{self}: {len(self):,} images of {self.num_classes:,} classes>"
+
     def fingerprint(self) -> str:
-        """Changes when a file is added, removed or written."""
-        return _fingerprint(self.path / name for name in self._names)
+        """Changes when a file is added, removed or written, but not when the folder is moved."""
+        return _fingerprint(self.path, self._names)
 
 
 class ImageList:
-    """The images that a CSV file lists, one `path,label` per line.
+    """The images that a text file lists, with their labels.
 
-    Paths are relative to the file's folder, or to `root`. Labels are integers from 0 on; where one is not, all are
-    taken as names, and numbered in sorted order. A first line `path,label` is a heading.
+    A CSV file has one `path,label` per line. Labels are integers from 0 on, or they are names, which are numbered in
+    sorted order; a mixture is refused. The first line is a heading if its cells are words for it (`path,label`,
+    `image,class` ...), or if its path is not the name of an image while all others are. A first line that could be
+    either is refused.
+
+    A file with the suffix `.lst` has one of two layouts, both separated by tabs: `index label path`, as mxnet's im2rec
+    makes it, or `aligned path label`, as InsightFace has it, perhaps with a box and landmarks behind. An image that is
+    not aligned (0) is refused.
 
     Args:
         path: the file, UTF-8.
-        root: folder that the paths start from; None for that of the file.
+        root: folder that relative paths start from; None for that of the file.
 
     Attributes:
         num_classes: the largest label plus 1, or the number of names.
@@ -119,9 +144,9 @@ class ImageList:
         labels: `(len,)` int64 array.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: naming file and line, for a line that is not `path,label`; also for a file without any. An image
-            that is missing raises a FileNotFoundError when it is asked for.
+        FileNotFoundError: if the file does not exist.
+        ValueError: naming file and line, for a line of another form or a label that is no class; also for a file that
+            lists nothing. An image that is missing raises a FileNotFoundError when it is read.
 
     >>> faces = ImageList("faces.csv")
     >>> image, label, name = faces[0]
@@ -131,30 +156,16 @@ class ImageList:
         self.path = Path(path)
         self.root = self.path.parent if root is None else Path(root)
         if not self.path.is_file():
-            raise FileNotFoundError(f"ImageList expects a CSV file of path,label. Received: {path}")
-        self._names, labels = [], []
-        with open(self.path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            try:
-                for row in rows:
-                    if not row or (rows.line_num == 1 and row == ["path", "label"]):
-                        continue
-                    if len(row) != 2 or not all(cell.strip() for cell in row):
-                        raise ValueError(f"expected path,label, received {','.join(row)[:80]!r}")
-                    self._names.append(row[0].strip())
-                    labels.append(row[1].strip())
-            except (ValueError, csv.Error) as error:  # a UnicodeDecodeError is a ValueError
-                raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
-        if not labels:
-            raise ValueError(f"{path} lists no images. Expected: lines of path,label")
-        if all(label.isascii() and label.isdecimal() for label in labels):
-            self.labels = np.array([int(label) for label in labels], np.int64)
+            raise FileNotFoundError(f"ImageList expects a CSV file of path,label, or a .lst file. Received: {path}")
+        if self.path.suffix.lower() == ".lst":
+            self._names, self.labels = read_lst(self.path)
+            class_names = None
+        else:
+            self._names, self.labels, class_names = read_csv(self.path)
+        if class_names is None:
             self.num_classes = int(self.labels.max()) + 1
         else:
-            self.class_names, numbers = np.unique(labels, return_inverse=True)
-            self.class_names = self.class_names.tolist()
-            self.labels = numbers.astype(np.int64)
-            self.num_classes = len(self.class_names)
+            self.class_names, self.num_classes = class_names, len(class_names)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -169,32 +180,51 @@ class ImageList:
     def __str__(self) -> str:
         return f"ImageList({str(self.path)!r})"
 
+    def __repr__(self) -> str:
+        return f"<{self}: {len(self):,} images of {self.num_classes:,} classes>"
+
     def fingerprint(self) -> str:
-        """Changes when a file is added, removed or written."""
-        return _fingerprint(self.root / name for name in self._names)
+        """Changes when a file is added, removed or written, but not when all are moved."""
+        return _fingerprint(self.root, self._names)
 
 
-def _fingerprint(files: Iterable[Path]) -> str:
+def visible(folder: Path) -> list[Path]:
+    """What a folder holds, in the order of the names, without hidden files and what file managers leave behind."""
+    return sorted(
+        entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in _LITTER
+    )
+
+
+def _fingerprint(root: Path, names: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for file in files:
+    for name in names:
         try:
-            status = file.stat()
+            status = (root / name).stat()
             state = (status.st_size, status.st_mtime_ns)
         except OSError:  # is reported when it is read
             state = None
-        digest.update(os.fsencode(file) + f"\0{state}\0".encode())
+        digest.update(os.fsencode(name) + f"\0{state}\0".encode())
     return digest.hexdigest()
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
 def _images(folder: Path) -> list[Path]:
-    files = _visible(folder)
-    if not files:
-        raise ValueError(f"{folder} holds no images. Expected: at least one image per class, or no folder for it")
+    files = visible(folder)
+    nested = [file for file in files if file.is_dir()]
+    if nested:
+        raise ValueError(_nested(folder, nested))
     for file in files:
         if file.suffix.lower() not in IMAGE_SUFFIXES:
             raise ValueError(f"{file} is no image by its name. Expected: one of {', '.join(IMAGE_SUFFIXES)}")
     return files
+
+
+def _nested(folder: Path, nested: list[Path]) -> str:
+    """The error for a class that has folders where its images should be; suggests the folder that was meant."""
+    meant = folder
+    while inner := [entry for entry in visible(nested[0]) if entry.is_dir()]:
+        meant, nested = nested[0], inner
+    names = ", ".join(entry.name for entry in nested[:3]) + (" ..." if len(nested) > 3 else "")
+    return (
+        f"{folder} holds folders, where the images of one class are expected. If {names} are the classes, use "
+        f"ImageFolder({str(meant)!r})"
+    )

@@ -9,12 +9,14 @@ def test_names_say_who_and_by_which_camera(tmp_path):
     names = ["0002_c1s1_000451_03.jpg", "-1_c3s2_000001_00.jpg", "0001_c2_f0046182.jpg", "0000_c6s1_1.jpg"]
     for number, name in enumerate(names):
         (tmp_path / name).write_bytes(encode(make_face(number, 0), ".jpg"))
-    (tmp_path / "Thumbs.db").write_bytes(b"")
+    for name in ("Thumbs.db", "._0002_c1s1_000451_03.jpg", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"")
     folder = CameraFolder(tmp_path)
     assert [file.name for file in folder.files] == sorted(names)
     assert folder.ids.tolist() == [-1, 0, 1, 2]
     assert folder.cameras.tolist() == [3, 6, 2, 1]
     assert len(folder) == 4
+    assert repr(folder) == f"<CameraFolder({str(tmp_path)!r}): 4 images of 4 identities>"
     assert folder[3] == encode(make_face(0, 0), ".jpg")
     assert folder[2:] == [folder[2], folder[3]]
 
@@ -23,6 +25,10 @@ def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"CameraFolder expects a folder of images"):
         CameraFolder(tmp_path / "query")
     with pytest.raises(ValueError, match="holds no images"):
+        CameraFolder(tmp_path)
+    for name in ("bounding_box_train", "query"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=r"holds no images. Expected: one of its folders, bounding_box_train, query"):
         CameraFolder(tmp_path)
     (tmp_path / "somebody.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"somebody.jpg is not named <identity>_c<camera>"):

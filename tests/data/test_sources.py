@@ -5,8 +5,10 @@ from conftest import make_face
 
 from keras_arcface.data import ImageFolder
 from keras_arcface.data import ImageList
+from keras_arcface.data import Relabelled
 from keras_arcface.data import TFRecords
 from keras_arcface.data import load_dataset
+from keras_arcface.data import with_at_least
 from keras_arcface.data import write_dataset
 
 
@@ -37,10 +39,51 @@ def test_no_images(tmp_path):
         ImageFolder(tmp_path)
 
 
-def test_an_empty_person_is_named(face_folder):
+def test_an_empty_person_is_named_and_left_out_when_written(face_folder, tmp_path, caplog):
     (face_folder / "person_1b").mkdir()
-    with pytest.raises(ValueError, match="person_1b holds no images"):
-        ImageFolder(face_folder)
+    (face_folder / "person_1b" / "Thumbs.db").write_text("")
+    faces = ImageFolder(face_folder)
+    assert f"{face_folder}: 1 of 4 sub-folders hold no images: person_1b" in caplog.text
+    assert faces.class_names == ["person_0", "person_1", "person_1b", "person_2"]
+    assert faces.labels.tolist() == [0] * 4 + [1] * 3 + [3] * 5
+    info = write_dataset(faces, tmp_path / "out")
+    assert (info.class_names, info.source_labels) == (("person_0", "person_1", "person_2"), (0, 1, 3))
+
+
+def test_people_without_any_image(tmp_path):
+    (tmp_path / "person").mkdir()
+    with pytest.raises(ValueError, match=r"holds no images in its 1 sub-folders. Expected: .jpg, .jpeg"):
+        ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", ".DS_Store", "._0.png"])
+def test_what_file_managers_leave_behind_is_ignored(name, face_folder):
+    (face_folder / "person_1" / name).write_bytes(b"")
+    (face_folder / name).write_bytes(b"")
+    for folder in ("__MACOSX", "person_0/@eaDir"):
+        (face_folder / folder).mkdir()
+        (face_folder / folder / "0.png").write_bytes(b"")
+    faces = ImageFolder(face_folder)
+    assert (len(faces), faces.num_classes) == (12, 3)
+
+
+@pytest.mark.parametrize("above", ["train", "data/train"])
+def test_of_a_nested_folder_the_one_that_was_meant_is_suggested(above, face_folder, tmp_path):
+    (tmp_path / "root" / above).parent.mkdir(parents=True)
+    face_folder.rename(tmp_path / "root" / above)
+    with pytest.raises(ValueError, match=r"(train|data) holds folders, where the images of one class") as caught:
+        ImageFolder(tmp_path / "root")
+    message = str(caught.value)
+    assert message.endswith(
+        f"If person_0, person_1, person_2 are the classes, use ImageFolder({str(tmp_path / 'root' / above)!r})"
+    )
+    assert len(ImageFolder(tmp_path / "root" / above)) == 12
+
+
+def test_a_fingerprint_does_not_depend_on_where_the_folder_is(face_folder, tmp_path, monkeypatch):
+    before = ImageFolder(face_folder).fingerprint()
+    monkeypatch.chdir(tmp_path)
+    assert ImageFolder("faces").fingerprint() == before
 
 
 def test_a_file_that_is_no_image_is_named(face_folder):
@@ -84,6 +127,66 @@ def test_a_list_with_numbers_for_labels(face_folder):
     ]
 
 
+@pytest.mark.parametrize(
+    "heading", ["path,label", "image,label", "Image Path,Class ID", "file_name,target", "src,cls", "name, id"]
+)
+@pytest.mark.parametrize("labels", [("10", "2.0", "2"), ("Bo", "Ann", "Ann")])
+def test_a_heading_is_no_image(heading, labels, tmp_path):
+    if heading == "src,cls" and labels[0] == "Bo":
+        pytest.skip("unknown words above names are refused")
+    paths = ["a.jpg", "b.PNG", "c.bmp"]
+    faces = ImageList(write_list(tmp_path, "\n".join([heading, *map(",".join, zip(paths, labels, strict=True))])))
+    assert len(faces) == 3
+    assert faces.labels.tolist() == ([10, 2, 2] if labels[0] == "10" else [1, 0, 0])
+    assert faces.num_classes == (11 if labels[0] == "10" else 2)
+
+
+LST = {
+    "mxnet": "5\t3.000000\tperson_0/0.png\n9\t0.000000\tperson_2/1.jpg\n",
+    "InsightFace": "1\tperson_0/0.png\t3\n\n1\tperson_2/1.jpg\t0\n",
+    "InsightFace with boxes": "1\tperson_0/0.png\t3\t1\t2\t3\t4\n1\tperson_2/1.jpg\t0\t1\t2\t3\t4\n",
+    "InsightFace with landmarks": "".join(
+        f"1\t{name}\t{label}\t" + "\t".join(["7", "8", "9", "10", *["-1.5e1"] * 10]) + "\n"
+        for name, label in (("person_0/0.png", 3), ("person_2/1.jpg", 0))
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LST)
+def test_lists_of_mxnet_and_insightface(layout, face_folder, tmp_path):
+    (tmp_path / "train.lst").write_text(LST[layout])
+    faces = ImageList(tmp_path / "train.lst", root=face_folder)
+    assert (len(faces), faces.num_classes, faces.labels.dtype) == (2, 4, np.int64)
+    assert list(faces) == [
+        ((face_folder / "person_0" / "0.png").read_bytes(), 3, "person_0/0.png"),
+        ((face_folder / "person_2" / "1.jpg").read_bytes(), 0, "person_2/1.jpg"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "",
+            r"train.lst lists no images. Expected: lines of index<tab>label<tab>path \(mxnet\) or aligned<tab>path",
+        ),
+        ("a.jpg\t1\n", r"line 1: expected index<tab>label<tab>path .*Received: 'a.jpg<tab>1'"),
+        ("0 1 a.jpg\n", r"line 1: expected index<tab>label<tab>path"),
+        ("0\t1\ta.jpg\n0\t1\t7\n", r"line 2: expected .*with a path that is not a number. Received: '0<tab>1<tab>7'"),
+        ("0\t1\ta.jpg\n1\tb.jpg\t1\n", r"line 2: the layout is aligned<tab>path<tab>label, but the lines before have"),
+        ("0\ta.jpg\t1\n", r"line 1: aligned is 0: a.jpg is a photo, not an aligned face"),
+        ("7\ta.jpg\t1\n", r"line 1: expected aligned<tab>path<tab>label, with aligned 0 or 1.*the first '7'"),
+        ("0\t1\t0.5\ta.jpg\n", r"line 1: expected one label for each image. Received: 2 labels for a.jpg"),
+        ("0\t0.5\ta.jpg\n", r"line 1: expected an integer label from 0 to .*Received: '0.5'"),
+        ("\n1\ta.jpg\t-1\n", r"line 2: expected an integer label from 0 to .*Received: '-1'"),
+    ],
+)
+def test_a_lst_file_that_is_none(text, message, tmp_path):
+    (tmp_path / "train.lst").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        ImageList(tmp_path / "train.lst")
+
+
 def test_a_list_with_names_for_labels(face_folder, tmp_path):
     path = write_list(tmp_path, '\ufeffperson_1/0.png,Zoë\r\n"person_2/1.jpg","Adams, Ann"\r\nperson_1/1.jpg,Zoë\r\n')
     faces = ImageList(path, root=face_folder)
@@ -108,6 +211,14 @@ def test_labels_of_a_list_beyond_float32(face_folder):
         ("a.jpg,1\nb.jpg, \n", r"line 2: expected path,label"),
         ("", "lists no images. Expected: lines of path,label"),
         ("path,label\n", "lists no images"),
+        ("a.jpg,Ann\nb.jpg,1\n", r"line 1: its label is not a number, unlike all other lines.*Received: 'a.jpg,Ann'"),
+        ("src,cls\n001,1\n002,0\n", r"line 1: its label is not a number.*Expected: a heading such as path,label"),
+        ("001,Ann\nb.jpg,Bo\n", r"line 1: its path is not the name of an image.*Received: '001,Ann'"),
+        ("a.jpg,0\nb.jpg,1\nc.jpg,Ann\n", r"line 3: label 'Ann', but line 1 has label '0'. Expected: either numbers"),
+        ("a.jpg,0\nb.jpg,-1\n", r"line 2: expected an integer label from 0 to 9223372036854775807. Received: '-1'"),
+        ("path,label\na.jpg,9223372036854775808\n", r"line 2: expected an integer label .*'9223372036854775808'"),
+        (f"a.jpg,{'9' * 5000}\n", r"line 1: expected an integer label from 0"),
+        ("label,path\n0,a.jpg\n1,b.jpg\n", r"line 1: the label is the name of an image. Expected: path,label, in this"),
     ],
 )
 def test_a_list_that_is_none(text, message, tmp_path):
@@ -121,7 +232,9 @@ def test_a_list_that_is_not_utf8(tmp_path):
 
 
 def test_no_list(tmp_path):
-    with pytest.raises(FileNotFoundError, match="ImageList expects a CSV file of path,label"):
+    with pytest.raises(
+        FileNotFoundError, match=r"ImageList expects a CSV file of path,label, or a .lst file. Received"
+    ):
         ImageList(tmp_path / "absent.csv")
 
 
@@ -149,3 +262,15 @@ def test_what_was_written_is_a_source_too(face_folder, tmp_path):
     assert sorted(TFRecords(tmp_path / "again")) == sorted(records)
     assert again.class_names == ("person_0", "person_1", "person_2")
     assert TFRecords(tmp_path / "again").fingerprint() != faces.fingerprint()
+
+
+def test_sources_describe_themselves_in_a_line(face_folder, tmp_path):
+    faces = ImageFolder(face_folder)
+    assert repr(faces) == f"<ImageFolder({str(face_folder)!r}): 12 images of 3 classes>"
+    path = write_list(face_folder, "person_0/0.png,3\n")
+    assert repr(ImageList(path)) == f"<ImageList({str(path)!r}): 1 images of 4 classes>"
+    info = write_dataset(faces, tmp_path / "records", examples_per_shard=5)
+    assert repr(info) == f"<DatasetInfo: 12 images of 3 classes, 32 x 32, in 3 shards, from {faces}>"
+    assert repr(TFRecords(tmp_path / "records")) == f"<TFRecords('{tmp_path / 'records'}'): 12 images of 3 classes>"
+    assert repr(with_at_least(faces, 4)) == f"<Selection: 9 images, 2 classes of {faces}>"
+    assert repr(Relabelled(faces, [0] * 11 + [-1])) == f"<Relabelled: 3 classes, 11 images of {faces}>"
