@@ -1,0 +1,38 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_arcface import _pixels
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_said(monkeypatch):
+    monkeypatch.setattr(_pixels, "_warned", set())
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3))
+SCALED = {
+    "to 0..1": IMAGES / 255.0,
+    "to -1..1": (IMAGES / 127.5 - 1).astype("float32"),
+    "and made integers": (IMAGES > 127).astype("uint8"),
+}
+RIGHT = {
+    "bytes": IMAGES.astype("uint8"),
+    "floats": IMAGES.astype("float16"),
+    "black": np.zeros((3, 8, 8, 3), "uint8"),
+    "none": IMAGES[:0],
+}
+
+
+@pytest.mark.parametrize("images", SCALED.values(), ids=SCALED)
+def test_scaled_pixels_are_warned_about_once(images):
+    with pytest.warns(UserWarning, match=r"pixels of `x` are all within 0\.\.1.*expects RGB in 0\.\.255"):
+        _pixels.warn_if_unit_range(images, "`x`")
+    _pixels.warn_if_unit_range(images, "`x`")  # not again: a warning would be an error here
+    assert bool(_pixels.unit_range(ops.convert_to_tensor(images, keras.backend.standardize_dtype(images.dtype))))
+
+
+@pytest.mark.parametrize("images", RIGHT.values(), ids=RIGHT)
+def test_right_pixels_pass(images):
+    _pixels.warn_if_unit_range(images, "`x`")
