@@ -48,7 +48,7 @@ def loop_forever(decode, images: list[bytes], seconds: float) -> int:
 def simplejpeg_decode(image):
     import simplejpeg
 
-    return simplejpeg.decode_jpeg(image, fastdct=True)
+    return simplejpeg.decode_jpeg(image, fastdct=False)
 
 
 def opencv_decode(image):

@@ -23,6 +23,11 @@ def encode(image: np.ndarray, suffix=".png") -> bytes:
     return cv2.imencode(suffix, image[:, :, ::-1])[1].tobytes()
 
 
+def decode(image: bytes) -> np.ndarray:
+    """RGB pixels as OpenCV shows them: the reference for everything that decodes."""
+    return cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
 @pytest.fixture
 def face_folder(tmp_path):
     """Three people with 4, 3 and 5 images, PNG and JPEG."""

@@ -8,6 +8,8 @@ changes a row with its `probability` and leaves the others alone, to the bit, so
     augmentation = augment.chain(augment.flip, functools.partial(augment.blur, probability=0.1))
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -162,7 +164,8 @@ def jpeg(images, seed, probability=0.1, quality=(20, 95)):
 
     def compressed(images, draw):
         qualities = tf.cast(draw(1, quality[0], quality[1] + 1), tf.int32)
-        return _one_by_one(tf.image.adjust_jpeg_quality, images, qualities)
+        change = functools.partial(tf.image.adjust_jpeg_quality, dct_method="INTEGER_ACCURATE")
+        return _one_by_one(change, images, qualities)
 
     return _on_some(images, seed, probability, compressed)
 

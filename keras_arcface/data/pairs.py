@@ -87,7 +87,8 @@ class PairSet:
 
         After a first line with the number of folds and of pairs of each kind in each (or of the latter alone) come,
         separated by tabs, `person i j` for a genuine and `person i other j` for an impostor pair. Image i of a
-        person is `folder/person/person_000i.jpg`, or with another suffix; what TensorFlow cannot decode becomes PNG.
+        person is `folder/person/person_000i.jpg`, or with another suffix. Images become JPEG or PNG, as in
+        `write_dataset`.
 
         Args:
             path: `pairs.txt`, `pairsDevTest.txt` or the like.
@@ -126,9 +127,7 @@ class PairSet:
                     file = _find(Path(folder), person, int(image))
                 except FileNotFoundError as error:
                     raise FileNotFoundError(f"{path}, line {number}: {error}") from None
-                encoded = file.read_bytes()
-                known = encoded_images.is_known(encoded)
-                images.append(encoded if known else encoded_images.to_png(encoded, str(file)))
+                images.append(encoded_images.to_jpeg_or_png(file.read_bytes(), str(file)))
         expected = 2 * int(numbers[-1]) * (int(numbers[0]) if len(numbers) == 2 else 1)
         if len(same) != expected:
             raise ValueError(f"{path} is cut short. Expected, by line 1: {expected} pairs. Received: {len(same)}")

@@ -61,10 +61,11 @@ def write_dataset(
 ) -> DatasetInfo:
     """Writes a source as TFRecords.
 
-    Encoded images pass through untouched; those of a format that TensorFlow cannot decode (PGM, TIFF, WebP ...) become
-    PNG, without loss. Each is decoded once to check it, and all must have one size. Examples are shuffled over all
-    shards, so that a shard is not one person after the other. Labels are made contiguous: classes without an image,
-    or with fewer than `min_images`, are left out, and `DatasetInfo.source_labels` says what each was in the source.
+    JPEG and PNG files pass through untouched, except those that EXIF data turns. Those, and all other formats, become
+    PNG files of the pixels that `cv2.imread` shows. Each image is decoded once to check it, and all must have one size.
+    Examples are shuffled over all shards, so that a shard is not one person after the other. Labels are made
+    contiguous: classes without an image, or with fewer than `min_images`, are left out, and
+    `DatasetInfo.source_labels` says what each was in the source.
 
     Every shard is written under a temporary name, flushed to disk and renamed; `dataset.json` comes last, so a
     directory that has one is complete. A run that was stopped, by whatever, goes on where it was when it is started
@@ -398,14 +399,13 @@ def _usable(job: _Job, indices: Iterable[int], skipped: list[str]) -> Iterable[R
 
 
 def _read(source: Selection, index: int) -> Record:
-    """A record in a format that TensorFlow decodes."""
+    """A record whose image is a JPEG or PNG that TensorFlow shows as OpenCV does."""
     try:
         record = source[index]
     except OSError as error:  # not to be taken for one of the disk that is written to
         raise ValueError(f"record {index} of {source} cannot be read: {type(error).__name__}: {error}") from error
-    if images.is_known(record.image):
-        return record
-    return record._replace(image=images.to_png(record.image, record.name))
+    image = images.to_jpeg_or_png(record.image, record.name)
+    return record if image is record.image else record._replace(image=image)
 
 
 def _skip_or_raise(job: _Job, error: Exception, skipped: list[str]) -> None:

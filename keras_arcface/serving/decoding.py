@@ -7,30 +7,28 @@ run through a dataset inside the graph, each with its row number, and are put ba
 
 import tensorflow as tf
 
-# Larger images are refused by what their header says: a few hundred kilobytes can hold a gigabyte of pixels.
-_MOST_PIXELS = 4096 * 4096
+from keras_arcface.data import images
 
 
 def decode_rows(encoded, image_size):
-    """Decodes images of any size and format, and never fails.
+    """Decodes images of any size to the pixels that OpenCV shows, and never fails.
 
     Args:
-        encoded: string tensor `(n,)`: JPEG, PNG, GIF (first frame) or BMP.
+        encoded: string tensor `(n,)`: JPEG and PNG files, turned as their EXIF data says; BMP files of 8, 24 or 32
+            bits; GIF files whose first frame fills the canvas and has no transparent color.
         image_size: `(height, width)` to which every image is resized.
 
     Returns:
-        `(images, valid)`: uint8 `(n, height, width, 3)` RGB, black where undecodable, and bool `(n,)`.
+        `(images, valid)`: uint8 `(n, height, width, 3)` RGB, black for everything else, and bool `(n,)`.
     """
     shape = (*image_size, 3)
 
-    def decode(row, image):
-        with tf.control_dependencies([_check_size(image)]):
-            pixels = tf.io.decode_image(image, channels=3, expand_animations=False)
-        return row, _resize(pixels, image_size)
+    def decode(row, image_and_turned):
+        return row, _resize(_decode(*image_and_turned), image_size)
 
     rows = tf.shape(encoded, out_type=tf.int64)[0]
     decoded = (
-        tf.data.Dataset.from_tensor_slices(encoded)
+        tf.data.Dataset.from_tensor_slices((encoded, images.is_turned(encoded)))
         .enumerate()
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         .ignore_errors()
@@ -39,9 +37,9 @@ def decode_rows(encoded, image_size):
     tail = tf.data.Dataset.from_tensors((rows, tf.zeros(shape, tf.uint8)))
     indices, pixels = decoded.concatenate(tail).batch(rows + 1).get_single_element()
     indices = indices[:, tf.newaxis]
-    images = tf.scatter_nd(indices, pixels, [rows + 1, *shape])[:-1]
+    placed = tf.scatter_nd(indices, pixels, [rows + 1, *shape])[:-1]
     valid = tf.scatter_nd(indices, tf.ones_like(indices[:, 0], tf.int32), [rows + 1])[:-1] > 0
-    return tf.ensure_shape(images, (None, *shape)), valid
+    return tf.ensure_shape(placed, (None, *shape)), valid
 
 
 def _resize(pixels, image_size):
@@ -56,35 +54,116 @@ def _resize(pixels, image_size):
     return tf.ensure_shape(tf.cond(fits, lambda: pixels, resized), (height, width, 3))
 
 
-def _check_size(image):
-    """Fails, before anything is decoded, for what is no image by its first bytes or is larger than allowed."""
-
-    def starts_with(magic):
-        return tf.strings.substr(image, 0, len(magic)) == magic
-
-    def integer(position, length, dtype, little_endian):
-        return tf.cast(tf.io.decode_raw(tf.strings.substr(image, position, length), dtype, little_endian)[0], tf.int64)
-
-    def jpeg():
-        return tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(image), tf.int64)[:2])
-
-    def png():
-        return integer(16, 4, tf.int32, False) * integer(20, 4, tf.int32, False)
-
-    def gif():
-        return integer(6, 2, tf.uint16, True) * integer(8, 2, tf.uint16, True)
-
-    def bmp():  # a negative height says that the rows run from the top
-        return tf.abs(integer(18, 4, tf.int32, True) * integer(22, 4, tf.int32, True))
-
-    pixels = tf.case(
-        [
-            (starts_with(b"\xff\xd8\xff"), jpeg),
-            (starts_with(b"\x89PNG\r\n\x1a\n"), png),
-            (starts_with(b"GIF8"), gif),
-            (starts_with(b"BM"), bmp),
-        ],
-        default=lambda: tf.constant(-1, tf.int64),
-        exclusive=True,
+def _decode(image, is_turned):
+    """Decodes one image of any size. What a header says is checked before anything is decoded."""
+    is_jpeg, is_png, is_gif = (_starts_with(image, magic) for magic in (images.JPEG, images.PNG, b"GIF8"))
+    return tf.cond(
+        is_jpeg | is_png,
+        lambda: _decode_jpeg_or_png(image, is_jpeg, is_turned),
+        lambda: tf.cond(is_gif, lambda: _decode_gif(image), lambda: _decode_bmp(image)),
     )
-    return tf.debugging.Assert(tf.logical_and(pixels > 0, pixels <= _MOST_PIXELS), [pixels])
+
+
+def _decode_jpeg_or_png(image, is_jpeg, is_turned):
+    height, width = tf.unstack(
+        tf.cond(
+            is_jpeg,
+            lambda: tf.image.extract_jpeg_shape(image)[:2],
+            lambda: tf.stack([_integer(image, at, tf.int32, little_endian=False) for at in (20, 16)]),
+        )
+    )
+
+    def decode():
+        pixels = images.decode(image)
+        return tf.cond(is_turned, lambda: _turn(pixels, _orientation(image)), lambda: pixels)
+
+    return _decode_if(True, height, width, decode)
+
+
+# What may stand before the first frame.
+_GIF_BLOCKS = (
+    r"^(?:!\C[\x05-\x7f][^\x00]*\x00"  # a comment or the like
+    r"|!\C\x0bNETSCAPE2\.0\x03\x01\C\C\x00"  # how often it is repeated
+    r"|!\C\x04[\x00\x04\x08\x0c]\C{3}\x00)*,"  # how the frame is shown; an odd number would say with transparency
+)
+
+
+def _decode_gif(image):
+    """The first frame, which TensorFlow shows as OpenCV does if it fills the canvas and no color is transparent."""
+    width, height, flags = (_integer(image, at, kind) for at, kind in ((6, tf.uint16), (8, tf.uint16), (10, tf.uint8)))
+    palette = tf.where(flags >= 128, 6 * tf.bitwise.left_shift(1, flags % 8), 0)
+    frame = _without_start(tf.strings.substr(image, 13 + palette, 4096), _GIF_BLOCKS)
+    left, top, frame_width, frame_height = (_integer(frame, at, tf.uint16) for at in (0, 2, 4, 6))
+    fills = tf.reduce_all(tf.stack([left, top, frame_width, frame_height]) == tf.stack([0, 0, width, height]))
+    return _decode_if(fills, height, width, lambda: _first_frame(image))
+
+
+def _decode_bmp(image):
+    """24 and 32 bits in the usual order, and 8 bits with a palette: there TensorFlow gives the colors' numbers."""
+    start, header, width, height, compression = (_integer(image, at, tf.int32) for at in (10, 14, 18, 22, 30))
+    bits = _integer(image, 28, tf.uint16)
+    plain, masks = compression == 0, b"\0\0\xff\0\0\xff\0\0\xff\0\0\0"
+    masked = (compression == 3) & (tf.strings.substr(image, 54, len(masks)) == masks)
+    known = tf.where(bits == 32, plain | masked, plain & ((bits == 8) | (bits == 24)))
+
+    def colored(pixels):
+        table = tf.io.decode_raw(tf.strings.substr(image, 14 + header, start - 14 - header), tf.uint8)
+        return tf.gather(tf.reshape(table, (-1, 4))[:, 2::-1], tf.cast(pixels[..., 0], tf.int32))
+
+    def decode():
+        pixels = _first_frame(image)
+        return tf.cond(bits == 8, lambda: colored(pixels), lambda: pixels)
+
+    # A negative height says that the rows run from the top.
+    return _decode_if(_starts_with(image, b"BM") & known & (header >= 40), tf.abs(height), width, decode)
+
+
+def _first_frame(image):
+    return tf.io.decode_image(image, channels=3, expand_animations=False)
+
+
+def _decode_if(known, height, width, decode):
+    pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    allowed = tf.reduce_all(tf.stack([known, height > 0, width > 0, pixels <= images.MOST_PIXELS]))
+    with tf.control_dependencies([tf.debugging.Assert(allowed, [height, width])]):
+        return tf.ensure_shape(decode(), (None, None, 3))
+
+
+def _turn(pixels, orientation):
+    """Shows pixels as an orientation of EXIF says."""
+    transposed, upside_down, mirrored = (
+        tf.reduce_any(orientation == tf.constant(numbers)) for numbers in ((5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7))
+    )
+    upright = tf.transpose(pixels, tf.where(transposed, [1, 0, 2], [0, 1, 2]))
+    return tf.reverse(upright, tf.boolean_mask([0, 1], [upside_down, mirrored]))
+
+
+def _orientation(image):
+    """The orientation in the first directory of the EXIF data, 1 if it has none."""
+    exif = _without_start(image, r"^\C*?(?:Exif\x00\x00|eXIf)")
+    content = tf.cast(tf.io.decode_raw(exif, tf.uint8), tf.int32)
+    little_endian = _starts_with(exif, b"II*\0")
+
+    def number(first, second):
+        return tf.where(little_endian, first + 256 * second, 256 * first + second)
+
+    directory = tf.where(little_endian, number(content[4], content[5]), number(content[6], content[7]))
+    entries = content[directory + 2 :][: 12 * number(content[directory], content[directory + 1])]
+    entries = tf.reshape(entries[: tf.size(entries) // 12 * 12], (-1, 12))
+    tags, values = number(entries[:, 0], entries[:, 1]), number(entries[:, 8], entries[:, 9])
+    found = (tags == 0x0112) & (little_endian | _starts_with(exif, b"MM\0*"))
+    return tf.concat([tf.boolean_mask(values, found), [1]], 0)[0]
+
+
+def _starts_with(image, magic):
+    return tf.strings.substr(image, 0, len(magic)) == magic
+
+
+def _without_start(image, pattern):
+    # With a tensor, the pattern is compiled when it is needed, and not for every batch.
+    return tf.strings.regex_replace(image, tf.constant(pattern), "", replace_global=False)
+
+
+def _integer(image, position, kind, little_endian=True):
+    """A number of a header, as int32."""
+    return tf.cast(tf.io.decode_raw(tf.strings.substr(image, position, kind.size), kind, little_endian)[0], tf.int32)

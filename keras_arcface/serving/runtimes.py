@@ -101,6 +101,7 @@ def calibration_images(source, image_size: tuple[int, int], count: int = 256) ->
     decoded = []
     for index in np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int):
         image, _, name = source[int(index)]
+        image = encoded_images.to_jpeg_or_png(image, name)
         size = encoded_images.size_of(image, name)
         if size != tuple(image_size):
             raise ValueError(

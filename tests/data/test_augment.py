@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import decode
 from conftest import make_face
 
 from keras_arcface.data import augment
@@ -172,6 +173,8 @@ def test_jpeg_quality():
         return np.abs(apply("jpeg", probability=1.0, quality=quality).astype(int) - FACES).mean()
 
     assert 0 < error((94, 95)) < error((50, 51)) < error((10, 11))
+    encoded = [cv2.imencode(".jpg", face[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])[1].tobytes() for face in FACES]
+    np.testing.assert_array_equal(apply("jpeg", probability=1.0, quality=(50, 50)), [decode(face) for face in encoded])
 
 
 def test_fill_border_changes_what_is_black_up_to_the_border_and_nothing_else():

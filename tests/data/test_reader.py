@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import decode
 from conftest import encode
 from conftest import make_face
 
@@ -39,10 +40,7 @@ def test_one_pass_gives_every_image_as_it_was(face_folder, directory):
     images = np.concatenate([images for images, _ in dataset])
     labels = np.concatenate([labels for _, labels in dataset])
     assert images.dtype == np.uint8
-    expected = {
-        (tf.io.decode_image(record.image, channels=3).numpy().tobytes(), record.label)
-        for record in ImageFolder(face_folder)
-    }
+    expected = {(decode(record.image).tobytes(), record.label) for record in ImageFolder(face_folder)}
     assert {(image.tobytes(), label) for image, label in zip(images, labels, strict=True)} == expected
     assert len(images) == 12
 
@@ -76,7 +74,7 @@ def test_what_a_step_sees_depends_on_seed_and_step_alone(augmentation, directory
 def test_names_stand_beside_the_images(cache, face_folder, directory):
     for images, labels, names in load_dataset(directory, 5, names=True, augmentation=None, cache=cache):
         for image, label, name in zip(images, labels, names, strict=True):
-            expected = tf.io.decode_image((face_folder / name.numpy().decode()).read_bytes(), channels=3)
+            expected = decode((face_folder / name.numpy().decode()).read_bytes())
             np.testing.assert_array_equal(image, expected)
             assert f"person_{int(label)}" in name.numpy().decode()
 

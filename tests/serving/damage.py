@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import fuzz
 from conftest import encode
 from conftest import make_face
+from image_formats import exif
 
 from keras_arcface.serving import loaders
 from keras_arcface.serving.loaders import arrays
@@ -55,6 +56,7 @@ def kinds():
     face, jpeg, png = FACES[0], encode(FACES[0], ".jpg"), encode(FACES[0])
     grey, pillow = face[..., 0], Image.fromarray(face)
     deep = cv2.imencode(".png", face.astype(np.uint16) * 257)[1].tobytes()
+    turned = saved_by_pillow(pillow, "JPEG", exif=exif(6))
     frames = [Image.fromarray(other) for other in FACES[1:3]]
     found = {
         "empty": (b"", False),
@@ -69,6 +71,8 @@ def kinds():
         "PNG, palette": (saved_by_pillow(pillow.convert("P"), "PNG"), True),
         "GIF, animated": (saved_by_pillow(pillow, "GIF", save_all=True, append_images=frames), True),
         "BMP": (encode(face, ".bmp"), True),
+        "BMP, palette": (saved_by_pillow(pillow.convert("P"), "BMP"), True),
+        "JPEG, EXIF": (turned, True),
         "WebP": (saved_by_pillow(pillow, "WEBP"), False),
         "one pixel": (encode(face[:1, :1]), True),
         "4,000 x 3,000": (encode(cv2.resize(face, (4000, 3000)), ".jpg"), True),
@@ -106,6 +110,8 @@ def main():
     arguments = parser.parse_args()
     whole = [encode(face, suffix) for face in FACES for suffix in (".png", ".jpg", ".bmp")]
     whole += [saved_by_pillow(Image.fromarray(face), "GIF") for face in FACES[:4]]
+    whole += [saved_by_pillow(Image.fromarray(face), "JPEG", exif=exif(6)) for face in FACES[:4]]
+    whole += [saved_by_pillow(Image.fromarray(face).convert("P"), "BMP") for face in FACES[:4]]
     damaged = kinds()
     fill = [whole[row % len(whole)] for row in range(BATCH)]
     images = [image for image, _ in damaged.values()]

@@ -10,8 +10,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import decode
 from conftest import encode
 from conftest import make_face
+from image_formats import CASES
+from image_formats import NOT_SERVED
 
 from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
@@ -97,7 +100,7 @@ def test_the_signatures_are_those_of_the_contract(signatures):
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg"])
 def test_bytes_give_what_their_pixels_give(suffix, signatures, embedder):
     encoded = [encode(face, suffix) for face in FACES]
-    decoded = np.stack([tf.io.decode_image(image, channels=3) for image in encoded])
+    decoded = np.stack([decode(image) for image in encoded])
     outputs = serve_bytes(signatures, encoded)
     assert outputs["valid"].all()
     assert_equals(outputs, embedder, decoded)
@@ -162,15 +165,19 @@ def through(loader, saved_model, tmp_path, requests):
 
 
 @pytest.mark.parametrize("loader", ["clean", "cpp"])
-def test_it_answers_in_a_process_without_keras(loader, saved_model, embedder, tmp_path):
+def test_it_answers_in_a_process_without_keras(loader, saved_model, signatures, embedder, tmp_path):
     encoded = [*GOOD[:3], b"broken", *GOOD[3:]]
     requests = [
         ("serving_default", {"images": FACES}),
         ("serve_bytes", {"image_bytes": encoded}),
         ("compare", {"images_a": FACES, "images_b": FACES[::-1]}),
         ("describe", {"request": [b"", b""]}),
+        ("serve_bytes", {"image_bytes": list(CASES.values())}),
     ]
-    images, decoded, compared, described = through(loader, saved_model, tmp_path, requests)
+    images, decoded, compared, described, formats = through(loader, saved_model, tmp_path, requests)
+    assert dict(zip(CASES, formats["valid"], strict=True)) == {name: name not in NOT_SERVED for name in CASES}
+    expected = serve_bytes(signatures, list(CASES.values()))["embedding"]
+    np.testing.assert_allclose(formats["embedding"], expected, atol=1e-6)
     assert_equals(images, embedder, FACES)
     good = np.arange(7) != 3
     np.testing.assert_array_equal(decoded["valid"], good)

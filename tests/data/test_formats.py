@@ -1,0 +1,189 @@
+"""What an image shows is the same everywhere, in every format: what OpenCV and Pillow show."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import decode
+from conftest import make_face
+from image_formats import CASES
+from image_formats import LIKE_OPENCV
+from image_formats import LIKE_PILLOW
+from image_formats import NOT_READ
+from image_formats import NOT_SERVED
+from image_formats import PNG
+from image_formats import SIZE
+from image_formats import bmp
+from image_formats import pillow
+from image_formats import saved
+from PIL import Image
+
+from keras_arcface.data import ImageFolder
+from keras_arcface.data import PairSet
+from keras_arcface.data import images
+from keras_arcface.data import load_dataset
+from keras_arcface.data import write_dataset
+from keras_arcface.data.sources import Record
+from keras_arcface.evaluation import embed_images
+from keras_arcface.evaluation import embed_pairs
+from keras_arcface.serving.decoding import decode_rows
+
+READ = [name for name in CASES if name not in NOT_READ]
+
+
+class Cases:
+    """All cases as a source."""
+
+    num_classes = 1
+    labels = np.zeros(len(READ), np.int64)
+
+    def __len__(self):
+        return len(READ)
+
+    def __getitem__(self, index):
+        return Record(CASES[READ[index]], 0, READ[index])
+
+    def __str__(self):
+        return "cases"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """`{path: {name of the case: pixels}}`; those that are not valid are left out."""
+    folder = tmp_path_factory.mktemp("formats")
+    write_dataset(Cases(), folder / "converted")
+    with pytest.MonkeyPatch.context() as patch:  # as datasets were written that hold the files as they were found
+        patch.setattr(images, "to_jpeg_or_png", lambda encoded, name: encoded)
+        patch.setattr(Cases, "image_size", (SIZE, SIZE), raising=False)
+        write_dataset(Cases(), folder / "as found", check=False)
+    converted, read = (
+        {
+            name.decode(): pixels
+            for batch, _, names in load_dataset(folder / part, 16, names=True)
+            for pixels, name in zip(batch.numpy(), names.numpy(), strict=True)
+        }
+        for part in ("converted", "as found")
+    )
+    serve = tf.function(lambda encoded: decode_rows(encoded, (SIZE, SIZE)))
+    served, valid = (output.numpy() for output in serve(tf.constant(list(CASES.values()))))
+    embedded = embed_images(flattened, Cases(), flip=False, progress=False).reshape(-1, SIZE, SIZE, 3)
+    return {
+        "conversion": converted,
+        "reading": read,
+        "serving": {name: pixels for name, pixels, good in zip(CASES, served, valid, strict=True) if good},
+        "evaluation": dict(zip(READ, embedded, strict=True)),
+    }
+
+
+def flattened(batch):
+    return np.reshape(batch, (len(batch), -1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_every_path_shows_what_opencv_and_pillow_show(name, found):
+    encoded = CASES[name]
+    if name not in LIKE_OPENCV | LIKE_PILLOW:
+        np.testing.assert_array_equal(decode(encoded), pillow(encoded))
+    expected = decode(encoded) if name in LIKE_OPENCV else pillow(encoded)
+    for path, pixels in found.items():
+        if path == "serving" and name in NOT_SERVED:
+            assert name not in pixels
+        else:
+            np.testing.assert_array_equal(pixels[name], expected, err_msg=path)
+
+
+def test_the_table(found):
+    """For `pytest -rP`: what each path gives, beside Pillow."""
+    print(f"{'':36}{'OpenCV':>14}" + "".join(f"{path:>15}" for path in found))
+    for name in CASES:
+        try:
+            expected, opencv = pillow(CASES[name]), decode(CASES[name])
+        except (TypeError, OSError):
+            print(f"{name:36}{'error':>14}" + "".join(f"{verdict:>15}" for verdict in ["error", "error", "invalid"]))
+            continue
+        verdicts = [
+            "invalid" if name not in pixels else difference(pixels[name], expected) for pixels in found.values()
+        ]
+        print(f"{name:36}{difference(opencv, expected):>14}" + "".join(f"{verdict:>15}" for verdict in verdicts))
+
+
+def difference(pixels, expected) -> str:
+    if pixels.shape != expected.shape:
+        return "other shape"
+    mean = np.abs(pixels.astype(np.float64) - expected).mean()
+    return "same" if mean == 0 else f"off by {mean:.2f}"
+
+
+def test_files_that_need_no_change_are_kept_to_the_byte():
+    kept = {name for name in READ if images.to_jpeg_or_png(CASES[name], name) == CASES[name]}
+    turned = {name for name in READ if "EXIF" in name and not name.endswith(("EXIF 1", "EXIF 9"))}
+    assert kept == {name for name in READ if name.startswith(("JPEG", "PNG"))} - turned
+
+
+def test_what_opencv_cannot_show_is_an_error_that_names_it(tmp_path):
+    (name,) = NOT_READ
+    (tmp_path / "faces" / "person").mkdir(parents=True)
+    (tmp_path / "faces" / "person" / "0.gif").write_bytes(CASES[name])
+    source = ImageFolder(tmp_path / "faces")
+    with pytest.raises(ValueError, match=r"person/0.gif is not a readable image. Expected: a whole JPEG"):
+        write_dataset(source, tmp_path / "converted")
+    with pytest.raises(ValueError, match=r"person/0.gif is not a readable image"):
+        embed_images(flattened, source, progress=False)
+    with pytest.raises(ValueError, match=r"image 1 \(of pair 0\) is not a readable image"):
+        embed_pairs(flattened, PairSet([PNG, CASES[name]], [True]), progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "to_jpeg_or_png", lambda encoded, name: encoded)
+        patch.setattr(ImageFolder, "image_size", (SIZE, SIZE), raising=False)
+        write_dataset(source, tmp_path / "as found", check=False)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"person/0.gif is not a readable image"):
+        next(iter(load_dataset(tmp_path / "as found", 1)))
+
+
+def test_headers_that_are_damaged_cost_their_own_row():
+    rng = np.random.default_rng(0)
+    whole = [CASES[name] for name in ("JPEG, EXIF 6", "PNG, EXIF 6", "BMP, palette", "GIF, animated", "JPEG")]
+    damaged = []
+    for image in whole[:4] * 60:
+        changed = bytearray(image[: rng.integers(20, len(image))] if rng.random() < 0.2 else image)
+        for at in rng.integers(4, min(len(changed), 120), rng.integers(1, 5)):
+            changed[at] = rng.integers(256)
+        damaged.append(bytes(changed))
+    decoded, valid = decode_rows(tf.constant([*damaged, *whole]), (SIZE, SIZE))
+    print(f"{len(damaged)} damaged images, {np.sum(valid[: len(damaged)])} of them decoded")
+    assert valid[len(damaged) :].numpy().all()
+    np.testing.assert_array_equal(decoded[len(damaged) :], [decode(image) for image in whole])
+
+
+def test_a_palette_of_four_colors():
+    """The smallest file that was read as the numbers of its colors."""
+    colors = np.array([[30, 20, 10], [60, 50, 40], [90, 80, 70], [120, 110, 100]], np.uint8)
+    encoded = bmp(8, bytes([2, 3, 0, 0, 0, 1, 0, 0]), np.pad(colors[:, ::-1], ((0, 0), (0, 1))).tobytes(), size=(2, 2))
+    expected = colors.reshape(2, 2, 3)
+    np.testing.assert_array_equal(pillow(encoded), expected)
+    np.testing.assert_array_equal(images.decode(images.to_jpeg_or_png(encoded, "")), expected)
+
+
+def jpegs(size) -> list[bytes]:
+    """JPEG files of every subsampling, baseline and progressive, of many qualities, gray and RGB."""
+    face = Image.fromarray(make_face(0, 0, size))
+    options = [
+        *({"subsampling": number, "progressive": flag} for number in (0, 1, 2) for flag in (False, True)),
+        *({"quality": quality} for quality in (30, 95, 100)),
+        *({"subsampling": "4:1:1", "optimize": True}, {"restart_marker_blocks": 1}, {"keep_rgb": True}),
+    ]
+    return [saved(face, "JPEG", **option) for option in options] + [saved(face.convert("L"), "JPEG")]
+
+
+@pytest.mark.parametrize("size", [(112, 112), (33, 47), (8, 17), (1, 1)])
+def test_jpeg_files_are_decoded_as_by_opencv_and_pillow_to_the_bit(size):
+    for encoded in jpegs(size):
+        np.testing.assert_array_equal(decode(encoded), pillow(encoded))
+        np.testing.assert_array_equal(images.decode(encoded), pillow(encoded))
+
+
+def test_jpeg_files_are_decoded_in_the_same_way_in_batches_and_when_served():
+    encoded = tf.constant(jpegs((33, 47)))
+    expected = [decode(image) for image in encoded.numpy()]
+    np.testing.assert_array_equal(images.decode_batch(encoded, encoded, (33, 47)), expected)
+    served, valid = decode_rows(encoded, (33, 47))
+    assert valid.numpy().all()
+    np.testing.assert_array_equal(served, expected)
