@@ -1,13 +1,17 @@
 """Images -> embeddings, with any model."""
 
+import os
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from keras_arcface._pixels import warn_if_unit_range
 from keras_arcface.data import images as encoded_images
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.evaluation.runtimes import as_function
@@ -27,12 +31,14 @@ def embed_images(
     Args:
         model: a Keras model, what `load_embedder` gives, or any function, images `(batch, height, width, 3)` uint8 ->
             `(batch, dim)`.
-        images: uint8 array `(n, height, width, 3)`, or whatever gives one for a slice; or a sequence of n encoded
-            images of one size, which are decoded batch by batch.
+        images: array `(n, height, width, 3)` of RGB pixels in 0..255, or whatever gives one for a slice; or encoded
+            images of one size, which are decoded batch by batch: a sequence of bytes or of paths, or a source of
+            records such as `data.ImageFolder`, `data.RecordIO` or `data.TFRecords`.
         flip: whether to add the embedding of the mirror image, before any normalisation, as published figures do.
         batch_size: images per call of the model.
         progress: whether to show a progress bar.
-        name_of: number of an image -> how to name it in an error; None for its number.
+        name_of: number of an image -> how to name it in an error; None for its path, the name of its record, or its
+            number.
         size: `(height, width)` to resize encoded images to, without keeping their proportions; None for images of
             one size, which stay as they are.
 
@@ -40,28 +46,38 @@ def embed_images(
         `(n, dim)` float32, not normalised.
 
     Raises:
-        ValueError: if there are no images, or `batch_size` is below 1; or naming the image, if one cannot be decoded,
-            has another size than the first, or its embedding is zero or not finite.
+        FileNotFoundError: if there is no file at a path.
+        ValueError: if `images` is none of these or empty, or `batch_size` is below 1; or naming the image, if one
+            cannot be decoded, has another size than the first, or its embedding is zero or not finite.
+
+    Warns:
+        UserWarning: once, if all pixels of an array are within 0..1.
     """
+    _check_kind(images)
     if len(images) == 0:
         raise ValueError("embed_images expects at least one image. Received: none")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
-    name_of = name_of or "image {}".format
     embed, expected = as_function(model), None
     rows = []
     with _bar(len(images), progress) as bar:
         for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            if not isinstance(batch, np.ndarray):
-                names = [name_of(start + offset) for offset in range(len(batch))]
-                batch = [_known(image, name) for image, name in zip(batch, names, strict=True)]
+            stop = min(start + batch_size, len(images))
+            names = [name_of(row) if name_of else f"image {row}" for row in range(start, stop)]
+            batch = _items(images, start, stop)
+            if _is_array(batch):
+                batch = _check_pixels(batch, "embed_images")
+                if start == 0:
+                    warn_if_unit_range(batch, "`images` of embed_images")
+            else:
+                found = [_read(item, name, name_of) for item, name in zip(batch, names, strict=True)]
+                batch, names = zip(*found, strict=True)
                 if size is None:
                     expected = expected or encoded_images.size_of(batch[0], names[0])
                     batch = _decode(batch, names, expected)
                 else:
                     batch = _decode_and_resize(batch, names, size)
-            rows.append(_embed_batch(embed, batch, flip, lambda row, start=start: name_of(start + row)))
+            rows.append(_embed_batch(embed, batch, flip, names))
             bar.update(len(batch))
     return np.concatenate(rows)
 
@@ -86,8 +102,10 @@ def embed_dataset(model, dataset, flip: bool = True, progress: bool = True) -> t
     rows, labels, done = [], [], 0
     with _bar(None, progress) as bar:
         for images, their_labels in dataset:
-            images = np.asarray(images)
-            rows.append(_embed_batch(embed, images, flip, lambda row, done=done: f"image {done + row}"))
+            images = _check_pixels(images, "embed_dataset")
+            if done == 0:
+                warn_if_unit_range(images, "the images of embed_dataset")
+            rows.append(_embed_batch(embed, images, flip, [f"image {done + row}" for row in range(len(images))]))
             labels.append(np.asarray(their_labels, np.int64))
             done += len(images)
             bar.update(len(images))
@@ -129,8 +147,7 @@ def _bar(total, progress):
     return tqdm(total=total, desc="embedding", unit="image", disable=not progress, dynamic_ncols=True)
 
 
-def _embed_batch(embed, images, flip, name_of):
-    images = np.asarray(images)
+def _embed_batch(embed, images, flip, names):
     rows = embed(images)
     if flip:
         rows = rows + embed(np.ascontiguousarray(images[:, :, ::-1]))
@@ -140,13 +157,77 @@ def _embed_batch(embed, images, flip, name_of):
         )
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1) | ~rows.any(axis=1))
     if len(bad):
-        names = ", ".join(name_of(row) for row in bad[:10]) + (" ..." if len(bad) > 10 else "")
-        raise ValueError(f"The model gives embeddings that are zero or not finite, for {names}")
+        listed = ", ".join(names[row] for row in bad[:10]) + (" ..." if len(bad) > 10 else "")
+        raise ValueError(f"The model gives embeddings that are zero or not finite, for {listed}")
     return rows
 
 
-def _known(image: bytes, name: str) -> bytes:
-    return image if encoded_images.is_known(image) else encoded_images.to_png(image, name)
+def _check_kind(images) -> None:
+    """Raises for what is plainly no collection of images."""
+    if isinstance(images, (str, os.PathLike)):
+        raise _unexpected("embed_images", f"one path, {str(images)!r}. Pass a list of paths, or data.ImageFolder(path)")
+    if isinstance(images, (bytes, bytearray, memoryview)):
+        raise _unexpected("embed_images", "the bytes of one image. Pass a list, [image]")
+    if isinstance(images, tf.data.Dataset):
+        raise _unexpected("embed_images", "a tf.data.Dataset. Pass it to embed_dataset")
+    if isinstance(images, PairSet):
+        raise _unexpected("embed_images", "a PairSet. Pass it to embed_pairs")
+    if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+        raise _unexpected("embed_images", f"a {type(images).__name__}, which has no length or no order")
+
+
+def _items(images, start: int, stop: int):
+    if hasattr(images, "num_classes"):  # a source: of its indices only integers are certain
+        return [images[row] for row in range(start, stop)]
+    return images[start:stop]
+
+
+def _is_array(batch) -> bool:
+    """Whether these are pixels, in an array or tensor of any library, and not a sequence of images or paths."""
+    return hasattr(batch, "shape") and hasattr(batch, "dtype") and np.asarray(batch[:1]).dtype.kind not in "OSU"
+
+
+def _check_pixels(images, function: str) -> np.ndarray:
+    pixels = np.asarray(images)
+    received = f"an array of shape {pixels.shape}"
+    if pixels.ndim == 3 and pixels.shape[-1] == 3:
+        raise _unexpected(function, f"{received}, one image. Pass image[np.newaxis]")
+    if pixels.ndim in (2, 3) or (pixels.ndim == 4 and pixels.shape[-1] == 1):
+        raise _unexpected(function, f"{received}, gray images. Repeat the channel three times, on the last axis")
+    if pixels.ndim != 4 or pixels.shape[-1] != 3:
+        raise _unexpected(function, received)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind not in "uif" and pixels.dtype.name != "bfloat16":
+        raise _unexpected(function, f"an array of {pixels.dtype}")
+    lowest, highest = pixels.min(), pixels.max()
+    if not (lowest >= 0 and highest <= 255) and not (lowest >= -1 and highest <= 1):  # also for NaN
+        raise _unexpected(function, f"{pixels.dtype} values from {lowest} to {highest}")
+    return pixels
+
+
+def _unexpected(function: str, received: str) -> ValueError:
+    sequence = ", or a sequence of encoded images, of paths or of records" if function == "embed_images" else ""
+    return ValueError(
+        f"{function} expects RGB pixels in 0..255 of shape (n, height, width, 3){sequence}. Received: {received}"
+    )
+
+
+def _read(item, name: str, name_of: Callable | None) -> tuple[bytes, str]:
+    """A JPEG or PNG, and how to name it in an error."""
+    if isinstance(item, (str, os.PathLike)):
+        path = Path(item)
+        name = name if name_of else str(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no image {path}")
+        item = path.read_bytes()
+    elif isinstance(item, tuple) and len(item) == 3:
+        item, _, their_name = item
+        name = name if name_of else their_name
+    if not isinstance(item, (bytes, bytearray, memoryview)):
+        shape = f" and shape {item.shape}; np.stack makes one array" if hasattr(item, "shape") else ""
+        raise _unexpected("embed_images", f"a sequence whose {name} is of type {type(item).__name__}{shape}")
+    return encoded_images.to_jpeg_or_png(bytes(item), name), name
 
 
 def _decode_and_resize(encoded: Sequence[bytes], names: list[str], size: tuple[int, int]) -> np.ndarray:

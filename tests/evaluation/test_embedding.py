@@ -5,8 +5,10 @@ import tensorflow as tf
 from conftest import encode
 from conftest import make_face
 
+from keras_arcface import _pixels
 from keras_arcface.data import ImageFolder
 from keras_arcface.data import PairSet
+from keras_arcface.data import TFRecords
 from keras_arcface.data import load_dataset
 from keras_arcface.data import write_dataset
 from keras_arcface.evaluation import embed_dataset
@@ -143,3 +145,85 @@ def test_a_model_that_gives_no_embeddings_is_refused():
         embed_images(lambda images: images, FACES, flip=False, progress=False)
     with pytest.raises(ValueError, match="at least one image"):
         embed_images(left_half, [])
+
+
+def test_paths_and_sources(face_folder, tmp_path):
+    faces = ImageFolder(face_folder)
+    paths = [face_folder / name for *_, name in faces]
+    encoded = [image for image, *_ in faces]
+    write_dataset(faces, tmp_path / "records")
+    records = TFRecords(tmp_path / "records")
+    expected = embed_images(left_half, encoded, progress=False)
+    in_records = [[name for *_, name in faces].index(name) for *_, name in records]
+    for images in (paths, list(map(str, paths)), tuple(paths), np.array(paths, str), faces, list(faces)):
+        np.testing.assert_array_equal(embed_images(left_half, images, batch_size=5, progress=False), expected)
+    np.testing.assert_array_equal(embed_images(left_half, records, batch_size=5, progress=False), expected[in_records])
+    np.testing.assert_array_equal(embed_images(left_half, paths, progress=False, size=(32, 32)), expected)
+
+
+def test_an_image_of_a_path_or_a_source_is_named(face_folder):
+    path = face_folder / "person_1" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"^person_1/1.jpg is not a readable image"):
+        embed_images(left_half, ImageFolder(face_folder), progress=False)
+    with pytest.raises(ValueError, match=rf"^{path} is not a readable image"):
+        embed_images(left_half, [face_folder / "person_0" / "0.png", path], progress=False)
+    with pytest.raises(FileNotFoundError, match=r"^There is no image nowhere/1.png$"):
+        embed_images(left_half, ["nowhere/1.png"], progress=False)
+
+
+ONE = FACES[0]
+REFUSED = {
+    "one image": (ONE, r"shape \(32, 32, 3\), one image. Pass image\[np.newaxis\]"),
+    "one gray image": (ONE[..., 0], r"shape \(32, 32\), gray images"),
+    "gray images": (FACES[..., 0], r"shape \(10, 32, 32\), gray images. Repeat the channel"),
+    "gray images with an axis": (FACES[..., :1], r"shape \(10, 32, 32, 1\), gray images"),
+    "channels first": (FACES.transpose(0, 3, 1, 2), r"shape \(10, 3, 32, 32\)"),
+    "four channels": (np.zeros((2, 32, 32, 4)), r"shape \(2, 32, 32, 4\)"),
+    "normalized": (FACES / 64.0 - 2, r"float64 values from -2.0 to 1.98"),
+    "16 bits": (FACES.astype(np.uint16) * 257, r"uint16 values from 0 to 65535"),
+    "NaN": (np.where(FACES > 250, np.nan, FACES), r"float64 values from nan to nan"),
+    "complex": (FACES.astype(complex), r"an array of complex128"),
+    "list of arrays": (list(FACES), r"a sequence whose image 0 is of type ndarray and shape \(32, 32, 3\)"),
+    "numbers": ([1, 2], r"a sequence whose image 0 is of type int$"),
+    "one path": ("faces/1.png", r"one path, 'faces/1.png'. Pass a list of paths, or data.ImageFolder"),
+    "the bytes of one image": (encode(ONE), r"the bytes of one image. Pass a list"),
+    "pairs": (PairSet([encode(ONE)] * 2, [True]), r"a PairSet. Pass it to embed_pairs"),
+    "tf.data": (tf.data.Dataset.from_tensor_slices(FACES), r"a tf.data.Dataset. Pass it to embed_dataset"),
+    "generator": ((face for face in FACES), r"a generator, which has no length"),
+    "dict": ({0: ONE}, r"a dict, which has no length or no order"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_collection_of_images_is_refused_in_a_sentence(name):
+    images, received = REFUSED[name]
+    expected = (
+        r"^embed_images expects RGB pixels in 0..255 of shape \(n, height, width, 3\), or a sequence of encoded images"
+    )
+    with pytest.raises(ValueError, match=rf"{expected}, of paths or of records. Received: .*{received}"):
+        embed_images(left_half, images, progress=False)
+
+
+def test_pixels_of_any_number_type_and_library():
+    expected = embed_images(left_half, FACES, progress=False)
+    for images in (
+        FACES.astype(np.float64),
+        FACES.astype(np.int32),
+        tf.constant(FACES),
+        tf.constant(FACES, tf.bfloat16),
+    ):
+        np.testing.assert_array_equal(embed_images(left_half, images, batch_size=4, progress=False), expected)
+
+
+def test_pixels_in_0_to_1_are_warned_about_once(monkeypatch):
+    monkeypatch.setattr(_pixels, "_warned", set())
+    with pytest.warns(UserWarning, match=r"`images` of embed_images are all within 0..1") as caught:
+        embed_images(left_half, FACES / 255.0, batch_size=4, progress=False)
+    assert [warning.filename for warning in caught] == [__file__]
+    embed_images(left_half, FACES / 255.0, progress=False)
+    batches = [(FACES / 255.0, np.zeros(10, int))]
+    with pytest.warns(UserWarning, match="images of embed_dataset are all within 0..1"):
+        embed_dataset(left_half, batches, progress=False)
+    with pytest.raises(ValueError, match=r"^embed_dataset expects RGB pixels in 0..255 of shape .*one image"):
+        embed_dataset(left_half, [(ONE, 0)], progress=False)
