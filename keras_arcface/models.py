@@ -4,7 +4,7 @@ import keras
 from keras import layers
 from keras import ops
 
-from keras_arcface import replicas
+from keras_arcface import _replicas
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -52,7 +52,7 @@ class RecognitionModel(keras.Model):
             self.head.build(self.embedder.compute_output_shape(input_shape))
 
     def call(self, images, training=None):
-        return replicas.run_on_share(lambda share: self.embedder(share, training=training), images, training)
+        return _replicas.run_on_share(lambda share: self.embedder(share, training=training), images, training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if getattr(self, "loss", None) is not None:
@@ -70,21 +70,21 @@ class RecognitionModel(keras.Model):
         self.embedding_norm_tracker.update_state(norms, sample_weight=sample_weight)
         total = self._reduction(losses, losses, sample_weight=sample_weight)
         if training:
-            total = replicas.weigh_by_rows(total, losses)
+            total = _replicas.weigh_by_rows(total, losses)
         if self.losses:
             regularisers = ops.expand_dims(sum(self.losses), 0)
             total = total + self._reduction(regularisers, regularisers)
         return total
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        return replicas.metrics_of_all(
+        return _replicas.metrics_of_all(
             self.metrics, lambda: super(RecognitionModel, self).compute_metrics(x, y, y_pred, sample_weight)
         )
 
     def train_step(self, *arguments):
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(arguments[-1])
         logs = self._train_step(images, labels, *arguments)
-        replicas.average_statistics(self.embedder.non_trainable_variables, images)
+        _replicas.average_statistics(self.embedder.non_trainable_variables, images)
         return logs
 
     def _train_step(self, images, labels, *arguments):
