@@ -103,21 +103,19 @@ def verification(name, path, models, arguments, report):
 
 
 def retrieval(name, path, models, arguments, report):
-    found = {}
+    found, nmi = {}, {}
     for model, embed in models.items():
         embeddings, labels = embed_labelled(embed, path, arguments)
-        result = evaluation.retrieve(embeddings, labels, [k for k in RECALL_AT if k < len(labels)])
-        nmi = evaluation.clustering_nmi(embeddings, labels) if arguments.nmi else None
-        found[model] = {**tables.as_json(result), "nmi": nmi}
+        found[model] = evaluation.retrieve(embeddings, labels, [k for k in RECALL_AT if k < len(labels)])
+        nmi[model] = evaluation.clustering_nmi(embeddings, labels) if arguments.nmi else None
+    table = evaluation.table_of(found)
+    if arguments.nmi:
+        rows = [[*row, f"{value:.2%}"] for row, value in zip(table.rows, nmi.values(), strict=True)]
+        table = evaluation.Table([*table.columns, "NMI"], rows)
     first = next(iter(found.values()))
-    columns = ["", *(f"Recall@{k}" for k in first["recall"]), "mAP@R", "R-precision", *["NMI"] * arguments.nmi]
-    rows = [
-        [model, *map(percent, [*f["recall"].values(), f["map_at_r"], f["r_precision"], *[f["nmi"]] * arguments.nmi])]
-        for model, f in found.items()
-    ]
-    alone = f" {first['skipped']:,} images are alone in their class and ask nothing." if first["skipped"] else ""
-    show(name, columns, rows, f"{first['queries']:,} queries, each asking all other images.{alone}", report)
-    return found
+    alone = f" {first.skipped:,} images are alone in their class and ask nothing." if first.skipped else ""
+    show(name, table, f"{first.queries:,} queries, each asking all other images.{alone}", report)
+    return {model: {**tables.as_json(result), "nmi": nmi[model]} for model, result in found.items()}
 
 
 def reidentification(name, path, models, arguments, report):
@@ -129,12 +127,7 @@ def reidentification(name, path, models, arguments, report):
             embeddings = embed_all(embed, folder, arguments, lambda row, files=folder.files: str(files[row]))
             sides += [embeddings, folder.ids, folder.cameras]
         found[model] = evaluation.reidentify(*sides)
-    rows = [
-        [model, *map(percent, (r.mean_average_precision, r.mean_average_precision_trapezoid, *map(r.rank, (1, 5, 10))))]
-        for model, r in found.items()
-    ]
-    columns = ["", "mAP", "mAP (trapezoid)", "rank-1", "rank-5", "rank-10"]
-    show(name, columns, rows, f"{len(query):,} queries, {len(gallery):,} gallery images.", report)
+    show(name, evaluation.table_of(found), f"{len(query):,} queries, {len(gallery):,} gallery images.", report)
     return found
 
 
@@ -146,11 +139,6 @@ def templates(name, path, models, arguments, report):
         embeddings = embed_all(embed, ijb, arguments, ijb.names.__getitem__)
         ids, pooled = evaluation.pool_templates(embeddings, ijb.templates, ijb.media, arguments.norm, detector_scores)
         found[model] = evaluation.verify_templates(pooled, ids, ijb.pairs, ijb.same)
-    fars = list(next(iter(found.values())).tar)
-    rows = [
-        [model, *(f"{percent(r.tar[far])} ({percent(r.tar_published[far])})" for far in fars), f"{r.auc:.4f}"]
-        for model, r in found.items()
-    ]
     weights = [word for word, on in (("norm", arguments.norm), ("detector score", arguments.detector_score)) if on]
     note = (
         f"{len(ijb.pairs):,} pairs of templates; images weighed by {' and '.join(weights) or 'nothing'}. "
@@ -160,7 +148,7 @@ def templates(name, path, models, arguments, report):
         note += f" Skipped: {len(ijb.skipped):,} images without a detected face, and {ijb.skipped_pairs:,} pairs."
     elif not ijb.detected.all():
         note += f" Not aligned: {np.sum(~ijb.detected):,} images without a detected face."
-    show(name, ["", *(f"TAR@{far:g}" for far in fars), "AUC"], rows, note, report)
+    show(name, evaluation.table_of(found), note, report)
     return found
 
 
@@ -191,12 +179,7 @@ def embed_all(embed, images, arguments, name_of):
     )
 
 
-def percent(value):
-    return "-" if value is None or np.isnan(value) else f"{value:.2%}"
-
-
-def show(name, columns, rows, note, report):
-    table = tables.Table(columns, rows)
+def show(name, table, note, report):
     print(note)
     print(table)
     report.add_table(name, table, note)

@@ -24,6 +24,7 @@ from keras_arcface.evaluation.runtimes import load_embedder
 from keras_arcface.evaluation.scores import pair_scores
 from keras_arcface.evaluation.scores import score_blocks
 from keras_arcface.evaluation.tables import Table
+from keras_arcface.evaluation.tables import table_of
 from keras_arcface.evaluation.templates import TemplateResult
 from keras_arcface.evaluation.templates import pool_templates
 from keras_arcface.evaluation.templates import verify_templates
@@ -60,6 +61,7 @@ __all__ = [
     "reidentify",
     "retrieve",
     "score_blocks",
+    "table_of",
     "verify",
     "verify_templates",
 ]

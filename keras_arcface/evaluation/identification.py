@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 
 from keras_arcface.evaluation import ranking
+from keras_arcface.evaluation.representation import represent
 from keras_arcface.evaluation.roc import allowed_at
 from keras_arcface.evaluation.roc import can_show
+from keras_arcface.evaluation.roc import measured
 from keras_arcface.evaluation.scores import score_blocks
 from keras_arcface.evaluation.vectors import false_accept_rates
 from keras_arcface.evaluation.vectors import labels_for
@@ -32,6 +34,10 @@ class IdentificationResult:
     dir: dict[float, float]
     mated: int
     nonmated: int
+
+    def __repr__(self) -> str:
+        rates = {"rank_1": self.rank(1), "rank_5": self.rank(5), "dir": measured(self.dir)}
+        return represent(self, **rates, mated=self.mated, nonmated=self.nonmated)
 
     def rank(self, k: int) -> float:
         """The share of mated probes whose mate is among the first k."""
@@ -112,6 +118,10 @@ class DistractorResult:
     tar: dict[float, float]
     genuine: int
     impostor: int
+
+    def __repr__(self) -> str:
+        rates = {"rank_1": self.rank(1), "rank_10": self.rank(10), "tar": measured(self.tar)}
+        return represent(self, **rates, genuine=self.genuine, impostor=self.impostor)
 
     def rank(self, k: int) -> float:
         """The share of genuine pairs whose mate is among the first k."""

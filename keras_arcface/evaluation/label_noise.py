@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_arcface.evaluation import vectors
+from keras_arcface.evaluation.representation import represent
 
 # The paper's 75 degrees.
 MAX_ANGLE = math.radians(75)
@@ -30,6 +31,10 @@ class LabelNoise:
     angles: np.ndarray
     nearest: np.ndarray
     nearest_angles: np.ndarray
+
+    def __repr__(self) -> str:
+        sizes = {"images": len(self.labels), "classes": len(self.dominant)}
+        return represent(self, **sizes, beyond_max_angle=int(np.sum(self.angles > MAX_ANGLE)))
 
     def cleaned(self, max_angle=MAX_ANGLE, relabel_below=0.0):
         """The labels without noise.

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_arcface.evaluation import ranking
+from keras_arcface.evaluation.representation import represent
 from keras_arcface.evaluation.scores import score_blocks
 from keras_arcface.evaluation.vectors import labels_for
 from keras_arcface.evaluation.vectors import unit_rows
@@ -31,6 +32,10 @@ class ReidentificationResult:
     cmc: np.ndarray
     queries: int
     skipped: int
+
+    def __repr__(self) -> str:
+        rates = {"mean_average_precision": self.mean_average_precision, "rank_1": self.rank(1), "rank_5": self.rank(5)}
+        return represent(self, **rates, queries=self.queries, skipped=self.skipped)
 
     def rank(self, k: int) -> float:
         """The share of queries with a right answer among the first k."""

@@ -102,8 +102,9 @@ class Report:
             ),
             "</div>",
             "<h3>Thresholds</h3>",
-            "<p>The lowest threshold that accepts at most this share of the impostor pairs. Few accepted impostor "
-            "pairs make an uncertain threshold.</p>",
+            "<p>The lowest threshold that accepts at most this share of the impostor pairs. The interval holds the FAR "
+            "on other impostor pairs, if pairs are independent. Few accepted impostor pairs make it wide: below ten, "
+            "its ends are a factor of four or more apart.</p>",
             _table(threshold_table(results)),
         ]
         if pairs is not None:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_arcface.evaluation import ranking
+from keras_arcface.evaluation.representation import represent
 from keras_arcface.evaluation.scores import score_blocks
 from keras_arcface.evaluation.vectors import labels_for
 from keras_arcface.evaluation.vectors import unit_rows
@@ -27,6 +28,9 @@ class RetrievalResult:
     r_precision: float
     queries: int
     skipped: int
+
+    def __repr__(self) -> str:
+        return represent(self, **vars(self))
 
 
 def retrieve(

@@ -2,9 +2,12 @@
 
 import dataclasses
 import functools
+import math
+from collections.abc import Iterable
 
 import numpy as np
 
+from keras_arcface.evaluation.representation import represent
 from keras_arcface.evaluation.vectors import false_accept_rates
 
 
@@ -20,6 +23,7 @@ class OperatingPoint:
         tar: the share of the genuine pairs that it accepts.
         impostors_accepted: how many impostor pairs stand behind `far`; few of them make an uncertain threshold.
         impostors: how many impostor pairs there are.
+        far_interval: 95% confidence interval of the FAR on other impostor pairs of the same kind; see `far_interval`.
     """
 
     wanted_far: float
@@ -28,6 +32,7 @@ class OperatingPoint:
     tar: float
     impostors_accepted: int
     impostors: int
+    far_interval: tuple[float, float]
 
     @property
     def squared_distance(self) -> float:
@@ -75,11 +80,30 @@ class Roc:
         self.far = impostors_accepted / len(self.impostor)
         self.tar = genuine_accepted / len(self.genuine)
 
+    def __repr__(self) -> str:
+        return represent(self, auc=self.auc, eer=self.eer, genuine=len(self.genuine), impostor=len(self.impostor))
+
     @classmethod
     def of_pairs(cls, scores, same) -> "Roc":
         """From the scores `(n,)` of pairs, and whether each is genuine."""
         scores, same = np.asarray(scores), np.asarray(same, dtype=bool)
         return cls(scores[same], scores[~same])
+
+    @classmethod
+    def pooled(cls, rocs: Iterable["Roc"]) -> "Roc":
+        """The curve of all scores of several curves together.
+
+        More impostor pairs make a threshold more certain. Its FAR is that of the mixture, so pool sets that resemble
+        what the threshold is for; a pair that is in two sets counts twice.
+
+        >>> roc = Roc.pooled([Roc([0.9], [0.1, 0.2]), Roc([0.7], [0.3])])
+        >>> len(roc.genuine), len(roc.impostor)
+        (2, 3)
+        """
+        rocs = list(rocs)
+        if not rocs:
+            raise ValueError("Roc.pooled expects at least one curve. Received: none")
+        return cls(*(np.concatenate([getattr(roc, name) for roc in rocs]) for name in ("genuine", "impostor")))
 
     @functools.cached_property
     def auc(self) -> float:
@@ -154,6 +178,7 @@ class Roc:
             tar=len(accepted_genuine) / len(self.genuine),
             impostors_accepted=len(accepted_impostor),
             impostors=impostors,
+            far_interval=far_interval(len(accepted_impostor), impostors, allowed_at(far, impostors)),
         )
 
     def _last_rejected(self, far):
@@ -180,6 +205,11 @@ class OfCurve:
         return self.roc.at_far(far)
 
 
+def measured(rates: dict[float, float]) -> dict[float, float]:
+    """The rates, by false accept rate, without those that the impostor pairs cannot show."""
+    return {far: rate for far, rate in rates.items() if not math.isnan(rate)}
+
+
 def can_show(far: float, impostors: int) -> bool:
     """Whether so many impostor pairs can show such a FAR at all."""
     return allowed_at(far, impostors) >= 1
@@ -191,6 +221,65 @@ def allowed_at(far: float, impostors: int) -> int:
     while allowed / impostors > far:  # at most twice: the product above is rounded
         allowed -= 1
     return allowed
+
+
+def far_interval(accepted: int, impostors: int, allowed: int | None = None, level: float = 0.95):
+    """Confidence interval of the FAR of a threshold that was chosen by the same impostor pairs.
+
+    Of n independent impostor scores, the share of all impostors at or above the k-th highest has the distribution
+    Beta(k, n - k + 1), whatever the distribution of the scores is. A threshold that accepts k of them lies between the
+    k-th and the next one, so its FAR is at least the first's and at most the second's, Beta(k + 1, n - k). The
+    quantiles of the two are the exact (Clopper-Pearson) binomial interval of k accepted of n: choosing the threshold
+    by the same pairs costs nothing, as k is known before the scores are. Pairs that share people or images are not
+    independent, and the truth is less certain than the interval says.
+
+    Args:
+        accepted: impostor pairs at or above the threshold.
+        impostors: impostor pairs in all.
+        allowed: how many could have been accepted: more than `accepted` where equal scores had to be rejected together;
+            None for `accepted`.
+        level: how often the interval holds the true FAR, at least.
+
+    Returns:
+        `(low, high)`.
+
+    References:
+        - [The use of confidence or fiducial limits](https://doi.org/10.1093/biomet/26.4.404), Clopper and Pearson, 1934
+    """
+    share = (1 - level) / 2
+    low = 1 - _upper_limit(impostors - accepted, impostors, share)
+    return low, _upper_limit(accepted if allowed is None else allowed, impostors, share)
+
+
+def _upper_limit(successes: int, trials: int, share: float) -> float:
+    """The probability at which `successes` or fewer of `trials` have the probability `share`."""
+    if successes == trials:
+        return 1.0
+    low, high = successes / trials, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _at_most(successes, trials, middle) > share else (low, middle)
+    return high
+
+
+def _at_most(successes: int, trials: int, probability: float) -> float:
+    """P(X <= successes) of a binomial X whose mean is above that.
+
+    Terms are taken from the largest on, each from the one before it; what is left out is below 1e-20 of the sum.
+    """
+    if probability >= 1:
+        return 0.0
+    log_largest = (
+        math.lgamma(trials + 1)
+        - math.lgamma(successes + 1)
+        - math.lgamma(trials - successes + 1)
+        + successes * math.log(probability)
+        + (trials - successes) * math.log1p(-probability)
+    )
+    spread = math.sqrt(min(successes, trials - successes) + 1)
+    counts = np.arange(successes, max(0, successes - int(12 * spread) - 100), -1)
+    ratios = counts * (1 - probability) / ((trials - counts + 1) * probability)
+    return math.exp(log_largest) * (1 + float(np.sum(np.cumprod(ratios))))
 
 
 def area_under(far, tar):

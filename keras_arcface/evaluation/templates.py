@@ -4,8 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from keras_arcface.evaluation.representation import represent
 from keras_arcface.evaluation.roc import OfCurve
 from keras_arcface.evaluation.roc import Roc
+from keras_arcface.evaluation.roc import measured
 from keras_arcface.evaluation.scores import pair_scores
 from keras_arcface.evaluation.vectors import false_accept_rates
 from keras_arcface.evaluation.vectors import genuine_and_impostor
@@ -95,6 +97,10 @@ class TemplateResult(OfCurve):
     tar: dict[float, float]
     tar_published: dict[float, float]
     roc: Roc
+
+    def __repr__(self) -> str:
+        pairs = {"genuine": len(self.roc.genuine), "impostor": len(self.roc.impostor)}
+        return represent(self, auc=self.auc, eer=self.eer, tar=measured(self.tar), **pairs)
 
 
 def verify_templates(pooled, ids, pairs, same, fars=FARS, progress: bool = True) -> TemplateResult:

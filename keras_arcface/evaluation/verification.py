@@ -6,9 +6,11 @@ import warnings
 import numpy as np
 
 from keras_arcface.evaluation import bootstrap
+from keras_arcface.evaluation.representation import represent
 from keras_arcface.evaluation.roc import OfCurve
 from keras_arcface.evaluation.roc import Roc
 from keras_arcface.evaluation.roc import can_show
+from keras_arcface.evaluation.roc import measured
 from keras_arcface.evaluation.vectors import false_accept_rates
 from keras_arcface.evaluation.vectors import genuine_and_impostor
 from keras_arcface.evaluation.vectors import pairs_of_rows
@@ -35,6 +37,10 @@ class Folds:
 
     accuracies: np.ndarray
     thresholds: np.ndarray
+
+    def __repr__(self) -> str:
+        folds = len(self.accuracies)
+        return represent(self, mean=self.mean, std=self.std, threshold=self.threshold, folds=folds)
 
     @property
     def mean(self) -> float:
@@ -81,6 +87,19 @@ class VerificationResult(OfCurve):
     same: np.ndarray
     right: np.ndarray
     fold_of_pair: np.ndarray
+
+    def __repr__(self) -> str:
+        return represent(
+            self,
+            accuracy=self.accuracy,
+            accuracy_std=self.accuracy_std,
+            threshold=self.threshold,
+            auc=self.auc,
+            eer=self.eer,
+            tar=measured(self.tar),
+            genuine=len(self.roc.genuine),
+            impostor=len(self.roc.impostor),
+        )
 
     @property
     def accuracy(self) -> float:

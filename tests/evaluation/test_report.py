@@ -138,6 +138,7 @@ def test_the_tables_hold_what_can_be_measured(results):
     point = results["blind"].at_far(0.1)
     assert thresholds.rows[1] == [
         *("blind", "0.1", f"{point.threshold:.4f}", f"{point.squared_distance:.4f}", f"{point.tar:.2%}", "3 of 30"),
+        "0.021 to 0.27",
     ]
 
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics
 
 from keras_arcface.evaluation import Roc
 from keras_arcface.evaluation.roc import allowed_at
+from keras_arcface.evaluation.roc import far_interval
 
 
 def make_scores(ties, seed=0, genuine=600, impostor=900):
@@ -61,6 +63,45 @@ def test_a_threshold_does_what_its_point_says(far, ties):
     # The next lower score would let too many through, if there is one.
     lower = scores[scores < point.threshold]
     assert not len(lower) or np.mean(scores[~same] >= lower.max()) > far
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95])
+@pytest.mark.parametrize("impostors", [1, 2, 10, 450, 3000, 100_000, 15_000_000])
+def test_the_interval_of_a_far_is_that_of_clopper_and_pearson(impostors, level):
+    shares = {0, 1, 2, 5, 10, impostors // 100, impostors // 2, impostors - 1, impostors}
+    for accepted in sorted(count for count in shares if count <= impostors):
+        expected = stats.binomtest(accepted, impostors).proportion_ci(level, method="exact")
+        received = far_interval(accepted, impostors, level=level)
+        np.testing.assert_allclose(received, (expected.low, expected.high), rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize(("far", "impostors"), [(0.01, 500), (0.01, 3000), (0.1, 60)])
+def test_the_interval_holds_the_true_far_of_a_threshold_chosen_by_the_same_pairs(far, impostors):
+    """Uniform scores, whose FAR at a threshold is known; 2000 sets of impostor pairs."""
+    generator = np.random.default_rng(0)
+    points = [Roc([2.0], generator.uniform(size=impostors)).at_far(far) for _ in range(2000)]
+    true = np.array([1 - min(point.threshold, 1) for point in points])
+    low, high = np.transpose([point.far_interval for point in points])
+    held = np.mean((low <= true) & (true <= high))
+    print(f"FAR {far:g}, {impostors} impostor pairs: the 95% interval holds the true FAR in {held:.1%} of 2000 sets")
+    assert 0.945 <= held <= 0.99
+
+
+def test_equal_scores_that_had_to_be_rejected_together_count_at_the_upper_end():
+    point = Roc([0.9], [0.5] * 10 + [0.8]).at_far(0.3)
+    assert (point.impostors_accepted, point.impostors) == (1, 11)
+    assert point.far_interval == (far_interval(1, 11)[0], far_interval(3, 11)[1])
+
+
+def test_curves_are_pooled():
+    first, second = (make_scores(False, seed) for seed in (0, 1))
+    pooled = Roc.pooled(Roc.of_pairs(*scores) for scores in (first, second))
+    expected = Roc.of_pairs(*(np.concatenate(parts) for parts in zip(first, second, strict=True)))
+    np.testing.assert_array_equal(pooled.thresholds, expected.thresholds)
+    np.testing.assert_array_equal((pooled.far, pooled.tar), (expected.far, expected.tar))
+    assert pooled.at_far(1e-3).impostors == 1800  # which neither of them can show
+    with pytest.raises(ValueError, match=r"at least one curve. Received: none"):
+        Roc.pooled([])
 
 
 def test_neighbouring_scores_are_parted():
