@@ -32,7 +32,9 @@ def main():
     written = [write_table(source, noise, cleaned, arguments.run / "label_noise.csv")]
     picture = arguments.run / "label_noise.png"
     written.append(evaluation.plot_label_noise(noise, cleaned, lambda image: pixels(source[image]), picture))
-    info = data.write_dataset(data.Relabelled(source, cleaned), arguments.output, seed=arguments.seed)
+    alignment = data.load_info(arguments.data).alignment
+    relabelled = data.Relabelled(source, cleaned)
+    info = data.write_dataset(relabelled, arguments.output, seed=arguments.seed, alignment=alignment)
     written.append(arguments.output)
     dropped, moved = np.sum(cleaned == -1), np.sum((cleaned >= 0) & (cleaned != labels))
     print(

@@ -5,9 +5,10 @@
     python examples/train_ms1m.py --data ms1m_tfrecord
 
 The source is a RecordIO file (or a folder with train.rec), a folder with one sub-folder of images per person, a CSV
-file of `path,label`, or a `.lst` file of mxnet or InsightFace. Every image is decoded once to check it, and written as
-it is; what TensorFlow cannot decode becomes PNG. Started again, a conversion that was stopped goes on where it was, and
-one that is finished stays as it is.
+file of `path,label`, or a `.lst` file of mxnet or InsightFace. Every image is decoded once to check it. JPEG and PNG
+files are written as they are, everything else as PNG. Started again, a conversion that was stopped goes on where it
+was, and one that is finished stays as it is. --alignment five_points records that the faces are aligned by the
+five-point template, as InsightFace's sets and those of data.align are.
 
     python examples/make_tfrecords.py --check ms1m_tfrecord
 
@@ -19,6 +20,7 @@ import logging
 from pathlib import Path
 
 from keras_arcface import data
+from keras_arcface.data.alignment import ALIGNMENTS
 
 
 def main():
@@ -45,6 +47,7 @@ def main():
                 processes=arguments.processes,
                 check=not arguments.no_check,
                 damaged="skip" if arguments.skip_damaged else "raise",
+                alignment=arguments.alignment,
                 min_images=arguments.min_images,
             )
             report(output, info, "is there: " if existed else "")
@@ -82,6 +85,11 @@ def parse_arguments() -> argparse.Namespace:
         type=float,
         default=0.0,
         help="share of people to hold out: writes OUTPUT/train and /validation",
+    )
+    parser.add_argument(
+        "--alignment",
+        choices=ALIGNMENTS,
+        help="how the faces are aligned, where it is known: exports of what is trained on them state it",
     )
     parser.add_argument("--skip-damaged", action="store_true", help="leave damaged images out and list them")
     parser.add_argument("--no-check", action="store_true", help="do not decode the images to check them")

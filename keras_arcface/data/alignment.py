@@ -9,6 +9,27 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 TEMPLATE_SIZE = 112
+# What can be said of how faces were aligned: as `align` does it, or not at all.
+ALIGNMENTS = ("five_points", "none")
+
+
+def check_alignment(alignment: str | None, image_size: tuple[int, int] | None = None) -> None:
+    """Checks a statement of how faces were aligned.
+
+    Args:
+        alignment: "five_points", "none", or None where it is not stated.
+        image_size: `(height, width)` of the faces, where it is known.
+
+    Raises:
+        ValueError: if it is another word, or "five_points" of images that are not square, which `align` does not give.
+    """
+    if alignment is not None and alignment not in ALIGNMENTS:
+        raise ValueError(f'alignment expects "five_points", "none" or None (not stated). Received: {alignment!r}')
+    if alignment == "five_points" and image_size is not None and image_size[0] != image_size[1]:
+        raise ValueError(
+            'alignment="five_points" expects square images, as data.align gives them. Received: images of '
+            f"{image_size[0]} x {image_size[1]} (height x width)"
+        )
 
 
 def align(image, landmarks, size: int = 112) -> np.ndarray:

@@ -51,6 +51,8 @@ class DatasetInfo:
         image_size: `(height, width)` of every image.
         shards: the files, in order.
         source: where the images came from, for people.
+        alignment: how the faces are aligned: "five_points" as `align` does it, "none" for not at all, or None where it
+            is not stated.
         class_names: name of each class, or None where the source has none.
         source_labels: the label that each class had in the source, or None where all kept theirs.
         skipped: what was left out when the dataset was written, and why.
@@ -63,6 +65,7 @@ class DatasetInfo:
     image_size: tuple[int, int]
     shards: tuple[Shard, ...]
     source: str
+    alignment: str | None = None
     class_names: tuple[str, ...] | None = None
     source_labels: tuple[int, ...] | None = None
     skipped: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from keras_arcface.data import images
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
+from keras_arcface.data.alignment import check_alignment
 from keras_arcface.data.checking import check_sizes
 from keras_arcface.data.info import FILE_NAME
 from keras_arcface.data.info import Conversion
@@ -58,6 +59,7 @@ def write_dataset(
     check: bool = True,
     damaged: str = "raise",
     min_images: int = 1,
+    alignment: str | None = None,
 ) -> DatasetInfo:
     """Writes a source as TFRecords.
 
@@ -86,6 +88,8 @@ def write_dataset(
             `[0, num_classes)`: "raise", or "skip", log it, and list it in `DatasetInfo.skipped`. Classes are counted
             before that: one whose images are all skipped keeps its label. A run that raised can go on with "skip".
         min_images: leave out classes that have fewer.
+        alignment: how the faces are aligned, to be recorded in `dataset.json`: "five_points" for faces as `align` gives
+            them, "none" for faces that are not aligned. None leaves it unstated: nothing guesses it from the images.
 
     Returns:
         What is in `dataset.json`.
@@ -101,6 +105,7 @@ def write_dataset(
 
     >>> info = write_dataset(ImageFolder("faces"), "faces_tfrecord")
     """
+    check_alignment(alignment)
     if damaged not in ("raise", "skip"):
         raise ValueError(f'damaged expects "raise" or "skip". Received: {damaged!r}')
     for name, number in (("examples_per_shard", examples_per_shard), ("processes", processes)):
@@ -112,23 +117,24 @@ def write_dataset(
     selection = with_at_least(source, min_images)
     conversion = _conversion(source, selection, examples_per_shard, seed, check, min_images)
     if (directory / FILE_NAME).exists() and not (directory / UNFINISHED).exists():
-        return _written_before(directory, source, conversion, damaged)
+        return _written_before(directory, source, conversion, damaged, alignment)
     if selection.num_classes == 1:
         _log.warning("%s has one class. A network needs two or more to learn to tell them apart", source)
     directory.mkdir(parents=True, exist_ok=True)
     with Lock(directory / UNFINISHED) as lock:
         if not _agree(lock, directory, source, conversion):  # another run wrote it while this one waited
-            return _written_before(directory, source, conversion, damaged)
+            return _written_before(directory, source, conversion, damaged, alignment)
         if (directory / FILE_NAME).exists():  # stopped while it tidied up
             info = load_info(directory)
         else:
             expected = _expected_size(source, selection, damaged)
+            check_alignment(alignment, expected)
             order = np.random.default_rng(seed % 2**63).permutation(len(selection))
             parts = np.array_split(order, -(-len(order) // examples_per_shard))
             job = _Job(selection, directory, len(parts), tuple(expected), check, damaged)
             with tqdm(total=len(order), desc="writing", unit="image", dynamic_ncols=True) as progress:
                 reports = _write(job, parts, processes, lock, progress)
-            info = _conclude(job, reports, source, conversion)
+            info = dataclasses.replace(_conclude(job, reports, source, conversion), alignment=alignment)
             info.save(directory)
         for pattern in (".*.report.json", *_TEMPORARY):
             for leftover in directory.glob(pattern):
@@ -137,10 +143,10 @@ def write_dataset(
     return info
 
 
-def _written_before(directory: Path, source: Source, conversion: Conversion, damaged: str) -> DatasetInfo:
+def _written_before(directory: Path, source: Source, conversion: Conversion, damaged: str, alignment) -> DatasetInfo:
     """The dataset that the directory holds, if it is the one that this call would write."""
     info = load_info(directory)
-    changes = _changes(info, source, conversion, damaged)
+    changes = _changes(info, source, conversion, damaged, alignment)
     if changes:
         raise FileExistsError(
             f"{directory} holds a dataset already, and not the one of this call: {'; '.join(changes)}. To write it "
@@ -151,7 +157,7 @@ def _written_before(directory: Path, source: Source, conversion: Conversion, dam
     return info
 
 
-def _changes(info: DatasetInfo, source: Source, conversion: Conversion, damaged: str) -> list[str]:
+def _changes(info: DatasetInfo, source: Source, conversion: Conversion, damaged: str, alignment) -> list[str]:
     """In what a dataset differs from the one to be written, in words."""
     former = info.conversion
     if former is None:
@@ -166,6 +172,7 @@ def _changes(info: DatasetInfo, source: Source, conversion: Conversion, damaged:
                 (option, getattr(former, option), getattr(conversion, option))
                 for option in ("examples_per_shard", "seed", "check", "min_images")
             ),
+            ("alignment", info.alignment, alignment),
         )
         if was != now
     ]

@@ -57,6 +57,16 @@ def test_dataset_json_tells_the_truth(face_folder, tmp_path):
         assert (len(content), hashlib.sha256(content).hexdigest()) == (shard.num_bytes, shard.sha256)
 
 
+def test_alignment_is_recorded_as_stated_and_never_guessed(face_folder, tmp_path):
+    faces = ImageFolder(face_folder)
+    for alignment in (None, "none", "five_points"):
+        write_dataset(faces, tmp_path / str(alignment), alignment=alignment)
+        assert load_info(tmp_path / str(alignment)).alignment == alignment
+    with pytest.raises(ValueError, match='alignment expects "five_points", "none" or None'):
+        write_dataset(faces, tmp_path / "eyes", alignment="eyes")
+    assert not (tmp_path / "eyes").exists()
+
+
 def test_people_are_mixed_and_the_seed_decides_how(face_folder, tmp_path):
     def labels_in_order(name, seed):
         info = write_dataset(ImageFolder(face_folder), tmp_path / name, seed=seed)
@@ -110,6 +120,7 @@ def write_image(folder):
         ),
         (lambda folder: None, {"examples_per_shard": 5}, r"examples_per_shard was 10000, now 5\. To"),
         (lambda folder: None, {"min_images": 4}, r"the number of images was 12, now 9; min_images was 1, now 4\. To"),
+        (lambda folder: None, {"alignment": "none"}, r"alignment was None, now none\. To"),
         (lambda folder: None, {"check": False}, r"check was True, now False\. To"),
     ],
 )
