@@ -9,6 +9,7 @@ from keras_arcface.training.distribution import divisible_classes
 from keras_arcface.training.fine_tuning import layerwise
 from keras_arcface.training.fine_tuning import stages
 from keras_arcface.training.fine_tuning import trainable_from
+from keras_arcface.training.interruption import StopOnInterrupt
 from keras_arcface.training.replica_check import check_replicas
 from keras_arcface.training.sanity import expected_first_loss
 from keras_arcface.training.schedules import CosineSchedule
@@ -39,6 +40,7 @@ __all__ = [
     "StepCallback",
     "StepSchedule",
     "StopAtStep",
+    "StopOnInterrupt",
     "StopOnNaN",
     "TrainingLog",
     "VerificationCallback",
