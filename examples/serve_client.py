@@ -2,8 +2,8 @@
 
     python examples/serve_client.py grpc://localhost:8500 first.jpg second.jpg --far 1e-4
 
-The threshold is that for which the model was calibrated when it was exported, unless --threshold gives another. The
-address may be http://localhost:8501 as well.
+The threshold is that for which the model was calibrated when it was exported, unless --threshold gives another; beside
+it stands between which false accept rates the truth lies. The address may be http://localhost:8501 as well.
 """
 
 import argparse
@@ -33,17 +33,33 @@ def compare(client, images, arguments):
         if not valid:
             raise ValueError(f"{path} could not be decoded by the server. Expected: a JPEG, PNG, GIF or BMP image")
     cosine = float(np.dot(*faces.embedding))
-    threshold, stands_for = arguments.threshold, "as given"
+    threshold, stands_for, interval = arguments.threshold, "as given", ""
     if threshold is None:
         try:
-            threshold = client.threshold(arguments.far, faces.version)
+            point = client.operating_point(arguments.far, faces.version)
         except ThresholdNotFound as error:
             raise ValueError(f"{error}. Give one by --threshold, or another FAR by --far") from error
+        threshold, interval = point["threshold"], interval_of(point)
         stands_for = f"for which one impostor in {1 / arguments.far:,.0f} is accepted (FAR {arguments.far:g})"
     print(f"model {arguments.model}, version {faces.version}")
     print(f"cosine    {cosine:7.4f}")
-    print(f"threshold {threshold:7.4f}, {stands_for}")
+    print(f"threshold {threshold:7.4f}, {stands_for}{interval}")
+    print(f"alignment of the faces that it was trained on: {alignment_of(client.metadata(faces.version))}")
     print("the same person" if cosine >= threshold else "not the same person")
+
+
+def interval_of(point) -> str:
+    """Between which false accept rates the truth lies, where the export says it."""
+    if "far_interval" not in point:
+        return ""
+    low, high = point["far_interval"]
+    accepted = f"{point['impostors_accepted']:,} of {point['impostors']:,} impostor pairs"
+    return f";\n          measured on {accepted}: a FAR between {low:.2g} and {high:.2g}, with 95% confidence"
+
+
+def alignment_of(metadata) -> str:
+    method = metadata.get("alignment", {}).get("method", "not stated")
+    return {"five_points": "five points, as data.align does it"}.get(method, method)
 
 
 def parse_arguments():

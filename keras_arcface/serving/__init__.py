@@ -8,7 +8,9 @@ from keras_arcface.serving.configuration import Configuration
 from keras_arcface.serving.configuration import Tls
 from keras_arcface.serving.configuration import write_configuration
 from keras_arcface.serving.errors import ServingError
+from keras_arcface.serving.export import check_exportable
 from keras_arcface.serving.export import export_saved_model
+from keras_arcface.serving.publication import next_version
 from keras_arcface.serving.publication import publish
 from keras_arcface.serving.publication import rollback
 from keras_arcface.serving.publication import versions
@@ -27,11 +29,13 @@ __all__ = [
     "ServingError",
     "Tls",
     "calibration_images",
+    "check_exportable",
     "check_saved_model",
     "export_litert",
     "export_onnx",
     "export_openvino",
     "export_saved_model",
+    "next_version",
     "publish",
     "rollback",
     "versions",

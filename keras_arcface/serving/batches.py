@@ -24,6 +24,10 @@ class Embeddings:
     valid: np.ndarray
     version: int
 
+    def __repr__(self) -> str:
+        rows, dim = self.embedding.shape
+        return f"Embeddings(images={rows}, dim={dim}, valid={int(np.sum(self.valid))}, version={self.version})"
+
 
 def check_images(images, argument):
     """Images that can be sent: the array, or a list of bytes.

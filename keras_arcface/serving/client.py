@@ -140,6 +140,9 @@ class FaceClient:
     def metadata(self, version: int | None = None) -> dict:
         """What the exporter wrote down of the model: alignment, image size, thresholds and so on.
 
+        `["alignment"]["method"]` says how the faces of the training were aligned, and so those sent must be:
+        "five_points", with the `"template"` beside it, "none", or "not stated".
+
         It is asked for once for each version. Which version is meant by a label, or is the latest, is asked every time.
 
         Args:
@@ -161,11 +164,26 @@ class FaceClient:
             ThresholdNotFound: if there is none for this FAR, naming those for which there is.
             ServingError: of another of its subclasses, if there is no good answer.
         """
+        return float(self.operating_point(far, version)["threshold"])
+
+    def operating_point(self, far: float, version: int | None = None) -> dict:
+        """The threshold for a FAR, and what it rests on.
+
+        Args:
+            far, version: as for `threshold`.
+
+        Returns:
+            What the export has: "threshold"; "far" and "tar", the shares of impostor and genuine pairs that it
+            accepted; "impostors_accepted" of "impostors"; and "far_interval", the 95% confidence interval of its FAR.
+
+        Raises:
+            ServingError: as `threshold` does.
+        """
         version, metadata = self._describe(version)
         calibrated = metadata.get("thresholds") or {}
         for known, point in calibrated.items():
             if math.isclose(float(known), far, rel_tol=1e-6):
-                return float(point["threshold"])
+                return point
         raise errors.ThresholdNotFound(
             f"{self._target.where(version)}: no threshold for a FAR of {far:g}. "
             f"Calibrated: {', '.join(calibrated) or 'none, the model was exported without an evaluation'}"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from keras_arcface.data.alignment import TEMPLATE
 from keras_arcface.data.alignment import TEMPLATE_SIZE
+from keras_arcface.data.alignment import check_alignment
 from keras_arcface.serving import checking
 from keras_arcface.serving import metadata
 from keras_arcface.serving import warmup
@@ -28,7 +30,7 @@ def export_saved_model(
     compare: bool = False,
     freeze: bool = True,
     evaluation=None,
-    aligned: bool = True,
+    alignment: str | None = None,
     warmup_batch_sizes=BATCH_SIZES,
     check: bool = True,
 ) -> Path:
@@ -63,10 +65,14 @@ def export_saved_model(
         compare: add the signature `compare`.
         freeze: write weights as constants of the graph, which a server can compute with ahead; False keeps them as
             variables (necessary beyond 2 GB).
-        evaluation: what knows `at_far`, such as the `VerificationResult` of `verify`: the thresholds for false accept
-            rates of 1e-2 to 1e-6 go into the metadata, as far as it has impostor pairs to show them. Its embeddings
-            must be made as the export makes them: `embed_pairs(embedder, pairs, flip=mirror)`.
-        aligned: whether the images are faces as `data.align` gives them; the metadata has the template then.
+        evaluation: what knows `at_far`, such as the `VerificationResult` of `verify`, or `Roc.pooled` of several: the
+            thresholds for false accept rates of 1e-2 to 1e-6 go into the metadata, as far as it has impostor pairs to
+            show them, each with a 95% confidence interval of its FAR. A warning names those that fewer than ten
+            accepted impostors decide. The embeddings must be made as the export makes them:
+            `embed_pairs(embedder, pairs, flip=mirror)`.
+        alignment: how the faces of the training were aligned, for the metadata: "five_points" for faces as `data.align`
+            gives them, "none" for faces that were not aligned, None where it is not known. `DatasetInfo.alignment` is
+            what a dataset says of itself.
         warmup_batch_sizes: batch sizes of the warm-up requests, one for each of them and each signature; () for none.
             Those of `Batching` by default, as a server should know them all and refuses larger ones. They need
             tensorflow-serving-api; without it none are written, and a warning says so.
@@ -77,23 +83,18 @@ def export_saved_model(
 
     Raises:
         FileExistsError: if there is something in the directory.
-        ValueError: if Keras does not run on TensorFlow, the embedder's input or output have other shapes, there are
-            more warm-up requests than a server takes, or what was written does not answer as the embedder does.
+        ValueError: if Keras does not run on TensorFlow, the embedder's input or output have other shapes, the alignment
+            cannot be that of its images, there are more warm-up requests than a server takes, or what was written does
+            not answer as the embedder does.
     """
     directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"{directory} exists. Expected: a new or empty directory to export to")
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "A SavedModel is written by the TensorFlow backend of Keras: save the embedder as .keras and export it "
-            f"under KERAS_BACKEND=tensorflow. Received: backend {keras.backend.backend()!r}"
-        )
+    check_exportable(embedder, directory, alignment)
     image_size = metadata.image_size_of(embedder)
     names = ("serving_default", "serve_bytes", *(("compare",) if compare else ()), "describe")
     sizes = _checked_sizes(warmup_batch_sizes, len(names))
     requests = warmup.make_requests(names, image_size, sizes)
-    template = TEMPLATE * (image_size[0] / TEMPLATE_SIZE) if aligned and image_size[0] == image_size[1] else None
-    description = metadata.make_metadata(embedder, template, mirror, freeze, evaluation, names, sizes)
+    aligned = _described(alignment, image_size)
+    description = metadata.make_metadata(embedder, aligned, mirror, freeze, evaluation, names, sizes)
 
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -111,6 +112,39 @@ def export_saved_model(
         directory.rmdir()
     unfinished.rename(directory)
     return directory
+
+
+def check_exportable(embedder: keras.Model, directory, alignment: str | None = None) -> None:
+    """Raises what `export_saved_model` would raise before it writes anything: to be called before a training.
+
+    Args:
+        embedder, directory, alignment: as for `export_saved_model`.
+
+    Raises:
+        FileExistsError: if there is something in the directory.
+        PermissionError: if the directory cannot be made.
+        ValueError: if Keras does not run on TensorFlow, the embedder's input or output have other shapes, or the
+            alignment cannot be that of its images.
+    """
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise FileExistsError(f"{directory} exists. Expected: a new or empty directory to export to")
+    parent = next(path for path in directory.absolute().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise PermissionError(f"{directory} cannot be made: {parent} is no directory that can be written to")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "A SavedModel is written by the TensorFlow backend of Keras: save the embedder as .keras and export it "
+            f"under KERAS_BACKEND=tensorflow. Received: backend {keras.backend.backend()!r}"
+        )
+    check_alignment(alignment, metadata.image_size_of(embedder))
+
+
+def _described(alignment, image_size) -> dict:
+    """How faces are aligned, and where it is by the template, this: `(5, 2)`, x and y in pixels of the images."""
+    if alignment == "five_points":
+        return {"method": alignment, "template": (TEMPLATE * (image_size[0] / TEMPLATE_SIZE)).tolist()}
+    return {"method": alignment or "not stated"}
 
 
 def _write(embedder, directory, image_size, mirror, compare, freeze, description):

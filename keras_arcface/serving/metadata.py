@@ -13,6 +13,7 @@ import keras_arcface
 FORMAT = 1
 METADATA_FILE = Path("assets.extra", "metadata.json")  # in the directory of a SavedModel
 FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+FEWEST_ACCEPTED = 10  # impostor pairs that a threshold should accept: with fewer, its FAR may be off by half and more
 
 _logger = logging.getLogger(__name__)
 
@@ -63,12 +64,12 @@ def facts(embedder, mirror) -> dict:
     }
 
 
-def make_metadata(embedder, template, mirror, freeze, evaluation, signatures, batch_sizes) -> dict:
+def make_metadata(embedder, alignment, mirror, freeze, evaluation, signatures, batch_sizes) -> dict:
     """All that a client or an operator may want to know. See `export_saved_model` for the arguments."""
     return {
         **facts(embedder, mirror),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "alignment": None if template is None else {"template": np.asarray(template, float).tolist()},
+        "alignment": alignment,
         "thresholds": {} if evaluation is None else _thresholds(evaluation),
         "variables": "frozen" if freeze else "kept",
         "computes_in": sorted({layer.compute_dtype for layer in embedder.layers}),
@@ -79,17 +80,30 @@ def make_metadata(embedder, template, mirror, freeze, evaluation, signatures, ba
 
 def _thresholds(evaluation) -> dict:
     """`{"0.001": {...}}` for every FAR that the evaluation has impostor pairs enough to show."""
-    thresholds = {}
+    thresholds, not_shown, reasons = {}, [], []
     for far in FARS:
         try:
             point = evaluation.at_far(far)
         except ValueError as error:
-            _logger.warning("No threshold for a FAR of %g goes into the export: %s", far, error)
+            not_shown.append(f"{far:g}")
+            reasons.append(error)
             continue
+        low, high = point.far_interval
+        if point.impostors_accepted < FEWEST_ACCEPTED:
+            _logger.warning(
+                "The threshold for a FAR of %g is uncertain: %d of %d impostor pairs decide it, and its FAR lies "
+                "between %.2g and %.2g (95%% confidence). Expected: %d or more accepted impostors, from more or larger "
+                "pair sets",
+                *(far, point.impostors_accepted, point.impostors, low, high, FEWEST_ACCEPTED),
+            )
         thresholds[f"{far:g}"] = {
             "threshold": float(point.threshold),
             "far": float(point.far),
+            "far_interval": [float(low), float(high)],
             "tar": float(point.tar),
+            "impostors_accepted": int(point.impostors_accepted),
             "impostors": int(point.impostors),
         }
+    if not_shown:
+        _logger.warning("The export gets no thresholds for FARs of %s. %s", ", ".join(not_shown), reasons[0])
     return thresholds

@@ -62,7 +62,7 @@ def publish(
     if dry_run:
         if check:
             _check(source, source)
-        number = version if version is not None else numbering.next_number(base) if base.exists() else 1
+        number = version if version is not None else int(next_version(base).name)
         _log.info("would publish %s as %s", source, base / str(number))
         if keep is not None and base.exists():
             for name in _retired(base, keep, {*protect, number}, {number: [str(number)]}):
@@ -89,6 +89,23 @@ def publish(
         for name in _retired(base, keep, {*protect, number}):
             _remove(base, name)
     return base / str(number)
+
+
+def next_version(base_path) -> Path:
+    """The directory that the next version below a base path would have: one more than the largest number ever used.
+
+    For `export_saved_model`, where nobody else publishes to the base path meanwhile; otherwise export elsewhere, and
+    `publish`.
+
+    Raises:
+        NotADirectoryError: if the base path is a file.
+        ValueError: if it is a SavedModel or has an integer for its name.
+
+    >>> # serving.export_saved_model(embedder, serving.next_version("models/faces"))
+    """
+    base = Path(base_path)
+    _check_base(base)
+    return base / str(numbering.next_number(base) if base.exists() else 1)
 
 
 def rollback(base_path, to: int | None = None, dry_run: bool = False) -> Path:
@@ -153,18 +170,22 @@ def _check_paths(source: Path, base: Path) -> None:
         raise ValueError(
             f"{source} is no SavedModel. Expected: a directory with saved_model.pb in it. Received: {received}"
         )
+    _check_base(base)
+    inner, outer = source.resolve(), base.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise ValueError(
+            "The SavedModel and the base path must lie apart: export to another place, and publish from there. "
+            f"Received: saved_model={source}, base_path={base}"
+        )
+
+
+def _check_base(base: Path) -> None:
     if base.exists() and not base.is_dir():
         raise NotADirectoryError(f"{base} is a file. Expected: the directory of a model's versions, or a new one")
     if (base / "saved_model.pb").exists() or numbering.number_of(base.resolve().name) is not None:
         raise ValueError(
             f"{base} is no base path. Expected: the directory of a model's versions, whose own name is no integer, as "
             "a server would take it for a version; and without saved_model.pb in it"
-        )
-    inner, outer = source.resolve(), base.resolve()
-    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise ValueError(
-            "The SavedModel and the base path must lie apart: export to another place, and publish from there. "
-            f"Received: saved_model={source}, base_path={base}"
         )
 
 

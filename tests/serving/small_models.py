@@ -9,7 +9,10 @@ from keras_arcface.serving.decoding import decode_rows
 
 SIZE, DIM = (16, 20), 24  # not square, so that height and width cannot be confused
 THRESHOLDS = {
-    "0.01": {"threshold": 0.25, "far": 0.0098, "tar": 0.9},
+    "0.01": {
+        **{"threshold": 0.25, "far": 0.0098, "far_interval": [0.0065, 0.014], "tar": 0.9},
+        **{"impostors_accepted": 29, "impostors": 3000},
+    },
     "0.001": {"threshold": 0.5, "far": 0.001, "tar": 0.7},
 }
 

@@ -28,6 +28,8 @@ class Point:
     far: float
     tar: float = 0.9
     impostors: int = 3000
+    impostors_accepted: int = 30
+    far_interval: tuple = (0.006, 0.015)
 
 
 class Evaluation:
@@ -94,5 +96,9 @@ def test_its_metadata_and_thresholds_arrive(protocol, exported):
     with FaceClient(getattr(exported, protocol)) as client:
         metadata = client.metadata()
         assert (client.threshold(1e-2), client.threshold(1e-3)) == (0.3, 0.4)
+        assert client.operating_point(1e-2) == {
+            **{"threshold": 0.3, "far": 0.01, "far_interval": [0.006, 0.015], "tar": 0.9},
+            **{"impostors_accepted": 30, "impostors": 3000},
+        }
     assert (metadata["package"], metadata["image_size"], metadata["embedding_size"]) == ("keras_arcface", [32, 32], 16)
     assert metadata["signatures"] == ["compare", "describe", "serve_bytes", "serving_default"]

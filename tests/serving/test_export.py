@@ -21,6 +21,7 @@ from keras_arcface import RecognitionModel
 from keras_arcface import backbones
 from keras_arcface.models import make_embedder
 from keras_arcface.serving import FaceClient
+from keras_arcface.serving import check_exportable
 from keras_arcface.serving import export_saved_model
 from keras_arcface.serving import loaders
 from keras_arcface.serving import publish
@@ -314,6 +315,20 @@ def test_nothing_is_overwritten(saved_model, embedder):
 
 def test_nothing_else_is_left_beside_it(saved_model):
     assert [path.name for path in saved_model.parent.iterdir()] == ["1"]
+
+
+def test_what_an_export_would_refuse_can_be_asked_before_a_training(saved_model, embedder, tmp_path):
+    check_exportable(embedder, tmp_path / "models" / "faces" / "1", "five_points")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for arguments, kind, message in (
+        ((embedder, saved_model), FileExistsError, "Expected: a new or empty directory"),
+        ((embedder, tmp_path / "file" / "1"), PermissionError, r"1 cannot be made: .*file is no directory"),
+        ((embedder, tmp_path / "1", "eyes"), ValueError, "alignment expects"),
+        ((RecognitionModel(embedder, ArcFace(3)), tmp_path / "1"), ValueError, r"pass model.embedder"),
+    ):
+        with pytest.raises(kind, match=message):
+            check_exportable(*arguments)
 
 
 def test_a_recognition_model_is_refused_with_advice(embedder, tmp_path):

@@ -26,15 +26,31 @@ def test_what_the_model_is_and_wants(tmp_path):
     described = exported(embedder, tmp_path / "1")
     assert described["image_size"] == [28, 28]
     assert (described["colour"], described["embedding_size"], described["name"]) == ("RGB", 4, "small")
-    np.testing.assert_allclose(described["alignment"]["template"], TEMPLATE / 4)
+    assert described["alignment"] == {"method": "not stated"}
     assert described["weights_sha256"] == weights_sha256(embedder)
     assert described["computes_in"] == ["float32"]
     assert described["thresholds"] == {}
 
 
-@pytest.mark.parametrize(("size", "options"), [((28, 28), {"aligned": False}), ((28, 20), {})])
-def test_there_is_no_template_where_none_was_used(size, options, tmp_path):
-    assert exported(make_embedder(size), tmp_path / "1", **options)["alignment"] is None
+def test_alignment_is_what_is_known_of_it(tmp_path):
+    stated = exported(make_embedder(), tmp_path / "five", alignment="five_points")["alignment"]
+    assert stated["method"] == "five_points"
+    np.testing.assert_allclose(stated["template"], TEMPLATE / 4)
+    assert exported(make_embedder(), tmp_path / "none", alignment="none")["alignment"] == {"method": "none"}
+    assert exported(make_embedder((28, 20)), tmp_path / "unknown")["alignment"] == {"method": "not stated"}
+
+
+@pytest.mark.parametrize(
+    ("size", "alignment", "message"),
+    [
+        ((28, 20), "five_points", r"expects square images.* Received: images of 28 x 20 \(height x width\)"),
+        ((28, 28), "yes", r'expects "five_points", "none" or None \(not stated\)\. Received: \'yes\''),
+    ],
+)
+def test_an_alignment_that_cannot_be_is_refused(size, alignment, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_saved_model(make_embedder(size), tmp_path / "1", alignment=alignment)
+    assert not (tmp_path / "1").exists()
 
 
 def test_the_sha256_is_of_the_weights_alone(tmp_path):
@@ -60,4 +76,21 @@ def test_thresholds_are_those_of_the_evaluation_where_it_can_show_them(tmp_path,
     assert list(thresholds) == ["0.01"]
     assert thresholds["0.01"]["threshold"] == result.at_far(0.01).threshold
     assert thresholds["0.01"]["impostors"] == 300
-    assert caplog.text.count("No threshold for a FAR of") == 4
+    assert caplog.text.count("The export gets no thresholds for FARs of 0.001, 0.0001, 1e-05, 1e-06. ") == 1
+
+
+def test_a_threshold_that_few_impostors_decide_has_a_wide_interval_and_a_warning(tmp_path, caplog):
+    generator = np.random.default_rng(0)
+    sets = [evaluation.Roc(generator.normal(3, 1, 500), generator.normal(size=500)) for _ in range(2)]
+    with caplog.at_level(logging.WARNING):
+        alone = exported(make_embedder(), tmp_path / "alone", evaluation=sets[0])["thresholds"]["0.01"]
+    assert (alone["impostors_accepted"], alone["impostors"]) == (5, 500)
+    np.testing.assert_allclose(alone["far_interval"], [0.00325, 0.02318], atol=5e-6)  # Clopper-Pearson, 5 of 500
+    assert "between 0.0033 and 0.023 (95% confidence). Expected: 10 or more accepted impostors" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        pooled = evaluation.Roc.pooled(sets)
+        together = exported(make_embedder(), tmp_path / "pooled", evaluation=pooled)["thresholds"]["0.01"]
+    assert (together["impostors_accepted"], together["impostors"]) == (10, 1000)
+    assert "FAR of 0.01 is uncertain" not in caplog.text
+    assert np.diff(together["far_interval"]) < np.diff(alone["far_interval"])

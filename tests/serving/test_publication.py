@@ -14,6 +14,7 @@ import pytest
 from keras_arcface.serving import numbering
 from keras_arcface.serving import publication
 from keras_arcface.serving import staging
+from keras_arcface.serving.publication import next_version
 from keras_arcface.serving.publication import publish
 from keras_arcface.serving.publication import rollback
 from keras_arcface.serving.publication import versions
@@ -392,6 +393,20 @@ def test_no_permission_is_explained(model, base):
             os.seteuid(0)
     finally:
         shutil.rmtree(folder)
+
+
+def test_the_next_version_is_named_and_nothing_made(base, tmp_path):
+    assert next_version(base) == base / "1"
+    assert not tmp_path.joinpath("models").exists()
+    for version in (3, 9):
+        (base / str(version)).mkdir(parents=True)
+    rollback(base)
+    assert next_version(str(base)) == base / "10"  # the number of a withdrawn one is not given again
+    with pytest.raises(ValueError, match=r"faces/3 is no base path"):
+        next_version(base / "3")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file"):
+        next_version(tmp_path / "file")
 
 
 def test_a_dry_run_says_what_it_would_do_and_changes_nothing(model, base, caplog):
