@@ -10,9 +10,10 @@ recipes.py, any choice of which is an option here:
 
     python examples/train_ms1m.py --data ms1m_tfrecord --recipe ms1mv2_r100 --verify lfw.bin cfp_fp.bin --output runs/1
 
-The same command again goes on where a run was stopped or killed. A run leaves in its folder: embedder.keras, steps.csv
-and verification.csv, event files for TensorBoard, curves.png, checkpoints/, verification.png, and saved_model/1, a
-version as TensorFlow Serving wants it.
+The same command again goes on where a run was stopped (Ctrl-C does so after a step) or killed. A run leaves in its
+folder: embedder.keras, steps.csv and verification.csv, event files for TensorBoard, curves.png, checkpoints/,
+verification.png, and saved_model/1, a version as TensorFlow Serving wants it. With a verification set, the SavedModel
+is what the printed figures describe: it adds the mirror image, and has the thresholds that the set gives.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import math
 import os
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -39,7 +41,10 @@ from keras_arcface import data
 from keras_arcface import evaluation
 from keras_arcface import serving
 from keras_arcface import training
+from keras_arcface.data import images as encoded_images
 from keras_arcface.evaluation import tables
+
+PICTURES = importlib.util.find_spec("matplotlib") is not None
 
 
 def main():
@@ -52,16 +57,25 @@ def main():
         run(arguments, recipe)
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt as stopped:
+        print(f"\n{stopped or 'Stopped by Ctrl-C'}. The same command goes on: {command(arguments)}", file=sys.stderr)
+        sys.exit(130)
+
+
+def command(arguments) -> str:
+    """The command of this run, with the folder that it writes to."""
+    is_given = any(argument.partition("=")[0] == "--output" for argument in sys.argv)
+    return shlex.join(["python", *sys.argv, *([] if is_given else ["--output", str(arguments.output)])])
 
 
 def run(arguments, recipe: Recipe):
-    output = arguments.output or Path("runs") / datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     sets = {path.stem: data.PairSet.load(path) for path in arguments.verify}
     directory = arguments.data
     if directory is None:
         directory = output / "tfrecords"
-        data.write_dataset(orl_faces.OrlFaces(range(1, 31)), directory)
+        data.write_dataset(orl_faces.OrlFaces(range(1, 31)), directory, alignment="none")
         sets = sets or {"ORL": orl_faces.verification_pairs(range(31, 41))}
     if arguments.replay is not None:
         return replay(recipe, directory, output, arguments.replay, arguments.cache)
@@ -75,15 +89,40 @@ def run(arguments, recipe: Recipe):
     if recipe.sub_centers > 1:  # what clean_labels.py wants
         written.append(output / "centers.npy")
         np.save(written[-1], np.array(model.head.centers))
-    if importlib.util.find_spec("matplotlib") is not None:
+    if PICTURES:
         written.append(training.plot_training(output))
+    rocs = []
     for name, pairs in sets.items():
-        picture = output / ("verification.png" if len(sets) == 1 else f"verification_{name}.png")
-        written.append(verify(name, model.embedder, pairs, picture, recipe.head, arguments.shuffle_seed))
+        results = verify(name, model.embedder, pairs, recipe.head, arguments.shuffle_seed)
+        rocs.append(results[recipe.head].roc)
+        if PICTURES:
+            picture = output / ("verification.png" if len(sets) == 1 else f"verification_{name}.png")
+            shown = {row: results[row] for row in (recipe.head, "raw pixels")}
+            written.append(evaluation.plot_verification(shown, picture))
     if keras.backend.backend() == "tensorflow":
-        versions = len(list(output.glob("saved_model/*")))
-        written.append(serving.export_saved_model(model.embedder, output / "saved_model" / str(versions + 1)))
+        written.append(export(model.embedder, output, rocs, data.load_info(directory).alignment))
     print("\nWritten:", *written, sep="\n  ")
+
+
+def check(embedder: keras.Model, info: data.DatasetInfo, output: Path, sets: dict, shuffle_seed) -> None:
+    """Finds before the training what would fail behind it."""
+    with tempfile.TemporaryFile(dir=output):
+        pass  # or it is told now that nothing can be written
+    for name, pairs in sets.items():
+        size = encoded_images.size_of(pairs.images[0], f"image 0 of {name}")
+        if size != info.image_size:
+            raise ValueError(
+                f"--verify {name}: expected images of {info.image_size[0]} x {info.image_size[1]} (height x width), as "
+                f"those of the training. Received: {size[0]} x {size[1]}"
+            )
+        any_embeddings = np.random.default_rng(0).normal(size=(2 * len(pairs), 2))
+        evaluation.verify(any_embeddings, pairs.same, shuffle_seed=shuffle_seed)  # whether there are folds enough
+    if keras.backend.backend() == "tensorflow":
+        serving.check_exportable(embedder, serving.next_version(output / "saved_model"), info.alignment)
+    else:
+        print("No SavedModel is written: only Keras on TensorFlow can. See export/to_saved_model.py")
+    if not PICTURES:
+        print("No pictures are drawn: pip install 'keras-arcface[plots]'")
 
 
 def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: str, arguments) -> RecognitionModel:
@@ -93,6 +132,7 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: 
         tf.config.experimental.enable_op_determinism()
     info = data.load_info(directory)
     model = recipes.build(recipe, info.num_classes, info.num_examples, info.image_size)
+    check(model.embedder, info, output, sets, arguments.shuffle_seed)
     last_step = arguments.steps or recipes.total_steps(recipe, info.num_examples)
     every = arguments.every or min(2000, math.ceil(last_step / 10))
     batch_size = recipe.batch_size // recipe.accumulate
@@ -124,32 +164,46 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: 
     elif recipe.head != "softmax":
         expected = training.expected_first_loss(model.head, recipe.dim)
         print(f"The loss should start at about {expected:.1f}, and the angle to the own centre at 1.57")
-    again = shlex.join([*sys.argv, "--output", str(output)]) + " --replay {step}"
     tensorboard = importlib.util.find_spec("tensorboard") is not None
+    interrupt = training.StopOnInterrupt(checkpoints, start)
     callbacks = [
-        training.StopOnNaN(recipe.seed, f"Its images and their names: python {again}", start),
+        training.StopOnNaN(recipe.seed, f"Its images and their names: {command(arguments)} --replay {{step}}", start),
         checkpoints,
         *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.ema else []),
         *([training.VerificationCallback(sets, shuffle_seed=arguments.shuffle_seed, start_step=start)] if sets else []),
         training.TrainingLog(output, batch_size, max(1, min(50, every // 5)), tensorboard, start),
         training.ProgressBar(last_step, batch_size, start),
         training.StopAtStep(last_step, start),
+        interrupt,
     ]
     # What Keras calls an epoch is here the time between two checkpoints, and two verifications.
-    model.fit(
-        images,
-        steps_per_epoch=every,
-        initial_epoch=start // every,
-        epochs=start // every + math.ceil((last_step - start) / every),
-        shuffle=False,
-        verbose=0,
-        callbacks=callbacks,
-    )
+    with interrupt:
+        model.fit(
+            images,
+            steps_per_epoch=every,
+            initial_epoch=start // every,
+            epochs=start // every + math.ceil((last_step - start) / every),
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
     return model
 
 
-def verify(name: str, embedder: keras.Model, pairs: data.PairSet, picture: Path, head: str, shuffle_seed) -> Path:
-    """Compares the embedder with raw pixels on pairs of people it has not seen: a table, and a picture."""
+def export(embedder: keras.Model, output: Path, rocs: list, alignment: str | None) -> Path:
+    """Writes the embedder as the printed figures describe it: with mirror images, and thresholds from all sets."""
+    evaluated = evaluation.Roc.pooled(rocs) if rocs else None
+    if evaluated is not None:
+        print(
+            "\nThe SavedModel adds the mirror image too; its thresholds are from "
+            f"{len(evaluated.impostor):,} impostor pairs"
+        )
+    target = serving.next_version(output / "saved_model")
+    return serving.export_saved_model(embedder, target, mirror=bool(rocs), evaluation=evaluated, alignment=alignment)
+
+
+def verify(name: str, embedder: keras.Model, pairs: data.PairSet, head: str, shuffle_seed) -> dict:
+    """Compares the embedder with raw pixels on pairs of people it has not seen, in a table."""
     embeddings = {
         head: evaluation.embed_pairs(embedder, pairs),
         "raw pixels": evaluation.embed_pairs(raw_pixels, pairs, flip=False),
@@ -161,7 +215,7 @@ def verify(name: str, embedder: keras.Model, pairs: data.PairSet, picture: Path,
     print(f"\nVerification of {name}, {np.sum(pairs.same)} genuine and {np.sum(~pairs.same)} impostor pairs, 10 folds:")
     print(tables.verification_table(results, intervals=False))
     print(f"(mirrored: the embedding of the mirror image is added, as published figures do; {head}'s too)")
-    return evaluation.plot_verification({name: results[name] for name in (head, "raw pixels")}, picture)
+    return results
 
 
 def raw_pixels(images):
@@ -225,6 +279,8 @@ def parse_arguments():
     for field in fields:
         options.add_argument(f"--{field.name.replace('_', '-')}", type=field.type, choices=choices.get(field.name))
     arguments = parser.parse_args()
+    if arguments.output is None:
+        arguments.output = Path("runs") / datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     recipe = recipes.RECIPES[arguments.recipe or ("orl" if arguments.data is None else "ms1mv3_r50")]
     chosen = {field.name: getattr(arguments, field.name) for field in fields}
     if chosen["margin"] is None and chosen["head"] not in (None, recipe.head):

@@ -5,8 +5,10 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,7 @@ import orl_faces
 import pytest
 import recordio_files
 import tensorflow as tf
+import train_ms1m
 from conftest import encode
 from conftest import make_face
 
@@ -56,11 +59,83 @@ def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
     assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-0000000001.npz"]
     embedder = keras.saving.load_model(written[0])
     images = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3)).astype(np.uint8)
-    raw = embedder.predict(images, verbose=0)
+    raw = embedder.predict(images, verbose=0) + embedder.predict(images[:, :, ::-1], verbose=0)
     served = tf.saved_model.load(str(written[3])).signatures["serving_default"](images=tf.constant(images))
     np.testing.assert_allclose(served["embedding"], raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-5)
     assert all(cv2.imread(str(picture)) is not None for picture in written[1:3])
     assert data.load_info(tmp_path / "out" / "tfrecords").num_classes == 30
+    # What is exported is what the figures describe: mirrored, with the threshold that the impostor pairs can show.
+    metadata = json.loads((written[3] / "assets.extra" / "metadata.json").read_text())
+    assert (metadata["mirrored"], metadata["alignment"]) == (True, {"method": "none"})
+    assert list(metadata["thresholds"]) == ["0.01"]
+    assert metadata["thresholds"]["0.01"]["impostors"] == 450
+    assert "The SavedModel adds the mirror image too; its thresholds are from 450 impostor pairs" in lines
+    assert "WARNING: The threshold for a FAR of 0.01 is uncertain: 4 of 450 impostor pairs decide it" in done.stderr
+
+
+@pytest.fixture
+def train_here(monkeypatch, face_folder, tmp_path):
+    """`examples/train_ms1m.py` within this process, on a few faces."""
+    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records", alignment="five_points")
+    network = ("--backbone", "IResNet18", "--width", "16", "--dim", "8", "--batch-size", "4", "--precision", "float32")
+
+    def train(*arguments):
+        command = ["train_ms1m.py", "--data", tmp_path / "records", "--output", tmp_path / "out", *network, *arguments]
+        monkeypatch.setattr(sys, "argv", [*map(str, command)])
+        train_ms1m.main()
+
+    return train
+
+
+def test_what_would_fail_behind_a_training_fails_before_it(train_here, tmp_path):
+    faces = [encode(make_face(person, image)) for person in range(20) for image in range(2)]
+    same = np.arange(20) % 2 == 0
+    data.PairSet([encode(make_face(0, 0, (28, 28)))] * 40, same).save(tmp_path / "small.npz")
+    data.PairSet(faces[:8], same[:4]).save(tmp_path / "few.npz")
+    data.PairSet(faces, np.ones(20, bool)).save(tmp_path / "genuine.npz")
+    for name, message in (
+        ("small", r"error: --verify small: expected images of 32 x 32 .* Received: 28 x 28"),
+        ("few", r"error: folds must be between 2 and the number of pairs, 4"),
+        ("genuine", r"error: Both genuine and impostor pairs are needed"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            train_here("--verify", tmp_path / f"{name}.npz")
+    (tmp_path / "out" / "saved_model").touch()
+    with pytest.raises(SystemExit, match=r"error: .*saved_model is a file. Expected: the directory of a model's"):
+        train_here()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["saved_model"]
+
+
+def test_ctrl_c_ends_a_training_with_a_step_a_checkpoint_and_no_traceback(face_folder, tmp_path):
+    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
+    options = ("--backbone", "IResNet18", "--width", 16, "--dim", 8, "--batch-size", 4, "--epochs", 10_000)
+    script = (
+        ROOT / "examples" / "train_ms1m.py",
+        "--data",
+        tmp_path / "records",
+        "--output",
+        tmp_path / "a b",
+        *options,
+    )
+    process = subprocess.Popen(
+        [sys.executable, *map(str, script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "a b" / "steps.csv").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    found = re.search(
+        r"Stopped by Ctrl-C after ([\d,]+) steps, see (.*)\. The same command goes on: python (.*)", errors
+    )
+    assert found, errors
+    assert "Traceback" not in errors
+    step = int(found[1].replace(",", ""))
+    assert Path(found[2]) == tmp_path / "a b" / "checkpoints" / f"step-{step:010d}.npz"
+    assert Path(found[2]).is_file()
+    assert shlex.split(found[3]) == [str(argument) for argument in script]
 
 
 @pytest.mark.slow
@@ -210,20 +285,26 @@ def test_make_tfrecords_says_what_is_wrong_without_a_traceback(face_folder, tmp_
 
 def test_to_saved_model(tmp_path):
     make_embedder(IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=8).save(tmp_path / "embedder.keras")
-    command = (
-        "export/to_saved_model.py",
-        tmp_path / "embedder.keras",
-        tmp_path / "models" / "faces" / "1",
-        "--warmup",
-        1,
-    )
-    done = run(*command)
+    sets = [tmp_path / "first.npz", tmp_path / "second.npz"]
+    for start, path in zip((0, 1000), sets, strict=True):
+        faces = [encode(make_face(start + pair * (pair % 2 or side), side)) for pair in range(120) for side in (0, 1)]
+        data.PairSet(faces, np.arange(120) % 2 == 1).save(path)
+    output = tmp_path / "models" / "faces" / "1"
+    options = ("--warmup", 1, "--mirror", "--alignment", "five_points", "--pairs", *sets)
+    done = run("export/to_saved_model.py", tmp_path / "embedder.keras", output, *options)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "models" / "faces" / "1" / "saved_model.pb").is_file()
-    again = run(*command)
+    assert (output / "saved_model.pb").is_file()
+    assert [line.partition(": AUC")[0] for line in done.stdout.splitlines()[:2]] == [*map(str, sets)]
+    metadata = json.loads((output / "assets.extra" / "metadata.json").read_text())
+    assert (metadata["mirrored"], metadata["alignment"]["method"]) == (True, "five_points")
+    assert list(metadata["thresholds"]) == ["0.01"]  # which the 60 impostor pairs of one set cannot show
+    assert metadata["thresholds"]["0.01"]["impostors"] == 120
+    assert "The threshold for a FAR of 0.01 is uncertain: 1 of 120 impostor pairs decide it" in done.stderr
+    again = run("export/to_saved_model.py", tmp_path / "embedder.keras", output, *options)
     assert again.returncode == 1
     assert "error: " in again.stderr
     assert "Expected: a new or empty directory" in again.stderr
+    assert "AUC" not in again.stdout  # it is told before anything is embedded
 
 
 @pytest.mark.usefixtures("_orl")
