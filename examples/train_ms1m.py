@@ -55,7 +55,7 @@ def main():
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         run(arguments, recipe)
-    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stopped:
         print(f"\n{stopped or 'Stopped by Ctrl-C'}. The same command goes on: {command(arguments)}", file=sys.stderr)
@@ -164,6 +164,8 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: 
     elif recipe.head != "softmax":
         expected = training.expected_first_loss(model.head, recipe.dim)
         print(f"The loss should start at about {expected:.1f}, and the angle to the own centre at 1.57")
+    if training.check_replicas(model, images) is not None:
+        print(f"One step on {model.distribute_strategy.num_replicas_in_sync} devices is that of one")
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     interrupt = training.StopOnInterrupt(checkpoints, start)
     callbacks = [

@@ -17,7 +17,7 @@ _TOLERANCE, _TOLERANCE_OF_ALL = 0.1, 1e-3
 _MOST_STEPS = 64
 
 
-def check_replicas(model, images, labels) -> float | None:
+def check_replicas(model, dataset) -> float | None:
     """Compares one training step on all replicas with the same step on one device. The model stays as it was.
 
     Every replica gets the same images, so that each must compute what one device does: loss, metrics, gradients and
@@ -27,13 +27,14 @@ def check_replicas(model, images, labels) -> float | None:
     >>> with strategy.scope():
     ...     model = RecognitionModel(embedder, head)
     ...     model.compile("sgd")
-    >>> check_replicas(model, images, labels)
+    >>> check_replicas(model, images)  # images = load_dataset(..., training=True)
+    >>> # model.fit(images, ...)
 
     Args:
         model: a compiled `RecognitionModel`, built under a strategy. With one replica, or on another backend than
             TensorFlow, nothing happens.
-        images: `(batch, height, width, 3)`, a batch as for `fit`. The first `batch // replicas` images are used.
-        labels: `(batch,)` integers.
+        dataset: gives batches `(images, labels)`, as `fit` takes them. Of the first batch, `batch // replicas` images
+            are used.
 
     Returns:
         The largest difference of a variable's update, relative to the update of all weights, or of all statistics.
@@ -52,10 +53,11 @@ def check_replicas(model, images, labels) -> float | None:
         _log.info("Replicas were not compared: %s draws other margins on each", type(model.head).__name__)
         return None
     replicas = model.distribute_strategy.num_replicas_in_sync
+    images, labels = (np.asarray(part) for part in next(iter(dataset)))
     share = len(images) // replicas
     if share == 0:
         raise ValueError(f"check_replicas expects an image for each of {replicas} replicas. Received: {len(images)}")
-    images, labels = np.asarray(images)[:share], np.asarray(labels)[:share]
+    images, labels = images[:share], labels[:share]
     with model.distribute_strategy.scope():
         model.build(images.shape)
         model.optimizer.build(model.trainable_variables)

@@ -78,7 +78,7 @@ def outcome(strategy, damage=1.0, **choices):
         model.optimizer.build(model.trainable_variables)
         before = state(model)
         try:
-            said = training.check_replicas(model, IMAGES, LABELS)
+            said = training.check_replicas(model, [(IMAGES, LABELS)])
         except RuntimeError as error:
             said = str(error)
     unchanged = all(np.array_equal(a, b) for a, b in zip(before, state(model), strict=True))

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import IMAGES
-from small import LABELS
 from small import make_model
 
 from keras_arcface.training import check_replicas
@@ -54,5 +52,5 @@ def test_the_model_stays_as_it_was(report):
 def test_one_replica_needs_no_check():
     model = make_model()
     before = [weight.numpy() for weight in model.weights]
-    assert check_replicas(model, IMAGES, LABELS) is None
+    assert check_replicas(model, None) is None
     assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
