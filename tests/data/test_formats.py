@@ -65,7 +65,9 @@ def found(tmp_path_factory):
     )
     serve = tf.function(lambda encoded: decode_rows(encoded, (SIZE, SIZE)))
     served, valid = (output.numpy() for output in serve(tf.constant(list(CASES.values()))))
-    embedded = embed_images(flattened, Cases(), flip=False, progress=False).reshape(-1, SIZE, SIZE, 3)
+    embedded = embed_images(flattened, [CASES[name] for name in READ], flip=False, progress=False).reshape(
+        -1, SIZE, SIZE, 3
+    )
     return {
         "conversion": converted,
         "reading": read,
@@ -126,8 +128,8 @@ def test_what_opencv_cannot_show_is_an_error_that_names_it(tmp_path):
     source = ImageFolder(tmp_path / "faces")
     with pytest.raises(ValueError, match=r"person/0.gif is not a readable image. Expected: a whole JPEG"):
         write_dataset(source, tmp_path / "converted")
-    with pytest.raises(ValueError, match=r"person/0.gif is not a readable image"):
-        embed_images(flattened, source, progress=False)
+    with pytest.raises(ValueError, match=r"image 1 is not a readable image"):
+        embed_images(flattened, [PNG, CASES[name]], progress=False)
     with pytest.raises(ValueError, match=r"image 1 \(of pair 0\) is not a readable image"):
         embed_pairs(flattened, PairSet([PNG, CASES[name]], [True]), progress=False)
     with pytest.MonkeyPatch.context() as patch:
