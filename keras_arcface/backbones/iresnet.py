@@ -17,8 +17,7 @@ def IResNet(blocks, width=64, input_shape=(112, 112, 3), stem_strides=1, synchro
 
     Args:
         blocks: number of blocks in each stage, such as `(3, 4, 14, 3)`.
-        width: channels of the first stage; 64 in the papers. Below 16, TensorFlow 2.21's oneDNN has been
-            seen to crash a training on a CPU: set TF_ENABLE_ONEDNN_OPTS=0 there.
+        width: channels of the first stage; 64 in the papers.
         input_shape: `(height, width, 3)`.
         stem_strides: of the first convolution; 1 in the papers. With 2 all that follows costs a quarter.
         synchronized: whether BatchNorm normalizes by the statistics of the whole batch instead of each replica's share

@@ -80,3 +80,18 @@ def test_strided_convolutions_pad_both_sides():
     straight = np.asarray(to_stem(images))
     mirrored = np.asarray(to_stem(images[:, :, ::-1]))
     np.testing.assert_allclose(mirrored[:, :, ::-1], straight, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 8, 15])
+def test_narrow_networks_have_no_convolution_whose_gradient_onednn_writes_past_its_buffer(width):
+    model = backbones.IResNet((1, 1), width=width, input_shape=(16, 16, 3))
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    strided = [layer for layer in convolutions if layer.kernel_size == (1, 1) and layer.strides != (1, 1)]
+    assert all(layer.input.shape[-1] >= 16 for layer in strided)
+    # The shortcut is the strided convolution all the same, and has its name and weights.
+    shortcut = model.get_layer("stage1_block1_shortcut_conv")
+    before, after = model.get_layer("stem_prelu").output, shortcut.output
+    x, y = keras.Model(model.input, [before, after])(np.random.default_rng(0).normal(size=(2, 16, 16, 3)))
+    x, y = keras.ops.convert_to_numpy(x), keras.ops.convert_to_numpy(y)
+    kernel = keras.ops.convert_to_numpy(shortcut.kernel)[0, 0]
+    np.testing.assert_allclose(y, x[:, ::2, ::2] @ kernel, atol=1e-5)
