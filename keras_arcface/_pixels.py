@@ -47,4 +47,5 @@ def unit_range(images):
 
 
 def _is_unit_range(lowest, highest):
-    return (lowest >= -1) & (highest <= 1) & ((lowest != 0) | (highest != 0))
+    # The first condition is false for the empty batch of a replica, whose bounds are infinite.
+    return (lowest <= highest) & (lowest >= -1) & (highest <= 1) & ((lowest != 0) | (highest != 0))

@@ -1,10 +1,18 @@
 """The model that is trained, and the embedder inside it that is kept."""
 
+import inspect
+
 import keras
+import numpy as np
 from keras import layers
 from keras import ops
 
+from keras_arcface import _pixels
 from keras_arcface import _replicas
+
+# An entry of a step's logs that callbacks do not see: whether the batch's pixels look scaled.
+_SCALED_PIXELS = "_scaled_pixels"
+_IMAGES_OF = "the images given to {}"
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -29,9 +37,13 @@ class RecognitionModel(keras.Model):
         head: a layer with `build(embeddings_shape)` and `loss_and_stats(labels, embeddings, training)`, such as
             `keras_arcface.ArcFace`.
 
+    Where the embedder rescales pixels itself, as those of `make_embedder` do, arrays and the first batch of a training
+    whose pixels all lie within 0..1 give a `UserWarning`.
+
     Raises:
-        ValueError: if a loss is given to `compile`, an endless dataset to `fit` without `steps_per_epoch`, or an array
-            of labels with one outside `[0, num_classes)`. In a dataset such a label makes the loss NaN.
+        ValueError: if a loss or metrics are given to `compile`, an endless dataset to `fit` without `steps_per_epoch`,
+            or an array of labels, `validation_data` included, that are no integers or not all in `[0, num_classes)`. In
+            a dataset a label outside makes the loss NaN.
     """
 
     def __init__(self, embedder, head, **kwargs):
@@ -44,6 +56,10 @@ class RecognitionModel(keras.Model):
         self.target_angle_tracker = keras.metrics.Mean(name="target_angle")
         self.target_angle_spread_tracker = _StandardDeviation(name="target_angle_std")
         self.embedding_norm_tracker = keras.metrics.Mean(name="embedding_norm")
+        self._takes_bytes = _rescales_bytes(embedder)
+        self._pixels_were_checked = False
+        if embedder.built and not head.built and hasattr(embedder, "output_shape"):
+            head.build(embedder.output_shape)  # so that its weights are there to be counted and set
 
     def build(self, input_shape):
         if not self.embedder.built:
@@ -55,11 +71,7 @@ class RecognitionModel(keras.Model):
         return _replicas.run_on_share(lambda share: self.embedder(share, training=training), images, training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if getattr(self, "loss", None) is not None:
-            raise ValueError(
-                f"The loss of {type(self).__name__} belongs to its head ({type(self.head).__name__}): call compile() "
-                f"without `loss`. Received: loss={self.loss!r}"
-            )
+        self._check_compiled()
         if y is None:
             raise ValueError(f"{type(self).__name__} learns from images and labels. Received: images without labels")
         losses, target_cosines, hits = self.head.loss_and_stats(y, y_pred, training=training)
@@ -77,15 +89,54 @@ class RecognitionModel(keras.Model):
         return total
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        self._check_compiled()
         return _replicas.metrics_of_all(
             self.metrics, lambda: super(RecognitionModel, self).compute_metrics(x, y, y_pred, sample_weight)
         )
 
+    def _check_compiled(self):
+        """Refuses what Keras would compute of embeddings as if they were class scores."""
+        if getattr(self, "loss", None) is not None:
+            raise ValueError(
+                f"The loss of {type(self).__name__} belongs to its head ({type(self.head).__name__}): call compile() "
+                f"without `loss`. Received: loss={self.loss!r}"
+            )
+        config = self._compile_config.config if self.compiled else {}
+        for name in ("metrics", "weighted_metrics"):
+            if config.get(name):
+                raise ValueError(
+                    f"{type(self).__name__} gives embeddings, not class scores, and computes loss, accuracy, "
+                    "target_angle, target_angle_std and embedding_norm by itself: call compile() without "
+                    f"`{name}`. Figures of verification come from keras_arcface.training.VerificationCallback. "
+                    f"Received: {name}={config[name]!r}"
+                )
+
     def train_step(self, *arguments):
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(arguments[-1])
-        logs = self._train_step(images, labels, *arguments)
+        result = self._train_step(images, labels, *arguments)
         _replicas.average_statistics(self.embedder.non_trainable_variables, images)
-        return logs
+        if self._takes_bytes and hasattr(images, "shape"):
+            logs = result[0] if keras.backend.backend() == "jax" else result
+            logs[_SCALED_PIXELS] = ops.cast(_pixels.unit_range(images), "float32")
+        return result
+
+    def make_train_function(self, force=False):
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force)
+        function = self.train_function
+
+        def step(*arguments):
+            result = function(*arguments)
+            logs = result[0] if keras.backend.backend() == "jax" else result
+            scaled = logs.pop(_SCALED_PIXELS, None)
+            if scaled is not None and not self._pixels_were_checked:
+                self._pixels_were_checked = True  # only once, as reading a value waits for the device
+                if float(scaled) == 1:
+                    _pixels.warn(_IMAGES_OF.format("fit"))
+            return result
+
+        self.train_function = step
 
     def _train_step(self, images, labels, *arguments):
         if not getattr(self.head, "samples", False):
@@ -112,24 +163,50 @@ class RecognitionModel(keras.Model):
         return *([scope.get_current_value(v) for v in group] for group in variables), *state[len(variables) :]
 
     def fit(self, x=None, y=None, *args, **kwargs):
-        self._check_range(y)
-        if kwargs.get("steps_per_epoch") is None and _is_endless(x):  # Keras would never leave the first epoch
+        arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        if arguments.get("steps_per_epoch") is None and _is_endless(x):  # Keras would never leave the first epoch
             raise ValueError(
                 "This dataset is endless, as load_dataset(training=True) makes it: pass fit(..., steps_per_epoch=N), "
                 "for instance info.num_examples // batch_size. Received: steps_per_epoch=None"
             )
+        self._check_arrays("fit", x, y)
+        validation_data = arguments.get("validation_data")
+        if isinstance(validation_data, (tuple, list)):
+            images, labels, _ = keras.utils.unpack_x_y_sample_weight(tuple(validation_data))
+            self._check_arrays("fit as validation_data", images, labels)
+        self._pixels_were_checked = False
         return super().fit(x, y, *args, **kwargs)
 
-    def _check_range(self, labels):
-        """Labels that lie in memory can be checked before anything runs; in a dataset they make the loss NaN."""
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        if not kwargs.get("_use_cached_eval_dataset"):  # from `fit`, which has checked it
+            self._check_arrays("evaluate", x, y)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        self._check_arrays("predict", x)
+        return super().predict(x, *args, **kwargs)
+
+    def _check_arrays(self, method, images, labels=None):
+        """Checks what lies in memory, before anything runs; in a dataset a wrong label makes the loss NaN."""
+        if method != "predict":
+            self._check_compiled()
+        if self._takes_bytes and hasattr(images, "dtype") and len(images.shape) == 4:
+            _pixels.warn_if_unit_range(_as_numpy(images[:16]), _IMAGES_OF.format(method))
         num_classes = getattr(self.head, "num_classes", None)
         if num_classes is None or not hasattr(labels, "dtype") or 0 in labels.shape:
             return
-        lowest, highest = int(ops.min(labels)), int(ops.max(labels))
-        if lowest < 0 or highest >= num_classes:
+        labels, received = _as_numpy(labels), None
+        if labels.ndim == 2 and labels.shape[1] == num_classes:
+            received = f"one-hot labels of shape {labels.shape}; pass labels.argmax(axis=-1)"
+        elif labels.dtype.kind not in "iu":
+            received = f"labels of dtype {labels.dtype}; pass labels.astype('int32') if they are whole numbers"
+        elif labels.min() < 0 or labels.max() >= num_classes:
+            received = f"labels from {labels.min()} to {labels.max()}"
+        if received:
             raise ValueError(
-                f"The labels must be in [0, {num_classes}), the classes of the head. "
-                f"Received: labels from {lowest} to {highest}"
+                f"The labels given to {method} must be in [0, {num_classes}), the classes of the head, as integers of "
+                "shape (n,). "
+                f"Received: {received}"
             )
 
     def get_config(self):
@@ -193,6 +270,18 @@ def _slots_of_sample(model):
             f"{', '.join(v.name.removeprefix(prefix) for v in slots) or 'none'}"
         )
     return slots
+
+
+def _rescales_bytes(layer):
+    """Whether a model holds a layer that brings pixels in 0..255 down to a few units."""
+    if isinstance(layer, layers.Rescaling):
+        return float(np.max(np.abs(layer.scale))) < 0.1
+    return any(_rescales_bytes(inner) for inner in getattr(layer, "layers", ()))
+
+
+def _as_numpy(array):
+    # Not by Keras' backend: JAX would cut 64-bit labels, and PyTorch has no uint64.
+    return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
 
 
 def _is_endless(dataset):

@@ -6,6 +6,7 @@ from keras import ops
 from keras_arcface import ArcFace
 from keras_arcface import CosFace
 from keras_arcface import RecognitionModel
+from keras_arcface import _pixels
 from keras_arcface import backbones
 from keras_arcface.models import make_embedder
 
@@ -212,3 +213,128 @@ class Endless:
 def test_an_endless_dataset_needs_steps_per_epoch():
     with pytest.raises(ValueError, match="pass fit"):
         make_model().fit(Endless())
+
+
+@pytest.mark.parametrize("name", ["metrics", "weighted_metrics"])
+def test_metrics_in_compile_are_refused(name, batch):
+    model = make_model()
+    model.compile("adam", **{name: ["accuracy"]})
+    for run in (model.fit, model.evaluate, model.train_on_batch, model.test_on_batch):
+        with pytest.raises(ValueError, match=rf"gives embeddings, not class scores.*without `{name}`.*\['accuracy'\]"):
+            run(*batch)
+
+
+def as_tensor(array):
+    return ops.convert_to_tensor(array)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, as_tensor], ids=["array", "tensor"])
+@pytest.mark.parametrize(("dtype", "label"), [("int32", -1), ("int32", CLASSES), ("int64", 2**32 + 1)])
+def test_wrong_labels_are_refused_wherever_arrays_are_given(kind, dtype, label, batch):
+    if kind is as_tensor and label > 2**31 and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no such tensor")
+    images, labels = batch
+    wrong = kind(np.where(np.arange(40) == 7, label, labels).astype(dtype))
+    model = make_model()
+    runs = {
+        "fit": lambda: model.fit(images, wrong, verbose=0),
+        "evaluate": lambda: model.evaluate(images, wrong, verbose=0),
+        "validation_data": lambda: model.fit(images, labels, validation_data=(images, wrong), verbose=0),
+    }
+    for name, run in runs.items():
+        with pytest.raises(
+            ValueError, match=rf"given to .* must be in \[0, {CLASSES}\).*Received: labels from"
+        ) as error:
+            run()
+        assert str(label) in str(error.value)
+        assert name in str(error.value)
+
+
+def test_a_large_unsigned_label_is_refused_by_its_value(batch):
+    images, labels = batch
+    with pytest.raises(ValueError, match="Received: labels from 0 to 4294967297"):
+        make_model().fit(images, np.where(np.arange(40) == 7, 2**32 + 1, labels).astype("uint64"), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("convert", "hint"),
+    [
+        (lambda labels: np.eye(CLASSES)[labels], r"one-hot labels of shape \(40, 5\); pass labels\.argmax\(axis=-1\)"),
+        (lambda labels: labels.astype("float32"), r"dtype float32; pass labels\.astype\('int32'\)"),
+    ],
+)
+def test_labels_of_another_form_are_refused_with_the_way_out(convert, hint, batch):
+    images, labels = batch
+    with pytest.raises(ValueError, match=hint):
+        make_model().fit(images, convert(labels), verbose=0)
+
+
+def test_the_head_is_counted_before_anything_runs():
+    model = make_model(ArcFace(CLASSES, name="head"))
+    assert model.head.built
+    lines = []
+    model.summary(print_fn=lines.append)
+    (row,) = (line for line in "\n".join(lines).splitlines() if line.startswith("│ head"))
+    assert "ArcFace" in row
+    assert "unbuilt" not in row
+    assert str(model.head.count_params()) in row
+    assert model.head.count_params() == CLASSES * 16 + 2  # centers; strength and steps
+
+
+@pytest.fixture
+def _nothing_was_said(monkeypatch):
+    monkeypatch.setattr(_pixels, "_warned", set())
+
+
+SCALED = r"pixels of the images given to {} are all within 0\.\.1"
+
+
+@pytest.mark.usefixtures("_nothing_was_said")
+def test_arrays_of_scaled_pixels_are_warned_about(batch):
+    images, labels = batch
+    scaled, model = images / np.float32(255), make_model()
+    with pytest.warns(UserWarning, match=SCALED.format("fit")):
+        model.fit(scaled, labels, batch_size=20, verbose=0)
+    model.fit(scaled, labels, batch_size=20, verbose=0)  # no second warning, which would be an error here
+    with pytest.warns(UserWarning, match=SCALED.format("evaluate")):
+        model.evaluate(scaled, labels, verbose=0)
+    with pytest.warns(UserWarning, match=SCALED.format("predict")):
+        model.predict(scaled, verbose=0)
+    with pytest.warns(UserWarning, match=SCALED.format("fit as validation_data")):
+        model.fit(images, labels, validation_data=(scaled, labels), batch_size=20, verbose=0)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches that lie nowhere, as those of a tf.data pipeline or a generator."""
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        part = slice(20 * index, 20 * index + 20)
+        return self.images[part], self.labels[part]
+
+
+@pytest.mark.usefixtures("_nothing_was_said")
+@pytest.mark.parametrize("scale", [255, 127.5], ids=["0..1", "-1..1"])
+def test_a_first_batch_of_scaled_pixels_is_warned_about(scale, batch):
+    images, labels = batch
+    scaled = (images / scale - (scale == 127.5)).astype("float32")
+    with pytest.warns(UserWarning, match=SCALED.format("fit")):
+        history = make_model().fit(Batches(scaled, labels), shuffle=False, epochs=2, verbose=0).history
+    assert set(history) == {"loss", "accuracy", "target_angle", "target_angle_std", "embedding_norm"}
+
+
+def test_right_pixels_black_ones_and_those_of_other_embedders_pass(batch):
+    images, labels = batch
+    black = np.zeros_like(images)
+    make_model().fit(Batches(images, labels), shuffle=False, verbose=0)
+    make_model().fit(Batches(black, labels), shuffle=False, verbose=0)
+    embedder = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(4)])
+    model = RecognitionModel(embedder, ArcFace(CLASSES))
+    model.compile("sgd")
+    model.fit(images / np.float32(255), labels, verbose=0)

@@ -13,7 +13,7 @@ def _nothing_was_said(monkeypatch):
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3))
 SCALED = {
-    "to 0..1": IMAGES / 255.0,
+    "to 0..1": (IMAGES / 255).astype("float32"),
     "to -1..1": (IMAGES / 127.5 - 1).astype("float32"),
     "and made integers": (IMAGES > 127).astype("uint8"),
 }
