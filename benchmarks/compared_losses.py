@@ -45,7 +45,7 @@ def with_margin(head, *rows, names="margin scale", **about):
 
 
 def combined(num_classes, m1, m2, m3, **kwargs):
-    return ka.MarginProduct(num_classes, margins.CombinedMargin(m1, m2, m3), **kwargs)
+    return ka.MarginProduct(num_classes, margin=margins.CombinedMargin(m1, m2, m3), **kwargs)
 
 
 def joined(term, head):

@@ -20,7 +20,7 @@ WITH_CLASSES = {
     "SphereFace": lambda n: layers.SphereFace(n, scale=8.0),
     "CosFace": lambda n: layers.CosFace(n, scale=8.0),
     "ArcFace": lambda n: layers.ArcFace(n, scale=8.0),
-    "combined": lambda n: layers.MarginProduct(n, CombinedMargin(0.9, 0.4, 0.15), scale=8.0),
+    "combined": lambda n: layers.MarginProduct(n, margin=CombinedMargin(0.9, 0.4, 0.15), scale=8.0),
     "AdaFace": lambda n: layers.AdaFace(n, momentum=0.5, scale=8.0),
     "MagFace": lambda n: layers.MagFace(n, shortest=0.1, longest=5.0, weight=0.1, scale=8.0),
     "ElasticFace": lambda n: layers.ElasticFace(n, std=0.2, scale=8.0),

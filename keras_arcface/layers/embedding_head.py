@@ -52,6 +52,9 @@ class EmbeddingHead(keras.layers.Layer):
         super().__init__(dtype=parts.float32_policy(kwargs.pop("dtype", None)), **kwargs)
         self.embedding_loss = loss
 
+    def __repr__(self):
+        return f"<{type(self).__name__} loss={self.embedding_loss}, name={self.name}>"
+
     def build(self, embeddings_shape):
         pass
 

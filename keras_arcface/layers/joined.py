@@ -72,6 +72,9 @@ class JoinedHead(keras.layers.Layer):
     def sub_centers(self):
         return getattr(self.head, "sub_centers", 1)
 
+    def __repr__(self):
+        return parts.describe(self, "head", "weight")
+
     def build(self, embeddings_shape, labels_shape=None):
         if not self.head.built:
             self.head.build(embeddings_shape)

@@ -6,6 +6,7 @@ from keras import ops
 from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
 from keras_arcface.layers.unbounded_product import UnboundedProduct
+from keras_arcface.margins.base import check_factor
 from keras_arcface.margins.base import penalised
 
 
@@ -27,7 +28,7 @@ class LSoftmax(UnboundedProduct):
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: `m`, an integer of at least 1; 1 for none.
+        margin: `m`, an integer in [1, 10]; 1 for none.
         base: the annealing in the beginning, at least 0; 0 for none.
         gamma: how fast it falls, at least 0.
         power: the exponent of its fall, at least 0.
@@ -48,20 +49,24 @@ class LSoftmax(UnboundedProduct):
         steps: non-trainable integer, the training batches seen so far.
 
     Raises:
-        ValueError: for arguments out of range, or labels that are not one integer per embedding. A label outside
-            `[0, num_classes)` makes its row NaN.
+        ValueError: for arguments out of range, labels that are not one integer per embedding, or `training=True`
+            without labels. A label outside `[0, num_classes)` makes its row NaN.
 
     References:
         - [Large-Margin Softmax Loss](https://arxiv.org/abs/1612.02295), equations 4 to 6 and section 5.1
     """
 
-    def __init__(self, num_classes, margin=4, base=1000.0, gamma=0.000025, power=35.0, least=0.0, **kwargs):
+    def __init__(self, num_classes, *, margin=4, base=1000.0, gamma=0.000025, power=35.0, least=0.0, **kwargs):
         parts.check_integer("margin", margin, 1)
+        check_factor("margin", margin)
         for name, value in (("base", base), ("gamma", gamma), ("power", power), ("least", least)):
             parts.check_number(name, value, lambda value: value >= 0, "at least 0")
         super().__init__(num_classes, **kwargs)
         self.margin = int(margin)
         self.base, self.gamma, self.power, self.least = float(base), float(gamma), float(power), float(least)
+
+    def __repr__(self):
+        return parts.describe(self, "num_classes", "margin")
 
     def build(self, embeddings_shape, labels_shape=None):
         shape = (self.num_classes, embeddings_shape[-1])
@@ -76,6 +81,8 @@ class LSoftmax(UnboundedProduct):
         return ops.maximum(self.base * (1.0 + self.gamma * steps) ** -self.power, self.least)
 
     def call(self, embeddings, labels=None, training=None):
+        if self.margin > 1:
+            parts.check_labels_are_given(self, labels, training)
         centers = parts.unit(self.centers) if self.normalised else self.centers
         logits = ops.matmul(embeddings, ops.transpose(centers))
         if labels is None:
@@ -119,5 +126,5 @@ class ASoftmax(LSoftmax):
 
     normalised = True
 
-    def __init__(self, num_classes, margin=4, base=1000.0, gamma=0.12, power=1.0, least=5.0, **kwargs):
-        super().__init__(num_classes, margin, base, gamma, power, least, **kwargs)
+    def __init__(self, num_classes, *, margin=4, base=1000.0, gamma=0.12, power=1.0, least=5.0, **kwargs):
+        super().__init__(num_classes, margin=margin, base=base, gamma=gamma, power=power, least=least, **kwargs)

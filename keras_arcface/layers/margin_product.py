@@ -24,7 +24,8 @@ class MarginProduct(SpreadClasses):
     than is needed to be classified; without labels the head gives plain scaled cosines.
 
     Everything is computed in float32, under mixed precision policies too. A label outside `[0, num_classes)` makes
-    its row, and so the loss, NaN on every backend.
+    its row, and so the loss, NaN on every backend. (JAX cuts integers to 32 bits before a head sees them; `fit` and
+    `evaluate` of `RecognitionModel` check arrays before.)
 
     Alone, in a functional model:
 
@@ -88,7 +89,8 @@ class MarginProduct(SpreadClasses):
 
     Raises:
         ValueError: for arguments out of range, another dtype than float32, embeddings that are not `(batch, dim)`,
-            labels that are not integers or do not have one entry per embedding.
+            labels that are not integers or do not have one entry per embedding; or for `training=True` without labels,
+            as in `keras.Sequential([embedder, head])`, which would train without the margin.
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698)
@@ -102,6 +104,7 @@ class MarginProduct(SpreadClasses):
     def __init__(
         self,
         num_classes,
+        *,
         margin=None,
         scale=64.0,
         centers_initializer=None,
@@ -180,6 +183,13 @@ class MarginProduct(SpreadClasses):
         self.centers_initializer = keras.initializers.get(centers_initializer)
         self.centers_regularizer = keras.regularizers.get(centers_regularizer)
 
+    def __new__(cls, *args, **kwargs):
+        parts.check_positions(cls, args)
+        return super().__new__(cls, *args, **kwargs)
+
+    def __repr__(self):
+        return parts.describe(self, "num_classes", "margin", "scale")
+
     def build(self, embeddings_shape, labels_shape=None):
         if isinstance(embeddings_shape[0], (tuple, list)):  # called with [embeddings, labels]
             embeddings_shape = embeddings_shape[0]
@@ -207,6 +217,8 @@ class MarginProduct(SpreadClasses):
     def call(self, embeddings, labels=None, training=None):
         if isinstance(embeddings, (list, tuple)):
             embeddings, labels = parts.split_pair(self, embeddings, labels)
+        if self.margin is not None or self.negatives is not None:
+            parts.check_labels_are_given(self, labels, training)
         embeddings = self._beside_centers(embeddings)
         if labels is None:
             return self._scale_now() * self._cosines(embeddings)

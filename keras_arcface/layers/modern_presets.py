@@ -9,6 +9,8 @@ from keras_arcface.margins import AdaptiveMargin
 from keras_arcface.margins import CombinedMargin
 from keras_arcface.margins import ElasticMargin
 from keras_arcface.margins import MagnitudeMargin
+from keras_arcface.margins.base import check_angle
+from keras_arcface.margins.base import check_cosine
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -25,7 +27,7 @@ class NormSoftmax(MarginProduct):
         - [NormFace](https://arxiv.org/abs/1704.06369)
     """
 
-    def __init__(self, num_classes, scale=64.0, **kwargs):
+    def __init__(self, num_classes, *, scale=64.0, **kwargs):
         super().__init__(num_classes, margin=None, scale=scale, **kwargs)
 
     def get_config(self):
@@ -40,7 +42,7 @@ class AdaFace(MarginProduct):
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: `m`, at least 0.
+        margin: `m`, in [0, 1].
         concentration: `h`, above 0.
         momentum: the share of the old statistics of norms that is kept in each training step, in [0, 1).
         scale: the radius of the hypersphere, above 0.
@@ -49,7 +51,7 @@ class AdaFace(MarginProduct):
         - [AdaFace: Quality Adaptive Margin for Face Recognition](https://arxiv.org/abs/2204.00964)
     """
 
-    def __init__(self, num_classes, margin=0.4, concentration=0.333, momentum=0.99, scale=64.0, **kwargs):
+    def __init__(self, num_classes, *, margin=0.4, concentration=0.333, momentum=0.99, scale=64.0, **kwargs):
         margin = AdaptiveMargin(margin, concentration, momentum)
         super().__init__(num_classes, margin=margin, scale=scale, **kwargs)
 
@@ -66,7 +68,7 @@ class MagFace(MarginProduct):
 
     Args:
         num_classes: number of classes, at least 2.
-        smallest, largest: margins in radians, `0 <= smallest <= largest`.
+        smallest, largest: margins in radians, `0 <= smallest <= largest <= pi / 2`.
         shortest, longest: norms at which they are reached, `0 < shortest < longest`.
         weight: of the term, at least 0.
         scale: the radius of the hypersphere, above 0.
@@ -77,7 +79,16 @@ class MagFace(MarginProduct):
     """
 
     def __init__(
-        self, num_classes, smallest=0.45, largest=0.8, shortest=10.0, longest=110.0, weight=35.0, scale=64.0, **kwargs
+        self,
+        num_classes,
+        *,
+        smallest=0.45,
+        largest=0.8,
+        shortest=10.0,
+        longest=110.0,
+        weight=35.0,
+        scale=64.0,
+        **kwargs,
     ):
         margin = MagnitudeMargin(smallest, largest, shortest, longest, weight)
         super().__init__(num_classes, margin=margin, scale=scale, **kwargs)
@@ -95,8 +106,8 @@ class ElasticFace(MarginProduct):
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: mean of the margins, radians or a cosine, at least 0.
-        std: their standard deviation, at least 0. The paper's sorted forms take 0.0175, and 0.025 for cosines.
+        margin: mean of the margins, radians in [0, pi / 2] or a cosine in [0, 1].
+        std: their standard deviation, in the same range. The paper's sorted forms take 0.0175, and 0.025 for cosines.
         angular: whether they are added to the angle, or subtracted from the cosine.
         sort: whether the largest of a batch go to the examples farthest from their centre (ElasticFace+).
         scale: the radius of the hypersphere, above 0.
@@ -105,8 +116,9 @@ class ElasticFace(MarginProduct):
         - [ElasticFace: Elastic Margin Loss for Deep Face Recognition](https://arxiv.org/abs/2109.09416)
     """
 
-    def __init__(self, num_classes, margin=0.5, std=0.05, angular=True, sort=False, scale=64.0, **kwargs):
-        super().__init__(num_classes, margin=ElasticMargin(margin, std, angular, sort), scale=scale, **kwargs)
+    def __init__(self, num_classes, *, margin=0.5, std=0.05, angular=True, sort=False, scale=64.0, **kwargs):
+        mean = check_angle("margin", margin) if angular else check_cosine("margin", margin)
+        super().__init__(num_classes, margin=ElasticMargin(mean, std, angular, sort), scale=scale, **kwargs)
 
     def get_config(self):
         margin = self.margin.get_config()
@@ -121,7 +133,7 @@ class CurricularFace(MarginProduct):
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: radians added to the target's angle, at least 0.
+        margin: radians added to the target's angle, in [0, pi / 2].
         scale: the radius of the hypersphere, above 0.
         momentum: the share of the old mean of target cosines that is kept in each training step, in [0, 1).
 
@@ -130,9 +142,9 @@ class CurricularFace(MarginProduct):
           Recognition](https://arxiv.org/abs/2004.00288)
     """
 
-    def __init__(self, num_classes, margin=0.5, scale=64.0, momentum=0.99, **kwargs):
-        negatives = CurricularNegatives(momentum)
-        super().__init__(num_classes, margin=CombinedMargin(m2=margin), scale=scale, negatives=negatives, **kwargs)
+    def __init__(self, num_classes, *, margin=0.5, scale=64.0, momentum=0.99, **kwargs):
+        margin, negatives = CombinedMargin(m2=check_angle("margin", margin)), CurricularNegatives(momentum)
+        super().__init__(num_classes, margin=margin, scale=scale, negatives=negatives, **kwargs)
 
     def get_config(self):
         config = _without(super().get_config(), "negatives")
@@ -149,7 +161,7 @@ class MVSoftmax(MarginProduct):
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: radians added to the angle, or a cosine, at least 0.
+        margin: radians added to the angle, in [0, pi / 2], or a cosine, in [0, 1].
         weight: `t`, how much hard negatives count, at least 1.
         angular: whether the margin is added to the angle, or subtracted from the cosine.
         fixed: whether hard negatives all gain the same.
@@ -159,9 +171,12 @@ class MVSoftmax(MarginProduct):
         - [Mis-classified Vector Guided Softmax Loss for Face Recognition](https://arxiv.org/abs/1912.00833)
     """
 
-    def __init__(self, num_classes, margin=0.5, weight=1.2, angular=True, fixed=False, scale=64.0, **kwargs):
+    def __init__(self, num_classes, *, margin=0.5, weight=1.2, angular=True, fixed=False, scale=64.0, **kwargs):
         negatives = MisclassifiedNegatives(weight, fixed)
-        margin = CombinedMargin(m2=margin) if angular else CombinedMargin(m3=margin)
+        if angular:
+            margin = CombinedMargin(m2=check_angle("margin", margin))
+        else:
+            margin = CombinedMargin(m3=check_cosine("margin", margin))
         super().__init__(num_classes, margin=margin, scale=scale, negatives=negatives, **kwargs)
         self.angular = bool(angular)
 

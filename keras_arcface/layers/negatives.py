@@ -64,6 +64,10 @@ class Negatives:
     def from_config(cls, config):
         return cls(**config)
 
+    def __repr__(self):
+        config = {} if type(self).get_config is Negatives.get_config else self.get_config()
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in config.items())})"
+
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CurricularNegatives(Negatives):

@@ -1,5 +1,6 @@
 """What heads share: checked labels, precision, unit vectors, one entry per row."""
 
+import inspect
 import numbers
 
 import keras
@@ -21,27 +22,74 @@ def check_number(name, value, is_right, expected):
         raise ValueError(f"{name} must be {expected}. Received: {name}={value!r}")
 
 
+def check_positions(cls, arguments):
+    """Raises a TypeError for arguments of a head that must be named."""
+    # Of a subclass with an __init__ of its own, the arguments may be others.
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:3]
+    kinds = [(parameter.name, parameter.kind) for parameter in parameters]
+    if len(arguments) > 1 and kinds[0][0] == "num_classes" and kinds[1][1] is inspect.Parameter.KEYWORD_ONLY:
+        raise TypeError(
+            f"{cls.__name__} takes num_classes, and all else by name, such as margin=... and scale=64.0. The length of "
+            "the embeddings is not an argument: a head takes it from the embeddings. "
+            f"Received: {cls.__name__}({', '.join(map(repr, arguments))})"
+        )
+
+
+def check_labels_are_given(head, labels, training):
+    """Raises a ValueError where a head with a margin trains without labels, and so without its margin.
+
+    A head that is called with labels too may give plain logits beside the penalized ones, for a metric.
+    """
+    if labels is not None:
+        head.knows_labels = True
+    elif training and not getattr(head, "knows_labels", False):
+        raise ValueError(
+            f"{head.name} cannot train without labels: its margin applies to the class of the label. Train it by "
+            "keras_arcface.RecognitionModel(embedder, head), or call head(embeddings, labels) in a functional model. "
+            "Received: head(embeddings) with training=True"
+        )
+
+
+def describe(head, *names):
+    """A repr in Keras' form that shows some arguments, as the head's class takes them."""
+    config = head.get_config()
+    values = {name: config.get(name) for name in names}
+    values = {
+        name: getattr(head, name) if type(value) in (dict, type(None)) else value for name, value in values.items()
+    }
+    values |= {"name": head.name, "built": head.built}
+    return f"<{type(head).__name__} {', '.join(f'{name}={value}' for name, value in values.items())}>"
+
+
 def check_labels(head, labels, embeddings):
     """Gives labels as `(batch,)` int32 that are safe to index with, and which of them were in range.
 
     A head whose `num_classes` is None takes any label from 0 on.
     """
     dtype = keras.backend.standardize_dtype(labels.dtype)
-    if "int" not in dtype:
-        end = "..." if head.num_classes is None else head.num_classes
-        raise ValueError(
-            f"{head.name} expects integer labels in [0, {end}), not one-hot and not float. "
-            f"Received: labels of dtype {dtype} and shape {tuple(labels.shape)}"
-        )
+    end = "..." if head.num_classes is None else head.num_classes
     if len(labels.shape) == 2 and labels.shape[1] == 1:
         labels = ops.squeeze(labels, axis=1)
+    if len(labels.shape) == 2 and labels.shape[1] == head.num_classes:
+        raise ValueError(
+            f"{head.name} expects one label per embedding, an integer in [0, {end}), not one-hot. "
+            f"Received: labels of dtype {dtype} and shape {tuple(labels.shape)}; pass labels.argmax(axis=-1)"
+        )
+    if "int" not in dtype:
+        raise ValueError(
+            f"{head.name} expects integer labels in [0, {end}), not one-hot and not float. "
+            f"Received: labels of dtype {dtype} and shape {tuple(labels.shape)}; pass labels.astype('int32') if they "
+            "are whole numbers"
+        )
     batch, rows = embeddings.shape[0], labels.shape[0] if len(labels.shape) == 1 else "?"
     if rows == "?" or (None not in (batch, rows) and batch != rows):
         raise ValueError(
             f"{head.name} expects one label per embedding, labels of shape (batch,). Received: labels of shape "
             f"{tuple(labels.shape)} for embeddings of shape {tuple(embeddings.shape)}"
         )
-    if dtype not in ("int32", "int64"):
+    if dtype == "uint64":
+        labels = ops.cast(labels, "int64")  # what does not fit becomes negative, and so out of range
+    elif dtype not in ("int32", "int64"):
         labels = ops.cast(labels, "int32")  # a small type cannot be compared with a large num_classes
     valid = labels >= 0 if head.num_classes is None else ops.logical_and(labels >= 0, labels < head.num_classes)
     return ops.cast(ops.where(valid, labels, ops.zeros_like(labels)), "int32"), valid

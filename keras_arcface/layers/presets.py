@@ -4,17 +4,21 @@ import keras
 
 from keras_arcface.layers.margin_product import MarginProduct
 from keras_arcface.margins import CombinedMargin
+from keras_arcface.margins.base import check_angle
+from keras_arcface.margins.base import check_cosine
+from keras_arcface.margins.base import check_factor
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class ArcMarginProduct(MarginProduct):
+@keras.saving.register_keras_serializable(package="keras_arcface", name="ArcMarginProduct")  # loads, but is not saved
+class ArcFace(MarginProduct):
     """ArcFace: an additive angular margin, `scale * cos(theta + margin)` for the target class.
 
-    Also importable as `ArcFace`. Call arguments, other arguments and attributes are those of `MarginProduct`.
+    Also importable as `ArcMarginProduct`. Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: radians added to the target's angle, at least 0.
+        margin: radians added to the target's angle, in [0, pi / 2].
         scale: the radius of the hypersphere, above 0.
 
     >>> head = ArcFace(num_classes=10)
@@ -26,22 +30,23 @@ class ArcMarginProduct(MarginProduct):
         - [ArcFace: Additive Angular Margin Loss for Deep Face Recognition](https://arxiv.org/abs/1801.07698)
     """
 
-    def __init__(self, num_classes, margin=0.5, scale=64.0, **kwargs):
-        super().__init__(num_classes, margin=CombinedMargin(m2=margin), scale=scale, **kwargs)
+    def __init__(self, num_classes, *, margin=0.5, scale=64.0, **kwargs):
+        super().__init__(num_classes, margin=CombinedMargin(m2=check_angle("margin", margin)), scale=scale, **kwargs)
 
     def get_config(self):
         return {**super().get_config(), "margin": self.margin.m2}
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class CosMarginProduct(MarginProduct):
+@keras.saving.register_keras_serializable(package="keras_arcface", name="CosMarginProduct")  # loads, but is not saved
+class CosFace(MarginProduct):
     """CosFace: an additive cosine margin, `scale * (cos(theta) - margin)` for the target class.
 
-    Also importable as `CosFace`. Call arguments, other arguments and attributes are those of `MarginProduct`.
+    Also importable as `CosMarginProduct`. Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: amount subtracted from the target's cosine, at least 0.
+        margin: amount subtracted from the target's cosine, in [0, 1].
         scale: the radius of the hypersphere, above 0.
 
     >>> head = CosFace(num_classes=10, margin=0.2, scale=30)
@@ -50,24 +55,28 @@ class CosMarginProduct(MarginProduct):
         - [CosFace: Large Margin Cosine Loss for Deep Face Recognition](https://arxiv.org/abs/1801.09414)
     """
 
-    def __init__(self, num_classes, margin=0.35, scale=64.0, **kwargs):
-        super().__init__(num_classes, margin=CombinedMargin(m3=margin), scale=scale, **kwargs)
+    def __init__(self, num_classes, *, margin=0.35, scale=64.0, **kwargs):
+        super().__init__(num_classes, margin=CombinedMargin(m3=check_cosine("margin", margin)), scale=scale, **kwargs)
 
     def get_config(self):
         return {**super().get_config(), "margin": self.margin.m3}
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class SphereMarginProduct(MarginProduct):
+@keras.saving.register_keras_serializable(
+    package="keras_arcface", name="SphereMarginProduct"
+)  # loads, but is not saved
+class SphereFace(MarginProduct):
     """SphereFace: a multiplicative angular margin, `scale * psi(margin * theta)` for the target class.
 
-    Also importable as `SphereFace`. This is the form of the ArcFace paper's comparison, with normalised embeddings
-    and a fixed scale, where 1.35 works best; the SphereFace paper itself keeps the embedding's norm and uses 4.
+    Also importable as `SphereMarginProduct`. This is the form of the ArcFace paper's comparison, with normalised
+    embeddings and a fixed scale, where 1.35 works best; the SphereFace paper itself keeps the embedding's norm and uses
+    4.
     Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: factor on the target's angle, at least 1.
+        margin: factor on the target's angle, in [1, 10].
         scale: the radius of the hypersphere, above 0.
 
     >>> head = SphereFace(num_classes=10)
@@ -76,13 +85,13 @@ class SphereMarginProduct(MarginProduct):
         - [SphereFace: Deep Hypersphere Embedding for Face Recognition](https://arxiv.org/abs/1704.08063)
     """
 
-    def __init__(self, num_classes, margin=1.35, scale=64.0, **kwargs):
-        super().__init__(num_classes, margin=CombinedMargin(m1=margin), scale=scale, **kwargs)
+    def __init__(self, num_classes, *, margin=1.35, scale=64.0, **kwargs):
+        super().__init__(num_classes, margin=CombinedMargin(m1=check_factor("margin", margin)), scale=scale, **kwargs)
 
     def get_config(self):
         return {**super().get_config(), "margin": self.margin.m1}
 
 
-ArcFace = ArcMarginProduct
-CosFace = CosMarginProduct
-SphereFace = SphereMarginProduct
+ArcMarginProduct = ArcFace
+CosMarginProduct = CosFace
+SphereMarginProduct = SphereFace

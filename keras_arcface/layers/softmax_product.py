@@ -43,7 +43,7 @@ class SoftmaxProduct(UnboundedProduct):
         - [ArcFace](https://arxiv.org/abs/1801.07698), equation 1
     """
 
-    def __init__(self, num_classes, label_smoothing=0.0, **kwargs):
+    def __init__(self, num_classes, *, label_smoothing=0.0, **kwargs):
         parts.check_number("label_smoothing", label_smoothing, lambda share: 0 <= share < 1, "in [0, 1)")
         super().__init__(num_classes, **kwargs)
         self.label_smoothing = float(label_smoothing)

@@ -15,13 +15,20 @@ class UnboundedProduct(keras.layers.Layer):
 
     normalised = False  # whether centres count as of norm 1
 
-    def __init__(self, num_classes, block_size=None, logits_memory=2**28, products="float32", **kwargs):
+    def __init__(self, num_classes, *, block_size=None, logits_memory=2**28, products="float32", **kwargs):
         parts.check_integer("num_classes", num_classes, 2)
         ways.check(block_size, logits_memory, products)
         super().__init__(dtype=parts.float32_policy(kwargs.pop("dtype", None)), **kwargs)
         self.num_classes = int(num_classes)
         self.block_size = None if block_size is None else int(block_size)
         self.logits_memory, self.products = logits_memory, products
+
+    def __new__(cls, *args, **kwargs):
+        parts.check_positions(cls, args)
+        return super().__new__(cls, *args, **kwargs)
+
+    def __repr__(self):
+        return parts.describe(self, "num_classes")
 
     def loss(self, labels, embeddings):
         """Cross-entropy: integers `(batch,)` and embeddings `(batch, dim)` -> `(batch,)` float32."""

@@ -9,6 +9,7 @@ from keras_arcface.layers import blocks
 from keras_arcface.layers import parts
 from keras_arcface.layers.margin_product import MarginProduct
 from keras_arcface.margins import CombinedMargin
+from keras_arcface.margins.base import check_cosine
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -24,7 +25,7 @@ class UniFace(MarginProduct):
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: amount subtracted from the own cosine, at least 0.
+        margin: amount subtracted from the own cosine, in [0, 1].
         scale: the radius of the hypersphere, above 0.
         negatives_weight: weight of the other classes, above 0.
 
@@ -38,12 +39,12 @@ class UniFace(MarginProduct):
 
     binary = True
 
-    def __init__(self, num_classes, margin=0.4, scale=64.0, negatives_weight=1.0, **kwargs):
+    def __init__(self, num_classes, *, margin=0.4, scale=64.0, negatives_weight=1.0, **kwargs):
         for name in ("label_smoothing", "negatives"):
             if kwargs.get(name):
                 raise ValueError(f"UniFace has no {name}. Received: {name}={kwargs[name]!r}")
         parts.check_number("negatives_weight", negatives_weight, lambda weight: weight > 0, "above 0")
-        super().__init__(num_classes, margin=CombinedMargin(m3=margin), scale=scale, **kwargs)
+        super().__init__(num_classes, margin=CombinedMargin(m3=check_cosine("margin", margin)), scale=scale, **kwargs)
         self.negatives_weight = float(negatives_weight)
 
     def build(self, embeddings_shape, labels_shape=None):

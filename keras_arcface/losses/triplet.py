@@ -27,7 +27,8 @@ class TripletLoss(keras.losses.Loss):
     their labels as float32 then, which tells labels below 2**24 apart.
 
     Args:
-        margin: at least 0. FaceNet takes 0.2 of squared distances.
+        margin: at least 0, and at most the largest distance: 4, or 2 where distances are not squared. FaceNet takes
+            0.2 of squared distances.
         mining: "hard" or "semihard".
         squared: whether distances are squared.
         **kwargs: `reduction`, `name` and `dtype` of a Keras loss.
@@ -48,8 +49,12 @@ class TripletLoss(keras.losses.Loss):
     """
 
     def __init__(self, margin=0.2, mining="hard", squared=True, name="triplet_loss", **kwargs):
-        if not margin >= 0:
-            raise ValueError(f"margin must be at least 0. Received: margin={margin!r}")
+        largest = 4 if squared else 2  # between vectors of norm 1
+        if not 0 <= margin <= largest:
+            raise ValueError(
+                f"margin must be at least 0, and at most the largest distance: {largest} with squared={squared}. "
+                f"Received: margin={margin!r}"
+            )
         if mining not in _MININGS:
             raise ValueError(f"mining must be one of {', '.join(_MININGS)}. Received: mining={mining!r}")
         super().__init__(name=name, **kwargs)
@@ -89,6 +94,9 @@ class TripletLoss(keras.losses.Loss):
         counts = ops.logical_and(positives, count > 0)
         counted = ops.sum(ops.where(counts, losses, 0.0), axis=1)
         return counted / ops.maximum(ops.sum(ops.cast(counts, "float32"), axis=1), 1.0)
+
+    def __repr__(self):
+        return f"TripletLoss(margin={self.margin}, mining={self.mining!r}, squared={self.squared})"
 
     def get_config(self):
         return {**super().get_config(), "margin": self.margin, "mining": self.mining, "squared": self.squared}

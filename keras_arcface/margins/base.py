@@ -1,6 +1,7 @@
 """What a margin is, and the cosine of an angle with a margin."""
 
 import math
+import numbers
 from collections.abc import Callable
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,6 +9,12 @@ from typing import NamedTuple
 
 import keras
 from keras import ops
+
+# Published factors on the angle go up to 4.
+_LARGEST_FACTOR = 10.0
+
+# Large numbers are embedding lengths, which the heads of other libraries take as an argument.
+_NOT_A_MARGIN = "the length of the embeddings is not an argument: a head takes it from the embeddings"
 
 # Below this, sin^2(theta) counts as zero: no two float32 cosines other than +-1 itself are that close to the end.
 _SMALLEST_SIN_SQUARED = 1e-14
@@ -95,6 +102,10 @@ class Margin:
     def from_config(cls, config):
         return cls(**config)
 
+    def __repr__(self):
+        config = {} if type(self).get_config is Margin.get_config else self.get_config()
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in config.items())})"
+
 
 def angles_of(cosines):
     """The angles of cosines, in radians, with slopes that are finite at the ends."""
@@ -126,3 +137,49 @@ def check(name, value, is_right, expected):
     """Raises a ValueError for an argument that is not right."""
     if not is_right:
         raise ValueError(f"{name} must be {expected}. Received: {name}={value!r}")
+
+
+def check_angle(name, value, largest=math.pi / 2):
+    """Returns an angular margin as a float; raises a ValueError if it cannot be meant as one.
+
+    Args:
+        name: of the argument.
+        value: the margin, in radians.
+        largest: a right angle, beyond which an embedding at its own center has a negative logit.
+    """
+    value = _non_negative(name, value, "an angle in radians")
+    if value > largest:
+        meant = f"{value:g} degrees are {math.radians(value):.4f} radians" if value <= 90 else _NOT_A_MARGIN
+        raise ValueError(
+            f"{name} must be an angle in radians of at most {largest:.4f}. Received: {name}={value:g} ({meant})"
+        )
+    return value
+
+
+def check_cosine(name, value):
+    """Returns an additive cosine margin as a float; raises a ValueError if it cannot be meant as one."""
+    value = _non_negative(name, value, "a cosine")
+    if value > 1:
+        meant = f"{value:g} percent are {value / 100:g}" if value <= 100 else _NOT_A_MARGIN
+        raise ValueError(f"{name} must be a cosine of at most 1. Received: {name}={value:g} ({meant})")
+    return value
+
+
+def check_factor(name, value, least=1.0):
+    """Returns a factor on the angle as a float; raises a ValueError if it cannot be meant as one."""
+    value = _non_negative(name, value, "a factor on the angle")
+    if not least <= value <= _LARGEST_FACTOR:
+        meant = f" ({_NOT_A_MARGIN})" if value > 90 else ""
+        raise ValueError(
+            f"{name} must be a factor on the angle, at least {least:g} and at most {_LARGEST_FACTOR:g}. "
+            f"Received: {name}={value:g}{meant}"
+        )
+    return value
+
+
+def _non_negative(name, value, kind):
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number. Received: {name}={value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be {kind}, at least 0. Received: {name}={value!r}")
+    return float(value)

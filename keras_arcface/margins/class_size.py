@@ -1,11 +1,10 @@
 """A margin of its own for each class, by how many images it has."""
 
-import math
-
 import keras
 from keras import ops
 
 from keras_arcface.margins.base import Margin
+from keras_arcface.margins.base import check_angle
 from keras_arcface.margins.base import penalised
 
 
@@ -20,7 +19,7 @@ class ClassSizeMargin(Margin):
     Args:
         class_sizes: the number of images of each class, all at least 1; `num_classes` of them.
         smallest: margin of the largest class, in radians, at least 0.
-        largest: margin of the smallest class, in radians.
+        largest: margin of the smallest class, in radians, at most `pi / 2`.
         power: how fast the margin falls with the size, above 0.
 
     Raises:
@@ -41,11 +40,9 @@ class ClassSizeMargin(Margin):
             few = min(range(len(class_sizes)), key=class_sizes.__getitem__, default=None)
             received = f"{len(class_sizes)} classes" + ("" if few is None else f", class {few} with {class_sizes[few]}")
             raise ValueError(f"class_sizes must be at least 2 numbers of images of at least 1. Received: {received}")
-        if not 0 <= smallest <= largest <= math.pi:
-            raise ValueError(
-                "The margins must be radians with 0 <= smallest <= largest <= pi. "
-                f"Received: smallest={smallest}, largest={largest}"
-            )
+        smallest, largest = check_angle("smallest", smallest), check_angle("largest", largest)
+        if smallest > largest:
+            raise ValueError(f"smallest must be at most largest. Received: smallest={smallest}, largest={largest}")
         if not power > 0:
             raise ValueError(f"power must be above 0. Received: power={power}")
         self.class_sizes, self.smallest, self.largest, self.power = class_sizes, smallest, largest, power

@@ -1,12 +1,14 @@
 """The formula of SphereFace, ArcFace and CosFace."""
 
 import math
-import numbers
 
 import keras
 from keras import ops
 
 from keras_arcface.margins.base import Margin
+from keras_arcface.margins.base import check_angle
+from keras_arcface.margins.base import check_cosine
+from keras_arcface.margins.base import check_factor
 from keras_arcface.margins.base import penalised
 
 
@@ -30,10 +32,10 @@ class CombinedMargin(Margin):
     Gradients are those of the formula, and finite at the ends, where the formula's own slope is not.
 
     Args:
-        m1: factor on the angle, above 0. Below 1 only together with an `m2` of at least `(1 - m1) * pi`, as otherwise
-            large angles would be rewarded.
-        m2: angle added, in radians, at least 0.
-        m3: amount subtracted from the cosine, at least 0.
+        m1: factor on the angle, above 0 and at most 10. Below 1 only together with an `m2` of at least
+            `(1 - m1) * pi`, as otherwise large angles would be rewarded.
+        m2: angle added, in radians, at least 0 and at most `pi / 2`; with `m1` below 1, `(1 - m1) * pi` more.
+        m3: amount subtracted from the cosine, in [0, 1].
 
     Raises:
         ValueError: for values outside these ranges.
@@ -49,21 +51,17 @@ class CombinedMargin(Margin):
     """
 
     def __init__(self, m1=1.0, m2=0.0, m3=0.0):
-        for name, value in (("m1", m1), ("m2", m2), ("m3", m3)):
-            if not isinstance(value, numbers.Real) or not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number. Received: {name}={value!r}")
-        if m1 <= 0:
+        m1 = check_factor("m1", m1, least=0.0)
+        if m1 == 0:
             raise ValueError(f"m1 must be above 0. Received: m1={m1}")
-        if m2 < 0 or m3 < 0:
-            raise ValueError(f"m2 (radians) and m3 must be at least 0. Received: m2={m2}, m3={m3}")
+        m2 = check_angle("m2", m2, largest=math.pi / 2 + max(0.0, 1 - m1) * math.pi)
+        m3 = check_cosine("m3", m3)
         if m1 * math.pi + m2 < math.pi:
             raise ValueError(
                 "m1 * theta + m2 must not be below theta anywhere up to theta = pi: with m1 < 1, m2 must be at least "
                 f"(1 - m1) * pi = {(1 - m1) * math.pi:.4f}. Received: m1={m1}, m2={m2}"
             )
-        self.m1 = float(m1)
-        self.m2 = float(m2)
-        self.m3 = float(m3)
+        self.m1, self.m2, self.m3 = m1, m2, m3
 
     def __call__(self, cosines):
         if self.m1 == 1.0 and self.m2 == 0.0:
@@ -72,6 +70,3 @@ class CombinedMargin(Margin):
 
     def get_config(self):
         return {"m1": self.m1, "m2": self.m2, "m3": self.m3}
-
-    def __repr__(self):
-        return f"CombinedMargin(m1={self.m1}, m2={self.m2}, m3={self.m3})"

@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_arcface.margins.base import Margin
-from keras_arcface.margins.base import check
+from keras_arcface.margins.base import check_angle
+from keras_arcface.margins.base import check_cosine
 from keras_arcface.margins.base import penalised
 
 
@@ -16,8 +17,8 @@ class ElasticMargin(Margin):
     `ElasticMargin(0.35, 0.05, angular=False)`, and the sorted forms a deviation of 0.0175 and 0.025.
 
     Args:
-        mean: of the margins, radians or a cosine, at least 0.
-        std: their standard deviation, at least 0.
+        mean: of the margins, radians in [0, pi / 2] or a cosine in [0, 1].
+        std: their standard deviation, in the same range.
         angular: whether it is added to the angle (ArcFace), or subtracted from the cosine (CosFace).
         sort: whether the largest margins of a batch go to the examples farthest from their centre (ElasticFace+).
 
@@ -31,9 +32,9 @@ class ElasticMargin(Margin):
     random = True
 
     def __init__(self, mean=0.5, std=0.05, angular=True, sort=False):
-        check("mean", mean, mean >= 0, "at least 0")
-        check("std", std, std >= 0, "at least 0")
-        self.mean, self.std, self.angular, self.sort = float(mean), float(std), bool(angular), bool(sort)
+        check = check_angle if angular else check_cosine
+        self.mean, self.std = check("mean", mean), check("std", std)
+        self.angular, self.sort = bool(angular), bool(sort)
 
     def for_batch(self, batch):
         if batch.normals is None:
@@ -55,9 +56,6 @@ class ElasticMargin(Margin):
 
     def get_config(self):
         return {"mean": self.mean, "std": self.std, "angular": self.angular, "sort": self.sort}
-
-    def __repr__(self):
-        return f"ElasticMargin(mean={self.mean}, std={self.std}, angular={self.angular}, sort={self.sort})"
 
 
 def _largest_to_farthest(margins, cosines, batch):

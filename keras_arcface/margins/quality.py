@@ -1,6 +1,5 @@
 """Margins from the length of an embedding, which grows with the quality of its image."""
 
-import math
 from types import MappingProxyType
 
 import keras
@@ -8,6 +7,8 @@ from keras import ops
 
 from keras_arcface.margins.base import Margin
 from keras_arcface.margins.base import check
+from keras_arcface.margins.base import check_angle
+from keras_arcface.margins.base import check_cosine
 from keras_arcface.margins.base import penalised
 
 # AdaFace's: norms outside count as these, and a standard deviation is never 0.
@@ -24,7 +25,7 @@ class AdaptiveMargin(Margin):
     it counts as 0. No gradient goes through the norm. Norms that are not finite do not count in the running ones.
 
     Args:
-        margin: `m`, at least 0.
+        margin: `m`, in [0, 1].
         concentration: `h`, above 0.
         momentum: the share of the old statistics that is kept in each training step, in [0, 1).
 
@@ -39,10 +40,13 @@ class AdaptiveMargin(Margin):
     start = MappingProxyType({"norm_mean": 20.0, "norm_std": 100.0})
 
     def __init__(self, margin=0.4, concentration=0.333, momentum=0.99):
-        check("margin", margin, margin >= 0, "at least 0")
         check("concentration", concentration, concentration > 0, "above 0")
         check("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
-        self.margin, self.concentration, self.momentum = float(margin), float(concentration), float(momentum)
+        self.margin, self.concentration, self.momentum = (
+            check_cosine("margin", margin),
+            float(concentration),
+            float(momentum),
+        )
 
     def next_state(self, batch):
         norms = batch.of_all(ops.stop_gradient(ops.clip(batch.norms, *_NORMS)))
@@ -78,7 +82,7 @@ class MagnitudeMargin(Margin):
     code has no margin where the cosine is below 0.
 
     Args:
-        smallest, largest: margins in radians, `0 <= smallest <= largest`.
+        smallest, largest: margins in radians, `0 <= smallest <= largest <= pi / 2`.
         shortest, longest: norms, `0 < shortest < longest`.
         weight: of the regulariser, at least 0. The paper takes 35.
 
@@ -90,12 +94,11 @@ class MagnitudeMargin(Margin):
     """
 
     def __init__(self, smallest=0.45, largest=0.8, shortest=10.0, longest=110.0, weight=35.0):
-        check("smallest", smallest, 0 <= smallest <= math.pi, "in [0, pi]")
-        check("largest", largest, smallest <= largest <= math.pi, f"in [smallest={smallest}, pi]")
+        self.smallest, self.largest = check_angle("smallest", smallest), check_angle("largest", largest)
+        check("largest", largest, smallest <= largest, f"at least smallest={smallest}")
         check("shortest", shortest, shortest > 0, "above 0")
         check("longest", longest, shortest < longest, f"above shortest={shortest}")
         check("weight", weight, weight >= 0, "at least 0")
-        self.smallest, self.largest = float(smallest), float(largest)
         self.shortest, self.longest, self.weight = float(shortest), float(longest), float(weight)
 
     def for_batch(self, batch):

@@ -42,6 +42,6 @@ def test_loss_and_gradients_are_the_formulas(own):
 @pytest.mark.parametrize("sample_rate", [1.0, 0.5])
 def test_training_goes_on_after_loading(own, sample_rate, tmp_path):
     embeddings, labels, _ = (array[:3] for array in comparing.problem())
-    head = MarginProduct(comparing.CLASSES, own["LinearMargin"](0.4), scale=8.0, sample_rate=sample_rate)
+    head = MarginProduct(comparing.CLASSES, margin=own["LinearMargin"](0.4), scale=8.0, sample_rate=sample_rate)
     loaded = comparing.assert_goes_on_after_loading(comparing.model_of(head), embeddings, labels, tmp_path)
     assert type(loaded.head.margin) is own["LinearMargin"]

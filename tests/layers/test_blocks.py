@@ -54,7 +54,9 @@ def problem(batch, classes, dim, seed=0):
 def test_loss_and_gradients_in_blocks_equal_the_formula(batch, classes, dim, block, margin, memory):
     embeddings, labels, centers = problem(batch, classes, dim)
     for scale in (1.0, 30.0, 128.0):
-        head = MarginProduct(classes, CombinedMargin(**margin), scale, block_size=block, logits_memory=memory)
+        head = MarginProduct(
+            classes, margin=CombinedMargin(**margin), scale=scale, block_size=block, logits_memory=memory
+        )
         with_centers(head, centers)
         exact = embeddings.astype("float64"), centers.astype("float64")
         losses = ops.convert_to_numpy(head.loss(labels, embeddings))
@@ -92,7 +94,9 @@ def test_sub_centres_and_the_noise_filter_equal_the_formula(sub_centers, ignored
     shape = (11, 5) if sub_centers == 1 else (11, sub_centers, 5)
     centers = generator.normal(size=shape).astype("float32")
     choices = {"sub_centers": sub_centers, "ignored_above": ignored_above}
-    head = MarginProduct(11, CombinedMargin(m2=0.5), 8.0, block_size=block, logits_memory=memory, **choices)
+    head = MarginProduct(
+        11, margin=CombinedMargin(m2=0.5), scale=8.0, block_size=block, logits_memory=memory, **choices
+    )
     with_centers(head, centers)
 
     def reference(embeddings, centers):
@@ -118,7 +122,7 @@ def test_sub_centres_and_the_noise_filter_equal_the_formula(sub_centers, ignored
 
 def test_where_the_filter_leaves_no_other_class_the_loss_is_zero():
     centers = np.eye(3, dtype="float32") + 0.5
-    head = with_centers(MarginProduct(3, CombinedMargin(m2=0.5), 16.0, ignored_above=-0.5), centers)
+    head = with_centers(MarginProduct(3, margin=CombinedMargin(m2=0.5), scale=16.0, ignored_above=-0.5), centers)
     np.testing.assert_array_equal(ops.convert_to_numpy(head.loss(np.array([0, 1]), centers[:2])), [0, 0])
     for gradient in mean_loss_gradients(head, centers[:2], centers, np.array([0, 1])):
         np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
@@ -137,7 +141,8 @@ def test_straight_through_lets_gradients_pass_the_margin_unchanged():
     """As in arcface_torch: the loss is that of the margin, its slope by the target's cosine as if there were none."""
     embeddings, labels, centers = problem(6, 9, 4)
     formula, passing = (
-        with_centers(MarginProduct(9, CombinedMargin(m2=0.5), 8.0, straight_through=s), centers) for s in (False, True)
+        with_centers(MarginProduct(9, margin=CombinedMargin(m2=0.5), scale=8.0, straight_through=s), centers)
+        for s in (False, True)
     )
     np.testing.assert_array_equal(*(ops.convert_to_numpy(h.loss(labels, embeddings)) for h in (formula, passing)))
     exact = embeddings.astype("float64"), centers.astype("float64")
@@ -156,7 +161,7 @@ def test_at_the_ends_of_the_cosine(scale, own, others):
     centers[labels] = own
     centers = np.concatenate([centers, np.zeros_like(centers)], axis=1)
     embeddings = np.array([[2.0, 0.0]] * 2, "float32")
-    head = with_centers(MarginProduct(classes, None, scale, block_size=512), centers)
+    head = with_centers(MarginProduct(classes, margin=None, scale=scale, block_size=512), centers)
     losses, cosines, hits = (ops.convert_to_numpy(part) for part in head.loss_and_stats(labels, embeddings))
     # The other label's centre is one of the others, at the same end as the own.
     rest = np.logaddexp(np.log(classes - 2) + scale * others, scale * own)
@@ -170,7 +175,7 @@ def test_at_the_ends_of_the_cosine(scale, own, others):
 def test_ten_million_classes():
     """All at the highest cosine, so that their sum is the largest that there can be."""
     classes = 10_000_000
-    head = with_centers(MarginProduct(classes, None, 64.0), np.ones((classes, 1), "float32"))
+    head = with_centers(MarginProduct(classes, margin=None, scale=64.0), np.ones((classes, 1), "float32"))
     losses = ops.convert_to_numpy(head.loss(np.array([3]), np.ones((1, 1), "float32")))
     np.testing.assert_allclose(losses, np.log(classes), atol=2e-5)  # so the sum is that exact
 
@@ -198,7 +203,9 @@ def test_products_in_tensorfloat32_are_at_least_as_exact_as_that():
     embeddings, labels, centers = problem(16, 300, 32)
     losses = []
     for products in ("float32", "tensorfloat32"):
-        head = with_centers(MarginProduct(300, CombinedMargin(m2=0.5), block_size=100, products=products), centers)
+        head = with_centers(
+            MarginProduct(300, margin=CombinedMargin(m2=0.5), block_size=100, products=products), centers
+        )
         losses.append(ops.convert_to_numpy(head.loss(labels, embeddings)))
     np.testing.assert_allclose(*losses, rtol=2**-9)
 
@@ -216,7 +223,9 @@ def test_a_model_compiled_by_xla_trains_as_one_that_is_not(choices):
     for jit_compile in (False, True):
         keras.utils.set_random_seed(0)
         embedder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
-        model = RecognitionModel(embedder, MarginProduct(40, CombinedMargin(m2=0.5), 16.0, block_size=16, **choices))
+        model = RecognitionModel(
+            embedder, MarginProduct(40, margin=CombinedMargin(m2=0.5), scale=16.0, block_size=16, **choices)
+        )
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=jit_compile)
         losses.append(model.fit(inputs, labels, batch_size=20, epochs=3, shuffle=False, verbose=0).history["loss"])
     np.testing.assert_allclose(*losses, rtol=2e-2 if "products" in choices else 1e-4)

@@ -41,7 +41,7 @@ def losses_of(embeddings, centers, labels, margin, annealing, normalised):
 @pytest.mark.parametrize("annealing", [0.0, 5.0])
 def test_the_loss_is_its_formula(kind, margin, annealing):
     embeddings, labels, centers = problem()
-    head = with_centers(kind(CLASSES, margin, base=annealing, least=0), centers)
+    head = with_centers(kind(CLASSES, margin=margin, base=annealing, least=0), centers)
     normalised = kind is ASoftmax
     assert_is(lambda e, c: losses_of(e, c, labels, margin, annealing, normalised), head, embeddings, labels, centers)
     angles = np.arccos((unit(embeddings) * unit(centers)[labels]).sum(axis=1))
@@ -83,7 +83,7 @@ def test_the_annealing_falls_with_the_batches_of_training(kind, at_1000):
 @heads
 def test_a_batch_of_training_is_counted_before_its_loss(kind):
     embeddings, labels, centers = problem()
-    head = with_centers(kind(CLASSES, 4, base=10, gamma=1, power=1, least=0), centers)
+    head = with_centers(kind(CLASSES, margin=4, base=10, gamma=1, power=1, least=0), centers)
     exact = embeddings.astype("float64"), centers.astype("float64")
     for annealing in (10 / 2, 10 / 3):
         losses = ops.convert_to_numpy(head.loss_and_stats(labels, embeddings, training=True)[0])

@@ -19,7 +19,10 @@ HEADS = {
     "ArcFace": (lambda: ArcFace(CLASSES), {"m2": 0.5}),
     "CosFace": (lambda: CosFace(CLASSES), {"m3": 0.35}),
     "SphereFace": (lambda: SphereFace(CLASSES), {"m1": 1.35}),
-    "combined": (lambda: MarginProduct(CLASSES, CombinedMargin(0.9, 0.4, 0.15)), {"m1": 0.9, "m2": 0.4, "m3": 0.15}),
+    "combined": (
+        lambda: MarginProduct(CLASSES, margin=CombinedMargin(0.9, 0.4, 0.15)),
+        {"m1": 0.9, "m2": 0.4, "m3": 0.15},
+    ),
 }
 all_heads = pytest.mark.parametrize(("make", "margin"), HEADS.values(), ids=HEADS.keys())
 any_precision = pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
@@ -274,7 +277,7 @@ def test_a_functional_model_trains_with_the_head_in_it(batch):
         ArcFace(7, margin=0.4, scale=32.0, name="mine"),
         CosFace(7, margin=0.2),
         SphereFace(7, margin=2.0, centers_regularizer=keras.regularizers.L2(1e-4)),
-        MarginProduct(7, CombinedMargin(1.0, 0.3, 0.2), centers_initializer="glorot_uniform"),
+        MarginProduct(7, margin=CombinedMargin(1.0, 0.3, 0.2), centers_initializer="glorot_uniform"),
         MarginProduct(7),
     ],
     ids=lambda head: type(head).__name__,

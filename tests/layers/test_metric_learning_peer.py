@@ -20,11 +20,11 @@ from keras_arcface.layers import NormSoftmax
 
 # The head, the peer's loss, and what it is called with. Its margins are in degrees, its softmax has temperatures.
 PEERS = {
-    "ArcFace": (ArcFace(CLASSES, 0.5, 16.0), "ArcFaceLoss", {"margin": math.degrees(0.5), "scale": 16}),
-    "CosFace": (CosFace(CLASSES, 0.35, 16.0), "CosFaceLoss", {"margin": 0.35, "scale": 16}),
-    "norm-softmax": (NormSoftmax(CLASSES, 16.0), "NormalizedSoftmaxLoss", {"temperature": 1 / 16}),
-    "L-Softmax": (LSoftmax(CLASSES, 3, base=0.0), "LargeMarginSoftmaxLoss", {"margin": 3}),
-    "A-Softmax": (ASoftmax(CLASSES, 4, base=0.0, least=0.0), "SphereFaceLoss", {"margin": 4}),
+    "ArcFace": (ArcFace(CLASSES, margin=0.5, scale=16.0), "ArcFaceLoss", {"margin": math.degrees(0.5), "scale": 16}),
+    "CosFace": (CosFace(CLASSES, margin=0.35, scale=16.0), "CosFaceLoss", {"margin": 0.35, "scale": 16}),
+    "norm-softmax": (NormSoftmax(CLASSES, scale=16.0), "NormalizedSoftmaxLoss", {"temperature": 1 / 16}),
+    "L-Softmax": (LSoftmax(CLASSES, margin=3, base=0.0), "LargeMarginSoftmaxLoss", {"margin": 3}),
+    "A-Softmax": (ASoftmax(CLASSES, margin=4, base=0.0, least=0.0), "SphereFaceLoss", {"margin": 4}),
 }
 
 

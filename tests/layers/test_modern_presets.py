@@ -50,7 +50,7 @@ def test_it_is_the_head_that_it_names(name):
     embeddings, labels, centers = problem()
     embeddings = 20 * embeddings  # so long that MagFace's margin depends on it
     _, _, margin, negatives = PRESETS[name]
-    plain = with_centers(MarginProduct(CLASSES, margin, 64.0, negatives=negatives), centers)
+    plain = with_centers(MarginProduct(CLASSES, margin=margin, scale=64.0, negatives=negatives), centers)
     preset = with_centers(make(name), centers)
     assert preset.scale == 64.0
     for ours, theirs in zip(

@@ -73,7 +73,9 @@ def assert_is(reference, head, embeddings, labels, centers):
 
 
 def head_with(negatives, centers, **options):
-    head = with_centers(MarginProduct(CLASSES, CombinedMargin(m2=0.5), SCALE, negatives=negatives, **options), centers)
+    head = with_centers(
+        MarginProduct(CLASSES, margin=CombinedMargin(m2=0.5), scale=SCALE, negatives=negatives, **options), centers
+    )
     if isinstance(negatives, CurricularNegatives):
         head.statistics["hardness"].assign(RUNNING)
     return head
@@ -114,7 +116,8 @@ def test_sub_centres_have_hard_negatives_too():
 def test_the_running_mean_of_curricularface_follows_the_targets():
     embeddings, labels, centers = problem()
     head = with_centers(
-        MarginProduct(CLASSES, CombinedMargin(m2=0.5), SCALE, negatives=CurricularNegatives(momentum=0.9)), centers
+        MarginProduct(CLASSES, margin=CombinedMargin(m2=0.5), scale=SCALE, negatives=CurricularNegatives(momentum=0.9)),
+        centers,
     )
     own = cosines_of(embeddings, centers)[np.arange(BATCH), labels].mean()
     for step in range(1, 4):
@@ -132,7 +135,7 @@ def test_the_running_mean_of_curricularface_follows_the_targets():
 
 
 def test_only_what_is_learned_is_kept():
-    head = MarginProduct(CLASSES, CombinedMargin(m2=0.5), negatives=MisclassifiedNegatives(1.3))
+    head = MarginProduct(CLASSES, margin=CombinedMargin(m2=0.5), negatives=MisclassifiedNegatives(1.3))
     head.build((None, DIM))
     assert head.statistics == {}
 
@@ -169,7 +172,7 @@ def test_unifaces_threshold_learns():
 
 
 @pytest.mark.parametrize(
-    "head", [UniFace(7, 0.2, negatives_weight=2.0), MarginProduct(7, negatives=HARD["MV-softmax"][0])]
+    "head", [UniFace(7, margin=0.2, negatives_weight=2.0), MarginProduct(7, negatives=HARD["MV-softmax"][0])]
 )
 def test_they_survive_their_config(head):
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))

@@ -95,7 +95,7 @@ def test_sorted_elastic_margins_are_largest_where_the_centre_is_farthest():
 
 
 def head_of(margin, **options):
-    head = MarginProduct(5, margin, 16.0, **options)
+    head = MarginProduct(5, margin=margin, scale=16.0, **options)
     head.build((None, 8))
     head.centers.assign(np.random.default_rng(5).normal(size=(5, 8)))
     return head

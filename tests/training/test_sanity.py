@@ -27,7 +27,7 @@ from keras_arcface.training import expected_first_loss
         lambda: ArcFace(1000, warmup_steps=10, initial_scale=16.0),
         lambda: ArcFace(2, scale=8.0),
         lambda: ArcFace(1000, label_smoothing=0.2),
-        lambda: MarginProduct(1000, ClassSizeMargin(np.geomspace(1, 1000, 1000).astype(int))),
+        lambda: MarginProduct(1000, margin=ClassSizeMargin(np.geomspace(1, 1000, 1000).astype(int))),
         lambda: ArcFace(1000, sub_centers=3, scale=16.0),
         lambda: ArcFace(1000, ignored_above=0.1),
         lambda: AdaFace(1000, scale=16.0),

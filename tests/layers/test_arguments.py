@@ -1,0 +1,184 @@
+"""What heads refuse, what they call themselves, and that none trains without its margin."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_arcface
+from keras_arcface import layers
+from keras_arcface import losses
+from keras_arcface import margins
+from keras_arcface.layers import ArcFace
+from keras_arcface.layers import CosFace
+from keras_arcface.layers import MarginProduct
+from keras_arcface.layers import NormSoftmax
+from keras_arcface.layers import SphereFace
+
+CLASSES = 5
+DEGREES = r"margin must be an angle in radians of at most 1\.5708\. Received: margin=28\.6 \(28\.6 degrees are 0\.4992 "
+PERCENT = r"margin must be a cosine of at most 1\. Received: margin=35 \(35 percent are 0\.35\)"
+LENGTH = r"margin.* Received: margin=512 \(the length of the embeddings is not an argument"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ArcFace(CLASSES, margin=28.6), DEGREES),
+        (lambda: layers.CurricularFace(CLASSES, margin=28.6), DEGREES),
+        (lambda: layers.ElasticFace(CLASSES, margin=28.6), DEGREES),
+        (lambda: layers.MVSoftmax(CLASSES, margin=28.6), DEGREES),
+        (lambda: layers.MagFace(CLASSES, largest=45.0), r"largest must be an angle.*45 degrees are 0\.7854 radians"),
+        (lambda: margins.ClassSizeMargin([1, 2], largest=30), r"largest must be an angle.*30 degrees are 0\.5236"),
+        (lambda: margins.ElasticMargin(std=3.0), r"std must be an angle.*3 degrees are 0\.0524 radians"),
+        (lambda: margins.CombinedMargin(m2=28.6), r"m2 must be an angle in radians of at most 1\.5708"),
+        (lambda: CosFace(CLASSES, margin=35.0), PERCENT),
+        (lambda: layers.AdaFace(CLASSES, margin=35.0), PERCENT),
+        (lambda: layers.UniFace(CLASSES, margin=35), PERCENT),
+        (lambda: layers.ElasticFace(CLASSES, margin=35, angular=False), PERCENT),
+        (lambda: layers.MVSoftmax(CLASSES, margin=35, angular=False), PERCENT),
+        (lambda: margins.CombinedMargin(m3=35), "m3 must be a cosine of at most 1"),
+        (lambda: ArcFace(40, margin=512), LENGTH),
+        (lambda: CosFace(40, margin=512), LENGTH),
+        (lambda: SphereFace(40, margin=512), LENGTH),
+        (lambda: layers.LSoftmax(40, margin=512), LENGTH),
+        (
+            lambda: SphereFace(40, margin=0.5),
+            r"factor on the angle, at least 1 and at most 10\. Received: margin=0\.5$",
+        ),
+        (lambda: losses.TripletLoss(margin=20), r"at most the largest distance: 4 with squared=True\. Received: .*=20"),
+        (lambda: losses.TripletLoss(margin=2.5, squared=False), r"largest distance: 2 with squared=False"),
+    ],
+)
+def test_a_margin_that_cannot_be_meant_is_refused_with_what_may_be_meant(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_published_and_extreme_margins_are_not_refused():
+    ArcFace(CLASSES, margin=math.pi / 2)
+    CosFace(CLASSES, margin=1)
+    SphereFace(CLASSES, margin=4)
+    margins.CombinedMargin(0.9, 0.4, 0.15)
+    margins.CombinedMargin(m1=0.25, m2=0.75 * math.pi + 0.5)  # as much beyond its least as ArcFace's
+
+
+NAMES = ("ArcFace", "CosFace", "SphereFace", "AdaFace", "MagFace", "ElasticFace", "CurricularFace", "MVSoftmax")
+NAMES += ("UniFace", "NormSoftmax", "MarginProduct", "LSoftmax", "ASoftmax", "SoftmaxProduct")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_number_of_classes_goes_without_a_name(name):
+    message = rf"{name} takes num_classes, and all else by name.*length of the embeddings.*Received: {name}\(40, 512\)"
+    with pytest.raises(TypeError, match=message):
+        getattr(layers, name)(40, 512)
+
+
+def test_a_subclass_may_take_what_it_likes():
+    class Mine(ArcFace):
+        def __init__(self, num_classes, dim):
+            super().__init__(num_classes)
+            self.dim = dim
+
+    assert Mine(CLASSES, 512).dim == 512
+
+
+EMBEDDINGS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+LABELS = np.arange(6) % CLASSES
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        ArcFace(CLASSES, name="head"),
+        MarginProduct(CLASSES, negatives=layers.MisclassifiedNegatives(), name="head"),
+        layers.LSoftmax(CLASSES, name="head"),
+        layers.WithIntraLoss(ArcFace(CLASSES, name="head")),
+    ],
+    ids=lambda head: type(head).__name__,
+)
+def test_a_head_does_not_train_without_labels(head):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), head])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert model.predict(EMBEDDINGS, verbose=0).shape == (6, CLASSES)
+    assert np.isfinite(model.evaluate(EMBEDDINGS, LABELS, verbose=0))
+    with pytest.raises(ValueError, match=r"head cannot train without labels.*RecognitionModel\(embedder, head\)"):
+        model.fit(EMBEDDINGS, LABELS, verbose=0)
+
+
+@pytest.mark.parametrize("head", [NormSoftmax, layers.SoftmaxProduct, lambda n: layers.LSoftmax(n, margin=1)])
+def test_a_head_without_a_margin_trains_without_labels(head):
+    model = keras.Sequential([keras.Input((4,)), head(CLASSES)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert np.isfinite(model.fit(EMBEDDINGS, LABELS, verbose=0).history["loss"]).all()
+
+
+def test_plain_logits_beside_those_with_the_margin_are_no_fault():
+    embeddings, labels = keras.Input((4,)), keras.Input((), dtype="int32")
+    head = ArcFace(CLASSES, scale=8.0)
+    model = keras.Model([embeddings, labels], {"penalized": head(embeddings, labels), "plain": head(embeddings)})
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", {"penalized": loss}, metrics={"plain": "sparse_categorical_accuracy"})
+    history = model.fit([EMBEDDINGS, LABELS], {"penalized": LABELS, "plain": LABELS}, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+@pytest.mark.parametrize("name", ["ArcFace", "CosFace", "SphereFace"])
+def test_a_head_goes_by_the_papers_name_and_loads_by_both(name):
+    cls, other = getattr(layers, name), name.replace("Face", "MarginProduct")
+    assert cls.__name__ == name
+    assert getattr(keras_arcface, other) is cls
+    saved = keras.saving.serialize_keras_object(cls(CLASSES))
+    assert (saved["class_name"], saved["registered_name"]) == (name, f"keras_arcface>{name}")
+    before = {**saved, "class_name": other, "registered_name": f"keras_arcface>{other}"}
+    assert type(keras.saving.deserialize_keras_object(before)) is cls
+
+
+def test_reprs_show_what_matters():
+    assert (
+        repr(ArcFace(CLASSES, name="head")) == "<ArcFace num_classes=5, margin=0.5, scale=64.0, name=head, built=False>"
+    )
+    combined = MarginProduct(CLASSES, margin=margins.CombinedMargin(m2=0.3, m3=0.2), name="head")
+    assert "margin=CombinedMargin(m1=1.0, m2=0.3, m3=0.2), scale=64.0" in repr(combined)
+    assert "num_classes=5, margin=None" in repr(NormSoftmax(CLASSES))
+    assert "MagnitudeMargin(smallest=0.45, largest=0.8" in repr(layers.MagFace(CLASSES))
+    assert repr(layers.LSoftmax(CLASSES, name="head")) == "<LSoftmax num_classes=5, margin=4, name=head, built=False>"
+    joined = layers.WithCenterLoss(layers.SoftmaxProduct(CLASSES, name="head"), name="joined")
+    inner = "<SoftmaxProduct num_classes=5, name=head, built=False>"
+    assert repr(joined) == f"<WithCenterLoss head={inner}, weight=0.003, name=joined, built=False>"
+    triplets = "TripletLoss(margin=0.2, mining='hard', squared=True)"
+    assert (
+        repr(layers.EmbeddingHead(losses.TripletLoss(), name="head")) == f"<EmbeddingHead loss={triplets}, name=head>"
+    )
+    assert repr(margins.AdaptiveMargin()) == "AdaptiveMargin(margin=0.4, concentration=0.333, momentum=0.99)"
+    assert repr(layers.MisclassifiedNegatives()) == "MisclassifiedNegatives(weight=1.2, fixed=False)"
+
+
+@pytest.mark.parametrize(
+    ("labels", "hint"),
+    [
+        (np.eye(CLASSES, dtype="int32")[LABELS], r"one-hot.*labels\.argmax\(axis=-1\)"),
+        (np.eye(CLASSES, dtype="float32")[LABELS], r"one-hot.*labels\.argmax\(axis=-1\)"),
+        (LABELS.astype("float32"), r"dtype float32.*labels\.astype\('int32'\)"),
+    ],
+)
+def test_labels_of_another_form_are_refused_with_the_way_out(labels, hint):
+    head = ArcFace(CLASSES)
+    for call in (lambda: head(EMBEDDINGS, labels), lambda: head.loss(labels, EMBEDDINGS)):
+        with pytest.raises(ValueError, match=hint):
+            call()
+
+
+@pytest.mark.parametrize("label", [2**31 + 1, 2**32 - 1, 2**32 + 1, 2**63 + 1, 2**64 - 1])
+@pytest.mark.parametrize("dtype", ["uint32", "uint64", "int64"])
+def test_a_large_label_does_not_wrap_into_a_class(label, dtype):
+    if label > np.iinfo(dtype).max:
+        pytest.skip(f"{label} is no {dtype}")
+    if label >= 2**32 and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no integers of 64 bits, and cuts them before a head sees them")
+    labels = np.array([1, label, 2], dtype)
+    head = ArcFace(CLASSES)
+    for result in (head.loss(labels, EMBEDDINGS[:3]), head(EMBEDDINGS[:3], labels)[:, 0]):
+        np.testing.assert_array_equal(np.isnan(ops.convert_to_numpy(result)), [False, True, False])
