@@ -90,6 +90,7 @@ def write_dataset(
         min_images: leave out classes that have fewer.
         alignment: how the faces are aligned, to be recorded in `dataset.json`: "five_points" for faces as `align` gives
             them, "none" for faces that are not aligned. None leaves it unstated: nothing guesses it from the images.
+            A dataset that is used again takes a statement that it does not have yet.
 
     Returns:
         What is in `dataset.json`.
@@ -153,6 +154,9 @@ def _written_before(directory: Path, source: Source, conversion: Conversion, dam
             "again, remove the directory or choose another. To use it as it is, call load_info"
         )
     check_sizes(directory, info)
+    if alignment is not None and info.alignment is None:  # has become known
+        info = dataclasses.replace(info, alignment=alignment)
+        info.save(directory)
     _log.info("%s holds this dataset already: %r", directory, info)
     return info
 
@@ -172,10 +176,11 @@ def _changes(info: DatasetInfo, source: Source, conversion: Conversion, damaged:
                 (option, getattr(former, option), getattr(conversion, option))
                 for option in ("examples_per_shard", "seed", "check", "min_images")
             ),
-            ("alignment", info.alignment, alignment),
         )
         if was != now
     ]
+    if None not in (alignment, info.alignment) and alignment != info.alignment:
+        changes.append(f"alignment was {info.alignment}, now {alignment}")
     if former.labels != conversion.labels and former.images == conversion.images:
         changes.append("labels or names of classes were others")
     if former.fingerprint != conversion.fingerprint:

@@ -91,6 +91,17 @@ def test_an_unchanged_dataset_is_used_again(face_folder, tmp_path, caplog, monke
     assert content_of(tmp_path / "out") == before
 
 
+def test_alignment_can_be_stated_later_but_not_otherwise(face_folder, tmp_path):
+    def write(**options):
+        return write_dataset(ImageFolder(face_folder), tmp_path / "out", **options)
+
+    assert write().alignment is None
+    assert write(alignment="five_points").alignment == "five_points"
+    assert write().alignment == load_info(tmp_path / "out").alignment == "five_points"
+    with pytest.raises(FileExistsError, match="alignment was five_points, now none"):
+        write(alignment="none")
+
+
 def add_image(folder):
     (folder / "person_1" / "3.png").write_bytes(encode(make_face(1, 3)))
 
@@ -120,7 +131,6 @@ def write_image(folder):
         ),
         (lambda folder: None, {"examples_per_shard": 5}, r"examples_per_shard was 10000, now 5\. To"),
         (lambda folder: None, {"min_images": 4}, r"the number of images was 12, now 9; min_images was 1, now 4\. To"),
-        (lambda folder: None, {"alignment": "none"}, r"alignment was None, now none\. To"),
         (lambda folder: None, {"check": False}, r"check was True, now False\. To"),
     ],
 )

@@ -23,7 +23,6 @@ def test_the_readme_code_runs(tmp_path):
     assert code.count("epochs=20") == 1
     once = code.replace("epochs=20", "epochs=1")
     again = (  # its training and its export are known to work
-        "import shutil; shutil.rmtree('faces_tfrecord')\n"
         "RecognitionModel.fit = lambda *_, **__: None\n"
         "serving.export_saved_model = lambda embedder, directory, **_: serving.check_exportable(embedder, directory)\n"
         f"{code}\nprint(serving.next_version('models/faces'), head.warmup_steps)\n"

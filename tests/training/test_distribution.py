@@ -73,7 +73,7 @@ def layouts():
 
 def test_the_centers_and_their_slots_are_split_and_nothing_else(layouts):
     split = {path: shapes for path, shapes in layouts["shapes"].items() if shapes[0] != shapes[1]}
-    assert sorted(path.split("_")[-1] for path in split) == ["momentum", "product/centers", "velocity"]
+    assert sorted(path.split("_")[-1] for path in split) == ["face/centers", "momentum", "velocity"]
     assert all(shapes == [[12, 4], [6, 4]] for shapes in split.values())
     assert layouts["first_class"] == [0, 6, 0, 6]  # devices that follow each other share the classes
 
