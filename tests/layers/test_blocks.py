@@ -185,7 +185,12 @@ def test_products_in_bfloat16_are_as_exact_as_that():
     exact = embeddings.astype("float64"), centers.astype("float64")
     for memory in (0, 2**40):
         head = MarginProduct(
-            1000, CombinedMargin(m2=0.5), 16.0, block_size=300, logits_memory=memory, products="bfloat16"
+            1000,
+            margin=CombinedMargin(m2=0.5),
+            scale=16.0,
+            block_size=300,
+            logits_memory=memory,
+            products="bfloat16",
         )
         with_centers(head, centers)
         losses = ops.convert_to_numpy(head.loss(labels, embeddings))

@@ -93,12 +93,10 @@ def main():
         "sound": outcome(strategy),
         "center loss": outcome(strategy, head=lambda n: layers.WithCenterLoss(ArcFace(n))),
         "random margins": outcome(strategy, head=layers.ElasticFace),
-        "warm-up, accumulated": outcome(strategy, optimizer=lambda: warm_up(training.CoupledSGD)),
         "warm-up, accumulated, one lost": outcome(strategy, optimizer=lambda: warm_up(LosesOne)),
         "damaged images": outcome(strategy, damage=1.5),
         "NaN": outcome(strategy, damage=np.nan),
         "summed twice": outcome(strategy, optimizer=lambda: SumsTwice(0.01)),
-        "one lost": outcome(strategy, optimizer=lambda: LosesOne(0.01)),
     }
     print(json.dumps(report, indent=1))
 

@@ -21,7 +21,7 @@ def report():
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("case", ["sound", "center loss", "warm-up, accumulated"])
+@pytest.mark.parametrize("case", ["sound", "center loss"])
 def test_sound_replicas_pass(report, case):
     assert 0 <= report[case]["said"] < 1e-4
 
@@ -32,7 +32,6 @@ def test_sound_replicas_pass(report, case):
         ("damaged images", "the update of .*moving_mean differs by"),
         ("NaN", "kernel of replica 1 is not that of replica 0"),
         ("summed twice", "the update of .*kernel differs by"),
-        ("one lost", "the update of .*kernel differs by"),
         ("warm-up, accumulated, one lost", "the update of .*kernel differs by"),
     ],
 )
