@@ -7,7 +7,14 @@ from keras_arcface.models import make_embedder
 
 
 @pytest.mark.parametrize(
-    ("name", "blocks"), [("IResNet18", 8), ("IResNet34", 16), ("IResNet50", 24), ("IResNet100", 49), ("IResNet200", 98)]
+    ("name", "blocks"),
+    [
+        ("IResNet18", 8),
+        ("IResNet34", 16),
+        ("IResNet50", 24),
+        pytest.param("IResNet100", 49, marks=pytest.mark.slow),
+        pytest.param("IResNet200", 98, marks=pytest.mark.slow),
+    ],
 )
 def test_iresnet_has_the_blocks_of_its_name(name, blocks):
     model = getattr(backbones, name)(width=16, input_shape=(32, 32, 3))

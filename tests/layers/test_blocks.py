@@ -218,7 +218,10 @@ def test_products_in_tensorfloat32_are_at_least_as_exact_as_that():
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch has no XLA here")
 @pytest.mark.parametrize(
     "choices",
-    [{}, {"sample_rate": 0.5}, pytest.param({"products": "bfloat16"}, marks=pytest.mark.slow)],
+    [
+        {},
+        *(pytest.param(choice, marks=pytest.mark.slow) for choice in ({"sample_rate": 0.5}, {"products": "bfloat16"})),
+    ],
     ids=["exact", "sampled", "bfloat16"],
 )
 def test_a_model_compiled_by_xla_trains_as_one_that_is_not(choices):
