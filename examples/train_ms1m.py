@@ -165,7 +165,7 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: 
         expected = training.expected_first_loss(model.head, recipe.dim)
         print(f"The loss should start at about {expected:.1f}, and the angle to the own centre at 1.57")
     if training.check_replicas(model, images) is not None:
-        print(f"One step on {model.distribute_strategy.num_replicas_in_sync} devices is that of one")
+        print(f"{model.distribute_strategy.num_replicas_in_sync} devices compute what one does")
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     interrupt = training.StopOnInterrupt(checkpoints, start)
     callbacks = [

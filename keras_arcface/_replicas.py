@@ -10,22 +10,39 @@ from keras import ops
 def run_on_share(function, images, training):
     """Calls `function` on this replica's share of a batch, which may be empty.
 
-    A short batch can leave a replica without images, and TensorFlow's CPU kernels fail on an empty batch. Such a
-    replica computes one image and drops the result. In training it is an image of another replica, so that
-    synchronized BatchNorm sees no foreign pixels.
+    A short batch can leave a replica without images, and TensorFlow's CPU kernels fail on an empty batch. In training
+    all replicas then compute the whole batch, which is smaller than the square of their number, and keep their own
+    rows: the statistics of BatchNorm are those of one device. Otherwise a replica without images computes a black one
+    and drops the result.
     """
     context = _context()
-    if context is None or images.shape[0] is not None:
+    if context is None or images.shape[0] is not None:  # shares of a known size are equal
         return function(images)
     import tensorflow as tf
 
-    rows = tf.shape(images)[0]
+    rows, start = tf.shape(images)[0], 0
     if training:
-        first = context.all_gather(tf.cast(images[:1], tf.float32), axis=0)[:1]  # no device gathers bytes
-        images = tf.cond(rows > 0, lambda: images, lambda: tf.cast(first, images.dtype))
+        counts = context.all_gather(rows[tf.newaxis], axis=0)
+        # Where a share is empty, none has more rows than this. No device gathers bytes.
+        most = context.num_replicas_in_sync - 1
+        whole = context.all_gather(tf.cast(images[:most], tf.float32), axis=0)
+        is_short = tf.reduce_any(counts == 0)
+        images = tf.cond(is_short, lambda: tf.cast(whole, images.dtype), lambda: images)
+        start = tf.where(is_short, tf.reduce_sum(counts[: context.replica_id_in_sync_group]), 0)
     else:
         images = tf.pad(images, [[0, tf.cast(rows == 0, tf.int32)], *[[0, 0]] * (len(images.shape) - 1)])
-    return tf.nest.map_structure(lambda outputs: outputs[:rows], function(images))
+    return tf.nest.map_structure(lambda outputs: outputs[start : start + rows], function(images))
+
+
+def first_share(strategy, iterator):
+    """The first replica's share of the first batch, by which Keras builds a model.
+
+    Keras takes the mean over the replicas, which fails where their shares are unequal.
+    """
+    import tensorflow as tf
+
+    for _, _, batches in iterator:
+        return tf.nest.map_structure(lambda part: strategy.experimental_local_results(part)[0], next(batches))
 
 
 def weigh_by_rows(mean, examples):

@@ -67,6 +67,11 @@ class RecognitionModel(keras.Model):
         if not self.head.built:
             self.head.build(self.embedder.compute_output_shape(input_shape))
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):  # Keras', on TensorFlow
+        if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
+            iterator, data_batch = None, _replicas.first_share(self.distribute_strategy, iterator)
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
     def call(self, images, training=None):
         return _replicas.run_on_share(lambda share: self.embedder(share, training=training), images, training)
 

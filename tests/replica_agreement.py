@@ -43,6 +43,27 @@ def cosines_to_first(embeddings):
     return unit @ unit[0]
 
 
+def short_batches(strategy):
+    """The largest relative difference of losses and moving statistics from one device after short batches.
+
+    Their shares are unequal, in the first step and later, and some are empty.
+    """
+    faces = np.stack([make_face(person, image) for person in range(6) for image in range(3)])
+    labels = np.repeat(np.arange(6), 3)
+    trained = []
+    for where in (tf.distribute.OneDeviceStrategy("CPU:0"), strategy):
+        keras.utils.set_random_seed(0)
+        with where.scope():
+            model = make_model(synchronized=True)
+            model.optimizer.learning_rate = 1e-3
+        losses = [
+            model.fit(faces[:count], labels[:count], batch_size=size, shuffle=False, verbose=0).history["loss"][0]
+            for count, size in ((9, 9), (13, 8), (10, 8))
+        ]
+        trained.append([np.array(losses), *(v.numpy() for v in model.weights if "moving" in v.path)])
+    return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(*trained, strict=True))
+
+
 def report(strategy, synchronized):
     keras.utils.set_random_seed(0)
     faces = np.stack([make_face(person, image) for person in range(6) for image in range(8)])
@@ -64,8 +85,10 @@ def report(strategy, synchronized):
     ]
     few, their_labels = faces[::5][:9], labels[::5][:9]
     short = model.fit(few, their_labels, batch_size=4, verbose=0, callbacks=[VerificationCallback({"faces": pairs})])
+    model.evaluate(few, their_labels, batch_size=9, verbose=0)  # a first batch of unequal shares
     predicted = model.predict(few, batch_size=4, verbose=0)
     return {
+        "short batches against one device": short_batches(strategy) if synchronized else None,
         "steps": int(model.optimizer.iterations.numpy()),
         "spread of replicas": replica_spread(strategy, model),
         "least cosine of one image to itself": float(cosines_to_first(model.predict(batch, verbose=0)[::2]).min()),

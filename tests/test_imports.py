@@ -32,6 +32,7 @@ MAY_KNOW = {
     "training/curves.py": {"keras", "tensorflow", "numpy", "tqdm", "matplotlib", "keras_arcface.training"},
     "training/checkpoints.py": {"keras", "jax", "numpy", "keras_arcface.training"},
     "training/distribution.py": {"keras", "jax"},
+    "training/replica_check.py": {"keras", "tensorflow", "numpy", "keras_arcface._replicas"},
     "training/sanity.py": {"keras", "numpy", "keras_arcface.layers", "keras_arcface.margins"},
     "evaluation": {"numpy", "matplotlib"},
     "evaluation/retrieval.py": {"numpy", "sklearn"},
