@@ -58,7 +58,8 @@ def main():
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stopped:
-        print(f"\n{stopped or 'Stopped by Ctrl-C'}. The same command goes on: {command(arguments)}", file=sys.stderr)
+        reason = str(stopped) or "Stopped by Ctrl-C"
+        print(f"\n{reason}. The same command goes on: {command(arguments)}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -105,11 +106,12 @@ def run(arguments, recipe: Recipe):
 
 
 def check(embedder: keras.Model, info: data.DatasetInfo, output: Path, sets: dict, shuffle_seed) -> None:
-    """Finds before the training what would fail behind it."""
+    """Finds before the training what would fail after it."""
     with tempfile.TemporaryFile(dir=output):
         pass  # or it is told now that nothing can be written
     for name, pairs in sets.items():
-        size = encoded_images.size_of(pairs.images[0], f"image 0 of {name}")
+        where = f"image 0 of {name}"
+        size = encoded_images.size_of(encoded_images.to_jpeg_or_png(pairs.images[0], where), where)
         if size != info.image_size:
             raise ValueError(
                 f"--verify {name}: expected images of {info.image_size[0]} x {info.image_size[1]} (height x width), as "
@@ -169,6 +171,7 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: 
     tensorboard = importlib.util.find_spec("tensorboard") is not None
     interrupt = training.StopOnInterrupt(checkpoints, start)
     callbacks = [
+        training.AlignEpochs(every, start),
         training.StopOnNaN(recipe.seed, f"Its images and their names: {command(arguments)} --replay {{step}}", start),
         checkpoints,
         *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.ema else []),
@@ -184,7 +187,7 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: 
             images,
             steps_per_epoch=every,
             initial_epoch=start // every,
-            epochs=start // every + math.ceil((last_step - start) / every),
+            epochs=math.ceil(last_step / every),
             shuffle=False,
             verbose=0,
             callbacks=callbacks,

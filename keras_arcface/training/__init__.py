@@ -9,6 +9,7 @@ from keras_arcface.training.distribution import divisible_classes
 from keras_arcface.training.fine_tuning import layerwise
 from keras_arcface.training.fine_tuning import stages
 from keras_arcface.training.fine_tuning import trainable_from
+from keras_arcface.training.interruption import AlignEpochs
 from keras_arcface.training.interruption import StopOnInterrupt
 from keras_arcface.training.replica_check import check_replicas
 from keras_arcface.training.sanity import expected_first_loss
@@ -31,6 +32,7 @@ from keras_arcface.training.whole_batch import WholeBatchOptimizer
 __all__ = [
     "PRECISIONS",
     "STRATEGIES",
+    "AlignEpochs",
     "Checkpoints",
     "ClassParallel",
     "CosineSchedule",

@@ -87,7 +87,7 @@ def train_here(monkeypatch, face_folder, tmp_path):
     return train
 
 
-def test_what_would_fail_behind_a_training_fails_before_it(train_here, tmp_path):
+def test_what_would_fail_after_a_training_fails_before_it(train_here, tmp_path):
     faces = [encode(make_face(person, image)) for person in range(20) for image in range(2)]
     same = np.arange(20) % 2 == 0
     data.PairSet([encode(make_face(0, 0, (28, 28)))] * 40, same).save(tmp_path / "small.npz")
@@ -136,6 +136,28 @@ def test_ctrl_c_ends_a_training_with_a_step_a_checkpoint_and_no_traceback(face_f
     assert Path(found[2]) == tmp_path / "a b" / "checkpoints" / f"step-{step:010d}.npz"
     assert Path(found[2]).is_file()
     assert shlex.split(found[3]) == [str(argument) for argument in script]
+
+
+def test_ctrl_c_outside_of_the_training_has_a_reason_too(train_here, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_ms1m, "run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        train_here()
+    assert ended.value.code == 130
+    assert "\nStopped by Ctrl-C. The same command goes on: python train_ms1m.py --data " in capsys.readouterr().err
+
+
+def test_verification_images_may_be_of_other_formats(face_folder, monkeypatch, tmp_path):
+    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
+    monkeypatch.setattr(train_ms1m.serving, "check_exportable", lambda *_: None)
+    faces = [encode(make_face(person, image), ".bmp") for person in range(20) for image in range(2)]
+    sets = {"bmp": data.PairSet(faces, np.arange(20) % 2 == 0)}
+    train_ms1m.check(None, data.load_info(tmp_path / "records"), tmp_path, sets, shuffle_seed=0)
+    sets = {"bmp": data.PairSet([encode(make_face(0, 0, (28, 28)), ".bmp")] * 40, np.arange(20) % 2 == 0)}
+    with pytest.raises(ValueError, match=r"--verify bmp: expected images of 32 x 32 .* Received: 28 x 28"):
+        train_ms1m.check(None, data.load_info(tmp_path / "records"), tmp_path, sets, shuffle_seed=0)
 
 
 @pytest.mark.slow
