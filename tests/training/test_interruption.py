@@ -176,8 +176,7 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize(
     ("stopped", "epochs_before"),
     [
-        pytest.param(2, 0, id="middle of the first epoch"),
-        pytest.param(7, 1, id="last but one step of an epoch"),
+        pytest.param(7, 1, id="middle of an epoch"),
         pytest.param(8, 2, id="last step of an epoch"),
         pytest.param(13, 3, id="last epoch"),
     ],
