@@ -53,7 +53,7 @@ class EmbeddingHead(keras.layers.Layer):
         self.embedding_loss = loss
 
     def __repr__(self):
-        return f"<{type(self).__name__} loss={self.embedding_loss}, name={self.name}>"
+        return f"<{type(self).__name__} loss={self.embedding_loss}, name={self.name}, built={self.built}>"
 
     def build(self, embeddings_shape):
         pass

@@ -80,7 +80,10 @@ class JoinedHead(keras.layers.Layer):
             self.head.build(embeddings_shape)
 
     def call(self, embeddings, labels=None):
-        return self.head(embeddings) if labels is None else self.head(embeddings, labels)
+        if labels is not None:
+            return self.head(embeddings, labels)
+        # The model knows only this head, so the inner one cannot see that the model has labels.
+        return self.head(embeddings, training=False) if parts.takes_labels_in_a_model(self) else self.head(embeddings)
 
     def loss(self, labels, embeddings):
         """As `MarginProduct.loss`, with the term."""

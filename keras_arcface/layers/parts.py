@@ -38,16 +38,19 @@ def check_positions(cls, arguments):
 def check_labels_are_given(head, labels, training):
     """Raises a ValueError where a head with a margin trains without labels, and so without its margin.
 
-    A head that is called with labels too may give plain logits beside the penalized ones, for a metric.
+    In a functional model whose head is called with labels too, the same head may give plain logits for a metric.
     """
-    if labels is not None:
-        head.knows_labels = True
-    elif training and not getattr(head, "knows_labels", False):
+    if labels is None and training and not takes_labels_in_a_model(head):
         raise ValueError(
             f"{head.name} cannot train without labels: its margin applies to the class of the label. Train it by "
             "keras_arcface.RecognitionModel(embedder, head), or call head(embeddings, labels) in a functional model. "
             "Received: head(embeddings) with training=True"
         )
+
+
+def takes_labels_in_a_model(head):
+    """Whether a head is part of a functional model that gives it labels; other calls leave no node."""
+    return any(len(node.input_tensors) > 1 for node in head._inbound_nodes)
 
 
 def describe(head, *names):

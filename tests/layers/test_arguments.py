@@ -100,6 +100,7 @@ LABELS = np.arange(6) % CLASSES
     ids=lambda head: type(head).__name__,
 )
 def test_a_head_does_not_train_without_labels(head):
+    head(EMBEDDINGS, LABELS)  # labels of another call change nothing
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), head])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     assert model.predict(EMBEDDINGS, verbose=0).shape == (6, CLASSES)
@@ -115,9 +116,12 @@ def test_a_head_without_a_margin_trains_without_labels(head):
     assert np.isfinite(model.fit(EMBEDDINGS, LABELS, verbose=0).history["loss"]).all()
 
 
-def test_plain_logits_beside_those_with_the_margin_are_no_fault():
+@pytest.mark.parametrize("joined", [0, 1, 2])
+def test_plain_logits_beside_those_with_the_margin_are_no_fault(joined):
     embeddings, labels = keras.Input((4,)), keras.Input((), dtype="int32")
     head = ArcFace(CLASSES, scale=8.0)
+    for _ in range(joined):
+        head = layers.WithIntraLoss(head)
     model = keras.Model([embeddings, labels], {"penalized": head(embeddings, labels), "plain": head(embeddings)})
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", {"penalized": loss}, metrics={"plain": "sparse_categorical_accuracy"})
@@ -149,9 +153,8 @@ def test_reprs_show_what_matters():
     inner = "<SoftmaxProduct num_classes=5, name=head, built=False>"
     assert repr(joined) == f"<WithCenterLoss head={inner}, weight=0.003, name=joined, built=False>"
     triplets = "TripletLoss(margin=0.2, mining='hard', squared=True)"
-    assert (
-        repr(layers.EmbeddingHead(losses.TripletLoss(), name="head")) == f"<EmbeddingHead loss={triplets}, name=head>"
-    )
+    head = layers.EmbeddingHead(losses.TripletLoss(), name="head")
+    assert repr(head) == f"<EmbeddingHead loss={triplets}, name=head, built=False>"
     assert repr(margins.AdaptiveMargin()) == "AdaptiveMargin(margin=0.4, concentration=0.333, momentum=0.99)"
     assert repr(layers.MisclassifiedNegatives()) == "MisclassifiedNegatives(weight=1.2, fixed=False)"
 
