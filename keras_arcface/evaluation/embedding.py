@@ -16,6 +16,9 @@ from keras_arcface.data import images as encoded_images
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.evaluation.runtimes import as_function
 
+# Resizing with a bicubic or Lanczos kernel overshoots 0..255.
+_LOWEST, _HIGHEST = -64, 320
+
 
 def embed_images(
     model,
@@ -201,7 +204,9 @@ def _check_pixels(images, function: str) -> np.ndarray:
     if pixels.dtype.kind not in "uif" and pixels.dtype.name != "bfloat16":
         raise _unexpected(function, f"an array of {pixels.dtype}")
     lowest, highest = pixels.min(), pixels.max()
-    if not (lowest >= 0 and highest <= 255) and not (lowest >= -1 and highest <= 1):  # also for NaN
+    # Normalized pixels are about as far below 0 as above.
+    is_near_bytes = lowest >= max(_LOWEST, -float(highest) / 2) and highest <= _HIGHEST
+    if not is_near_bytes and not (lowest >= -1 and highest <= 1):  # also for NaN
         raise _unexpected(function, f"{pixels.dtype} values from {lowest} to {highest}")
     return pixels
 

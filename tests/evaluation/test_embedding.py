@@ -181,6 +181,8 @@ REFUSED = {
     "channels first": (FACES.transpose(0, 3, 1, 2), r"shape \(10, 3, 32, 32\)"),
     "four channels": (np.zeros((2, 32, 32, 4)), r"shape \(2, 32, 32, 4\)"),
     "normalized": (FACES / 64.0 - 2, r"float64 values from -2.0 to 1.98"),
+    "far above": (FACES * 2.0, r"float64 values from 0.0 to \d+.0"),
+    "far below": (FACES - 200.0, r"float64 values from -200.0 to \d+.0"),
     "16 bits": (FACES.astype(np.uint16) * 257, r"uint16 values from 0 to 65535"),
     "NaN": (np.where(FACES > 250, np.nan, FACES), r"float64 values from nan to nan"),
     "complex": (FACES.astype(complex), r"an array of complex128"),
@@ -214,6 +216,15 @@ def test_pixels_of_any_number_type_and_library():
         tf.constant(FACES, tf.bfloat16),
     ):
         np.testing.assert_array_equal(embed_images(left_half, images, batch_size=4, progress=False), expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.03], ids=["bright", "dark"])
+def test_pixels_that_resizing_brought_beyond_0_to_255_pass(scale):
+    images = (scale * (FACES * 1.3 - 40)).astype("float32")
+    assert images.min() < 0
+    embeddings = embed_images(left_half, images, flip=False, progress=False)
+    np.testing.assert_array_equal(embeddings, left_half(images))
+    embed_dataset(left_half, [(images, np.zeros(10, int))], progress=False)
 
 
 def test_pixels_in_0_to_1_are_warned_about_once(monkeypatch):
