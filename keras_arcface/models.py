@@ -286,7 +286,7 @@ def _rescales_bytes(layer):
 
 def _as_numpy(array):
     # Not by Keras' backend: JAX would cut 64-bit labels, and PyTorch has no uint64.
-    return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
+    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
 
 
 def _is_endless(dataset):

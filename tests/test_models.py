@@ -304,6 +304,14 @@ def test_arrays_of_scaled_pixels_are_warned_about(batch):
         model.fit(images, labels, validation_data=(scaled, labels), batch_size=20, verbose=0)
 
 
+def test_arrays_are_read_without_the_cpu_method_of_tensorflow(batch):
+    class Tensor(np.ndarray):
+        cpu = None  # TensorFlow's logs that it is deprecated
+
+    images, labels = (array.view(Tensor) for array in batch)
+    make_model().evaluate(images, labels, verbose=0)
+
+
 class Batches(keras.utils.PyDataset):
     """Batches that lie nowhere, as those of a tf.data pipeline or a generator."""
 
