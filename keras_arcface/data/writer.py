@@ -125,9 +125,8 @@ def write_dataset(
     with Lock(directory / UNFINISHED) as lock:
         if not _agree(lock, directory, source, conversion):  # another run wrote it while this one waited
             return _written_before(directory, source, conversion, damaged, alignment)
-        if (directory / FILE_NAME).exists():  # stopped while it tidied up
-            info = load_info(directory)
-        else:
+        was_finished = (directory / FILE_NAME).exists()  # stopped while it tidied up
+        if not was_finished:
             expected = _expected_size(source, selection, damaged)
             check_alignment(alignment, expected)
             order = np.random.default_rng(seed % 2**63).permutation(len(selection))
@@ -141,17 +140,26 @@ def write_dataset(
             for leftover in directory.glob(pattern):
                 leftover.unlink()
         lock.remove()
-    return info
+    return _written_before(directory, source, conversion, damaged, alignment) if was_finished else info
 
 
 def _written_before(directory: Path, source: Source, conversion: Conversion, damaged: str, alignment) -> DatasetInfo:
     """The dataset that the directory holds, if it is the one that this call would write."""
     info = load_info(directory)
-    changes = _changes(info, source, conversion, damaged, alignment)
-    if changes:
+    if info.conversion is None:
+        difference = ". Whether it is the one of this call cannot be told: it does not say from what it was written"
+    elif not is_recognizable(source):
+        difference = (
+            f". Whether it is the one of this call cannot be told: {source} has no fingerprint() by which to see "
+            "whether its images are the same"
+        )
+    else:
+        changes = _changes(info, source, conversion, damaged, alignment)
+        difference = f", and not the one of this call: {'; '.join(changes)}" if changes else ""
+    if difference:
         raise FileExistsError(
-            f"{directory} holds a dataset already, and not the one of this call: {'; '.join(changes)}. To write it "
-            "again, remove the directory or choose another. To use it as it is, call load_info"
+            f"{directory} holds a dataset already{difference}. To write it again, remove the directory or choose "
+            "another. To use it as it is, call load_info"
         )
     check_sizes(directory, info)
     if alignment is not None and info.alignment is None:  # has become known
@@ -164,10 +172,6 @@ def _written_before(directory: Path, source: Source, conversion: Conversion, dam
 def _changes(info: DatasetInfo, source: Source, conversion: Conversion, damaged: str, alignment) -> list[str]:
     """In what a dataset differs from the one to be written, in words."""
     former = info.conversion
-    if former is None:
-        return ["it does not say from what it was written"]
-    if not is_recognizable(source):
-        return [f"{source} has no fingerprint() by which to see whether its images are the same"]
     changes = [
         f"{name} was {was}, now {now}"
         for name, was, now in (

@@ -3,6 +3,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,7 +155,8 @@ def test_a_dataset_of_another_source_says_of_which(face_folder, tmp_path):
 def test_a_source_that_cannot_be_recognized_is_not_taken_for_the_same(face_folder, tmp_path):
     faces = Interrupted(ImageFolder(face_folder), fail_at=0)
     write_dataset(faces, tmp_path / "out")
-    with pytest.raises(FileExistsError, match=r"Faces has no fingerprint\(\) by which to see"):
+    unknown = r"out holds a dataset already\. Whether it is the one of this call cannot be told: "
+    with pytest.raises(FileExistsError, match=rf"{unknown}Faces has no fingerprint\(\) by which to see"):
         write_dataset(faces, tmp_path / "out")
     write_dataset(with_at_least(faces, 4), tmp_path / "selected")
     with pytest.raises(FileExistsError, match=r"2 classes of Faces has no fingerprint\(\)"):
@@ -395,8 +397,16 @@ def test_a_run_that_was_stopped_while_it_tidied_up(face_folder, tmp_path, monkey
         patch.setattr("keras_arcface.data.lock.Lock.remove", stop)
         with pytest.raises(KeyboardInterrupt):
             write_dataset(faces, tmp_path / "out", examples_per_shard=3)
+    shutil.copytree(tmp_path / "out", tmp_path / "aligned")
     assert write_dataset(faces, tmp_path / "out", examples_per_shard=3) == load_info(tmp_path / "whole")
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+    stopped = (tmp_path / "aligned" / "unfinished.json").read_bytes()
+    info = write_dataset(faces, tmp_path / "aligned", examples_per_shard=3, alignment="none")
+    assert info.alignment == load_info(tmp_path / "aligned").alignment == "none"
+    (tmp_path / "aligned" / "unfinished.json").write_bytes(stopped)
+    with pytest.raises(FileExistsError, match="alignment was none, now five_points"):
+        write_dataset(faces, tmp_path / "aligned", examples_per_shard=3, alignment="five_points")
 
 
 def test_two_runs_do_not_write_to_one_directory(face_folder, tmp_path, monkeypatch):
