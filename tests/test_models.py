@@ -293,13 +293,15 @@ SCALED = r"pixels of the images given to {} are all within 0\.\.1"
 def test_arrays_of_scaled_pixels_are_warned_about(batch):
     images, labels = batch
     scaled, model = images / np.float32(255), make_model()
-    with pytest.warns(UserWarning, match=SCALED.format("fit")):
+    with pytest.warns(UserWarning, match=SCALED.format("fit")) as caught:
         model.fit(scaled, labels, batch_size=20, verbose=0)
+    assert [warning.filename for warning in caught] == [__file__]
     model.fit(scaled, labels, batch_size=20, verbose=0)  # no second warning, which would be an error here
     with pytest.warns(UserWarning, match=SCALED.format("evaluate")):
         model.evaluate(scaled, labels, verbose=0)
-    with pytest.warns(UserWarning, match=SCALED.format("predict")):
+    with pytest.warns(UserWarning, match=SCALED.format("predict")) as caught:
         model.predict(scaled, verbose=0)
+    assert [warning.filename for warning in caught] == [__file__]
     with pytest.warns(UserWarning, match=SCALED.format("fit as validation_data")):
         model.fit(images, labels, validation_data=(scaled, labels), batch_size=20, verbose=0)
 
@@ -332,9 +334,10 @@ class Batches(keras.utils.PyDataset):
 def test_a_first_batch_of_scaled_pixels_is_warned_about(scale, batch):
     images, labels = batch
     scaled = (images / scale - (scale == 127.5)).astype("float32")
-    with pytest.warns(UserWarning, match=SCALED.format("fit")):
+    with pytest.warns(UserWarning, match=SCALED.format("fit")) as caught:
         history = make_model().fit(Batches(scaled, labels), shuffle=False, epochs=2, verbose=0).history
     assert set(history) == {"loss", "accuracy", "target_angle", "target_angle_std", "embedding_norm"}
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_right_pixels_black_ones_and_those_of_other_embedders_pass(batch):

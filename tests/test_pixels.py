@@ -15,11 +15,12 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3))
 SCALED = {
     "to 0..1": (IMAGES / 255).astype("float32"),
     "to -1..1": (IMAGES / 127.5 - 1).astype("float32"),
-    "and made integers": (IMAGES > 127).astype("uint8"),
+    "in half precision": (IMAGES / 255).astype("float16"),
 }
 RIGHT = {
     "bytes": IMAGES.astype("uint8"),
     "floats": IMAGES.astype("float16"),
+    "bytes of two values": (IMAGES > 127).astype("uint8"),
     "black": np.zeros((3, 8, 8, 3), "uint8"),
     "none": IMAGES[:0],
 }
@@ -36,3 +37,4 @@ def test_scaled_pixels_are_warned_about_once(images):
 @pytest.mark.parametrize("images", RIGHT.values(), ids=RIGHT)
 def test_right_pixels_pass(images):
     _pixels.warn_if_unit_range(images, "`x`")
+    assert not bool(_pixels.unit_range(images))

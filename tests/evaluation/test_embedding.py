@@ -234,7 +234,8 @@ def test_pixels_in_0_to_1_are_warned_about_once(monkeypatch):
     assert [warning.filename for warning in caught] == [__file__]
     embed_images(left_half, FACES / 255.0, progress=False)
     batches = [(FACES / 255.0, np.zeros(10, int))]
-    with pytest.warns(UserWarning, match="images of embed_dataset are all within 0..1"):
+    with pytest.warns(UserWarning, match="images of embed_dataset are all within 0..1") as caught:
         embed_dataset(left_half, batches, progress=False)
+    assert [warning.filename for warning in caught] == [__file__]
     with pytest.raises(ValueError, match=r"^embed_dataset expects RGB pixels in 0..255 of shape .*one image"):
         embed_dataset(left_half, [(ONE, 0)], progress=False)
