@@ -31,7 +31,10 @@ def compare(client, images, arguments):
     faces = client.embed(images)
     for path, valid in zip((arguments.first, arguments.second), faces.valid, strict=True):
         if not valid:
-            raise ValueError(f"{path} could not be decoded by the server. Expected: a JPEG, PNG, GIF or BMP image")
+            raise ValueError(
+                f"{path} could not be decoded by the server. Expected: a JPEG or PNG, or one of the BMP and GIF files "
+                'that docs/serving.md lists under "Image formats"'
+            )
     cosine = float(np.dot(*faces.embedding))
     threshold, stands_for, interval = arguments.threshold, "as given", ""
     if threshold is None:

@@ -106,10 +106,11 @@ class FaceClient:
 
         Args:
             images: an array `(n, height, width, 3)`, uint8 RGB, of the model's own size; or a sequence of `bytes`, each
-                an encoded image (JPEG, PNG, GIF, BMP) of any size. Either way aligned as in the training.
+                an encoded image of any size: JPEG or PNG, or a GIF or BMP that the server shows as `cv2.imread` does
+                (docs/serving.md, "Image formats"). Either way aligned as in the training.
 
         Returns:
-            `n` rows. An image that cannot be decoded costs its own row only, and is not `valid`.
+            `n` rows. An image that the server cannot decode costs its own row only, and is not `valid`.
 
         Raises:
             ServingError: of one of its subclasses, if there is no good answer.
@@ -167,7 +168,7 @@ class FaceClient:
         return float(self.operating_point(far, version)["threshold"])
 
     def operating_point(self, far: float, version: int | None = None) -> dict:
-        """The threshold for a FAR, and what it rests on.
+        """The threshold for a FAR, with its confidence interval and the number of impostor pairs.
 
         Args:
             far, version: as for `threshold`.

@@ -41,15 +41,17 @@ def export_saved_model(
     | signature         | input                                            | outputs                     |
     |-------------------|--------------------------------------------------|-----------------------------|
     | `serving_default` | `images`: uint8 `(n, height, width, 3)` RGB      | `embedding`, `norm`         |
-    | `serve_bytes`     | `image_bytes`: string `(n,)`, JPEG PNG GIF BMP   | `embedding`, `norm`, `valid` |
+    | `serve_bytes`     | `image_bytes`: string `(n,)`, encoded images     | `embedding`, `norm`, `valid` |
     | `compare`         | `images_a`, `images_b`: as `images`              | `cosine`                    |
     | `describe`        | `request`: string `(n,)`, not looked at          | `metadata`                  |
 
     `embedding` is `(n, dim)` float32, L2-normalised; `norm` `(n,)` float32 is its length before that; `valid` `(n,)`
-    says which images could be decoded: the others have zeros for embedding and norm, and cost no other row anything.
-    Images given as bytes may have any size up to 4096 x 4096 pixels and are resized in the graph; faces must be
-    aligned as those of the training were. `cosine` `(n,)` compares the images of a row. `metadata` `(n,)` is a JSON
-    text, the same in each row: what the model is, what it wants, and at which cosine two images are one person's.
+    says which images are served: the others have zeros for embedding and norm, and cost no other row anything. Images
+    given as bytes are JPEG or PNG; of GIF and BMP, only those are served that the graph shows as `cv2.imread` does
+    (docs/serving.md, "Image formats"). They may have any size up to 4096 x 4096 pixels and are resized in the graph;
+    faces must be aligned as those of the training were. `cosine` `(n,)` compares the images of a row. `metadata`
+    `(n,)` is a JSON text, the same in each row: what the model is, what it wants, and at which cosine two images are
+    one person's.
 
     The same JSON lies in `assets.extra/metadata.json`; `assets.extra/tf_serving_warmup_requests` holds requests that a
     server answers before it takes others, and `assets.extra/warmup_answers.npz` the embedder's own answers. The

@@ -94,7 +94,7 @@ def publish(
 def next_version(base_path) -> Path:
     """The directory that the next version below a base path would have: one more than the largest number ever used.
 
-    For `export_saved_model`, where nobody else publishes to the base path meanwhile; otherwise export elsewhere, and
+    For `export_saved_model`, if no other process publishes to the base path meanwhile; otherwise export elsewhere, and
     `publish`.
 
     Raises:

@@ -84,7 +84,11 @@ def test_a_threshold_may_be_given(run):
 @pytest.mark.parametrize(
     ("second", "options", "told"),
     [
-        ("broken", (), "broken.png could not be decoded by the server. Expected: a JPEG, PNG, GIF or BMP"),
+        (
+            "broken",
+            (),
+            "broken.png could not be decoded by the server. Expected: a JPEG or PNG, or one of the BMP and GIF",
+        ),
         ("absent", (), "absent.png"),
         ("again", ("--far", "1e-6"), "Calibrated: 0.01, 0.001. Give one by --threshold, or another FAR by --far"),
         ("again", ("--label", "stable"), "exported without an evaluation. Give one by --threshold"),
