@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_arcface.layers import parts
+from keras_arcface.margins.base import repr_of_config
 
 
 class Negatives:
@@ -65,8 +66,7 @@ class Negatives:
         return cls(**config)
 
     def __repr__(self):
-        config = {} if type(self).get_config is Negatives.get_config else self.get_config()
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in config.items())})"
+        return repr_of_config(self, Negatives)
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")

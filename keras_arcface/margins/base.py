@@ -103,8 +103,13 @@ class Margin:
         return cls(**config)
 
     def __repr__(self):
-        config = {} if type(self).get_config is Margin.get_config else self.get_config()
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in config.items())})"
+        return repr_of_config(self, Margin)
+
+
+def repr_of_config(instance, base):
+    """A call of the class with the config as arguments; with none if `get_config` is that of the base class."""
+    config = {} if type(instance).get_config is base.get_config else instance.get_config()
+    return f"{type(instance).__name__}({', '.join(f'{name}={value!r}' for name, value in config.items())})"
 
 
 def angles_of(cosines):
