@@ -44,7 +44,7 @@ def warn(where: str):
 
 
 def _stacklevel_of_the_caller() -> int:
-    """The stack level, for the function that asks, of the first frame that belongs to neither Keras nor this package."""
+    """The `stacklevel` that shows the first frame outside of Keras and this package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("keras", "keras_arcface"):
         frame, level = frame.f_back, level + 1

@@ -42,8 +42,8 @@ class RecognitionModel(keras.Model):
 
     Raises:
         ValueError: if a loss or metrics are given to `compile`, an endless dataset to `fit` without `steps_per_epoch`,
-            or an array of labels, `validation_data` included, that are no integers or not all in `[0, num_classes)`. In
-            a dataset a label outside makes the loss NaN.
+            or an array of labels, `validation_data` included, that are not integers in `[0, num_classes)`. In a
+            dataset a label outside makes the loss NaN.
     """
 
     def __init__(self, embedder, head, **kwargs):
@@ -89,8 +89,8 @@ class RecognitionModel(keras.Model):
         if training:
             total = _replicas.weigh_by_rows(total, losses)
         if self.losses:
-            regularisers = ops.expand_dims(sum(self.losses), 0)
-            total = total + self._reduction(regularisers, regularisers)
+            regularizers = ops.expand_dims(sum(self.losses), 0)
+            total = total + self._reduction(regularizers, regularizers)
         return total
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):

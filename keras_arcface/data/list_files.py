@@ -101,7 +101,7 @@ def _is_heading(first: list[str], others: list[list[str]], where: str) -> bool:
     """Whether the first row names the columns.
 
     It does if both its cells are words for that, or if it alone has neither the name of an image nor a number for a
-    label. What could be either is an error, not an image or a class too many.
+    label. An ambiguous first row is an error, so that neither an image is lost nor a class added.
     """
     image, label = first
     if _INTEGER.fullmatch(label):

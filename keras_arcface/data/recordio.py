@@ -324,7 +324,7 @@ def _refuse_part_of_index(read: Callable[[int, int], bytes], offsets, ends, path
 
 def _missing_in_index(path: Path, offset: int, missing: int) -> str:
     return (
-        f"{path.with_suffix('.idx')} has only part of the records of {path}: behind the record at offset {offset} "
+        f"{path.with_suffix('.idx')} has only part of the records of {path}: after the record at offset {offset} "
         f"another record follows at offset {missing} that the index does not have. Expected: an index with every "
         "record, or RecordIO(path, index=False), which scans the file"
     )

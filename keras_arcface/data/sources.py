@@ -15,7 +15,7 @@ from keras_arcface.data.list_files import read_csv
 from keras_arcface.data.list_files import read_lst
 
 # What file managers leave behind, beside files whose names start with a dot.
-_LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"}
+_IGNORED_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"}
 
 _log = logging.getLogger(__name__)
 
@@ -127,12 +127,12 @@ class ImageList:
 
     A CSV file has one `path,label` per line. Labels are integers from 0 on, or they are names, which are numbered in
     sorted order; a mixture is refused. The first line is a heading if its cells are words for it (`path,label`,
-    `image,class` ...), or if its path is not the name of an image while all others are. A first line that could be
-    either is refused.
+    `image,class` ...), or if its path is not the name of an image while all others are. An ambiguous first
+    line is refused.
 
     A file with the suffix `.lst` has one of two layouts, both separated by tabs: `index label path`, as mxnet's im2rec
-    makes it, or `aligned path label`, as InsightFace has it, perhaps with a box and landmarks behind. An image that is
-    not aligned (0) is refused.
+    makes it, or `aligned path label`, as InsightFace has it, optionally followed by a box and landmarks. An image
+    that is not aligned (0) is refused.
 
     Args:
         path: the file, UTF-8.
@@ -191,7 +191,9 @@ class ImageList:
 def visible(folder: Path) -> list[Path]:
     """What a folder holds, in the order of the names, without hidden files and what file managers leave behind."""
     return sorted(
-        entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in _LITTER
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".") and entry.name.lower() not in _IGNORED_NAMES
     )
 
 

@@ -13,7 +13,7 @@ from keras_arcface.evaluation.vectors import false_accept_rates
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold for a wanted false accept rate, and what it rests on.
+    """A threshold for a wanted false accept rate, with its uncertainty.
 
     Attributes:
         wanted_far: what was asked for.
@@ -21,7 +21,7 @@ class OperatingPoint:
         squared_distance: the same threshold as a squared L2 distance between unit vectors, `2 - 2 * threshold`.
         far: the share of the impostor pairs that it accepts, at most `wanted_far`.
         tar: the share of the genuine pairs that it accepts.
-        impostors_accepted: how many impostor pairs stand behind `far`; few of them make an uncertain threshold.
+        impostors_accepted: number of impostor pairs that it accepts; with few, the threshold is uncertain.
         impostors: how many impostor pairs there are.
         far_interval: 95% confidence interval of the FAR on other impostor pairs of the same kind; see `far_interval`.
     """

@@ -69,10 +69,9 @@ class CosFace(MarginProduct):
 class SphereFace(MarginProduct):
     """SphereFace: a multiplicative angular margin, `scale * psi(margin * theta)` for the target class.
 
-    Also importable as `SphereMarginProduct`. This is the form of the ArcFace paper's comparison, with normalised
+    Also importable as `SphereMarginProduct`. This is the form of the ArcFace paper's comparison, with normalized
     embeddings and a fixed scale, where 1.35 works best; the SphereFace paper itself keeps the embedding's norm and uses
-    4.
-    Call arguments, other arguments and attributes are those of `MarginProduct`.
+    4. Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.

@@ -32,12 +32,12 @@ class OnnxGraph:
         except Exception as error:  # a damaged file makes protobuf and onnx raise whatever they like
             raise UnfitError(f"expected an ONNX file. Received: {type(error).__name__}: {str(error)[:200]}") from error
         graph, self._opsets = model.graph, model.opset_import
-        self._initialisers = {tensor.name: tensor for tensor in graph.initializer}
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers, self._takers, self._same = {}, defaultdict(list), {}
         for node in graph.node:
             self._add(node)
         self._outputs = [self._resolve(value.name) for value in graph.output]
-        images = [value for value in graph.input if value.name not in self._initialisers]
+        images = [value for value in graph.input if value.name not in self._initializers]
         shapes = [[axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in images]
         if len(images) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (0, 3):  # 0: not fixed
             received = [f"{value.name!r} {shape}" for value, shape in zip(images, shapes, strict=True)]
@@ -107,14 +107,14 @@ class OnnxGraph:
     def constant(self, node, index) -> np.ndarray:
         """An input of a node that does not depend on the images, float32. What computes it from constants is folded."""
         name = self.inputs(node)[index] if index < len(node.input) else ""
-        if name in self._initialisers:
-            return self._onnx.numpy_helper.to_array(self._initialisers[name]).astype(np.float32)
+        if name in self._initializers:
+            return self._onnx.numpy_helper.to_array(self._initializers[name]).astype(np.float32)
         where = f"expected constant weights in input {index} of {describe(node)}. Received:"
-        wanted, initialisers, left = set(), {}, [name]
+        wanted, initializers, left = set(), {}, [name]
         while left:
             tensor = left.pop()
-            if tensor in self._initialisers:
-                initialisers[tensor] = self._initialisers[tensor]
+            if tensor in self._initializers:
+                initializers[tensor] = self._initializers[tensor]
             elif tensor and tensor not in wanted:
                 producer = self._producers.get(tensor)
                 if producer is None or producer.op_type not in _FOLDED:
@@ -126,17 +126,17 @@ class OnnxGraph:
             raise UnfitError(f"{where} tensor {name!r}")
         nodes = [producer for output, producer in self._producers.items() if output in wanted]
         try:
-            return self._evaluate(nodes, initialisers, name).astype(np.float32)
+            return self._evaluate(nodes, initializers, name).astype(np.float32)
         except Exception as error:  # the evaluator raises whatever NumPy does
             reason = f"{type(error).__name__}: {str(error)[:200]}"
             raise UnfitError(f"{where} {describe(self._producers[name])}, which fails with {reason}") from error
 
-    def _evaluate(self, nodes, initialisers: dict, name: str) -> np.ndarray:
+    def _evaluate(self, nodes, initializers: dict, name: str) -> np.ndarray:
         from onnx.reference import ReferenceEvaluator
 
         helper = self._onnx.helper
         output = helper.make_tensor_value_info(name, self._onnx.TensorProto.FLOAT, None)
-        graph = helper.make_graph(nodes, "constant", [], [output], list(initialisers.values()))
+        graph = helper.make_graph(nodes, "constant", [], [output], list(initializers.values()))
         return ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets)).run(None, {})[0]
 
     def refuse(self, tensor, expected):

@@ -195,7 +195,7 @@ def test_an_index_that_lacks_a_record_is_noticed(ms1m):
     index.write_text(re.sub(r"\n5\t\d+", "", index.read_text()))
     with pytest.raises(
         ValueError,
-        match=r"train.idx has only part of the records of .*train.rec: behind the record at offset \d+ another record "
+        match=r"train.idx has only part of the records of .*train.rec: after the record at offset \d+ another record "
         r"follows at offset \d+ that the index does not have. Expected: an index with every record",
     ):
         RecordIO(ms1m)
