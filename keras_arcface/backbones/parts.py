@@ -11,8 +11,8 @@ _ONEDNN_BLOCK = 16
 
 def conv(x, filters, kernel_size, strides=1, groups=1, name=None):
     if kernel_size == 1 and strides > 1 and x.shape[-1] < _ONEDNN_BLOCK:
-        # Striding first gives the same result and avoids a fault of oneDNN (issue 6035): with fewer input channels than a
-        # block, the kernel gradient of a strided 1 x 1 convolution is written past its buffer.
+        # Striding first gives the same result and avoids a fault of oneDNN (issue 6035): with fewer input channels than
+        # a block, the kernel gradient of a strided 1 x 1 convolution is written past its buffer.
         x = layers.AveragePooling2D(1, strides, name=None if name is None else f"{name}_stride")(x)
         strides = 1
     x = _pad(x, kernel_size, strides, name)

@@ -34,9 +34,10 @@ def embed_images(
     Args:
         model: a Keras model, what `load_embedder` gives, or any function, images `(batch, height, width, 3)` uint8 ->
             `(batch, dim)`.
-        images: array `(n, height, width, 3)` of RGB pixels in 0..255, or whatever gives one for a slice; or encoded
-            images of one size, which are decoded batch by batch: a sequence of bytes or of paths, or a source of
-            records such as `data.ImageFolder`, `data.RecordIO` or `data.TFRecords`.
+        images: array `(n, height, width, 3)` of RGB pixels in 0..255, which resizing may have brought slightly beyond,
+            or whatever gives one for a slice; or encoded images of one size, which are decoded batch by batch: a
+            sequence of bytes or of paths, or a source of records such as `data.ImageFolder`, `data.RecordIO` or
+            `data.TFRecords`.
         flip: whether to add the embedding of the mirror image, before any normalisation, as published figures do.
         batch_size: images per call of the model.
         progress: whether to show a progress bar.
