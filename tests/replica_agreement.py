@@ -61,7 +61,8 @@ def short_batches(strategy):
             for count, size in ((9, 9), (13, 8), (10, 8))
         ]
         trained.append([np.array(losses), *(v.numpy() for v in model.weights if "moving" in v.path)])
-    return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(*trained, strict=True))
+    # The mean of what another BatchNorm has centered is rounding alone.
+    return max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-3)) for a, b in zip(*trained, strict=True))
 
 
 def report(strategy, synchronized):
