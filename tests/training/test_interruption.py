@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import signal
 import threading
 
@@ -25,6 +24,9 @@ from keras_arcface.training import StopAtStep
 from keras_arcface.training import StopOnInterrupt
 from keras_arcface.training import TrainingLog
 
+# They interrupt the process that they run in, which is not to be one of several workers.
+pytestmark = pytest.mark.slow
+
 
 class Presses(StepCallback):
     """Sends SIGINT to this process in a step of the training, counted from 0, before others have counted it."""
@@ -35,7 +37,7 @@ class Presses(StepCallback):
 
     def on_step_end(self, before, logs=None):
         for _ in range(self.times if before == self.at else 0):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture(autouse=True)

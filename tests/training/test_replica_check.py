@@ -12,6 +12,8 @@ from small import make_model
 
 from keras_arcface.training import check_replicas
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def report():

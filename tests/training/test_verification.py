@@ -131,35 +131,6 @@ def test_verifying_does_not_change_training(images):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_on_two_replicas(images):
-    """In a process of its own, as devices are set up once."""
-    code = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import tensorflow as tf
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-import json, keras, numpy as np
-keras.utils.set_random_seed(0)
-from training import test_verification as helpers
-pairs = helpers.make_pairs(range(6, 16))
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    model = helpers.make_model()
-faces = np.stack([helpers.make_face(person, image) for person in range(6) for image in range(10)])
-verification = helpers.VerificationCallback({"a": pairs}, every_steps=3)
-model.fit(faces, np.repeat(np.arange(6), 10), epochs=1, batch_size=10, verbose=0, callbacks=[verification])
-result = helpers.evaluation.verify(helpers.evaluation.embed_pairs(model.embedder, pairs, progress=False), pairs.same)
-print(json.dumps([verification.found[-1]["val_a_auc"], result.auc, len(verification.found)]))
-"""
-    tests = os.path.dirname(os.path.dirname(__file__))
-    done = subprocess.run([sys.executable, "-c", code, tests], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    watched, after, count = json.loads(done.stdout.splitlines()[-1])
-    assert watched == pytest.approx(after)
-    assert count == 2
-
-
 @pytest.mark.slow
 def test_in_the_middle_of_an_epoch_on_jax(images):
     """There the trained values lie in the step's state, not in the variables."""

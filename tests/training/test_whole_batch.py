@@ -25,6 +25,7 @@ def report(request):
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["clipped", "body clipped", "accumulated, clipped", "accumulated, averaged", "accumulated, another head"]
 )
