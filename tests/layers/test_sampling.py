@@ -298,6 +298,7 @@ def test_arguments_out_of_range_are_named(choices, named):
         ArcFace(CLASSES, **{"sample_rate": 0.3, **choices})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_two_replicas_draw_and_train_as_one():
     script = Path(__file__).with_name("sampled_replicas.py")

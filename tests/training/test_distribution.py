@@ -104,7 +104,8 @@ def one_process(faces):
 
 
 # The classes split within each host, or over both.
-@pytest.mark.parametrize("class_shards", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("class_shards", [2, 4])
 def test_two_hosts_train_as_one_process_and_never_hold_all_centers(one_process, faces, class_shards):
     two_hosts = hosts.run(hosts.Setting(2, 2, class_shards, convolutional=False), faces)
     print(f"furthest, relative: {hosts.furthest(one_process['losses'], two_hosts['losses']):.1e}")
@@ -129,6 +130,7 @@ def test_two_hosts_train_a_convolutional_network_as_one_process(faces):
         assert losses == pytest.approx(one_process, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_heads_in_shards_equal_a_head_on_one_device_and_send_no_more_with_more_classes():
     # One test, so that two workers do not each run the script.
     command = [sys.executable, Path(__file__).with_name("class_parallel.py")]
