@@ -55,7 +55,7 @@ def short_batches(strategy):
         keras.utils.set_random_seed(0)
         with where.scope():
             model = make_model(synchronized=True)
-            model.optimizer.learning_rate = 1e-3
+            model.optimizer.learning_rate = 1e-5  # or rounding grows from step to step
         losses = [
             model.fit(faces[:count], labels[:count], batch_size=size, shuffle=False, verbose=0).history["loss"][0]
             for count, size in ((9, 9), (13, 8), (10, 8))

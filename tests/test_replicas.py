@@ -34,7 +34,7 @@ def test_replicas_agree_with_each_other_and_with_the_saved_embedder(devices, syn
     assert report["callback"] == report["saved"]
     assert report["evaluate, halves swapped"] < 1e-5
     if synchronized:
-        assert report["short batches against one device"] < 1e-4
+        assert report["short batches against one device"] < 1e-3  # a foreign image in the statistics makes it 0.05
     assert report["short batch is finite"]
     assert report["short batch, rows"] == 9
     assert report["short batch, predict against one device"] < 1e-4

@@ -13,7 +13,9 @@ from keras_arcface.training import WholeBatchLossScale
 from keras_arcface.training import WholeBatchOptimizer
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids=["2 devices", "4 devices"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)], ids=["2 devices", "4 devices"]
+)
 def report(request):
     script = Path(__file__).with_name("shared_gradients.py")
     done = subprocess.run(
@@ -25,7 +27,6 @@ def report(request):
     return report
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["clipped", "body clipped", "accumulated, clipped", "accumulated, averaged", "accumulated, another head"]
 )
