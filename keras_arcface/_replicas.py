@@ -1,6 +1,6 @@
 """Keeps the replicas of a TensorFlow strategy equal to one device: shares of a batch, statistics, metrics.
 
-Outside of a training step of several replicas, and on other backends, every function returns what it was given.
+With one replica, and on other backends, the functions change nothing.
 """
 
 import keras
@@ -65,7 +65,7 @@ def average_statistics(variables, examples):
     """Sets statistics that each replica learned from its share, as BatchNorm's, to their mean, weighted by the rows.
 
     Args:
-        variables: candidates. Those that are trained, that are no floats or that Keras aggregates are left alone.
+        variables: candidates. Those that are trained, are not floats, or are aggregated by Keras are left alone.
         examples: tensor whose first axis is this replica's examples.
     """
     context = _context()
@@ -85,10 +85,10 @@ def average_statistics(variables, examples):
 
 
 def metrics_of_all(metrics, result):
-    """Calls `result`, within a step, with the state that the metrics have over all replicas.
+    """Computes results, within a step, from the state that metrics have over all replicas.
 
-    Keras averages the results of the replicas instead, which is another figure where shares are unequal or a result is
-    no mean, such as a standard deviation.
+    Keras averages the results of the replicas instead, which is wrong for unequal shares, and for a result that is
+    not a mean, such as a standard deviation.
 
     Args:
         metrics: list of metrics.

@@ -19,6 +19,7 @@ from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
 from keras_arcface.backbones import IResNet
 from keras_arcface.models import make_embedder
+from keras_arcface.training import WholeBatchOptimizer
 
 STEPS, BATCH, CLASSES, SHAPE = 300, 16, 6, (16, 16, 3)
 
@@ -46,8 +47,9 @@ def train(strategy, moved_by=0.0):
     with strategy.scope():
         keras.utils.set_random_seed(1)
         backbone = IResNet((1,), width=16, input_shape=SHAPE, synchronized=True)
-        model = RecognitionModel(make_embedder(backbone, dim=8, dropout=0.0, synchronized=True), ArcFace(CLASSES))
-        model.compile(keras.optimizers.SGD(1e-4, momentum=0.9))
+        head = ArcFace(CLASSES, centers_regularizer=keras.regularizers.L2(1e-3))
+        model = RecognitionModel(make_embedder(backbone, dim=8, dropout=0.0, synchronized=True), head)
+        model.compile(WholeBatchOptimizer(keras.optimizers.SGD(1e-4, momentum=0.9)))
         model.build((None, *SHAPE))
     generator = np.random.default_rng(0)
     for weight in model.trainable_weights:

@@ -41,8 +41,9 @@ def test_replicas_agree_with_each_other_and_with_the_saved_embedder(devices, syn
 
 
 @pytest.mark.slow
-def test_three_hundred_steps_on_four_replicas_are_those_of_one_device():
-    report = run("replica_steps.py", 4)
+@pytest.mark.parametrize("devices", [2, 4])
+def test_three_hundred_steps_on_several_replicas_are_those_of_one_device(devices):
+    report = run("replica_steps.py", devices)
     print(report)
     assert report["steps"] == 300
     assert report["finite"]

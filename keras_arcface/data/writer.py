@@ -26,18 +26,16 @@ from keras_arcface.data import images
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
 from keras_arcface.data.alignment import check_alignment
-from keras_arcface.data.checking import check_sizes
+from keras_arcface.data.conversion import conversion_of
+from keras_arcface.data.conversion import use_again
 from keras_arcface.data.info import FILE_NAME
 from keras_arcface.data.info import Conversion
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import Shard
-from keras_arcface.data.info import load_info
 from keras_arcface.data.info import sync_directory
 from keras_arcface.data.info import write_atomically
 from keras_arcface.data.lock import Lock
 from keras_arcface.data.selection import Selection
-from keras_arcface.data.selection import fingerprint_of
-from keras_arcface.data.selection import is_recognizable
 from keras_arcface.data.selection import with_at_least
 from keras_arcface.data.sources import Record
 from keras_arcface.data.sources import Source
@@ -116,15 +114,15 @@ def write_dataset(
     if len(source) == 0:
         raise ValueError(f"{source} holds no images: there is nothing to write")
     selection = with_at_least(source, min_images)
-    conversion = _conversion(source, selection, examples_per_shard, seed, check, min_images)
+    conversion = conversion_of(source, selection, examples_per_shard, seed, check, min_images)
     if (directory / FILE_NAME).exists() and not (directory / UNFINISHED).exists():
-        return _written_before(directory, source, conversion, damaged, alignment)
+        return use_again(directory, source, conversion, damaged, alignment)
     if selection.num_classes == 1:
         _log.warning("%s has one class. A network needs two or more to learn to tell them apart", source)
     directory.mkdir(parents=True, exist_ok=True)
     with Lock(directory / UNFINISHED) as lock:
         if not _agree(lock, directory, source, conversion):  # another run wrote it while this one waited
-            return _written_before(directory, source, conversion, damaged, alignment)
+            return use_again(directory, source, conversion, damaged, alignment)
         was_finished = (directory / FILE_NAME).exists()  # stopped while it tidied up
         if not was_finished:
             expected = _expected_size(source, selection, damaged)
@@ -140,63 +138,7 @@ def write_dataset(
             for leftover in directory.glob(pattern):
                 leftover.unlink()
         lock.remove()
-    return _written_before(directory, source, conversion, damaged, alignment) if was_finished else info
-
-
-def _written_before(directory: Path, source: Source, conversion: Conversion, damaged: str, alignment) -> DatasetInfo:
-    """The dataset that the directory holds, if it is the one that this call would write."""
-    info = load_info(directory)
-    if info.conversion is None:
-        difference = ". Whether it is the one of this call cannot be told: it does not say from what it was written"
-    elif not is_recognizable(source):
-        difference = (
-            f". Whether it is the one of this call cannot be told: {source} has no fingerprint() by which to see "
-            "whether its images are the same"
-        )
-    else:
-        changes = _changes(info, source, conversion, damaged, alignment)
-        difference = f", and not the one of this call: {'; '.join(changes)}" if changes else ""
-    if difference:
-        raise FileExistsError(
-            f"{directory} holds a dataset already{difference}. To write it again, remove the directory or choose "
-            "another. To use it as it is, call load_info"
-        )
-    check_sizes(directory, info)
-    if alignment is not None and info.alignment is None:  # has become known
-        info = dataclasses.replace(info, alignment=alignment)
-        info.save(directory)
-    _log.info("%s holds this dataset already: %r", directory, info)
-    return info
-
-
-def _changes(info: DatasetInfo, source: Source, conversion: Conversion, damaged: str, alignment) -> list[str]:
-    """In what a dataset differs from the one to be written, in words."""
-    former = info.conversion
-    changes = [
-        f"{name} was {was}, now {now}"
-        for name, was, now in (
-            ("the number of images", former.images, conversion.images),
-            *(
-                (option, getattr(former, option), getattr(conversion, option))
-                for option in ("examples_per_shard", "seed", "check", "min_images")
-            ),
-        )
-        if was != now
-    ]
-    if None not in (alignment, info.alignment) and alignment != info.alignment:
-        changes.append(f"alignment was {info.alignment}, now {alignment}")
-    if former.labels != conversion.labels and former.images == conversion.images:
-        changes.append("labels or names of classes were others")
-    if former.fingerprint != conversion.fingerprint:
-        is_same = info.source == str(source)
-        changes.append(
-            f"files of {source} were added, removed or written since"
-            if is_same
-            else f"the source was {info.source}, now {source}"
-        )
-    if info.skipped and damaged == "raise":
-        changes.append(f'damaged was "skip", which left out {len(info.skipped)} images; now "raise"')
-    return changes
+    return use_again(directory, source, conversion, damaged, alignment) if was_finished else info
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,20 +168,6 @@ class _Report:
     sha256: str
     image_size: list[int]
     skipped: list[str]
-
-
-def _conversion(source, selection, examples_per_shard, seed, check, min_images) -> Conversion:
-    labels = hashlib.sha256(selection.labels.tobytes() + selection.source_labels.tobytes())
-    labels.update(json.dumps(selection.class_names).encode())
-    return Conversion(
-        images=len(selection),
-        labels=labels.hexdigest(),
-        fingerprint=hashlib.sha256(fingerprint_of(source).encode()).hexdigest(),
-        examples_per_shard=int(examples_per_shard),
-        seed=seed,
-        check=bool(check),
-        min_images=int(min_images),
-    )
 
 
 def _agree(lock: Lock, directory: Path, source: Source, conversion: Conversion) -> bool:

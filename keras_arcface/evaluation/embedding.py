@@ -167,7 +167,7 @@ def _embed_batch(embed, images, flip, names):
 
 
 def _check_kind(images) -> None:
-    """Raises for what is plainly no collection of images."""
+    """Raises an error for what is clearly not a collection of images."""
     if isinstance(images, (str, os.PathLike)):
         raise _unexpected("embed_images", f"one path, {str(images)!r}. Pass a list of paths, or data.ImageFolder(path)")
     if isinstance(images, (bytes, bytearray, memoryview)):

@@ -14,7 +14,7 @@ class StopOnInterrupt(StepCallback):
     yet. Inside the `with` block, SIGINT is noted, and the training ends where the next step begins. So the last step of
     an epoch is followed by what belongs to the epoch's end, such as verification and the swaps of `SwapEMAWeights`, and
     the last step of a training by its normal end. A second SIGINT interrupts at once, as usual, without a checkpoint.
-    In another thread than the main one, Python lets nobody handle signals, and this does nothing.
+    Python handles signals in the main thread alone; in another thread, Ctrl-C is not changed.
 
     >>> # with StopOnInterrupt(checkpoints) as stop:
     >>> #     model.fit(dataset, callbacks=[checkpoints, stop])
@@ -71,7 +71,7 @@ class AlignEpochs(StepCallback):
 
     Without it, a training that resumes at step 14 with epochs of 10 steps has its epochs end at 24, 34, and so on.
     Verification then happens at other steps, and with `SwapEMAWeights`, which rounds at each swap, the final weights
-    differ. A second `fit` for the rest would not do: at its end, `fit` replaces the weights by their averages.
+    differ. A second `fit` for the rest would not work: at its end, `fit` replaces the weights by their averages.
 
     It must be the first callback in the list, and `epochs` must not exceed what the training needs: where the first
     epoch ends early, another callback that ends the training in the same step is overruled.

@@ -56,16 +56,16 @@ def check_replicas(model, dataset) -> float | None:
     with strategy.scope():
         model.build(images.shape)
     _check_equal_replicas(model)
-    before = [variable.numpy() for variable in model.variables]
+    changing = [(v, v.numpy()) for v in _variables(model) if not any(v is w for w in model.trainable_variables)]
     try:
         found = _on_all_replicas(model, images, labels)
     finally:
-        for variable, value in zip(model.variables, before, strict=True):
+        for variable, value in changing:
             variable.assign(value)
         model.reset_metrics()
     # A strategy's scope, which this may run in, belongs to the thread.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        expected = thread.submit(_on_one_device, model, before, images, labels).result()
+        expected = thread.submit(_on_one_device, model, images, labels).result()
     for name, value in found["figures"].items():
         if not np.isclose(value, expected["figures"][name], rtol=_TOLERANCE, atol=_TOLERANCE_OF_ALL):
             raise _error(strategy, f"{name} is {value:.6g}. Expected: {expected['figures'][name]:.6g}")
@@ -80,16 +80,19 @@ def _on_all_replicas(model, images, labels):
     return _compute(model, tf.function(lambda batch: strategy.run(step, args=batch), autograph=False), batch)
 
 
-def _on_one_device(model, values, images, labels):
+def _on_one_device(model, images, labels):
     twin = type(model).from_config(model.get_config())
     twin.build(images.shape)
-    variables = {id(metric_variable) for metric in model.metrics for metric_variable in metric.variables}
-    values = [value for v, value in zip(model.variables, values, strict=True) if id(v) not in variables]
-    metrics = {id(metric_variable) for metric in twin.metrics for metric_variable in metric.variables}
-    for variable, value in zip((v for v in twin.variables if id(v) not in metrics), values, strict=True):
-        variable.assign(value)
+    for variable, original in zip(_variables(twin), _variables(model), strict=True):
+        variable.assign(original.numpy())
     step = tf.function(_step_of(twin), autograph=False)
     return _compute(twin, lambda batch: step(*batch), (tf.constant(images), tf.constant(labels)))
+
+
+def _variables(model):
+    """All but those of metrics."""
+    metrics = {id(variable) for metric in model.metrics for variable in metric.variables}
+    return [variable for variable in model.variables if id(variable) not in metrics]
 
 
 def _step_of(model):
@@ -115,14 +118,15 @@ def _compute(model, step, batch):
     strategy = model.distribute_strategy
     loss = sum(float(loss) for loss in strategy.experimental_local_results(losses))
     figures = {metric.name: float(metric.result()) for metric in model.metrics if metric.name != "loss"}
+    # Gradients stay on their devices until they are compared: those of many classes would fill the host.
     return {
         "figures": {"loss": loss, **figures},
         "gradient": [
-            (v.path, [value.numpy() for value in strategy.experimental_local_results(gradient)])
+            (v.path, strategy.experimental_local_results(gradient))
             for v, gradient in zip(model.trainable_variables, gradients, strict=True)
         ],
         "change": [
-            (v.path, [value.numpy() - start for value in strategy.experimental_local_results(v.value)])
+            (v.path, [value - start for value in strategy.experimental_local_results(v.value)])
             for v, start in zip(statistics, before, strict=True)
         ],
     }
@@ -130,10 +134,7 @@ def _compute(model, step, batch):
 
 def _check_equal_replicas(model):
     strategy = model.distribute_strategy
-    metrics = {id(variable) for metric in model.metrics for variable in metric.variables}
-    for variable in model.variables:
-        if id(variable) in metrics:
-            continue
+    for variable in _variables(model):
         first, *others = (value.numpy() for value in strategy.experimental_local_results(variable.value))
         for number, other in enumerate(others, 1):
             if not np.array_equal(first, other, equal_nan=first.dtype.kind == "f"):
@@ -144,7 +145,7 @@ def _compare(strategy, kind, found, expected):
     """The largest difference of any replica from the one device, relative to all of the kind."""
 
     def norm(array):
-        return float(np.linalg.norm(array.astype(np.float32).ravel()))
+        return float(np.linalg.norm(np.asarray(array, np.float32).ravel()))
 
     norms = [norm(only) for _, (only,) in expected]
     of_all = float(np.linalg.norm(norms))
@@ -152,7 +153,7 @@ def _compare(strategy, kind, found, expected):
     for (path, values), (_, (wanted,)), size in zip(found, expected, norms, strict=True):
         allowed = _TOLERANCE * size + _TOLERANCE_OF_ALL * of_all
         for number, value in enumerate(values):
-            difference = norm(value - wanted)
+            difference = norm(np.asarray(value) - np.asarray(wanted))
             if not difference <= allowed:  # nor NaN
                 raise _error(
                     strategy,

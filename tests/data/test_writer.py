@@ -83,7 +83,7 @@ def test_people_are_mixed_and_the_seed_decides_how(face_folder, tmp_path):
 def test_an_unchanged_dataset_is_used_again(face_folder, tmp_path, caplog, monkeypatch):
     written = write_dataset(ImageFolder(face_folder), tmp_path / "out", examples_per_shard=5)
     before = content_of(tmp_path / "out")
-    caplog.set_level("INFO", "keras_arcface.data.writer")
+    caplog.set_level("INFO", "keras_arcface.data.conversion")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ImageFolder, "__getitem__", None)  # no image is read
     again = write_dataset(ImageFolder("faces"), "out", examples_per_shard=5, processes=2, damaged="skip")

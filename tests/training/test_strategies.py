@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -30,21 +29,6 @@ def test_with_two_gpus_it_mirrors(monkeypatch):
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names: asked.append(names) or "mirrored")
     assert all_gpus_strategy() == "mirrored"
     assert asked == [["/device:CPU:0", "/device:CPU:1"]]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 4])
-def test_several_replicas_train_as_one(devices):
-    command = [sys.executable, str(Path(__file__).with_name("replicas.py")), str(devices)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    for kind, difference in report["several devices against one"].items():
-        assert difference <= 3 * report["one device, start moved by rounding"][kind]
-        assert difference <= 0.02 * report["what training moved"][kind]
-    one, several = report["history of one"], report["history of several"]
-    assert several["loss"] == pytest.approx(one["loss"], rel=1e-4)
-    assert several["target_angle"] == pytest.approx(one["target_angle"], rel=1e-4)
 
 
 @pytest.mark.parametrize("strategy", ["auto", "mirrored", "one-device"])
