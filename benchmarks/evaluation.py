@@ -20,10 +20,10 @@ DIM = 512
 
 
 def synthetic(people, labels, spread, seed):
-    """Unit vectors around one centre per label: `spread` sets how alike two of one label are."""
+    """Unit vectors around one center per label: `spread` sets how alike two of one label are."""
     generator = np.random.default_rng(seed)
-    centres = generator.standard_normal((people, DIM), dtype=np.float32)
-    rows = centres[labels]
+    centers = generator.standard_normal((people, DIM), dtype=np.float32)
+    rows = centers[labels]
     for start in range(0, len(rows), 65536):
         part = rows[start : start + 65536]
         part += spread * generator.standard_normal(part.shape, dtype=np.float32)

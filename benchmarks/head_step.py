@@ -6,7 +6,7 @@
 
 The limit is what no exact dense step can do without: the product for the logits, the two for the gradients, and the
 same update. Every contender is a process of its own, and they are measured in turns; the table has the median of the
-rounds, the least and the most. Memory is what a step needs beside centres, gradient and momentum.
+rounds, the least and the most. Memory is what a step needs beside centers, gradient and momentum.
 """
 
 import argparse
@@ -271,7 +271,7 @@ def compare(batch, classes, arguments):
     medians = {c.name: statistics.median(c.measured) for c in contenders}
     limits = [median for name, median in medians.items() if name.startswith("limit") and name.endswith("float32")]
     held = 3 * 4 * classes * arguments.dim / 2**30
-    print(f"\nbatch {batch}, {classes:,} classes: {held:.2f} GiB of centres, gradient and momentum")
+    print(f"\nbatch {batch}, {classes:,} classes: {held:.2f} GiB of centers, gradient and momentum")
     print(f"{'':36}{'ms':>9}{'least':>9}{'most':>9}{'of limit':>10}{'GiB above':>11}")
     for c in contenders:
         milliseconds = [1e3 * seconds for seconds in (medians[c.name], min(c.measured), max(c.measured))]

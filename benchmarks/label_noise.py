@@ -1,10 +1,10 @@
-"""What wrong labels cost, and what sub-centres and the noise filter bring: a share of the labels flipped, then trained.
+"""What wrong labels cost, and what sub-centers and the noise filter bring: a share of the labels flipped, then trained.
 
     python benchmarks/label_noise.py cfp_tfrecord lfw_dev.bin --output noise \\
         --options "--recipe small --stem-strides 2 --width 16 --epochs 12 --warmup 1 --warmup-margin 6"
 
 For each seed other labels are flipped, and train_ms1m.py is run: on the labels as they were, on the flipped ones, with
-the filter, with sub-centres, and on what clean_labels.py leaves of the latter. The table has the
+the filter, with sub-centers, and on what clean_labels.py leaves of the latter. The table has the
 verification of each, and which images were dropped. The same command again goes on where it was stopped.
 """
 
@@ -37,7 +37,7 @@ def flipped(source, share, seed):
 def write_flipped(source, share, seed, directory):
     labels, wrong = flipped(source, share, seed)
     if not directory.exists():
-        data.write_dataset(data.Relabelled(source, labels), directory, seed=seed)
+        data.write_dataset(data.Relabeled(source, labels), directory, seed=seed)
     return {source[index].name: bool(wrong[index]) for index in range(len(source))}
 
 
@@ -87,7 +87,7 @@ def main():
         "labels as they were": (),
         "flipped": (),
         f"filter at {arguments.ignored_above:g}": ("--ignored-above", arguments.ignored_above),
-        f"{arguments.sub_centers} sub-centres": ("--sub-centers", arguments.sub_centers),
+        f"{arguments.sub_centers} sub-centers": ("--sub-centers", arguments.sub_centers),
         "cleaned by those": (),
     }
     found, noise = {way: [] for way in ways}, {}

@@ -24,7 +24,7 @@ IMAGES_PER_CLASS = 10
 
 
 class Numbered:
-    """Images that show their number, 5 bits in each of four grey squares, sorted by class."""
+    """Images that show their number, 5 bits in each of four gray squares, sorted by class."""
 
     def __init__(self, num_records: int):
         self._num_records = num_records

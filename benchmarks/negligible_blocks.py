@@ -3,9 +3,9 @@
     python benchmarks/negligible_blocks.py embedder.keras cfp_tfrecord lfw_dev.bin
 
 Where all probabilities of a block are next to nothing, two products of its gradient could be left out. Here a batch's
-embeddings by a trained network meet the centres of its classes, the images of other people as further classes, and as
+embeddings by a trained network meet the centers of its classes, the images of other people as further classes, and as
 many more as asked for, drawn with the same mean and covariance. Blocks are left out from the smallest on, until the
-gradient by the embeddings or that by the centres is off by a share of 1e-4; the table says how many those are. Rows and
+gradient by the embeddings or that by the centers is off by a share of 1e-4; the table says how many those are. Rows and
 classes are as they come, or sorted along the first principal axis, which brings together what is alike.
 """
 
@@ -81,7 +81,7 @@ def main():
     generator = np.random.default_rng(0)
     chosen = generator.permutation(len(labels))[: arguments.batch]
     embeddings, labels = embeddings[chosen], labels[chosen]
-    print(f"{arguments.embedder.name}: {len(chosen)} embeddings, {len(real)} real centres, margin {arguments.margin}")
+    print(f"{arguments.embedder.name}: {len(chosen)} embeddings, {len(real)} real centers, margin {arguments.margin}")
     print(f"share of blocks that can be left out at a gradient error of {arguments.error:g}\n")
     shapes = [(1, 1), (1, 64), (8, 64), (64, 64), (64, 1024), (len(chosen), 256), (len(chosen), 1024)]
     print(f"{'classes':>9}{'scale':>7}  order " + "".join(f"{f'{a}x{b}':>10}" for a, b in shapes))

@@ -3,7 +3,7 @@
     python benchmarks/sampling.py
     KERAS_BACKEND=jax python benchmarks/sampling.py
 
-A step is `RecognitionModel`'s own: it draws the classes, takes their centres and momentum, goes forward and back,
+A step is `RecognitionModel`'s own: it draws the classes, takes their centers and momentum, goes forward and back,
 updates them and returns them. Beside it the exact head, in blocks, where that fits. Each is a process of its own; the
 table has the median of the steps, the least and the most.
 """

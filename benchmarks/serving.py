@@ -274,10 +274,10 @@ def tasks(folder, batch, peer, int8):
     if peer:
         yield "peer, OpenVINO, bfloat16", {"kind": "openvino", **bfloat16, "file": "peer.onnx", "channels_first": True}
     if int8:
-        quantised = {"precision": "int8", **size}
-        yield "ONNX Runtime, int8", {"kind": "onnx", **quantised, "file": "int8.onnx"}
-        yield "OpenVINO, int8", {"kind": "openvino", **quantised, "file": "int8.xml"}
-        yield "LiteRT, int8", {"kind": "litert", **quantised, "file": "int8.tflite"}
+        quantized = {"precision": "int8", **size}
+        yield "ONNX Runtime, int8", {"kind": "onnx", **quantized, "file": "int8.onnx"}
+        yield "OpenVINO, int8", {"kind": "openvino", **quantized, "file": "int8.xml"}
+        yield "LiteRT, int8", {"kind": "litert", **quantized, "file": "int8.tflite"}
 
 
 def main():
@@ -285,7 +285,7 @@ def main():
     parser.add_argument("--networks", nargs="+", default=["MobileFaceNet", "IResNet50"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--peer", help="arcface_torch's directory")
-    parser.add_argument("--int8", action="store_true", help="quantised exports too")
+    parser.add_argument("--int8", action="store_true", help="quantized exports too")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)

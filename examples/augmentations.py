@@ -26,7 +26,7 @@ ASTRONAUT = [(203.3, 101.3), (246.7, 103.7), (226.3, 127.5), (204.2, 140.8), (24
 
 CHANGES = {
     "flip": augment.flip,
-    "grey": augment.grey,
+    "gray": augment.gray,
     "erase": augment.erase,
     "crop": augment.crop,
     "crop, rescale=False": functools.partial(augment.crop, rescale=False),

@@ -4,8 +4,8 @@
     python examples/clean_labels.py ms1m_tfrecord runs/noisy clean_tfrecord
     python examples/train_ms1m.py --data clean_tfrecord --output runs/clean
 
-A head with sub-centres lets the noise of a class gather beside its people. An image farther than --max-angle from the
-sub-centre where most of its class is gets dropped, or the label of the class it is nearest to, if it is nearer to that
+A head with sub-centers lets the noise of a class gather beside its people. An image farther than --max-angle from the
+sub-center where most of its class is gets dropped, or the label of the class it is nearest to, if it is nearer to that
 than --relabel-below. RUN/label_noise.csv lists all images, RUN/label_noise.png shows the farthest.
 """
 
@@ -33,12 +33,12 @@ def main():
     picture = arguments.run / "label_noise.png"
     written.append(evaluation.plot_label_noise(noise, cleaned, lambda image: pixels(source[image]), picture))
     alignment = data.load_info(arguments.data).alignment
-    relabelled = data.Relabelled(source, cleaned)
-    info = data.write_dataset(relabelled, arguments.output, seed=arguments.seed, alignment=alignment)
+    relabeled = data.Relabeled(source, cleaned)
+    info = data.write_dataset(relabeled, arguments.output, seed=arguments.seed, alignment=alignment)
     written.append(arguments.output)
     dropped, moved = np.sum(cleaned == -1), np.sum((cleaned >= 0) & (cleaned != labels))
     print(
-        f"{dropped:,} of {len(labels):,} images dropped, {moved:,} relabelled; "
+        f"{dropped:,} of {len(labels):,} images dropped, {moved:,} relabeled; "
         f"{info.num_classes:,} of {source.num_classes:,} people are left"
     )
     print("\nWritten:", *written, sep="\n  ")
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="folder that train_ms1m.py wrote, with --sub-centers 2 or more")
     parser.add_argument("output", type=Path, help="new directory for the TFRecords")
     parser.add_argument("--max-angle", type=float, default=75.0, help="degrees; the paper's 75 by default")
-    parser.add_argument("--relabel-below", type=float, default=0.0, help="degrees; by default nothing is relabelled")
+    parser.add_argument("--relabel-below", type=float, default=0.0, help="degrees; by default nothing is relabeled")
     parser.add_argument("--seed", type=int, default=0, help="of the shuffle over all shards")
     return parser.parse_args()
 

@@ -4,7 +4,7 @@
 
 A model is a `.keras` file, the directory of a SavedModel, a file of ONNX (`.onnx`), OpenVINO (`.xml`) or LiteRT
 (`.tflite`), or `pixels`: the image itself, the baseline that anything must beat. `NAME=` before it names it; what it
-expects of its pixels, if not RGB in 0..255, stands behind it: `theirs=model.onnx,colour=BGR,mean=127.5,std=127.5`.
+expects of its pixels, if not RGB in 0..255, stands behind it: `theirs=model.onnx,color=BGR,mean=127.5,std=127.5`.
 
 The sets, any number of each, with `NAME=` before them if they are to be called otherwise than their files:
 
@@ -105,7 +105,7 @@ def verification(name, path, models, arguments, report):
 def retrieval(name, path, models, arguments, report):
     found, nmi = {}, {}
     for model, embed in models.items():
-        embeddings, labels = embed_labelled(embed, path, arguments)
+        embeddings, labels = embed_labeled(embed, path, arguments)
         found[model] = evaluation.retrieve(embeddings, labels, [k for k in RECALL_AT if k < len(labels)])
         nmi[model] = evaluation.clustering_nmi(embeddings, labels) if arguments.nmi else None
     table = evaluation.table_of(found)
@@ -152,7 +152,7 @@ def templates(name, path, models, arguments, report):
     return found
 
 
-def embed_labelled(embed, path, arguments):
+def embed_labeled(embed, path, arguments):
     if (path / "dataset.json").is_file():
         return evaluation.embed_dataset(embed, data.load_dataset(path, arguments.batch_size), arguments.flip)
     suffixes = {".rec": data.RecordIO, ".csv": data.ImageList, ".lst": data.ImageList}
@@ -194,10 +194,10 @@ def split_name(text):
 
 
 def parse_model(text):
-    """`NAME=PATH,colour=BGR,mean=127.5` -> name and embedder."""
+    """`NAME=PATH,color=BGR,mean=127.5` -> name and embedder."""
     first, *options = text.split(",")
     name, path = split_name(first)
-    known = {"colour": str, "mean": float, "std": float}
+    known = {"color": str, "mean": float, "std": float}
     chosen = {}
     for option in options:
         key, _, value = option.partition("=")
@@ -205,7 +205,7 @@ def parse_model(text):
             chosen[key] = known[key](value)
         except (KeyError, ValueError):
             raise ValueError(
-                f"A model takes the options colour=RGB or BGR, mean=NUMBER, std=NUMBER. Received: {option!r}, in {text}"
+                f"A model takes the options color=RGB or BGR, mean=NUMBER, std=NUMBER. Received: {option!r}, in {text}"
             ) from None
     if path == "pixels":
         preprocess = evaluation.Preprocessing(**chosen)
@@ -216,7 +216,7 @@ def parse_model(text):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="[NAME=]PATH[,colour=BGR][,mean=X][,std=X], or pixels"
+        "models", nargs="+", metavar="MODEL", help="[NAME=]PATH[,color=BGR][,mean=X][,std=X], or pixels"
     )
     for option in ("pairs", "retrieval", "market", "ijb"):
         parser.add_argument(f"--{option}", nargs="+", default=[], metavar="[NAME=]PATH")

@@ -1,4 +1,4 @@
-"""Draws what each loss makes of an angle: the logit that the softmax sees, over the angle to the centre.
+"""Draws what each loss makes of an angle: the logit that the softmax sees, over the angle to the center.
 
     pip install 'keras-arcface[plots]'
     python examples/margins.py docs/margins.png
@@ -20,8 +20,8 @@ from keras_arcface import margins
 
 DEGREES = np.linspace(0, 180, 361)
 COSINES = np.cos(np.radians(DEGREES)).astype("float32")
-# Okabe and Ito's colours, which everyone can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe and Ito's colors, which everyone can tell apart.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def main():
@@ -111,9 +111,9 @@ def draw(output: Path) -> None:
 
     figure, axes = pyplot.subplots(4, 2, figsize=(8.4, 12.6))
     for axis, (title, curves) in zip(axes.flat, PANELS.items(), strict=True):
-        for colour, (name, values) in zip(COLOURS, curves().items(), strict=False):
+        for color, (name, values) in zip(COLORS, curves().items(), strict=False):
             values = keras.ops.convert_to_numpy(values)
-            axis.plot(np.linspace(0, 180, len(values)), values, color=colour, label=name)
+            axis.plot(np.linspace(0, 180, len(values)), values, color=color, label=name)
         axis.set_title(title, fontsize=11)
         axis.set(xlabel="angle, degrees", xticks=range(0, 181, 30), xlim=(0, 180))
         axis.set_ylabel("loss" if "loss" in title else "logit / scale")

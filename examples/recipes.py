@@ -91,7 +91,7 @@ SMALL_AUGMENTATION = augment.chain(
     functools.partial(augment.fill_border, probability=0.8),
     functools.partial(augment.affine, rotation=0.2, zoom=0.1, shift=0.05),
     functools.partial(augment.photometric, probability=0.4),
-    functools.partial(augment.grey, probability=0.1),
+    functools.partial(augment.gray, probability=0.1),
     functools.partial(augment.erase, probability=0.25),
 )
 AUGMENTATIONS = {

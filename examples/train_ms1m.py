@@ -165,7 +165,7 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: 
         print(f"Going on behind step {start:,}")
     elif recipe.head != "softmax":
         expected = training.expected_first_loss(model.head, recipe.dim)
-        print(f"The loss should start at about {expected:.1f}, and the angle to the own centre at 1.57")
+        print(f"The loss should start at about {expected:.1f}, and the angle to the own center at 1.57")
     if training.check_replicas(model, images) is not None:
         print(f"{model.distribute_strategy.num_replicas_in_sync} devices compute what one does")
     tensorboard = importlib.util.find_spec("tensorboard") is not None

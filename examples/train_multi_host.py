@@ -6,7 +6,7 @@ One command per host, the same but for --host; host 0 is the one that the others
     python examples/train_multi_host.py --data ms1m_tfrecord --coordinator 10.0.0.1:1234 --hosts 2 --host 1
 
 Every host reads the same files (see make_tfrecords.py) and decodes its share of each batch. With `--class-shards 8`
-every device holds an eighth of the class centres, for when there are too many for one. In --output, a folder that all
+every device holds an eighth of the class centers, for when there are too many for one. In --output, a folder that all
 hosts share, host 0 leaves embedder.keras, steps.csv and checkpoints; the same commands again go on from the last one.
 
 Without hosts and GPUs at hand it can be tried on one machine: give both commands --coordinator localhost:1234 and
@@ -87,7 +87,7 @@ def main():
         callbacks=callbacks,
     )
     if is_first:
-        model.embedder.save(arguments.output / "embedder.keras")  # every device has all of it, unlike the centres
+        model.embedder.save(arguments.output / "embedder.keras")  # every device has all of it, unlike the centers
     print(f"{me}: done", flush=True)
 
 
@@ -112,7 +112,7 @@ def parse_arguments():
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of host 0, with a free port")
     hosts.add_argument("--hosts", type=int, default=1, help="how many there are")
     hosts.add_argument("--host", type=int, default=0, help="which one this is, from 0")
-    hosts.add_argument("--class-shards", type=int, default=1, help="into how many shards the class centres are split")
+    hosts.add_argument("--class-shards", type=int, default=1, help="into how many shards the class centers are split")
     hosts.add_argument("--cpu-devices", type=int, help="train on so many CPU devices per host, to try things out")
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--backbone", default="IResNet50", choices=[n for n in backbones.__all__ if n != "IResNet"])

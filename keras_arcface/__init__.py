@@ -1,4 +1,4 @@
-"""Embeddings for faces, and for anything else that is recognised among classes never seen in training.
+"""Embeddings for faces, and for anything else that is recognized among classes never seen in training.
 
 `import keras_arcface` loads the core, which runs on every backend of Keras. The rooms that need more
 (`data`, `training`, `evaluation`, `serving`, `pretrained`) load when they are asked for.

@@ -27,10 +27,10 @@ class RecognitionModel(keras.Model):
     >>> model.compile(optimizer="adam")
     >>> # model.fit(images, labels); model.embedder.save("embedder.keras")
 
-    While training, `accuracy` is the share of examples whose own class centre is the nearest, without the margin, and
-    `target_angle` is the mean angle in radians between an embedding and its own centre: about pi / 2 at the start,
+    While training, `accuracy` is the share of examples whose own class center is the nearest, without the margin, and
+    `target_angle` is the mean angle in radians between an embedding and its own center: about pi / 2 at the start,
     well below 1 in a good run. `target_angle_std` is the angles' standard deviation, and `embedding_norm` the mean L2
-    norm of the embeddings before they are normalised.
+    norm of the embeddings before they are normalized.
 
     Args:
         embedder: a built model, images `(batch, height, width, 3)` -> embeddings `(batch, dim)`.
@@ -251,7 +251,7 @@ class _StandardDeviation(keras.metrics.Metric):
 
 
 def _slots_of_sample(model):
-    """The optimizer's variables for the centres of a step."""
+    """The optimizer's variables for the centers of a step."""
     head, optimizer = model.head, model.optimizer
     if keras.backend.backend() not in ("tensorflow", "jax"):
         raise NotImplementedError(
@@ -270,7 +270,7 @@ def _slots_of_sample(model):
     slots = [v for v in slots if v.name.removeprefix(prefix) != "average"]
     if len(slots) != len(head.slots):
         raise ValueError(
-            f"The head keeps sample_slots={len(head.slots)} for each centre. Expected: sample_slots={len(slots)}, "
+            f"The head keeps sample_slots={len(head.slots)} for each center. Expected: sample_slots={len(slots)}, "
             f"as many as the optimizer has for a weight. Received: {type(optimizer).__name__} with "
             f"{', '.join(v.name.removeprefix(prefix) for v in slots) or 'none'}"
         )
@@ -299,7 +299,7 @@ def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embe
 
     Pixels are RGB in 0..255, uint8 or float, and become `x / 127.5 - 1` inside the model. Behind the backbone comes
     the ArcFace paper's neck (its option E): BatchNorm, dropout, a dense layer, and a BatchNorm without scale.
-    Embeddings leave raw, float32 under every dtype policy; normalise them to compare them.
+    Embeddings leave raw, float32 under every dtype policy; normalize them to compare them.
 
     Args:
         backbone: a model, images `(batch, height, width, 3)` in [-1, 1] -> feature map
@@ -334,7 +334,7 @@ def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embe
         )
 
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="images")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalise_pixels")(images)
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalize_pixels")(images)
     x = backbone(x)
     x = batch_norm("neck_bn")(x)
     x = layers.Dropout(dropout, dtype="float32", name="neck_dropout")(x)

@@ -3,7 +3,7 @@
     python -m keras_arcface.plan --classes 10e6 --dim 512 --batch 1024 --devices 8 --gpu-memory 80G
     python -m keras_arcface.plan --classes 10e6 --batch 1024 --devices 8 --sample-rate 0.1
 
-The figures are of the head alone: centres, their gradient and the optimizer's slots, what a step needs beside them, and
+The figures are of the head alone: centers, their gradient and the optimizer's slots, what a step needs beside them, and
 what crosses the wires for it. The network before it is the same whatever the head; `--other-memory` makes room for it.
 """
 
@@ -19,7 +19,7 @@ _FLOAT = 4
 UPDATE_TEMPORARIES = {"tensorflow": 2.0, "xla": 0.125}
 
 # What the usual way holds at its worst moment: copies of the logits (one-hot labels, cosines, angles, logits, their
-# softmax, gradients), and arrays of the centres' size beside centres, gradient and slots (normalised centres, casts,
+# softmax, gradients), and arrays of the centers' size beside centers, gradient and slots (normalized centers, casts,
 # gradients on their way). These numbers explain the published memory of arcface_torch, tests/test_plan.py.
 USUAL_LOGITS, USUAL_ROWS = 6.7, 4.0
 
@@ -36,7 +36,7 @@ class Task:
         batch: images of a step, on all devices together.
         dim: length of an embedding.
         devices: how many share the work.
-        sub_centers: centres of a class.
+        sub_centers: centers of a class.
         slots: what the optimizer keeps for a weight: 1 for SGD with momentum, 2 for Adam.
         sample_rate: share of the classes that a sampled step looks at.
         logits_memory: the head's `logits_memory`, in bytes.
@@ -70,7 +70,7 @@ class Plan:
 
     Attributes:
         name: of the way.
-        weights: the centres that a device holds.
+        weights: the centers that a device holds.
         gradient: of those.
         slots: the optimizer's.
         update: what the update needs for a moment.
@@ -176,7 +176,7 @@ def _plan(task, name, batch, classes, sample=None, usual=False):
     else:
         wires = _all_reduced(task, rows)
         activations += rows if usual and task.devices > 1 else 0  # gradients are put together to be sent
-    # Centres, gradient and slots are read and written by the update; those of a sample are taken and returned too.
+    # Centers, gradient and slots are read and written by the update; those of a sample are taken and returned too.
     passes += (5 + 4 * task.slots if sample else 3 + 2 * task.slots) * rows
     work = 2 * products * batch * looked_at * task.sub_centers * task.dim / (task.tflops * 1e12)
     return Plan(

@@ -19,7 +19,7 @@ import onnxruntime
 import torch
 from insightface_networks import embed
 from insightface_networks import pixels
-from insightface_networks import randomise
+from insightface_networks import randomize
 
 from keras_arcface.pretrained import load_insightface
 
@@ -54,7 +54,7 @@ def main():
     print(f"{'network':14}{'parameters':>12}{'.pth':>10}{'ONNX':>10}{'.keras of it':>14}{'onnxruntime':>13}")
     for name in arguments.networks:
         torch.manual_seed(0)
-        network = randomise(make_network(name), images)
+        network = randomize(make_network(name), images)
         expected = embed(network, images)
         with tempfile.TemporaryDirectory() as folder:
             pth, graph, saved = (Path(folder) / file for file in ("backbone.pth", "model.onnx", "embedder.keras"))

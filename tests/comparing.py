@@ -12,7 +12,7 @@ BATCH, CLASSES, DIM = 9, 7, 6
 
 
 def problem():
-    """Embeddings from far from their centre to close to it, labels and centres."""
+    """Embeddings from far from their center to close to it, labels and centers."""
     generator = np.random.default_rng(2)
     labels = generator.integers(0, CLASSES, BATCH)
     centers = generator.normal(size=(CLASSES, DIM)).astype("float32")
@@ -35,7 +35,7 @@ def assert_is(reference, head, embeddings, labels, centers):
     found = mean_loss_gradients(head, embeddings, centers, labels)
     errors = [np.abs(losses - expected).max() / np.abs(expected).max()]
     errors += [np.abs(f - w).max() / np.abs(w).max() for f, w in zip(found, wanted, strict=True)]
-    print(f"loss {errors[0]:.1e}, gradient by embeddings {errors[1]:.1e}, by centres {errors[2]:.1e}")
+    print(f"loss {errors[0]:.1e}, gradient by embeddings {errors[1]:.1e}, by centers {errors[2]:.1e}")
     assert max(errors) < 1e-5
 
 

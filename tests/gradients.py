@@ -29,14 +29,14 @@ def value_and_gradients(function, *arrays):
 
 
 def with_centers(head, centers):
-    """Builds a head, with these centres."""
+    """Builds a head, with these centers."""
     head.build((None, centers.shape[-1]))
     head.centers.assign(centers)
     return head
 
 
 def mean_loss_gradients(head, embeddings, centers, labels):
-    """Of `head.loss`, by embeddings and by centres."""
+    """Of `head.loss`, by embeddings and by centers."""
     backend = keras.backend.backend()
     if backend == "jax":
 

@@ -102,7 +102,7 @@ class TorchMobileFaceNet(nn.Module):
         return self.features(self.conv_sep(self.layers(x)))
 
 
-def randomise(network, images, seed=0):
+def randomize(network, images, seed=0):
     """Random slopes, scales and offsets everywhere, and statistics near what images have, but not the same."""
     generator = torch.Generator().manual_seed(seed)
     norms = [module for module in network.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]

@@ -17,13 +17,13 @@ def psi_slope(theta, m1=1.0, m2=0.0, m3=0.0):
 
 
 def logits(embeddings, centers, labels, scale, **margin):
-    """`(batch, classes)` penalised logits."""
+    """`(batch, classes)` penalized logits."""
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     cosines = unit @ (centers / np.linalg.norm(centers, axis=1, keepdims=True)).T
     rows = np.arange(len(labels))
-    penalised = cosines.copy()
-    penalised[rows, labels] = psi(np.arccos(cosines[rows, labels]), **margin)
-    return scale * penalised
+    penalized = cosines.copy()
+    penalized[rows, labels] = psi(np.arccos(cosines[rows, labels]), **margin)
+    return scale * penalized
 
 
 def losses(embeddings, centers, labels, scale, **margin):
@@ -34,7 +34,7 @@ def losses(embeddings, centers, labels, scale, **margin):
 
 
 def mean_loss_gradients(embeddings, centers, labels, scale, straight_through=False, **margin):
-    """Gradients of the mean loss by the embeddings and by the centres, by the chain rule, written out."""
+    """Gradients of the mean loss by the embeddings and by the centers, by the chain rule, written out."""
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     center_norms = np.linalg.norm(centers, axis=1, keepdims=True)
     unit, unit_centers = embeddings / norms, centers / center_norms
@@ -50,10 +50,10 @@ def mean_loss_gradients(embeddings, centers, labels, scale, straight_through=Fal
         by_cosines[rows, labels] *= psi_slope(np.arccos(cosines[rows, labels]), **margin)
     by_unit, by_unit_centers = by_cosines @ unit_centers, by_cosines.T @ unit
 
-    def through_normalisation(gradient, unit, norms):
+    def through_normalization(gradient, unit, norms):
         return (gradient - unit * np.sum(gradient * unit, axis=1, keepdims=True)) / norms
 
-    return through_normalisation(by_unit, unit, norms), through_normalisation(
+    return through_normalization(by_unit, unit, norms), through_normalization(
         by_unit_centers, unit_centers, center_norms
     )
 

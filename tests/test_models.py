@@ -87,16 +87,16 @@ def test_sample_weights_weigh_loss_and_accuracy(batch):
     assert weighted["accuracy"] == pytest.approx(alone["accuracy"], rel=1e-5)
 
 
-def test_regularisers_are_added(batch):
+def test_regularizers_are_added(batch):
     plain = make_model()
-    regularised = make_model(ArcFace(CLASSES, margin=0.3, scale=16.0, centers_regularizer=keras.regularizers.L2(0.5)))
-    regularised.build((None, *SHAPE))
+    regularized = make_model(ArcFace(CLASSES, margin=0.3, scale=16.0, centers_regularizer=keras.regularizers.L2(0.5)))
+    regularized.build((None, *SHAPE))
     plain.build((None, *SHAPE))
-    regularised.set_weights(plain.get_weights())
+    regularized.set_weights(plain.get_weights())
     loss = plain.evaluate(*batch, batch_size=40, verbose=0, return_dict=True)["loss"]
     penalty = 0.5 * float(ops.sum(ops.square(plain.head.centers)))
     assert penalty > 1e-3
-    actual = regularised.evaluate(*batch, batch_size=40, verbose=0, return_dict=True)["loss"]
+    actual = regularized.evaluate(*batch, batch_size=40, verbose=0, return_dict=True)["loss"]
     assert actual == pytest.approx(loss + penalty, rel=1e-5)
 
 
@@ -158,7 +158,7 @@ def test_the_embedder_takes_pixels_as_bytes_and_as_floats(batch):
     embedder = make_model().embedder
     as_bytes, as_floats = embedder.predict(images, verbose=0), embedder.predict(images.astype("float32"), verbose=0)
     np.testing.assert_array_equal(as_bytes, as_floats)
-    rescaled = keras.Model(embedder.inputs, embedder.get_layer("normalise_pixels").output).predict(images, verbose=0)
+    rescaled = keras.Model(embedder.inputs, embedder.get_layer("normalize_pixels").output).predict(images, verbose=0)
     np.testing.assert_allclose(rescaled, images / 127.5 - 1, atol=1e-6)
 
 

@@ -34,7 +34,7 @@ def test_adam_and_tensorflows_own_update_need_more():
     assert blocks.memory == 4 * WEIGHTS + 2 * WEIGHTS
 
 
-def test_sub_centres_are_centres():
+def test_sub_centers_are_centers():
     assert by_name(sub_centers=3)["blocks"].weights == 3 * WEIGHTS
 
 

@@ -21,7 +21,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uin
 
 def make(network=None, seed=0):
     torch.manual_seed(seed)
-    return networks.randomise(networks.TorchIResNet() if network is None else network, IMAGES, seed)
+    return networks.randomize(networks.TorchIResNet() if network is None else network, IMAGES, seed)
 
 
 def export(network, path, images=IMAGES, **kwargs):
@@ -152,7 +152,7 @@ def test_onnx_gives_the_networks_embeddings(tmp_path, kind, options):
 
 def test_onnx_tells_the_size_of_images_that_are_not_square(tmp_path):
     images = np.random.default_rng(1).integers(0, 256, (16, 40, 24, 3), dtype=np.uint8)
-    network = networks.randomise(networks.TorchIResNet((1, 1, 1, 1), size=(40, 24)), images)
+    network = networks.randomize(networks.TorchIResNet((1, 1, 1, 1), size=(40, 24)), images)
     embedder = load_insightface(export(network, tmp_path / "model.onnx", images))
     assert embedder.input_shape == (None, 40, 24, 3)
     assert_same(embedder, networks.embed(network, images), images)
@@ -165,7 +165,7 @@ def test_onnx_with_the_last_batch_norm_folded_into_the_dense_layer(tmp_path):
     assert_same(embedder, networks.embed(network, IMAGES))
 
 
-def normalise_pixels(graph, helper, operators):
+def normalize_pixels(graph, helper, operators):
     """Puts operators with constants before the first convolution."""
     name = "data"
     for number, (operator, value) in enumerate(operators):
@@ -184,9 +184,9 @@ def normalise_pixels(graph, helper, operators):
     ],
     ids=["MXNet's", "per channel"],
 )
-def test_onnx_that_normalises_pixels_itself(tmp_path, exported, operators):
+def test_onnx_that_normalizes_pixels_itself(tmp_path, exported, operators):
     def change(graph, helper):
-        normalise_pixels(graph, helper, operators)
+        normalize_pixels(graph, helper, operators)
 
     path = edit(exported, change, tmp_path / "model.onnx")
     assert_same(load_insightface(path), by_onnxruntime(path, IMAGES.transpose(0, 3, 1, 2).astype(np.float32)))
@@ -225,7 +225,7 @@ def halve_weights(graph, helper):
             graph.node.insert(0, step)
 
 
-def quantise_weights(graph, helper):
+def quantize_weights(graph, helper):
     """Weights alone, one scale for each filter, as they are quantized where activations stay float."""
     from onnx import numpy_helper
 
@@ -243,7 +243,7 @@ def quantise_weights(graph, helper):
 
 def test_onnx_whose_weights_are_computed_from_constants(tmp_path, exported):
     def change(graph, helper):
-        for part in (reshape_slopes, halve_weights, quantise_weights):
+        for part in (reshape_slopes, halve_weights, quantize_weights):
             part(graph, helper)
 
     path = edit(exported, change, tmp_path / "model.onnx")
@@ -340,7 +340,7 @@ def set_operator(old, new):
     return change
 
 
-def append_normalisation(graph, helper):
+def append_normalization(graph, helper):
     graph.node.append(helper.make_node("LpNormalization", [graph.output[0].name], ["unit"], axis=1))
     graph.output[0].name = "unit"
 
@@ -363,10 +363,10 @@ def expand(graph, helper):
     next(node for node in graph.node if node.op_type == "PRelu").input[1] = "expanded"
 
 
-def quantise(graph, helper):
+def quantize(graph, helper):
     node = next(node for node in graph.node if node.op_type == "Conv")
-    graph.node.insert(0, helper.make_node("DequantizeLinear", [node.input[1]], ["dequantised"]))
-    node.input[1] = "dequantised"
+    graph.node.insert(0, helper.make_node("DequantizeLinear", [node.input[1]], ["dequantized"]))
+    node.input[1] = "dequantized"
 
 
 @pytest.mark.parametrize(
@@ -376,19 +376,19 @@ def quantise(graph, helper):
         (set_pads, r"expected pads=\[1, 1, 1, 1\] of Conv '\S+'. Received: pads=\[0, 0, 2, 2\]"),
         (set_operator("PRelu", "Relu"), "expected one node PRelu after BatchNormalization .*. Received: Relu"),
         (set_operator("Flatten", "GlobalAveragePool"), "expected one node Flatten or Reshape .*GlobalAveragePool"),
-        (append_normalisation, "expected the end of the graph and its only output after .* Received: LpNormalization"),
+        (append_normalization, "expected the end of the graph and its only output after .* Received: LpNormalization"),
         (take_channels_last, r"images \(n, 3, height, width\). Received: 'data' \[1, 32, 32, 3\]"),
         (lambda graph, helper: graph.node.append(graph.node.pop(0)), "expected nodes after what they take. Received: "),
-        (quantise, "expected constant weights in input 1 of Conv .* Received: DequantizeLinear"),
+        (quantize, "expected constant weights in input 1 of Conv .* Received: DequantizeLinear"),
         (reshape_wrongly, "expected constant weights in input 1 of PRelu .* Received: Reshape .*, which fails with"),
         (expand, "expected constant weights in input 1 of PRelu .* Received: Expand 'expanded'"),
         (
-            lambda graph, helper: normalise_pixels(graph, helper, [("Sub", 120.0), ("Mul", 0.01)]),
-            r"expected pixels centred at 127.5.* Received: \[0.01 0.01 0.01\] \* x",
+            lambda graph, helper: normalize_pixels(graph, helper, [("Sub", 120.0), ("Mul", 0.01)]),
+            r"expected pixels centered at 127.5.* Received: \[0.01 0.01 0.01\] \* x",
         ),
     ],
     ids=[
-        *("strides", "pads", "relu", "pooling", "normalised", "channels last", "unsorted", "quantised"),
+        *("strides", "pads", "relu", "pooling", "normalized", "channels last", "unsorted", "quantized"),
         *("reshaped wrongly", "expanded", "other pixels"),
     ],
 )

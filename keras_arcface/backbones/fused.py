@@ -15,7 +15,7 @@ class BatchNormalization(layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, whose batch statistics come from TensorFlow's fused operation on a CPU.
 
     Arguments, weights and results are Keras'. What the operation cannot do falls back to Keras' own computation: masks,
-    synchronised statistics, renormalisation, no scale or no offset, float64, another axis than the last of four.
+    synchronized statistics, renormalization, no scale or no offset, float64, another axis than the last of four.
 
     References:
         - [Batch Normalization](https://arxiv.org/abs/1502.03167)

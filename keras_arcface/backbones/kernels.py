@@ -21,7 +21,7 @@ def available():
 
 
 def batch_norm(x, gamma, beta, epsilon):
-    """Normalises by the batch's own statistics.
+    """Normalizes by the batch's own statistics.
 
     Args:
         x: `(batch, rows, columns, channels)`, float16, bfloat16 or float32.
@@ -29,7 +29,7 @@ def batch_norm(x, gamma, beta, epsilon):
         epsilon: added to the variance.
 
     Returns:
-        The normalised feature map, in the dtype of `x`; the means and the variances of the channels, float32.
+        The normalized feature map, in the dtype of `x`; the means and the variances of the channels, float32.
     """
     import tensorflow as tf
 

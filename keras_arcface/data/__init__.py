@@ -10,7 +10,7 @@ from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.reader import load_dataset
 from keras_arcface.data.recordio import RecordIO
 from keras_arcface.data.reid import CameraFolder
-from keras_arcface.data.selection import Relabelled
+from keras_arcface.data.selection import Relabeled
 from keras_arcface.data.selection import split_identities
 from keras_arcface.data.selection import with_at_least
 from keras_arcface.data.sources import ImageFolder
@@ -26,7 +26,7 @@ __all__ = [
     "ImageList",
     "PairSet",
     "RecordIO",
-    "Relabelled",
+    "Relabeled",
     "TFRecords",
     "align",
     "augment",

@@ -72,7 +72,7 @@ def similarity(landmarks, size: int = 112) -> np.ndarray:
         raise ValueError(f"landmarks expects points that differ. Received: five times {landmarks[0].tolist()}")
     # As complex numbers a similarity is z -> a z + b, and the best a is a quotient.
     source, target = landmarks @ [1, 1j], TEMPLATE @ [1, 1j] * size / TEMPLATE_SIZE
-    centred = source - source.mean()
-    a = np.vdot(centred, target) / np.vdot(centred, centred)
+    centered = source - source.mean()
+    a = np.vdot(centered, target) / np.vdot(centered, centered)
     b = target.mean() - a * source.mean()
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])

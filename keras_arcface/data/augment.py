@@ -45,8 +45,8 @@ def flip(images, seed, probability=0.5):
     return _on_some(images, seed, probability, mirrored)
 
 
-def grey(images, seed, probability=0.1):
-    """Takes the colour away."""
+def gray(images, seed, probability=0.1):
+    """Takes the color away."""
     return _on_some(
         images, seed, probability, lambda images, _: tf.tile(tf.image.rgb_to_grayscale(images), (1, 1, 1, 3))
     )
@@ -112,7 +112,7 @@ def blur(images, seed, probability=0.1, sigma=(0.3, 2.0)):
 
     Args:
         images, seed, probability: see above.
-        sigma: least and largest standard deviation, in pixels; the kernel ends 4 pixels from its centre.
+        sigma: least and largest standard deviation, in pixels; the kernel ends 4 pixels from its center.
     """
     offsets = np.arange(-_MOST_BLUR, _MOST_BLUR + 1, dtype=np.float32)
 
@@ -171,7 +171,7 @@ def jpeg(images, seed, probability=0.1, quality=(20, 95)):
 
 
 def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1):
-    """Flips, and rotates, zooms and moves every image a little about its centre, repeating its border.
+    """Flips, and rotates, zooms and moves every image a little about its center, repeating its border.
 
     Args:
         images, seed: see above.
@@ -185,7 +185,7 @@ def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1):
     angle = draw(1, -rotation, rotation)
     factor = tf.exp(draw(2, -zoom, zoom))
     cosine, sine = factor * tf.cos(angle), factor * tf.sin(angle)
-    # Output (x, y) is read at input (cosine * x - sine * y + left, sine * x + cosine * y + top), about the centre.
+    # Output (x, y) is read at input (cosine * x - sine * y + left, sine * x + cosine * y + top), about the center.
     x, y = (width - 1) / 2, (height - 1) / 2
     left = x - cosine * x + sine * y + width * draw(3, -shift, shift)
     top = y - sine * x - cosine * y + height * draw(4, -shift, shift)
@@ -193,12 +193,12 @@ def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1):
 
 
 def fill_border(images, seed, probability=0.7, darkest=8):
-    """Fills the black that aligning leaves where a photograph ended: with its edge, repeated, or with one colour.
+    """Fills the black that aligning leaves where a photograph ended: with its edge, repeated, or with one color.
 
     A network that sees such borders in training learns to look at them, and is lost where faces come without.
 
     Args:
-        images, seed, probability: see above. Half of what is changed has its edge repeated, the rest gets a colour that
+        images, seed, probability: see above. Half of what is changed has its edge repeated, the rest gets a color that
             is drawn for it.
         darkest: a pixel counts as black if none of its channels is above this, and all between it and the border are
             black too.
@@ -207,9 +207,9 @@ def fill_border(images, seed, probability=0.7, darkest=8):
     def filled(images, draw):
         across, extended = _border(images, darkest, axis=2)
         down, extended = _border(tf.where(across, extended, images), darkest, axis=1)
-        colour = tf.cast(tf.stack([draw(stream, 0.0, 256.0) for stream in (1, 2, 3)], axis=-1), tf.uint8)
+        color = tf.cast(tf.stack([draw(stream, 0.0, 256.0) for stream in (1, 2, 3)], axis=-1), tf.uint8)
         plain = draw(4, 0.0, 1.0)[:, tf.newaxis, tf.newaxis, tf.newaxis] < 0.5
-        filling = tf.where(plain, colour[:, tf.newaxis, tf.newaxis], extended)
+        filling = tf.where(plain, color[:, tf.newaxis, tf.newaxis], extended)
         return tf.where(tf.logical_or(across, down), filling, images)
 
     return _on_some(images, seed, probability, filled)

@@ -32,7 +32,7 @@ _CHUNK = 1 << 20
 _HEAD = _FRAME.size + _HEADER.size + 4
 # Records shorter than this are looked into when the file is opened: those without an image number the identities.
 _SHORT = 256
-# float32 has every integer up to here; beyond, neighbouring classes may have got one label.
+# float32 has every integer up to here; beyond, neighboring classes may have got one label.
 _EXACT_LABELS = 2**24
 
 _log = logging.getLogger(__name__)
@@ -266,7 +266,7 @@ def _integer(label: float, path: Path, offset: int) -> int:
     if label >= _EXACT_LABELS:
         raise ValueError(
             f"{path}: the record at offset {offset} has label {label:.0f}. RecordIO holds labels as float32, which "
-            f"cannot tell neighbouring classes apart from {_EXACT_LABELS} on. Expected: RecordIO(path, labels=...) "
+            f"cannot tell neighboring classes apart from {_EXACT_LABELS} on. Expected: RecordIO(path, labels=...) "
             "with the true labels"
         )
     if not (label >= 0 and label.is_integer()):

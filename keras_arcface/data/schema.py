@@ -14,7 +14,7 @@ _FEATURES = {
 
 
 def encode(image: bytes, label: int, name: str) -> bytes:
-    """Serialises one example."""
+    """Serializes one example."""
     return _before_image(len(image), label, name) + image
 
 

@@ -65,7 +65,7 @@ class Selection:
         return f"{self.source_labels.tolist()} of {fingerprint_of(self.source)}"
 
 
-class Relabelled:
+class Relabeled:
     """The images of a source with other labels, or without some of them: a source too.
 
     Args:
@@ -105,7 +105,7 @@ class Relabelled:
         return f"{len(self)} images of {self.source}"
 
     def __repr__(self) -> str:
-        return f"<Relabelled: {self.num_classes:,} classes, {self}>"
+        return f"<Relabeled: {self.num_classes:,} classes, {self}>"
 
     def fingerprint(self) -> str:
         """Changes when the source or the labels do."""
@@ -173,7 +173,7 @@ def fingerprint_of(source: Source) -> str:
 
 def is_recognizable(source: Source) -> bool:
     """Whether a source, and the one that it chooses from, tell when their images change."""
-    while isinstance(source, Selection | Relabelled):
+    while isinstance(source, Selection | Relabeled):
         source = source.source
     return hasattr(source, "fingerprint")
 

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class Record(NamedTuple):
-    """One labelled image, still encoded."""
+    """One labeled image, still encoded."""
 
     image: bytes
     label: int

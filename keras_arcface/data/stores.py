@@ -66,12 +66,12 @@ class Files:
         return self._places[0]
 
     def fetch(self, rows):
-        """Serialised records: int64 tensor `(n,)` -> string tensor `(n,)`."""
+        """Serialized records: int64 tensor `(n,)` -> string tensor `(n,)`."""
         records = tf.numpy_function(self._fetch, [rows], tf.string)
         return tf.ensure_shape(records, rows.shape)
 
     def record(self, row: int) -> bytes:
-        """A serialised record."""
+        """A serialized record."""
         _, shards, offsets, lengths = self._places
         path = self.paths[shards.item(row)]
         with open(path, "rb", buffering=0) as file:
@@ -172,7 +172,7 @@ class Encoded:
         self._records = tf.constant(records)
 
     def fetch(self, rows):
-        """Serialised records: int64 tensor `(n,)` -> string tensor `(n,)`."""
+        """Serialized records: int64 tensor `(n,)` -> string tensor `(n,)`."""
         return tf.gather(self._records, rows)
 
 
@@ -181,7 +181,7 @@ class Decoded:
 
     Args:
         files: to read.
-        decode: serialised records `(n,)` -> images, labels and names.
+        decode: serialized records `(n,)` -> images, labels and names.
     """
 
     def __init__(self, files: Files, decode: Callable):

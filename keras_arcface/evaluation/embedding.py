@@ -38,7 +38,7 @@ def embed_images(
             or whatever gives one for a slice; or encoded images of one size, which are decoded batch by batch: a
             sequence of bytes or of paths, or a source of records such as `data.ImageFolder`, `data.RecordIO` or
             `data.TFRecords`.
-        flip: whether to add the embedding of the mirror image, before any normalisation, as published figures do.
+        flip: whether to add the embedding of the mirror image, before any normalization, as published figures do.
         batch_size: images per call of the model.
         progress: whether to show a progress bar.
         name_of: number of an image -> how to name it in an error; None for its path, the name of its record, or its
@@ -47,7 +47,7 @@ def embed_images(
             one size, which stay as they are.
 
     Returns:
-        `(n, dim)` float32, not normalised.
+        `(n, dim)` float32, not normalized.
 
     Raises:
         FileNotFoundError: if there is no file at a path.
@@ -128,7 +128,7 @@ def embed_pairs(model, pairs: PairSet, flip: bool = True, batch_size: int = 64, 
         pairs: a `keras_arcface.data.PairSet`.
 
     Returns:
-        `(2n, dim)` float32, not normalised.
+        `(2n, dim)` float32, not normalized.
 
     Raises:
         ValueError: naming the image, as `embed_images` does.

@@ -1,4 +1,4 @@
-"""Which images lie far from where their class is: found by a head with sub-centres, whose noise gathers beside it."""
+"""Which images lie far from where their class is: found by a head with sub-centers, whose noise gathers beside it."""
 
 import math
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _EXAMPLES_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """What a trained head with sub-centres says of labels.
+    """What a trained head with sub-centers says of labels.
 
     Attributes:
         labels: `(n,)` int64, as they are.
-        dominant: `(classes,)` int64, of each class the sub-centre nearest to most of its images.
-        angles: `(n,)` radians between an image and the dominant sub-centre of its class.
-        nearest: `(n,)` int64, the class whose dominant sub-centre is nearest.
+        dominant: `(classes,)` int64, of each class the sub-center nearest to most of its images.
+        angles: `(n,)` radians between an image and the dominant sub-center of its class.
+        nearest: `(n,)` int64, the class whose dominant sub-center is nearest.
         nearest_angles: `(n,)` radians to that.
     """
 
@@ -40,7 +40,7 @@ class LabelNoise:
         """The labels without noise.
 
         Args:
-            max_angle: radians; an image farther than this from its class's dominant sub-centre has no label of it. The
+            max_angle: radians; an image farther than this from its class's dominant sub-center has no label of it. The
                 paper's 75 degrees by default.
             relabel_below: radians; such an image gets the label of the class that it is nearest to, if it is nearer
                 than this. By default none does.
@@ -53,15 +53,15 @@ class LabelNoise:
 
 
 def find_label_noise(embeddings, labels, centers) -> LabelNoise:
-    """Finds images that are far from the dominant sub-centre of their class.
+    """Finds images that are far from the dominant sub-center of their class.
 
-    A head with sub-centres lets a class have several places. The clean images of a person gather at one; what does not
+    A head with sub-centers lets a class have several places. The clean images of a person gather at one; what does not
     belong to them goes to the others.
 
     Args:
-        embeddings: float array `(n, dim)`, not necessarily normalised, of the images that the head was trained on.
+        embeddings: float array `(n, dim)`, not necessarily normalized, of the images that the head was trained on.
         labels: integer array `(n,)` in [0, classes).
-        centers: float array `(classes, sub-centres, dim)`, or `(classes, dim)`: the trained head's `centers`.
+        centers: float array `(classes, sub-centers, dim)`, or `(classes, dim)`: the trained head's `centers`.
 
     Returns:
         A `LabelNoise`.
@@ -78,14 +78,14 @@ def find_label_noise(embeddings, labels, centers) -> LabelNoise:
         centers = centers[:, None]
     if centers.ndim != 3 or centers.shape[2] != embeddings.shape[1]:
         raise ValueError(
-            f"centers must be (classes, sub-centres, {embeddings.shape[1]}), as long as the embeddings. "
+            f"centers must be (classes, sub-centers, {embeddings.shape[1]}), as long as the embeddings. "
             f"Received: {centers.shape}"
         )
     classes, subs, _ = centers.shape
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         raise ValueError(
-            f"labels must be in [0, {classes}), the classes of the centres. "
+            f"labels must be in [0, {classes}), the classes of the centers. "
             f"Received: {labels[outside[0]]} for image {outside[0]}"
         )
     centers = centers / np.maximum(np.linalg.norm(centers, axis=2, keepdims=True), np.finfo(np.float32).tiny)

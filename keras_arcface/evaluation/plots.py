@@ -10,7 +10,7 @@ import numpy as np
 from keras_arcface.evaluation.label_noise import LabelNoise
 from keras_arcface.evaluation.verification import VerificationResult
 
-# Okabe and Ito's colours, which everyone can tell apart.
+# Okabe and Ito's colors, which everyone can tell apart.
 GENUINE, IMPOSTOR = "#0072B2", "#D55E00"
 _MODELS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--", "-.", ":")
@@ -62,16 +62,16 @@ def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[2] + [1] * rows)
     panel = figure.add_subplot(grid[0, :])
     edges = np.linspace(0, max(120, np.rad2deg(noise.angles.max())), 100)
-    for name, chosen, colour in (
+    for name, chosen, color in (
         ("kept", cleaned == noise.labels, GENUINE),
         ("dropped", cleaned == -1, IMPOSTOR),
-        ("relabelled", (cleaned >= 0) & (cleaned != noise.labels), _MODELS[2]),
+        ("relabeled", (cleaned >= 0) & (cleaned != noise.labels), _MODELS[2]),
     ):
         if chosen.any():
             label = f"{name}: {chosen.sum():,}"
-            panel.hist(np.rad2deg(noise.angles[chosen]), edges, color=colour, alpha=0.7, label=label)
-    panel.set(xlabel="degrees to the dominant sub-centre of the own class", ylabel="images")
-    panel.set_title("The farthest, below: each beside the image that is nearest to that centre")
+            panel.hist(np.rad2deg(noise.angles[chosen]), edges, color=color, alpha=0.7, label=label)
+    panel.set(xlabel="degrees to the dominant sub-center of the own class", ylabel="images")
+    panel.set_title("The farthest, below: each beside the image that is nearest to that center")
     panel.legend()
     farthest = np.argsort(-noise.angles, kind="stable")[: columns * rows]
     for place, image in enumerate(farthest.tolist()):
@@ -79,7 +79,7 @@ def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[
         middle = of_class[np.argmin(noise.angles[of_class])].item()
         panel = figure.add_subplot(grid[1 + place // columns, place % columns])
         panel.imshow(np.concatenate([image_of(image), image_of(middle)], axis=1))
-        verdict = {-1: "dropped", noise.labels.item(image): "kept"}.get(cleaned.item(image), "relabelled")
+        verdict = {-1: "dropped", noise.labels.item(image): "kept"}.get(cleaned.item(image), "relabeled")
         panel.set_title(f"class {noise.labels[image]}, {np.rad2deg(noise.angles[image]):.0f}°: {verdict}", fontsize=8)
         panel.axis("off")
     path = Path(path)
@@ -198,7 +198,7 @@ def _steps(far, tar, lowest):
 def _draw_roc(panel, results):
     for (name, result), style in _styled(results):
         panel.plot(result.roc.far, result.roc.tar, label=f"{_plain(name)}: AUC {result.auc:.3f}", **style)
-    panel.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":", label="guessing: AUC 0.500")
+    panel.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":", label="guessing: AUC 0.500")
     panel.set(xlim=(0, 1), ylim=(0, 1.01), title="ROC curve")
     panel.set(xlabel="FAR: impostor pairs accepted", ylabel="TAR: genuine pairs accepted")
     panel.grid(alpha=0.3)
@@ -208,8 +208,8 @@ def _draw_roc(panel, results):
 def _draw_scores(panel, result):
     lowest, highest = result.scores.min(), max(result.scores.max(), result.threshold)
     bins = np.linspace(min(lowest, result.threshold), highest + 1e-6, 41)
-    for kind, scores, colour in (("impostor", result.roc.impostor, IMPOSTOR), ("genuine", result.roc.genuine, GENUINE)):
-        panel.hist(scores, bins, alpha=0.6, color=colour, density=True, label=f"{len(scores):,} {kind} pairs")
+    for kind, scores, color in (("impostor", result.roc.impostor, IMPOSTOR), ("genuine", result.roc.genuine, GENUINE)):
+        panel.hist(scores, bins, alpha=0.6, color=color, density=True, label=f"{len(scores):,} {kind} pairs")
     panel.axvline(result.threshold, color="black", linewidth=1, label=f"threshold {result.threshold:.2f}")
     panel.set(xlabel="score: cosine of the two embeddings", ylabel="density")
     panel.margins(y=0.35)  # room for the legend

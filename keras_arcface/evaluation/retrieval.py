@@ -97,13 +97,13 @@ def retrieve(
 def clustering_nmi(embeddings, labels, seed: int = 0, iterations: int = 20) -> float:
     """Clusters embeddings by k-means into as many clusters as there are classes, and compares clusters with classes.
 
-    Normalised mutual information as the field reports it: divided by the mean of the two entropies. The start of
+    Normalized mutual information as the field reports it: divided by the mean of the two entropies. The start of
     k-means is drawn at random, so figures of two seeds differ a little, as do those of two programs.
 
     Args:
         embeddings: `(n, dim)`, any norm.
         labels: `(n,)` int.
-        seed: of the first centres.
+        seed: of the first centers.
         iterations: of k-means, at most.
 
     Returns:

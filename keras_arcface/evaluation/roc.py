@@ -169,7 +169,7 @@ class Roc:
             threshold = lowest
         else:
             threshold = (float(rejected) + lowest) / 2
-            if threshold <= rejected:  # neighbours: what lies between them is rounded down
+            if threshold <= rejected:  # neighbors: what lies between them is rounded down
                 threshold = lowest
         return OperatingPoint(
             wanted_far=far,

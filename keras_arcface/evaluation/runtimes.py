@@ -8,19 +8,19 @@ from pathlib import Path
 import keras
 import numpy as np
 
-COLOURS = ("RGB", "BGR")
+COLORS = ("RGB", "BGR")
 _ELEMENTS = (np.float32, np.uint8, np.float16)
 _ONNX_ELEMENTS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What a foreign model expects of its pixels: `(x - mean) / std`, in this order of colours.
+    """What a foreign model expects of its pixels: `(x - mean) / std`, in this order of colors.
 
-    This package's models normalise inside and need none of it: they take RGB in 0..255.
+    This package's models normalize inside and need none of it: they take RGB in 0..255.
 
     Args:
-        colour: "RGB" or "BGR".
+        color: "RGB" or "BGR".
         mean: what is subtracted; insightface's ONNX files take 127.5.
         std: what it is divided by; 127.5 again.
 
@@ -28,32 +28,32 @@ class Preprocessing:
         ValueError: if the order is another, or `std` is not above 0.
     """
 
-    colour: str = "RGB"
+    color: str = "RGB"
     mean: float = 0.0
     std: float = 1.0
 
     def __post_init__(self):
-        if self.colour not in COLOURS:
-            raise ValueError(f"colour must be one of {', '.join(COLOURS)}. Received: colour={self.colour!r}")
+        if self.color not in COLORS:
+            raise ValueError(f"color must be one of {', '.join(COLORS)}. Received: color={self.color!r}")
         if not self.std > 0:
             raise ValueError(f"std must be above 0. Received: std={self.std}")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        if self.colour == "BGR":
+        if self.color == "BGR":
             images = images[..., ::-1]
         if self.mean == 0 and self.std == 1:
             return np.ascontiguousarray(images)
         return ((images - self.mean) / self.std).astype(np.float32)
 
 
-def load_embedder(path, colour: str = "RGB", mean: float = 0.0, std: float = 1.0) -> Callable:
+def load_embedder(path, color: str = "RGB", mean: float = 0.0, std: float = 1.0) -> Callable:
     """Loads an embedder from disk.
 
     Args:
         path: a `.keras` file of an embedder or of a RecognitionModel, the directory of a SavedModel with a signature
             `serving_default`, or a file of ONNX (`.onnx`), OpenVINO (`.xml`, the `.bin` beside it) or LiteRT
             (`.tflite`) with one input `(n, 3, height, width)` or `(n, height, width, 3)`.
-        colour, mean, std: what the model expects of its pixels, see `Preprocessing`.
+        color, mean, std: what the model expects of its pixels, see `Preprocessing`.
 
     Returns:
         A function, RGB images in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)` float32. Of a model
@@ -68,7 +68,7 @@ def load_embedder(path, colour: str = "RGB", mean: float = 0.0, std: float = 1.0
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no embedder at {path}")
-    preprocessing = Preprocessing(colour, mean, std)
+    preprocessing = Preprocessing(color, mean, std)
     loaders = {".keras": _keras, ".onnx": _onnx, ".xml": _openvino, ".tflite": _litert}
     if (path / "saved_model.pb").is_file():
         embed, size = _saved_model(path)
@@ -161,7 +161,7 @@ def _onnx(path):
 
 
 def _without_weights_as_inputs(path) -> bytes:
-    """Old exporters list the weights among the inputs too, and quantisers leave them there, read by nothing."""
+    """Old exporters list the weights among the inputs too, and quantizers leave them there, read by nothing."""
     try:
         import onnx
     except ModuleNotFoundError as error:

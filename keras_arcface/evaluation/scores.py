@@ -30,7 +30,7 @@ def score_blocks(
     at, the next is made, so two are held.
 
     Args:
-        first: `(n, dim)` float32, such as probes; L2-normalised, if the scores are to be cosines.
+        first: `(n, dim)` float32, such as probes; L2-normalized, if the scores are to be cosines.
         second: `(m, dim)` float32, such as a gallery.
         block_bytes: how much the scores of a block may take; a block has one row at least.
         progress: what to write beside a progress bar; None for none.

@@ -24,11 +24,11 @@ def pool_templates(embeddings, templates, media=None, keep_norm=True, detector_s
     """Makes one embedding of the images of each template.
 
     As published for IJB-B and IJB-C: the mean of the images of one medium (of the frames of one video), then the sum
-    over a template's media, then L2-normalised. Without `media`, the mean of all images, as for the videos of YTF.
+    over a template's media, then L2-normalized. Without `media`, the mean of all images, as for the videos of YTF.
     The published option of the mirror image is one of embedding: see `embed_images`.
 
     Args:
-        embeddings: `(n, dim)` of images, mirror-summed or not, not normalised.
+        embeddings: `(n, dim)` of images, mirror-summed or not, not normalized.
         templates: `(n,)` int, the template of each image.
         media: `(n,)` int, the medium of each image within its template; None for one medium.
         keep_norm: whether an image weighs by the norm of its embedding, or all weigh the same.
@@ -36,7 +36,7 @@ def pool_templates(embeddings, templates, media=None, keep_norm=True, detector_s
 
     Returns:
         `(ids, pooled)`: the templates' numbers, ascending, `(t,)`, and their embeddings, `(t, dim)` float32,
-        L2-normalised.
+        L2-normalized.
 
     Raises:
         ValueError: if the shapes do not fit, or an embedding is zero or not finite (named by its row), or a template

@@ -50,7 +50,7 @@ def row_norms(embeddings, argument: str, name_of: Callable[[int], str] = "row {}
 
 
 def unit_rows(embeddings, argument: str, name_of: Callable[[int], str] = "row {}".format) -> np.ndarray:
-    """L2-normalises embeddings: `(n, dim)` of any norm -> a new float32 array. Errors as of `row_norms`."""
+    """L2-normalizes embeddings: `(n, dim)` of any norm -> a new float32 array. Errors as of `row_norms`."""
     embeddings = np.asarray(embeddings)
     norms = row_norms(embeddings, argument, name_of).astype(np.float32)
     unit = _aligned(embeddings.shape)

@@ -252,7 +252,7 @@ def _judge_exactly(scores, same, fold_of_pair, folds):
         else:
             last, following = their_scores[ends[best]], their_scores[ends[best] + 1]
             halfway = (last + following) / 2
-            thresholds[fold] = halfway if halfway < last else following  # of neighbours, it may be rounded up
+            thresholds[fold] = halfway if halfway < last else following  # of neighbors, it may be rounded up
         judged = fold_of_pair == fold
         accuracies[fold] = np.mean((scores[judged] > thresholds[fold]) == same[judged])
     return Folds(accuracies, thresholds)

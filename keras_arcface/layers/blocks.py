@@ -34,7 +34,7 @@ class Others(NamedTuple):
     Attributes:
         log_sum: log of the sum of `exp(scale * cosine)` over all classes but the own; of a binary loss the sum of
             `softplus(scale * cosine - bias)`.
-        own: the cosine to the own centre.
+        own: the cosine to the own center.
         highest: the highest of the other cosines, without gradient.
         sum: of the other cosines, or of their angles, if asked for; of a binary loss the sum of
             `sigmoid(scale * cosine - bias)`, without gradient.
@@ -61,7 +61,7 @@ class Terms(NamedTuple):
 
 
 def own_cosines(unit, centers, labels, shards=1):
-    """The cosine to the own centre, `(batch,)`, the nearest where there are several; arguments as for `others`."""
+    """The cosine to the own center, `(batch,)`, the nearest where there are several; arguments as for `others`."""
     classes, subs, dim = centers.shape[0] // shards, math.prod(centers.shape[1:-1]), centers.shape[-1]
     if shards == 1:
         own = ops.reshape(ops.take(centers, labels, axis=0), (1, -1, subs, dim))
@@ -78,13 +78,13 @@ def own_cosines(unit, centers, labels, shards=1):
 
 
 def others(unit, centers, labels, scale, way, terms=None):
-    """Gives `Others`, with gradients for embeddings and centres.
+    """Gives `Others`, with gradients for embeddings and centers.
 
     Args:
         unit: `(batch, dim)` float32, embeddings of norm 1; of any norm for a way without a bound, whose cosines are
             then logits.
-        centers: `(classes, dim)` float32, of any norm; or `(classes, sub-centres, dim)`: the cosine to a class is that
-            to the nearest of its sub-centres.
+        centers: `(classes, dim)` float32, of any norm; or `(classes, sub-centers, dim)`: the cosine to a class is that
+            to the nearest of its sub-centers.
         labels: `(batch,)` int32 in [0, classes).
         scale: number or scalar, without gradient.
         way: a `Way`.
@@ -122,7 +122,7 @@ def _functions(way):
     inverse_norms_of = kernel.fused(parts.inverse_norms)
 
     def shape_of(centers):
-        """Classes of a shard, sub-centres of a class, length of a centre."""
+        """Classes of a shard, sub-centers of a class, length of a center."""
         return centers.shape[0] // way.shards, math.prod(centers.shape[1:-1]), centers.shape[-1]
 
     def split(centers):
@@ -142,7 +142,7 @@ def _functions(way):
         return carry
 
     def block_of(centers, inverse, start, size):
-        """`(rows, dim)` the centres of a block, `(rows,)` one divided by their norms, `(classes,)` which classes."""
+        """`(rows, dim)` the centers of a block, `(rows,)` one divided by their norms, `(classes,)` which classes."""
         shard, subs, _ = shape_of(centers)
 
         def part_of(array):
@@ -160,7 +160,7 @@ def _functions(way):
         return ops.reshape(values, (-1, way.shards, values.shape[1] // way.shards))
 
     def nearest(cosines, subs):
-        """The cosines to the nearest sub-centre of each class, and `(batch, classes, sub-centres)` which that is."""
+        """The cosines to the nearest sub-center of each class, and `(batch, classes, sub-centers)` which that is."""
         if subs == 1:
             return cosines, None
         by_class = ops.reshape(cosines, (-1, *cosines.shape[1:-1], cosines.shape[-1] // subs, subs))
@@ -243,7 +243,7 @@ def _functions(way):
 
     @kernel.fused
     def tangential(by_block, block, inverse):
-        """The gradient without what would make a centre longer, which changes no cosine."""
+        """The gradient without what would make a center longer, which changes no cosine."""
         inverse = ops.expand_dims(inverse, 1)
         return by_block - ops.square(inverse) * ops.sum(by_block * block, axis=1, keepdims=True) * block
 
@@ -253,7 +253,7 @@ def _functions(way):
         # With this constant no exponential is too large, and none too small to count.
         shift = zeros + (1.0 - ways.LARGEST_EXPONENT / scale if way.bounded else _NOTHING)
         rows_of_centers = ops.reshape(centers, (-1, centers.shape[-1]))
-        inverse_norms = inverse_norms_of(rows_of_centers) if way.normalised else ops.ones_like(rows_of_centers[:, :1])
+        inverse_norms = inverse_norms_of(rows_of_centers) if way.normalized else ops.ones_like(rows_of_centers[:, :1])
         kept, of_last = (), []
         if way.keep:
             whole, size, _ = split(centers)
@@ -294,7 +294,7 @@ def _functions(way):
                 products = kernel.product(rows, block, way.dtype, transpose_second=True)
             slopes = slopes_of(subs)(products, inverse, classes, labels, scale, terms, log_sum, *upstream)
             by_block = kernel.product(slopes, rows, way.dtype, transpose_first=True)
-            if way.normalised:
+            if way.normalized:
                 by_block = tangential(by_block, block, inverse)
             part = ops.reshape(by_block, (way.shards, size * subs, dim))
             by_centers = kernel.write(by_centers, start * subs, part)

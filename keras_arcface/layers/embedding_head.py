@@ -10,7 +10,7 @@ from keras_arcface.layers import parts
 class EmbeddingHead(keras.layers.Layer):
     """Lets `RecognitionModel` train with a loss of labels and embeddings, such as `TripletLoss` or Keras' `Circle`.
 
-    The loss gets L2-normalised embeddings in float32, and must give one value per example. There are no weights, and
+    The loss gets L2-normalized embeddings in float32, and must give one value per example. There are no weights, and
     labels are any integers from 0 on. Batches should have several images of each of their people:
     `load_dataset(..., images_per_class=K)`.
 
@@ -32,7 +32,7 @@ class EmbeddingHead(keras.layers.Layer):
         embeddings: float tensor `(batch, dim)`.
 
     Returns:
-        `(batch, dim)` L2-normalised embeddings.
+        `(batch, dim)` L2-normalized embeddings.
 
     Raises:
         ValueError: for a loss that is none, or labels that are not one integer per embedding. A negative label makes

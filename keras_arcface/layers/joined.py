@@ -56,7 +56,7 @@ class JoinedHead(keras.layers.Layer):
 
         Args:
             labels: `(batch,)` int32 in [0, num_classes).
-            embeddings: `(batch, dim)` float32, not normalised; NaN where a label was out of range.
+            embeddings: `(batch, dim)` float32, not normalized; NaN where a label was out of range.
             training: whether this is a batch of a training.
 
         Returns:
@@ -118,7 +118,7 @@ class WithCenterLoss(JoinedHead):
 
     Args:
         head: a head with classes; the paper joins it to plain softmax, `SoftmaxProduct`.
-        weight: of the distances, at least 0. The paper takes 0.003, for embeddings that are not normalised.
+        weight: of the distances, at least 0. The paper takes 0.003, for embeddings that are not normalized.
         alpha: how fast places follow, in [0, 1].
 
     Attributes:
@@ -167,9 +167,9 @@ class WithCenterLoss(JoinedHead):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithIntraLoss(JoinedHead):
-    """The ArcFace paper's intra-loss: the angle between an embedding and its own centre, divided by pi.
+    """The ArcFace paper's intra-loss: the angle between an embedding and its own center, divided by pi.
 
-    With sub-centres it is the angle to the nearest one.
+    With sub-centers it is the angle to the nearest one.
 
     Args:
         head: a head with classes; the paper joins it to norm-softmax, `NormSoftmax`.
@@ -191,12 +191,12 @@ class WithIntraLoss(JoinedHead):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithInterLoss(JoinedHead):
-    """The ArcFace paper's inter-loss: minus the mean angle between the own centre and all other centres, over pi.
+    """The ArcFace paper's inter-loss: minus the mean angle between the own center and all other centers, over pi.
 
-    It takes the angles of the batch's centres to all in blocks of classes, and as much time as the bare head.
+    It takes the angles of the batch's centers to all in blocks of classes, and as much time as the bare head.
 
     Args:
-        head: a head with one centre per class; the paper joins it to norm-softmax, `NormSoftmax`.
+        head: a head with one center per class; the paper joins it to norm-softmax, `NormSoftmax`.
         weight: of the angles, at least 0.
         block_size, logits_memory: as of `MarginProduct`.
 
@@ -207,7 +207,7 @@ class WithInterLoss(JoinedHead):
     def __init__(self, head, weight=1.0, block_size=None, logits_memory=2**28, **kwargs):
         ways.check(block_size, logits_memory, "float32")
         if getattr(head, "sub_centers", 1) != 1:
-            raise ValueError(f"The inter-loss is of one centre per class. Received: sub_centers={head.sub_centers}")
+            raise ValueError(f"The inter-loss is of one center per class. Received: sub_centers={head.sub_centers}")
         super().__init__(head, weight, **kwargs)
         self.block_size, self.logits_memory = block_size, logits_memory
 

@@ -1,4 +1,4 @@
-"""The angular margins before the fixed scale: the lengths of embeddings, and of centres too, stay in the logits."""
+"""The angular margins before the fixed scale: the lengths of embeddings, and of centers too, stay in the logits."""
 
 import keras
 from keras import ops
@@ -7,7 +7,7 @@ from keras_arcface.layers import kernels
 from keras_arcface.layers import parts
 from keras_arcface.layers.unbounded_product import UnboundedProduct
 from keras_arcface.margins.base import check_factor
-from keras_arcface.margins.base import penalised
+from keras_arcface.margins.base import penalized
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -15,12 +15,12 @@ class LSoftmax(UnboundedProduct):
     """Large-margin softmax: the target's logit `|w| |x| cos(theta)` becomes `|w| |x| psi(theta)`.
 
     With `k = floor(margin * theta / pi)`, `psi(theta) = (-1)**k * cos(margin * theta) - 2 * k`. There is neither bias
-    nor scale, and neither embeddings nor centres are normalised.
+    nor scale, and neither embeddings nor centers are normalized.
 
     So strict a target is not learned from the start, and is mixed with the plain one:
     `(annealing * |w| |x| cos(theta) + |w| |x| psi(theta)) / (1 + annealing)`, where
     `annealing = max(least, base * (1 + gamma * steps)**-power)` falls with the training batches, which are counted in
-    the graph. The defaults are the published code's, for some ten thousand steps: after a thousand the penalised target
+    the graph. The defaults are the published code's, for some ten thousand steps: after a thousand the penalized target
     counts 0.2%. Raise `gamma` in proportion where a training is shorter.
 
     Everything is computed in float32, the loss in blocks of classes, as `MarginProduct`'s. A zero embedding has the
@@ -42,7 +42,7 @@ class LSoftmax(UnboundedProduct):
         training: whether this is a batch of a training, to be counted.
 
     Returns:
-        `(batch, num_classes)` float32 logits: penalised with labels, plain without.
+        `(batch, num_classes)` float32 logits: penalized with labels, plain without.
 
     Attributes:
         centers: the weight, `(num_classes, dim)`.
@@ -76,14 +76,14 @@ class LSoftmax(UnboundedProduct):
 
     @property
     def annealing(self):
-        """How much the plain target counts beside the penalised one, a scalar."""
+        """How much the plain target counts beside the penalized one, a scalar."""
         steps = ops.cast(self.steps, "float32")
         return ops.maximum(self.base * (1.0 + self.gamma * steps) ** -self.power, self.least)
 
     def call(self, embeddings, labels=None, training=None):
         if self.margin > 1:
             parts.check_labels_are_given(self, labels, training)
-        centers = parts.unit(self.centers) if self.normalised else self.centers
+        centers = parts.unit(self.centers) if self.normalized else self.centers
         logits = ops.matmul(embeddings, ops.transpose(centers))
         if labels is None:
             return logits
@@ -105,8 +105,8 @@ class LSoftmax(UnboundedProduct):
         if training:
             self.steps.assign_add(1)
         cosines, own = self._target_cosines(labels, embeddings)
-        norms = parts.norms(embeddings) if self.normalised else parts.norms(embeddings) * parts.norms(own)
-        return norms * (cosines - penalised(cosines, self.margin, 0.0)) / (1.0 + self.annealing), cosines
+        norms = parts.norms(embeddings) if self.normalized else parts.norms(embeddings) * parts.norms(own)
+        return norms * (cosines - penalized(cosines, self.margin, 0.0)) / (1.0 + self.annealing), cosines
 
     def get_config(self):
         names = ("margin", "base", "gamma", "power", "least")
@@ -115,16 +115,16 @@ class LSoftmax(UnboundedProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class ASoftmax(LSoftmax):
-    """SphereFace as published: `LSoftmax` with normalised centres, so that logits are `|x| cos(theta_j)`.
+    """SphereFace as published: `LSoftmax` with normalized centers, so that logits are `|x| cos(theta_j)`.
 
-    `SphereFace` is the form with normalised embeddings and a fixed scale. Arguments, call arguments and attributes are
+    `SphereFace` is the form with normalized embeddings and a fixed scale. Arguments, call arguments and attributes are
     those of `LSoftmax`. The annealing falls faster, and to 5 only, which it reaches after 1,659 steps.
 
     References:
         - [SphereFace: Deep Hypersphere Embedding for Face Recognition](https://arxiv.org/abs/1704.08063), equation 7
     """
 
-    normalised = True
+    normalized = True
 
     def __init__(self, num_classes, *, margin=4, base=1000.0, gamma=0.12, power=1.0, least=5.0, **kwargs):
         super().__init__(num_classes, margin=margin, base=base, gamma=gamma, power=power, least=least, **kwargs)

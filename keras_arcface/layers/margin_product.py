@@ -1,4 +1,4 @@
-"""The head: scaled cosines between embeddings and class centres, with a margin on the target."""
+"""The head: scaled cosines between embeddings and class centers, with a margin on the target."""
 
 import keras
 from keras import ops
@@ -19,8 +19,8 @@ _OBJECTS = ("margin", "negatives")
 class MarginProduct(SpreadClasses):
     """Classification head on the hypersphere: `scale * cos(theta)`, with a margin on the target class.
 
-    Embeddings and class centres are L2-normalised here, so their product is the cosine of the angle between them.
-    Given labels, the target's cosine becomes `psi(cosine)`, which asks the embedding to be closer to its own centre
+    Embeddings and class centers are L2-normalized here, so their product is the cosine of the angle between them.
+    Given labels, the target's cosine becomes `psi(cosine)`, which asks the embedding to be closer to its own center
     than is needed to be classified; without labels the head gives plain scaled cosines.
 
     Everything is computed in float32, under mixed precision policies too. A label outside `[0, num_classes)` makes
@@ -42,8 +42,8 @@ class MarginProduct(SpreadClasses):
         num_classes: number of classes, at least 2.
         margin: a `keras_arcface.margins.Margin`, or None for none (norm-softmax).
         scale: the radius `s` of the hypersphere, above 0. The papers use 64, and 30 or so for few classes.
-        centers_initializer: of the centres; N(0, 0.01) by default.
-        centers_regularizer: of the centres; none by default.
+        centers_initializer: of the centers; N(0, 0.01) by default.
+        centers_regularizer: of the centers; none by default.
         warmup_steps: over so many training batches `strength` rises from 0 to 1, where the whole margin from the start
             leaves a loss that does not fall (large margins, little data). The batches are counted in the graph.
         initial_scale: the scale at the start of the warm-up, to rise with it; `scale` from the start by default.
@@ -57,7 +57,7 @@ class MarginProduct(SpreadClasses):
         products: what the loss rounds the entries of its matrix products to, "float32", "tensorfloat32" or "bfloat16";
             their sums and all else are float32. TensorFloat-32 is of GPUs, and of JAX: TensorFlow and PyTorch have
             switches of their own for float32.
-        sub_centers: how many centres a class has. Its cosine is that to the nearest of them, so that noisy images can
+        sub_centers: how many centers a class has. Its cosine is that to the nearest of them, so that noisy images can
             gather at another one than the clean images do.
         ignored_above: other classes whose cosine is above this do not count in the loss, as they may be the same person
             under another label; 1 for none.
@@ -65,23 +65,23 @@ class MarginProduct(SpreadClasses):
             with the slope of its formula. Then none goes through a margin to the embedding's norm either.
         negatives: a `keras_arcface.layers.Negatives`, which makes hard negatives count for more; None for none.
         sample_rate: share of the classes that a training step looks at, in (0, 1]: those of the batch, and others drawn
-            anew in each step. Below 1 only the centres drawn are updated, and a step of `RecognitionModel.fit` costs
+            anew in each step. Below 1 only the centers drawn are updated, and a step of `RecognitionModel.fit` costs
             what they cost (TensorFlow and JAX). The loss is that over the classes drawn, as published.
         sample_slots: with a `sample_rate` below 1, how many slots the optimizer has for a weight, which the head keeps
-            for all centres: 1 for SGD with momentum, 2 for Adam.
+            for all centers: 1 for SGD with momentum, 2 for Adam.
         sample_seed: what is drawn, classes and random margins, is a function of it and of `steps`.
         **kwargs: `name`, `trainable` and the like. `dtype` may only be float32.
 
     Call arguments:
-        embeddings: float tensor `(batch, dim)`, not normalised; or `[embeddings, labels]`.
+        embeddings: float tensor `(batch, dim)`, not normalized; or `[embeddings, labels]`.
         labels: integer tensor `(batch,)` or `(batch, 1)`, or None.
         training: whether this is a batch of a training, to be counted.
 
     Returns:
-        `(batch, num_classes)` float32 logits: penalised with labels, plain without.
+        `(batch, num_classes)` float32 logits: penalized with labels, plain without.
 
     Attributes:
-        centers: the weight, `(num_classes, dim)` or `(num_classes, sub_centers, dim)`, not normalised. With a
+        centers: the weight, `(num_classes, dim)` or `(num_classes, sub_centers, dim)`, not normalized. With a
             `sample_rate` below 1 it is no trainable weight: those of a step are, in `sample`.
         strength: non-trainable scalar in [0, 1], how much of the penalty `cos - psi(cos)` applies; without a warm-up it
             is 1 and yours to set.
@@ -158,7 +158,7 @@ class MarginProduct(SpreadClasses):
         parts.check_integer("sample_seed", sample_seed, 0)
         if sample_rate < 1 and centers_regularizer is not None:
             raise ValueError(
-                "centers_regularizer looks at all centres in each step. Expected: None with a sample_rate below 1. "
+                "centers_regularizer looks at all centers in each step. Expected: None with a sample_rate below 1. "
                 f"Received: centers_regularizer={centers_regularizer!r}, sample_rate={sample_rate}"
             )
         super().__init__(dtype=parts.float32_policy(kwargs.pop("dtype", None)), **kwargs)
@@ -227,14 +227,14 @@ class MarginProduct(SpreadClasses):
         cosines = self._cosines(embeddings)
         own = parts.take_column(cosines, labels)
         self._begin_batch(training)
-        penalised = self._penalised(own, statistics.of_batch(self, labels, embeddings, own, training))
+        penalized = self._penalized(own, statistics.of_batch(self, labels, embeddings, own, training))
         if self.negatives is not None:
-            targets = ops.stop_gradient(ops.expand_dims(penalised, 1))
+            targets = ops.stop_gradient(ops.expand_dims(penalized, 1))
             cosines = self.negatives(cosines, targets, statistics.hardness(self))
-        return self._scale_now() * parts.put_column(cosines, labels, penalised)
+        return self._scale_now() * parts.put_column(cosines, labels, penalized)
 
     def loss(self, labels, embeddings):
-        """Cross-entropy of the penalised softmax.
+        """Cross-entropy of the penalized softmax.
 
         Args:
             labels: integer tensor `(batch,)`.
@@ -254,8 +254,8 @@ class MarginProduct(SpreadClasses):
             training: whether this is a batch of a training, to be counted.
 
         Returns:
-            `(losses, target_cosines, hits)`: `(batch,)` float32 cross-entropies of the penalised softmax; `(batch,)`
-            float32 plain cosines to the own centre; `(batch,)` bool, whether every other centre is farther.
+            `(losses, target_cosines, hits)`: `(batch,)` float32 cross-entropies of the penalized softmax; `(batch,)`
+            float32 plain cosines to the own center; `(batch,)` bool, whether every other center is farther.
         """
         embeddings = ops.cast(embeddings, "float32")
         if not self.built:
@@ -288,9 +288,9 @@ class MarginProduct(SpreadClasses):
         batch = statistics.of_batch(self, labels, embeddings, own, training)
         others = blocks.others(unit, values, places, scale, way, self._terms(own, batch))
         target_cosines = ops.clip(others.own, -1.0, 1.0)
-        target_logits = scale * self._penalised(target_cosines, batch)
+        target_logits = scale * self._penalized(target_cosines, batch)
         losses = self._losses_of(others, target_logits, scale, centers.shape[0])
-        extra = self.margin.regulariser(batch) if hasattr(self.margin, "regulariser") else None
+        extra = self.margin.regularizer(batch) if hasattr(self.margin, "regularizer") else None
         losses = losses if extra is None else losses + extra
         hits = ops.logical_and(valid, others.own > others.highest)
         return losses, target_cosines, hits
@@ -339,7 +339,7 @@ class MarginProduct(SpreadClasses):
         """What the loss in blocks is to know beside the cosines."""
         if self.negatives is None:
             return None
-        return blocks.Terms(self._penalised(target_cosines, batch), statistics.hardness(self), ops.zeros(()))
+        return blocks.Terms(self._penalized(target_cosines, batch), statistics.hardness(self), ops.zeros(()))
 
     def _losses_of(self, others, target_logits, scale, classes):
         losses = ops.softplus(others.log_sum - target_logits)
@@ -349,7 +349,7 @@ class MarginProduct(SpreadClasses):
             losses = losses + self.label_smoothing * (target_logits - mean)
         return losses
 
-    def _penalised(self, target_cosines, batch):
+    def _penalized(self, target_cosines, batch):
         if self.margin is None:
             return target_cosines
         margin = self.margin.for_batch(batch) if hasattr(self.margin, "for_batch") else self.margin
@@ -357,7 +357,7 @@ class MarginProduct(SpreadClasses):
         return target_cosines - (ops.stop_gradient(penalty) if self.straight_through else penalty)
 
     def _cosines(self, embeddings):
-        """`(batch, classes)`, each to the nearest sub-centre."""
+        """`(batch, classes)`, each to the nearest sub-center."""
         centers = ops.reshape(parts.unit(self.centers), (-1, self.centers.shape[-1]))
         cosines = ops.matmul(parts.unit(embeddings), ops.transpose(centers))
         if self.sub_centers == 1:

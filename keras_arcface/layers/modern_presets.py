@@ -109,7 +109,7 @@ class ElasticFace(MarginProduct):
         margin: mean of the margins, radians in [0, pi / 2] or a cosine in [0, 1].
         std: their standard deviation, in the same range. The paper's sorted forms take 0.0175, and 0.025 for cosines.
         angular: whether they are added to the angle, or subtracted from the cosine.
-        sort: whether the largest of a batch go to the examples farthest from their centre (ElasticFace+).
+        sort: whether the largest of a batch go to the examples farthest from their center (ElasticFace+).
         scale: the radius of the hypersphere, above 0.
 
     References:

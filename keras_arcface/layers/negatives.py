@@ -74,7 +74,7 @@ class CurricularNegatives(Negatives):
     """CurricularFace's: a hard negative becomes `cosine * (t + cosine)`.
 
     `t` is a running mean of the target cosines, from 0 on: hard negatives count for less in the beginning, and for more
-    as embeddings come closer to their centres. Cosines that are not finite do not count.
+    as embeddings come closer to their centers. Cosines that are not finite do not count.
 
     Args:
         momentum: the share of the old mean that is kept in each step, in [0, 1).

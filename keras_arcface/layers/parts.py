@@ -123,7 +123,7 @@ def float32_policy(dtype):
 
 
 def unit(vectors):
-    """L2-normalises rows; a zero row stays zero and gets no gradient, where dividing would give it a huge one."""
+    """L2-normalizes rows; a zero row stays zero and gets no gradient, where dividing would give it a huge one."""
     return vectors * inverse_norms(vectors)
 
 

@@ -10,12 +10,12 @@ from keras_arcface.layers.unbounded_product import UnboundedProduct
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class SoftmaxProduct(UnboundedProduct):
-    """Classification head without sphere, scale and margin: `embedding @ centre + bias`, then softmax.
+    """Classification head without sphere, scale and margin: `embedding @ center + bias`, then softmax.
 
-    The baseline of the ArcFace paper. Neither embeddings nor centres are normalised, so the loss can be lowered by
+    The baseline of the ArcFace paper. Neither embeddings nor centers are normalized, so the loss can be lowered by
     longer embeddings as well as by better directions. `MarginProduct(num_classes)` without a margin is norm-softmax.
 
-    The loss is computed in blocks of classes, as `MarginProduct`'s, for which it makes one copy of the centres with the
+    The loss is computed in blocks of classes, as `MarginProduct`'s, for which it makes one copy of the centers with the
     bias beside them.
 
     Args:
@@ -58,7 +58,7 @@ class SoftmaxProduct(UnboundedProduct):
         return ops.matmul(embeddings, ops.transpose(self.centers)) + self.bias
 
     def loss_and_stats(self, labels, embeddings, training=False):
-        """As `MarginProduct.loss_and_stats`; the cosine is that of the embedding and its centre."""
+        """As `MarginProduct.loss_and_stats`; the cosine is that of the embedding and its center."""
         labels, embeddings, valid = parts.checked_batch(self, labels, embeddings)
         kernel = kernels.here()
         centers = ops.concatenate([kernel.read(self.centers), kernel.read(self.bias)[:, None]], axis=1)

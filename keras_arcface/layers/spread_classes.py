@@ -1,4 +1,4 @@
-"""Centres of which a training step sees a part, and centres that lie on several devices."""
+"""Centers of which a training step sees a part, and centers that lie on several devices."""
 
 import math
 
@@ -23,7 +23,7 @@ class SpreadClasses(keras.layers.Layer):
         return self.sample_rate < 1
 
     def draw_sample(self, labels, optimizer_slots):
-        """Draws the classes of a training step. Their centres, and the optimizer's slots for them, become `sample`.
+        """Draws the classes of a training step. Their centers, and the optimizer's slots for them, become `sample`.
 
         `RecognitionModel` does it, as a step begins.
 
@@ -52,13 +52,13 @@ class SpreadClasses(keras.layers.Layer):
             kernel.assign(part, kernel.take(whole, ids, shards))
 
     def return_sample(self, optimizer_slots):
-        """Writes the centres of `sample`, and the optimizer's slots for them, to where they came from."""
+        """Writes the centers of `sample`, and the optimizer's slots for them, to where they came from."""
         kernel = kernels.here()
         for whole, part in zip([self.centers, *self.slots], [self.sample, *optimizer_slots], strict=True):
             kernel.put(whole, kernel.read(self.sampled_ids), kernel.read(part), self._shards())
 
     def _make_room_for_samples(self):
-        """Weights for what is drawn, when the centres are there."""
+        """Weights for what is drawn, when the centers are there."""
         shards = self._shards()
         size = shards * math.ceil(self.sample_rate * self.num_classes / shards)
         state = {"initializer": "zeros", "aggregation": "only_first_replica", "trainable": False}
@@ -83,7 +83,7 @@ class SpreadClasses(keras.layers.Layer):
         """Lays out embeddings or labels over devices as a `keras.distribution.LayoutMap` says for `PATH/batch`, if so.
 
         Where the same devices share both the batch and the classes, one of them must be gathered. It must be the batch;
-        XLA, left to choose, takes the centres.
+        XLA, left to choose, takes the centers.
         """
         distribution = keras.distribution.distribution()
         layout = None if distribution is None else distribution.get_tensor_layout(f"{self.path}/batch")

@@ -27,7 +27,7 @@ def of_batch(head, labels, embeddings, target_cosines, training) -> Batch:
     Args:
         head: the head.
         labels: `(batch,)` int32.
-        embeddings: `(batch, dim)` float32, not normalised.
+        embeddings: `(batch, dim)` float32, not normalized.
         target_cosines: `(batch,)` float32.
         training: whether this is a batch of a training.
     """

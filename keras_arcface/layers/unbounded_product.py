@@ -13,7 +13,7 @@ from keras_arcface.layers import ways
 class UnboundedProduct(keras.layers.Layer):
     """Base class of heads with logits that follow the lengths of embeddings: `loss_and_stats` is theirs to write."""
 
-    normalised = False  # whether centres count as of norm 1
+    normalized = False  # whether centers count as of norm 1
 
     def __init__(self, num_classes, *, block_size=None, logits_memory=2**28, products="float32", **kwargs):
         parts.check_integer("num_classes", num_classes, 2)
@@ -44,12 +44,12 @@ class UnboundedProduct(keras.layers.Layer):
             self.logits_memory,
             dtype=self.products,
             mean=mean,
-            normalised=self.normalised,
+            normalized=self.normalized,
         )
         return blocks.others(rows, centers, labels, 1.0, way)
 
     def _target_cosines(self, labels, embeddings):
-        """`(batch,)` the cosines to the own centres, and `(batch, dim)` those centres."""
+        """`(batch,)` the cosines to the own centers, and `(batch, dim)` those centers."""
         own = ops.take(self.centers, labels, axis=0)
         cosines = ops.sum(parts.unit(embeddings) * parts.unit(own), axis=-1)
         return ops.clip(cosines, -1.0, 1.0), own

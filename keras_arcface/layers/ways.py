@@ -27,10 +27,10 @@ class Way(NamedTuple):
         angles: whether that sum is of the angles instead.
         keep: whether the cosines of all blocks, `(batch, classes)`, are kept for the gradient, which saves a product.
         dtype: of `DTYPES`, what the entries of the three products are rounded to; sums are float32.
-        shards: parts of equally many classes in which the centres lie on devices, to be gone through side by side.
+        shards: parts of equally many classes in which the centers lie on devices, to be gone through side by side.
         negatives: what the sum sees instead of the other cosines, see `negatives.py`; None for themselves.
         binary: whether each class is a question of its own, yes or no, instead of one among all.
-        normalised: whether centres count as of norm 1.
+        normalized: whether centers count as of norm 1.
     """
 
     size: int
@@ -43,7 +43,7 @@ class Way(NamedTuple):
     angles: bool = False
     negatives: object = None
     binary: bool = False
-    normalised: bool = True
+    normalized: bool = True
 
 
 def check(block_size, logits_memory, products):
@@ -60,7 +60,7 @@ def choose(batch, centers_shape, scale, size=None, memory=2**28, shards=1, **cho
 
     Args:
         batch: rows, or None where that is not known yet.
-        centers_shape: `(classes, dim)` or `(classes, sub-centres, dim)`.
+        centers_shape: `(classes, dim)` or `(classes, sub-centers, dim)`.
         scale: the largest scale; `math.inf` where cosines are logits that have no bound.
         size: classes in a block, or None to choose.
         memory: bytes up to which cosines are kept.

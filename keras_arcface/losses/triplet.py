@@ -13,10 +13,10 @@ _FARTHER_THAN_ANY = 8.0
 class TripletLoss(keras.losses.Loss):
     """Triplet loss with the triplets of a batch: `max(distance to positive - distance to negative + margin, 0)`.
 
-    Embeddings are L2-normalised here. Every example of the batch is the anchor of triplets:
+    Embeddings are L2-normalized here. Every example of the batch is the anchor of triplets:
 
     - "hard": of one, with the farthest image of the same person and the closest one of another. The paper of batch-hard
-      takes plain distances, `squared=False`, of embeddings that are not normalised.
+      takes plain distances, `squared=False`, of embeddings that are not normalized.
     - "semihard": of one with each other image of the same person. The negative is the closest that is farther than that
       image, or, if there is none, the farthest of all. The example's loss is the mean over these triplets.
 
@@ -35,7 +35,7 @@ class TripletLoss(keras.losses.Loss):
 
     Call arguments:
         y_true: labels `(batch,)` or `(batch, 1)`.
-        y_pred: embeddings `(batch, dim)`, normalised or not.
+        y_pred: embeddings `(batch, dim)`, normalized or not.
 
     Raises:
         ValueError: for arguments out of range.

@@ -1,6 +1,6 @@
 """Margins: maps of the target cosine, applied before the softmax.
 
-A margin knows nothing of classes, batches or layers. It receives the cosine between an embedding and the centre of
+A margin knows nothing of classes, batches or layers. It receives the cosine between an embedding and the center of
 its own class and returns the smaller cosine that the network is asked to beat.
 """
 

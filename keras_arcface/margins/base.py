@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
     Attributes:
         labels: `(batch,)` int32.
-        norms: `(batch,)` float32, L2 norms of the embeddings before they are normalised, with their gradient.
+        norms: `(batch,)` float32, L2 norms of the embeddings before they are normalized, with their gradient.
         normals: `(batch,)` float32 from N(0, 1), others in each training step; None outside of training, and for a
             margin that is not `random`.
         of_all: `(batch,)` of this replica -> `(all,)` of the whole batch, the same on every replica.
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 
 
 class Margin:
-    """Base class of margins: `psi(cosine) -> penalised cosine`.
+    """Base class of margins: `psi(cosine) -> penalized cosine`.
 
     To make your own, implement `__call__` with `keras.ops` and `get_config`, and decorate the class with
     `keras.saving.register_keras_serializable`, so that models that hold it can be loaded.
@@ -65,7 +65,7 @@ class Margin:
     start: Mapping = MappingProxyType({})
 
     def __call__(self, cosines):
-        """Maps target cosines to penalised ones.
+        """Maps target cosines to penalized ones.
 
         Args:
             cosines: float tensor of any shape with values in [-1, 1].
@@ -90,7 +90,7 @@ class Margin:
         """The statistics after another training step: `{name: scalar}`, from a `Batch` that has those before it."""
         return {}
 
-    def regulariser(self, batch):
+    def regularizer(self, batch):
         """What is added to the `(batch,)` losses of a `Batch`, or None."""
         return None
 
@@ -128,7 +128,7 @@ def slopes_of_angles(cosines):
     return ops.where(has_slope, -ops.rsqrt(ops.where(has_slope, squared, 1.0)), 0.0)
 
 
-def penalised(cosines, m1, m2):
+def penalized(cosines, m1, m2):
     """`cos(m1 * theta + m2)`, falling on the whole of [0, pi]."""
     angles = m1 * angles_of(cosines) + m2
     angles = ops.where(angles < 0.0, 0.0, angles)  # of negative margins

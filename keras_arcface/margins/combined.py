@@ -9,7 +9,7 @@ from keras_arcface.margins.base import Margin
 from keras_arcface.margins.base import check_angle
 from keras_arcface.margins.base import check_cosine
 from keras_arcface.margins.base import check_factor
-from keras_arcface.margins.base import penalised
+from keras_arcface.margins.base import penalized
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -23,7 +23,7 @@ class CombinedMargin(Margin):
     | CosFace    | 1    | 0   | 0.35 |
 
     Past `m1 * theta + m2 = pi` the plain cosine would rise again and reward embeddings for moving away from their
-    centre. Here psi keeps falling: with `k = floor((m1 * theta + m2) / pi)` it is
+    center. Here psi keeps falling: with `k = floor((m1 * theta + m2) / pi)` it is
     `(-1)**k * cos(m1 * theta + m2) - 2 * k - m3`, SphereFace's own continuation used for every margin. It is
     continuous, has a continuous slope and falls on the whole of [0, pi]. (InsightFace instead switches to
     `cos(theta) - m2 * sin(m2)` there, which falls too but jumps at the switch; with its `easy_margin` it applies no
@@ -66,7 +66,7 @@ class CombinedMargin(Margin):
     def __call__(self, cosines):
         if self.m1 == 1.0 and self.m2 == 0.0:
             return ops.clip(cosines, -1.0, 1.0) - self.m3
-        return penalised(cosines, self.m1, self.m2) - self.m3
+        return penalized(cosines, self.m1, self.m2) - self.m3
 
     def get_config(self):
         return {"m1": self.m1, "m2": self.m2, "m3": self.m3}

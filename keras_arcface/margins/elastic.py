@@ -6,7 +6,7 @@ from keras import ops
 from keras_arcface.margins.base import Margin
 from keras_arcface.margins.base import check_angle
 from keras_arcface.margins.base import check_cosine
-from keras_arcface.margins.base import penalised
+from keras_arcface.margins.base import penalized
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -20,7 +20,7 @@ class ElasticMargin(Margin):
         mean: of the margins, radians in [0, pi / 2] or a cosine in [0, 1].
         std: their standard deviation, in the same range.
         angular: whether it is added to the angle (ArcFace), or subtracted from the cosine (CosFace).
-        sort: whether the largest margins of a batch go to the examples farthest from their centre (ElasticFace+).
+        sort: whether the largest margins of a batch go to the examples farthest from their center (ElasticFace+).
 
     Raises:
         ValueError: for values outside these ranges.
@@ -40,19 +40,19 @@ class ElasticMargin(Margin):
         if batch.normals is None:
             return self
 
-        def penalised_cosines(cosines):
+        def penalized_cosines(cosines):
             margins = self.mean + self.std * batch.normals
             if self.sort:
                 margins = _largest_to_farthest(margins, ops.stop_gradient(cosines), batch)
             return self._with(cosines, margins)
 
-        return penalised_cosines
+        return penalized_cosines
 
     def __call__(self, cosines):
         return self._with(cosines, self.mean)
 
     def _with(self, cosines, margins):
-        return penalised(cosines, 1.0, margins) if self.angular else ops.clip(cosines, -1.0, 1.0) - margins
+        return penalized(cosines, 1.0, margins) if self.angular else ops.clip(cosines, -1.0, 1.0) - margins
 
     def get_config(self):
         return {"mean": self.mean, "std": self.std, "angular": self.angular, "sort": self.sort}

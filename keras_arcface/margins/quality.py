@@ -9,7 +9,7 @@ from keras_arcface.margins.base import Margin
 from keras_arcface.margins.base import check
 from keras_arcface.margins.base import check_angle
 from keras_arcface.margins.base import check_cosine
-from keras_arcface.margins.base import penalised
+from keras_arcface.margins.base import penalized
 
 # AdaFace's: norms outside count as these, and a standard deviation is never 0.
 _NORMS, _SMALLEST_STD = (1e-3, 100.0), 1e-3
@@ -62,7 +62,7 @@ class AdaptiveMargin(Margin):
         norms = ops.stop_gradient(ops.clip(batch.norms, *_NORMS))
         z = (norms - batch.state["norm_mean"]) / (batch.state["norm_std"] + _SMALLEST_STD)
         z = ops.clip(self.concentration * z, -1.0, 1.0)
-        return lambda cosines: penalised(cosines, 1.0, -self.margin * z) - self.margin * (1.0 + z)
+        return lambda cosines: penalized(cosines, 1.0, -self.margin * z) - self.margin * (1.0 + z)
 
     def __call__(self, cosines):
         raise TypeError("AdaptiveMargin depends on the embeddings' norms: margin.for_batch(batch)(cosines)")
@@ -76,7 +76,7 @@ class MagnitudeMargin(Margin):
     """MagFace: ArcFace with a margin that grows with the embedding's norm, and a term that makes norms grow.
 
     The margin rises linearly from `smallest`, at the norm `shortest` and below, to `largest`, at `longest` and above.
-    The regulariser is `weight * (norm / longest**2 + 1 / norm)`, which falls up to `longest`. Gradients go through the
+    The regularizer is `weight * (norm / longest**2 + 1 / norm)`, which falls up to `longest`. Gradients go through the
     norm: an embedding is long where that pays, in good images. Norms outside count as `shortest` or `longest`, and get
     no gradient, so embeddings must be able to reach what lies between: `make_embedder(..., scaled=True)`. The published
     code has no margin where the cosine is below 0.
@@ -84,7 +84,7 @@ class MagnitudeMargin(Margin):
     Args:
         smallest, largest: margins in radians, `0 <= smallest <= largest <= pi / 2`.
         shortest, longest: norms, `0 < shortest < longest`.
-        weight: of the regulariser, at least 0. The paper takes 35.
+        weight: of the regularizer, at least 0. The paper takes 35.
 
     Raises:
         ValueError: for values outside these ranges.
@@ -104,9 +104,9 @@ class MagnitudeMargin(Margin):
     def for_batch(self, batch):
         share = (self._norms(batch) - self.shortest) / (self.longest - self.shortest)
         margins = self.smallest + (self.largest - self.smallest) * share
-        return lambda cosines: penalised(cosines, 1.0, margins)
+        return lambda cosines: penalized(cosines, 1.0, margins)
 
-    def regulariser(self, batch):
+    def regularizer(self, batch):
         norms = self._norms(batch)
         return self.weight * (norms / self.longest**2 + 1.0 / norms)
 

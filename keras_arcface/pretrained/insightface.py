@@ -6,7 +6,7 @@ import numpy as np
 from keras import layers
 
 from keras_arcface.models import make_embedder
-from keras_arcface.pretrained.layouts import recognise
+from keras_arcface.pretrained.layouts import recognize
 from keras_arcface.pretrained.onnx_networks import read_onnx
 from keras_arcface.pretrained.state_dicts import read_safetensors
 from keras_arcface.pretrained.state_dicts import read_torch
@@ -19,14 +19,14 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     """Loads a network of InsightFace's arcface_torch, an IResNet or a MobileFaceNet, as an embedder of this package.
 
     Depth, width, image size and length of the embedding are read from the weights, never from the file's name. The
-    embedder takes RGB in 0..255, as all of this package's do: the pixels' normalisation is inside, and one in the file
+    embedder takes RGB in 0..255, as all of this package's do: the pixels' normalization is inside, and one in the file
     is folded into the first convolution.
 
     >>> # embedder = load_insightface("ms1mv3_arcface_r50/backbone.pth")
     >>> # embedder.save("r50.keras")
 
     ONNX files mostly come with BatchNorm folded into the convolutions before it. They give the same embeddings, but the
-    statistics are gone, and in training BatchNorm would normalise anew what is normalised already: train on from a
+    statistics are gone, and in training BatchNorm would normalize anew what is normalized already: train on from a
     `.pth`, or set `trainable = False` on the BatchNorms.
 
     Args:
@@ -64,7 +64,7 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
         raise ValueError(f"{path} has none of the suffixes {', '.join(_READERS)}. Received: {path.suffix!r}")
     try:
         weights = reader(path)
-        layout = recognise(weights, synchronized)
+        layout = recognize(weights, synchronized)
         embedder = make_embedder(layout.backbone, layout.dim, dropout, synchronized, name=name)
         for layer in (*layout.backbone.layers, *embedder.layers):
             _fill(layer, layout.module_of, weights)

@@ -21,7 +21,7 @@ class Layout(NamedTuple):
     module_of: Callable[[str], str]  # name of our layer -> arcface_torch's
 
 
-def recognise(weights: Weights, synchronized: bool) -> Layout:
+def recognize(weights: Weights, synchronized: bool) -> Layout:
     """The empty network that these weights belong to."""
     if "conv1.weight" in weights and "layer4.0.conv1.weight" in weights:
         return _iresnet(weights, synchronized)

@@ -19,7 +19,7 @@ def read_onnx(path) -> Weights:
     """Reads an `.onnx` file: an IResNet or a MobileFaceNet, images `(n, 3, height, width)` -> embeddings."""
     graph = OnnxGraph(path)
     network = _Network(graph)
-    x, scale = _normalised_pixels(graph)
+    x, scale = _normalized_pixels(graph)
     stem = graph.after(x, "Conv")
     if graph.attribute(stem, "strides", [1, 1]) == [1, 1]:
         network.follow_iresnet(stem, scale)
@@ -28,8 +28,8 @@ def read_onnx(path) -> Weights:
     return Weights(network.weights, graph.input_size)
 
 
-def _normalised_pixels(graph):
-    """Passes over the pixels' normalisation, if the graph has one.
+def _normalized_pixels(graph):
+    """Passes over the pixels' normalization, if the graph has one.
 
     Returns:
         The tensor behind it, and what `x / 127.5 - 1` must be multiplied with, per channel, to be the same.
@@ -52,10 +52,10 @@ def _normalised_pixels(graph):
         tensor = node.output[0]
     if tensor == graph.images:  # such files take (x - 127.5) / 127.5
         return tensor, scale
-    # Another centre could not be had exactly: the convolution behind pads with zeros.
+    # Another center could not be had exactly: the convolution behind pads with zeros.
     if not np.allclose(127.5 * scale + offset, 0, atol=1e-5 * np.abs(127.5 * scale)):
         raise UnfitError(
-            "expected pixels centred at 127.5, and at most scaled otherwise than x / 127.5 - 1. "
+            "expected pixels centered at 127.5, and at most scaled otherwise than x / 127.5 - 1. "
             f"Received: {scale} * x + {offset}, up to {describe(node)}"
         )
     return tensor, 127.5 * scale

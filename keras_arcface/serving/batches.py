@@ -13,7 +13,7 @@ class Embeddings:
     """What a server answered to `n` images.
 
     Attributes:
-        embedding: `(n, dim)` float32, L2-normalised; zeros where an image could not be decoded.
+        embedding: `(n, dim)` float32, L2-normalized; zeros where an image could not be decoded.
         norm: `(n,)` float32, the lengths before that.
         valid: `(n,)` bool: which images could be decoded.
         version: of the model, one for all rows: embeddings of two versions cannot be compared.

@@ -45,7 +45,7 @@ def export_saved_model(
     | `compare`         | `images_a`, `images_b`: as `images`              | `cosine`                    |
     | `describe`        | `request`: string `(n,)`, not looked at          | `metadata`                  |
 
-    `embedding` is `(n, dim)` float32, L2-normalised; `norm` `(n,)` float32 is its length before that; `valid` `(n,)`
+    `embedding` is `(n, dim)` float32, L2-normalized; `norm` `(n,)` float32 is its length before that; `valid` `(n,)`
     says which images are served: the others have zeros for embedding and norm, and cost no other row anything. Images
     given as bytes are JPEG or PNG; of GIF and BMP, only those are served that the graph shows as `cv2.imread` does
     (docs/serving.md, "Image formats"). They may have any size up to 4096 x 4096 pixels and are resized in the graph;

@@ -56,7 +56,7 @@ def facts(embedder, mirror) -> dict:
         "package_version": keras_arcface.__version__,
         "name": embedder.name,
         "image_size": list(image_size_of(embedder)),
-        "colour": "RGB",
+        "color": "RGB",
         "pixels": "0..255",
         "embedding_size": embedder.output_shape[-1],
         "mirrored": mirror,

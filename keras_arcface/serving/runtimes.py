@@ -198,7 +198,7 @@ def _compare(answer, embedding, norm, where, precision):
 
 
 def _pictures(count, image_size):
-    """Pictures that differ from each other, and in their colours: soft patches, and noise."""
+    """Pictures that differ from each other, and in their colors: soft patches, and noise."""
     generator = np.random.default_rng(count)
     height, width = image_size
     coarse = generator.integers(0, 256, (count, 4, 4, 3))

@@ -94,25 +94,25 @@ class ServedModel:
         return int(_LATEST.fullmatch(self.versions)[1] or 1)
 
     def _check_labels(self) -> None:
-        labelled = set(self.labels.values())
+        labeled = set(self.labels.values())
         numbered = not isinstance(self.versions, str)
-        if numbered and not labelled <= set(self.versions):
+        if numbered and not labeled <= set(self.versions):
             raise self._error("labels must point to versions that are served", "labels", "versions")
-        if not numbered and self.versions != "all" and len(labelled) > self._window():
+        if not numbered and self.versions != "all" and len(labeled) > self._window():
             raise self._error("labels point to more versions than are served", "labels", "versions")
         if not self.base_path.is_dir():
             _log.warning("%s does not exist here, so the versions of %r were not looked for", self.base_path, self.name)
             return
         there = list(numbering.published(self.base_path))
-        wanted = labelled | set(self.versions) if numbered else labelled
+        wanted = labeled | set(self.versions) if numbered else labeled
         if not wanted <= set(there):
             raise self._error(f"{self.base_path} has the versions {there or 'none'} alone", "labels", "versions")
-        if numbered or self.versions == "all" or not labelled:
+        if numbered or self.versions == "all" or not labeled:
             return
         served = there[-self._window() :]
-        if not labelled <= set(served):
+        if not labeled <= set(served):
             raise self._error(f"of the versions {there} only {served} are served", "labels", "versions")
-        if len(served) == self._window() and served[0] in labelled:
+        if len(served) == self._window() and served[0] in labeled:
             _log.warning(
                 "model %r: the next version that is published will end %s, which a label points to, under %r",
                 *(self.name, served[0], self.versions),

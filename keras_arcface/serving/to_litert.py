@@ -13,7 +13,7 @@ from keras_arcface.serving import runtimes
 PRECISIONS = ("float32", "float16", "int8")
 
 # PRELU is not among them: on 8-bit integers it takes LiteRT's slow way, and cuts the graph into pieces.
-_QUANTISED = ("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "PAD")
+_QUANTIZED = ("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "PAD")
 # Ranges are averaged over batches; of single images that would cut off what only a few reach.
 _AT_ONCE = 16
 
@@ -24,16 +24,16 @@ def export_litert(
     """Writes an embedder as a LiteRT (TensorFlow Lite) file.
 
     Its only signature has the input `images`, uint8 `(n, height, width, 3)` RGB, and the outputs `embedding` `(n, dim)`
-    float32, L2-normalised, and `norm` `(n,)` float32, the length before that. It is made for one image; for more the
+    float32, L2-normalized, and `norm` `(n,)` float32, the length before that. It is made for one image; for more the
     interpreter resizes it, as calling the signature does by itself.
 
     | precision | |
     |---|---|
     | `float32` | |
     | `float16` | weights of half the size; CPUs compute in float32 or, where asked for, float16; GPUs in float16 |
-    | `int8`    | convolutions, products and sums on 8-bit integers, PReLU and the normalisation in float32 |
+    | `int8`    | convolutions, products and sums on 8-bit integers, PReLU and the normalization in float32 |
 
-    The file is also a zip archive with `keras_arcface.json` in it: image size, colours, and what else a user must know.
+    The file is also a zip archive with `keras_arcface.json` in it: image size, colors, and what else a user must know.
 
     Args:
         embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with a known height
@@ -42,7 +42,7 @@ def export_litert(
         precision: one of the above.
         calibration: for int8, some hundred images as the embedder will see them, uint8 `(m, height, width, 3)` RGB,
             from which the ranges of the activations are taken.
-        mirror: whether the embedding of the mirror image is added before normalising.
+        mirror: whether the embedding of the mirror image is added before normalizing.
         check: whether the file must answer as the embedder does, or is not kept.
 
     Returns:
@@ -63,7 +63,7 @@ def export_litert(
             _convert(served, floats, "float32")
             if check:
                 runtimes.check_parity(_signature(floats), embedder, path, "float32", mirror, None)
-            _quantise(floats, file, calibration)
+            _quantize(floats, file, calibration)
         else:
             _convert(served, file, precision)
         # The way in which LiteRT's own metadata carry files: behind the model, which does not mind.
@@ -94,18 +94,18 @@ def _convert(served, file, precision):
     served.export(str(file), format="litert", verbose=False, input_signature=[images], target_spec=target, **options)
 
 
-def _quantise(floats, file, calibration):
-    quantiser = _package("litert_quantizer.quantizer").Quantizer(str(floats))
-    for operation in _QUANTISED:
-        quantiser.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
+def _quantize(floats, file, calibration):
+    quantizer = _package("litert_quantizer.quantizer").Quantizer(str(floats))
+    for operation in _QUANTIZED:
+        quantizer.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
     # Embeddings come out of it: weights of 8 bits, and sums that are not rounded.
-    quantiser.add_dynamic_config(".*", "FULLY_CONNECTED", num_bits=8)
+    quantizer.add_dynamic_config(".*", "FULLY_CONNECTED", num_bits=8)
     batches = [{"images": calibration[at : at + _AT_ONCE]} for at in range(0, len(calibration), _AT_ONCE)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*experimental_preserve_all_tensors", UserWarning)
-        ranges = quantiser.calibrate({"serving_default": batches})
-        quantised = quantiser.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-    quantised.export_model(str(file))
+        ranges = quantizer.calibrate({"serving_default": batches})
+        quantized = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    quantized.export_model(str(file))
 
 
 def _signature(file):

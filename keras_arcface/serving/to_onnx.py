@@ -21,14 +21,14 @@ def export_onnx(
     """Writes an embedder as an ONNX file, for ONNX Runtime and whatever else reads ONNX.
 
     Its input is `images`, uint8 `(n, height, width, 3)` RGB, of any n; its outputs are `embedding` `(n, dim)` float32,
-    L2-normalised, and `norm` `(n,)` float32, the length before that. BatchNorm is folded into the convolutions, and
+    L2-normalized, and `norm` `(n,)` float32, the length before that. BatchNorm is folded into the convolutions, and
     PReLU is one operation.
 
     | precision | |
     |---|---|
     | `float32` | |
     | `float16` | weights of half the size, computed with in float32: ONNX Runtime has no float16 on x86 CPUs |
-    | `int8`    | convolutions and matrix products on 8-bit integers, PReLU, sums and the normalisation in float32 |
+    | `int8`    | convolutions and matrix products on 8-bit integers, PReLU, sums and the normalization in float32 |
 
     Args:
         embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with a known height
@@ -37,7 +37,7 @@ def export_onnx(
         precision: one of the above.
         calibration: for int8, some hundred images as the embedder will see them, uint8 `(m, height, width, 3)` RGB,
             from which the ranges of the activations are taken.
-        mirror: whether the embedding of the mirror image is added before normalising.
+        mirror: whether the embedding of the mirror image is added before normalizing.
         check: whether the file must answer as the embedder does, or is not kept.
 
     Returns:
@@ -59,7 +59,7 @@ def export_onnx(
         if precision == "float16":
             onnx_graph.store_weights_in_float16(model)
         elif precision == "int8":
-            model = _quantised(model, calibration)
+            model = _quantized(model, calibration)
         onnx.helper.set_model_props(model, {runtimes.NAME: runtimes.metadata(embedder, mirror, precision)})
         onnx.checker.check_model(model)
         onnx.save(model, file)
@@ -103,7 +103,7 @@ def _converted(served):
     return model
 
 
-def _quantised(model, calibration):
+def _quantized(model, calibration):
     onnx, _ = _packages()
     from onnxruntime import quantization
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
@@ -115,7 +115,7 @@ def _quantised(model, calibration):
             batch = next(batches, None)
             return None if batch is None else {"images": batch}
 
-    add_pre_process_metadata(model)  # it is folded already; without this the quantiser warns
+    add_pre_process_metadata(model)  # it is folded already; without this the quantizer warns
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
         quantization.quantize_static(

@@ -20,14 +20,14 @@ def export_openvino(
     """Writes an embedder as an OpenVINO model: the graph in `path`, the weights in a `.bin` beside it.
 
     Its input is `images`, uint8 `(n, height, width, 3)` RGB, of any n; its outputs are `embedding` `(n, dim)` float32,
-    L2-normalised, and `norm` `(n,)` float32, the length before that.
+    L2-normalized, and `norm` `(n,)` float32, the length before that.
 
     | precision  | weights | computed in |
     |------------|---------|---|
     | `float32`  | float32 | float32 |
     | `float16`  | float16 | float32, or float16 where asked for |
     | `bfloat16` | float16 | bfloat16, where the machine has it |
-    | `int8`     | int8    | 8-bit integers; the normalisation float32 |
+    | `int8`     | int8    | 8-bit integers; the normalization float32 |
 
     OpenVINO does not read from a file what to compute in: left alone, it takes bfloat16 where the machine is quick at
     that. So compile with `INFERENCE_PRECISION_HINT`, which `keras_arcface.evaluation.load_embedder` does: the model's
@@ -40,7 +40,7 @@ def export_openvino(
         precision: one of the above.
         calibration: for int8, some hundred images as the embedder will see them, uint8 `(m, height, width, 3)` RGB,
             from which the ranges of the activations are taken.
-        mirror: whether the embedding of the mirror image is added before normalising.
+        mirror: whether the embedding of the mirror image is added before normalizing.
         check: whether the model must answer as the embedder does, or is not kept.
 
     Returns:
@@ -61,7 +61,7 @@ def export_openvino(
             run = _compiled(openvino, model, "f32")
             runtimes.check_parity(run, embedder, path, "float32", mirror, None)
         if precision == "int8":
-            model = _quantised(model, calibration)
+            model = _quantized(model, calibration)
         model.set_rt_info(runtimes.metadata(embedder, mirror, precision), [runtimes.NAME, "metadata"])
         model.set_rt_info(hint, [runtimes.NAME, "inference_precision"])
         openvino.save_model(model, file, compress_to_fp16=precision in ("float16", "bfloat16"))
@@ -88,7 +88,7 @@ def _converted(openvino, served):
         return openvino.Core().read_model(file.read_bytes(), file.with_suffix(".bin").read_bytes())
 
 
-def _quantised(model, calibration):
+def _quantized(model, calibration):
     nncf = _package("nncf")
     from nncf.quantization import range_estimator
 

@@ -159,7 +159,7 @@ def learning_rate(optimizer) -> float:
 
 
 def plot_training(directory, path=None) -> Path:
-    """Draws what `TrainingLog` wrote: loss, angle to the own centre, learning rate, and verification.
+    """Draws what `TrainingLog` wrote: loss, angle to the own center, learning rate, and verification.
 
     Args:
         directory: of the log.
@@ -187,11 +187,11 @@ def plot_training(directory, path=None) -> Path:
     angle.fill_between(
         steps["step"], mean - spread, mean + spread, color="C1", alpha=0.25, label="± standard deviation"
     )
-    angle.set(title="Angle to the own class centre, radians", ylim=(0, 1.8))
+    angle.set(title="Angle to the own class center, radians", ylim=(0, 1.8))
     angle.legend()
     rate.plot(steps["step"], steps["learning_rate"], color="C2")
     rate.set(title="Learning rate", ylim=(0, None))
-    quality.plot(steps["step"], steps["accuracy"], color="C3", label="training images: own centre nearest")
+    quality.plot(steps["step"], steps["accuracy"], color="C3", label="training images: own center nearest")
     if (directory / _VERIFICATION).exists():
         found = _columns(directory / _VERIFICATION)
         names = [name for name in found if name.endswith("_accuracy")]

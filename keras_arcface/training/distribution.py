@@ -1,9 +1,9 @@
 """Several machines, or more classes than one device holds: the JAX backend and `keras.distribution`.
 
-Every device of every host takes its part of the batch through the embedder. The class centres, and the optimizer's
+Every device of every host takes its part of the batch through the embedder. The class centers, and the optimizer's
 slots for them, can be split over devices too: then each meets the embeddings of all that it shares the classes with.
-What is sent for that is embeddings and a few floats per example, never the centres. With a `sample_rate` below 1 each
-device draws some of its own classes; their numbers, not their centres, are sent too.
+What is sent for that is embeddings and a few floats per example, never the centers. With a `sample_rate` below 1 each
+device draws some of its own classes; their numbers, not their centers, are sent too.
 """
 
 import math
@@ -15,7 +15,7 @@ DATA, CLASSES = "data", "classes"
 
 
 class ClassParallel(keras.distribution.ModelParallel):
-    """Splits the batch over all devices, and the class centres into shards. JAX backend only.
+    """Splits the batch over all devices, and the class centers into shards. JAX backend only.
 
     Make it the distribution before anything else of Keras is made:
 
@@ -28,7 +28,7 @@ class ClassParallel(keras.distribution.ModelParallel):
     those of the whole batch, as it is one program.
 
     Args:
-        class_shards: into how many shards the centres are split, a divisor of the number of devices. With 1 every
+        class_shards: into how many shards the centers are split, a divisor of the number of devices. With 1 every
             device has all of them, and this is plain data parallelism. With more a device holds, and updates,
             `num_classes / class_shards` of them. Devices that follow each other share the classes, so those of one
             host if there are enough.
@@ -78,7 +78,7 @@ def head_layout(mesh) -> keras.distribution.LayoutMap:
     """What is split, and how, on a mesh with the axes "data" and "classes"; all else is on every device.
 
     An optimizer's slots follow their variable by themselves. `PATH/batch` is what a head asks for to lay out
-    embeddings and labels before they meet the centres.
+    embeddings and labels before they meet the centers.
     """
     layout = keras.distribution.LayoutMap(mesh)
     layout[r".*/centers(_slot_\d+)?"] = (CLASSES,)

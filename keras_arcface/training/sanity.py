@@ -8,14 +8,14 @@ import numpy as np
 from keras_arcface.layers import MarginProduct
 from keras_arcface.margins import Batch
 
-# So many random embeddings against so many random centres: enough for the mean loss to about 1%.
+# So many random embeddings against so many random centers: enough for the mean loss to about 1%.
 _EMBEDDINGS, _CENTERS = 256, 20_000
 
 
 def expected_first_loss(head, dim: int, seed: int = 0) -> float:
     """The mean loss of embeddings that know nothing yet, for this head's classes, scale and margin.
 
-    A fresh network's embeddings point anywhere: their cosines to the class centres have mean 0 and variance `1 / dim`.
+    A fresh network's embeddings point anywhere: their cosines to the class centers have mean 0 and variance `1 / dim`.
     The loss of a right head starts close to this figure. One that starts elsewhere has another number of classes, scale
     or margin than it should, or labels that are not those of the head.
 
@@ -39,30 +39,30 @@ def expected_first_loss(head, dim: int, seed: int = 0) -> float:
     num_classes = math.ceil(head.sample_rate * head.num_classes)
     drawn = 1 + min(num_classes - 1, _CENTERS // head.sub_centers)
     targets, *others = _cosines(generator, drawn, head.sub_centers, dim)
-    penalised = targets
+    penalized = targets
     extra = 0.0
     if head.margin is not None:
         batch = _batch(generator.integers(0, head.num_classes, _EMBEDDINGS), head.margin, dim)
         margin = head.margin.for_batch(batch) if hasattr(head.margin, "for_batch") else head.margin
         wanted = keras.ops.convert_to_numpy(margin(keras.ops.convert_to_tensor(targets.astype(np.float32))))
-        penalised = targets - strength * (targets - wanted)
-        regulariser = head.margin.regulariser(batch) if hasattr(head.margin, "regulariser") else None
-        extra = 0.0 if regulariser is None else keras.ops.convert_to_numpy(regulariser)
+        penalized = targets - strength * (targets - wanted)
+        regularizer = head.margin.regularizer(batch) if hasattr(head.margin, "regularizer") else None
+        extra = 0.0 if regularizer is None else keras.ops.convert_to_numpy(regularizer)
     # The other classes, of which there may be more than were drawn.
     others = np.stack(others)
     counts = others <= head.ignored_above
     if head.binary:
         bias = math.log(10 * head.num_classes * head.sample_rate)
         of_others = np.where(counts, np.logaddexp(0, scale * others - bias), 0.0).mean(axis=0) * (num_classes - 1)
-        return float(np.mean(np.logaddexp(0, bias - scale * penalised) + head.negatives_weight * of_others + extra))
+        return float(np.mean(np.logaddexp(0, bias - scale * penalized) + head.negatives_weight * of_others + extra))
     if head.negatives is not None:
-        given = [keras.ops.convert_to_tensor(array.astype(np.float32)) for array in (others, penalised[None])]
+        given = [keras.ops.convert_to_tensor(array.astype(np.float32)) for array in (others, penalized[None])]
         others = keras.ops.convert_to_numpy(head.negatives(*given, head.negatives.start)).astype(np.float64)
     negatives = scale * others
     highest = negatives.max(axis=0)
     counted = np.where(counts, np.exp(negatives - highest), 0.0)
     total = highest + np.log(counted.mean(axis=0) * (num_classes - 1))
-    own = scale * penalised
+    own = scale * penalized
     everyone = (negatives.mean(axis=0) * (num_classes - 1) + own) / num_classes
     wanted = (1 - head.label_smoothing) * own + head.label_smoothing * everyone
     return float(np.mean(np.logaddexp(total, own) - wanted + extra))

@@ -67,9 +67,9 @@ def test_a_stem_with_a_stride_halves_what_follows():
     assert model.output_shape == (None, 4, 4, 128)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras synchronises BatchNorm on TensorFlow only")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras synchronizes BatchNorm on TensorFlow only")
 @pytest.mark.parametrize("make", [backbones.IResNet18, backbones.MobileFaceNet])
-def test_every_batch_norm_can_be_synchronised(make):
+def test_every_batch_norm_can_be_synchronized(make):
     model = make(input_shape=(32, 32, 3), synchronized=True)
     norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
     assert norms

@@ -55,15 +55,15 @@ def test_dots_on_the_landmarks_come_to_the_template(size):
         cv2.circle(image, (round(x), round(y)), 8, (255, 255, 255), -1)
     face = align(image, landmarks, size)
     assert face.shape == (size, size, 3)
-    _, _, _, centres = cv2.connectedComponentsWithStats((face[:, :, 0] > 100).astype(np.uint8))
-    found = centres[1:]
+    _, _, _, centers = cv2.connectedComponentsWithStats((face[:, :, 0] > 100).astype(np.uint8))
+    found = centers[1:]
     expected = TEMPLATE * size / 112
     distances = np.linalg.norm(found[:, None] - expected[None], axis=2).min(axis=1)
     assert len(found) == 5
     assert distances.max() < 0.5 * max(1, size / 112)
 
 
-def test_outside_the_image_is_black_and_grey_images_stay_grey():
+def test_outside_the_image_is_black_and_gray_images_stay_gray():
     image = np.full((50, 50), 200, np.uint8)
     face = align(image, TEMPLATE)
     assert face.shape == (112, 112)

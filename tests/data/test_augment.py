@@ -14,7 +14,7 @@ FACES = np.stack([make_face(person, 0) for person in range(64)])
 BORDERED = np.maximum(FACES, 20)
 BORDERED[:, :5] = BORDERED[:, :, 29:] = BORDERED[:, 16, 16] = 0
 SEED = tf.constant([1, 2], tf.int64)
-WITH_PROBABILITY = ["flip", "grey", "erase", "crop", "photometric", "blur", "low_resolution", "jpeg", "fill_border"]
+WITH_PROBABILITY = ["flip", "gray", "erase", "crop", "photometric", "blur", "low_resolution", "jpeg", "fill_border"]
 ALL = [*WITH_PROBABILITY, "affine", "adaface"]
 
 
@@ -76,11 +76,11 @@ def test_flip_mirrors():
     assert 16 <= mirrored.sum() <= 48
 
 
-def test_grey_has_one_channel_thrice():
-    grey = apply("grey", probability=1.0)
-    assert (grey == grey[..., :1]).all()
+def test_gray_has_one_channel_thrice():
+    gray = apply("gray", probability=1.0)
+    assert (gray == gray[..., :1]).all()
     expected = [cv2.cvtColor(face, cv2.COLOR_RGB2GRAY) for face in FACES]
-    assert np.abs(grey[..., 0].astype(int) - expected).max() <= 1
+    assert np.abs(gray[..., 0].astype(int) - expected).max() <= 1
 
 
 def rectangle(mask):
@@ -190,7 +190,7 @@ def test_fill_border_changes_what_is_black_up_to_the_border_and_nothing_else():
         plain += 1
         assert len(np.unique([*image[:5].reshape(-1, 3), *image[:, 29:].reshape(-1, 3)], axis=0)) == 1
     assert 16 <= plain <= 48
-    assert len(np.unique(filled[:, 0, 0], axis=0)) > 50, "one colour for all"
+    assert len(np.unique(filled[:, 0, 0], axis=0)) > 50, "one color for all"
 
 
 def test_fill_border_knows_black_from_dark():
@@ -219,16 +219,16 @@ def test_affine_without_limits_only_flips():
     np.testing.assert_array_equal(still, apply("flip"))
 
 
-def centre_of(dots):
+def center_of(dots):
     weights = dots[..., 0] / dots[..., 0].sum(axis=(1, 2), keepdims=True)
     down, across = (weights * np.arange(33)[:, None]).sum(axis=(1, 2)), (weights * np.arange(33)).sum(axis=(1, 2))
     return np.abs(np.stack([down, across]) - 16)
 
 
-def test_affine_moves_by_no_more_than_its_limit_and_turns_about_the_centre():
+def test_affine_moves_by_no_more_than_its_limit_and_turns_about_the_center():
     dot = np.zeros((64, 33, 33, 3), np.uint8)
     dot[:, 15:18, 15:18] = 255
-    moved = centre_of(apply("affine", dot, rotation=0.0, zoom=0.0, shift=0.2).astype(float))
+    moved = center_of(apply("affine", dot, rotation=0.0, zoom=0.0, shift=0.2).astype(float))
     assert moved.max() < 0.2 * 33 + 0.5
     assert moved.max() > 0.15 * 33
-    assert centre_of(apply("affine", dot, rotation=0.5, zoom=0.0, shift=0.0).astype(float)).max() < 0.1
+    assert center_of(apply("affine", dot, rotation=0.5, zoom=0.0, shift=0.0).astype(float)).max() < 0.1

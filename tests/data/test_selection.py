@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_arcface.data import Relabelled
+from keras_arcface.data import Relabeled
 from keras_arcface.data import split_identities
 from keras_arcface.data import with_at_least
 from keras_arcface.data.sources import Record
@@ -52,7 +52,7 @@ def test_no_class_with_so_many_images():
         with_at_least(Faces([1, 1, 1, 2]), 4)
 
 
-class Unlabelled:
+class Unlabeled:
     """A source that does not say its labels, with a record that cannot be read."""
 
     num_classes = 3
@@ -71,7 +71,7 @@ class Unlabelled:
 
 
 def test_a_source_that_does_not_say_its_labels_is_read_once():
-    source = Unlabelled()
+    source = Unlabeled()
     selection = with_at_least(source, 1)
     assert source.reads == 4
     assert selection.labels.tolist() == [0, 1, -1, 0]
@@ -115,16 +115,16 @@ def test_a_share_that_leaves_a_side_without_classes(share):
 
 def test_other_labels_and_what_is_left_out():
     source = Faces([7, 2, 7, 5], class_names=[f"person {label}" for label in range(10)])
-    relabelled = Relabelled(source, [7, -1, 5, 5])
-    assert [(record.image, record.label, record.name) for record in relabelled] == [
+    relabeled = Relabeled(source, [7, -1, 5, 5])
+    assert [(record.image, record.label, record.name) for record in relabeled] == [
         (b"of 7", 7, "image 0"),
         (b"of 7", 5, "image 2"),
         (b"of 5", 5, "image 3"),
     ]
-    assert (len(relabelled), relabelled.num_classes, relabelled.labels.tolist()) == (3, 10, [7, 5, 5])
-    assert str(relabelled) == "3 images of Faces"
-    assert with_at_least(relabelled, 2).class_names == ["person 5"]
-    assert relabelled.fingerprint() != Relabelled(source, [7, 2, 5, 5]).fingerprint()
+    assert (len(relabeled), relabeled.num_classes, relabeled.labels.tolist()) == (3, 10, [7, 5, 5])
+    assert str(relabeled) == "3 images of Faces"
+    assert with_at_least(relabeled, 2).class_names == ["person 5"]
+    assert relabeled.fingerprint() != Relabeled(source, [7, 2, 5, 5]).fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_other_labels_and_what_is_left_out():
 )
 def test_labels_that_do_not_fit_a_source_are_refused(labels, named):
     with pytest.raises(ValueError, match=named):
-        Relabelled(Faces([1, 2, 3]), labels)
+        Relabeled(Faces([1, 2, 3]), labels)

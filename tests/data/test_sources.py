@@ -5,7 +5,7 @@ from conftest import make_face
 
 from keras_arcface.data import ImageFolder
 from keras_arcface.data import ImageList
-from keras_arcface.data import Relabelled
+from keras_arcface.data import Relabeled
 from keras_arcface.data import TFRecords
 from keras_arcface.data import load_dataset
 from keras_arcface.data import with_at_least
@@ -273,4 +273,4 @@ def test_sources_describe_themselves_in_a_line(face_folder, tmp_path):
     assert repr(info) == f"<DatasetInfo: 12 images of 3 classes, 32 x 32, in 3 shards, from {faces}>"
     assert repr(TFRecords(tmp_path / "records")) == f"<TFRecords('{tmp_path / 'records'}'): 12 images of 3 classes>"
     assert repr(with_at_least(faces, 4)) == f"<Selection: 9 images, 2 classes of {faces}>"
-    assert repr(Relabelled(faces, [0] * 11 + [-1])) == f"<Relabelled: 3 classes, 11 images of {faces}>"
+    assert repr(Relabeled(faces, [0] * 11 + [-1])) == f"<Relabeled: 3 classes, 11 images of {faces}>"

@@ -23,7 +23,7 @@ def left_half(images):
     return np.asarray(images, np.float32)[:, :, :16].mean(axis=1).reshape(len(images), -1)
 
 
-def test_the_mirror_image_is_added_before_normalisation():
+def test_the_mirror_image_is_added_before_normalization():
     embeddings = embed_images(left_half, FACES, batch_size=3, progress=False)
     np.testing.assert_allclose(embeddings, left_half(FACES) + left_half(FACES[:, :, ::-1]), rtol=1e-6)
     straight = embed_images(left_half, FACES, flip=False, progress=False)

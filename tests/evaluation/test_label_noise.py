@@ -4,7 +4,7 @@ import pytest
 from keras_arcface.evaluation import find_label_noise
 
 AXES = np.eye(4, dtype="float32")
-# Class 0 lies at axis 0, and noise of it at axis 2; class 1 at axis 1, its other sub-centre is nobody's.
+# Class 0 lies at axis 0, and noise of it at axis 2; class 1 at axis 1, its other sub-center is nobody's.
 CENTERS = np.stack([[AXES[2] * 5, AXES[0] * 0.1], [AXES[1], AXES[3]]])
 
 
@@ -14,7 +14,7 @@ def at(axis, degrees):
     return (np.cos(angle) * AXES[axis] + np.sin(angle) * AXES[(axis + 1) % 4]) * 3
 
 
-def test_what_is_far_from_the_dominant_sub_centre_is_found():
+def test_what_is_far_from_the_dominant_sub_center_is_found():
     embeddings = [at(0, 0), at(0, 20), at(0, 60), at(2, 0), at(1, 10), at(0, 30)]
     labels = [0, 0, 0, 0, 1, 1]
     noise = find_label_noise(np.array(embeddings), labels, CENTERS)
@@ -47,7 +47,7 @@ def test_against_one_after_another():
     np.testing.assert_allclose(noise.nearest_angles, angles.min(axis=1), atol=1e-5)
 
 
-def test_one_centre_for_a_class_will_do():
+def test_one_center_for_a_class_will_do():
     noise = find_label_noise(AXES[:2], [0, 1], AXES[:2])
     assert noise.dominant.tolist() == [0, 0]
     np.testing.assert_allclose(noise.angles, 0)
@@ -58,7 +58,7 @@ def test_one_centre_for_a_class_will_do():
     [
         ({"labels": [0, 2]}, r"in \[0, 2\).*Received: 2 for image 1"),
         ({"labels": [0.0, 1.0]}, "labels must be integers"),
-        ({"centers": CENTERS[:, :, :3]}, r"sub-centres, 4\).*Received: \(2, 2, 3\)"),
+        ({"centers": CENTERS[:, :, :3]}, r"sub-centers, 4\).*Received: \(2, 2, 3\)"),
         ({"embeddings": np.zeros((2, 4))}, "zero or not finite"),
     ],
 )

@@ -8,11 +8,11 @@ from keras_arcface.evaluation import reidentify
 
 def make_set(people=25, cameras=4, dim=8, seed=0, spread=1.0):
     generator = np.random.default_rng(seed)
-    centres = generator.normal(size=(people, dim))
+    centers = generator.normal(size=(people, dim))
 
     def side(count):
         ids, cams = generator.integers(0, people, count), generator.integers(0, cameras, count)
-        return centres[ids] + spread * generator.normal(size=(count, dim)), ids, cams
+        return centers[ids] + spread * generator.normal(size=(count, dim)), ids, cams
 
     query, gallery = side(60), side(300)
     gallery[1][::17] = -1  # junk

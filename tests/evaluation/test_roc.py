@@ -104,7 +104,7 @@ def test_curves_are_pooled():
         Roc.pooled([])
 
 
-def test_neighbouring_scores_are_parted():
+def test_neighboring_scores_are_parted():
     high = 0.7
     low = np.nextafter(high, 0)
     point = Roc([high], [low] * 10).at_far(0.5)

@@ -26,7 +26,7 @@ def embedder():
 
 
 def linear_onnx(path, channels_first=True, batch="n", element="FLOAT", channels=3):
-    """By hand: the mean of each colour, times a matrix. As of old exporters, weights are listed as inputs."""
+    """By hand: the mean of each color, times a matrix. As of old exporters, weights are listed as inputs."""
     onnx = pytest.importorskip("onnx", reason="onnx is absent")
     from onnx import TensorProto
     from onnx import helper
@@ -101,14 +101,14 @@ def test_onnx_files(channels_first, batch, element, tmp_path):
     np.testing.assert_allclose(found, reference(FACES), rtol=1e-4)
 
 
-def test_colour_mean_and_std(tmp_path):
+def test_color_mean_and_std(tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
     reference = linear_onnx(tmp_path / "model.onnx")
-    found = evaluation.load_embedder(tmp_path / "model.onnx", colour="BGR", mean=127.5, std=128.0)(FACES)
+    found = evaluation.load_embedder(tmp_path / "model.onnx", color="BGR", mean=127.5, std=128.0)(FACES)
     np.testing.assert_allclose(found, reference((FACES[..., ::-1] - 127.5) / 128), rtol=1e-4, atol=1e-6)
     assert Preprocessing()(FACES).dtype == np.uint8
-    with pytest.raises(ValueError, match=r"colour must be one of RGB, BGR. Received: colour='rgb'"):
-        evaluation.load_embedder(tmp_path / "model.onnx", colour="rgb")
+    with pytest.raises(ValueError, match=r"color must be one of RGB, BGR. Received: color='rgb'"):
+        evaluation.load_embedder(tmp_path / "model.onnx", color="rgb")
     with pytest.raises(ValueError, match="std must be above 0"):
         evaluation.load_embedder(tmp_path / "model.onnx", std=0)
 
@@ -145,7 +145,7 @@ EXPORTS = {
 
 
 @pytest.mark.parametrize("suffix", EXPORTS)
-def test_exports_give_the_embedding_as_it_was_before_it_was_normalised(suffix, embedder, tmp_path):
+def test_exports_give_the_embedding_as_it_was_before_it_was_normalized(suffix, embedder, tmp_path):
     export, modules = EXPORTS[suffix]
     for module in modules:
         pytest.importorskip(module, reason=f"{module} is absent")

@@ -217,7 +217,7 @@ def test_a_loss_that_is_no_number_can_be_looked_into(face_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_labels_are_cleaned_by_sub_centres(face_folder, tmp_path):
+def test_labels_are_cleaned_by_sub_centers(face_folder, tmp_path):
     """Of an untrained network, whose angles are any: what matters is what becomes of them."""
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
     options = ("--backbone", "IResNet18", "--width", 16, "--batch-size", 4, "--steps", 1, "--sub-centers", 2)

@@ -39,7 +39,7 @@ CASES = [
 
 
 def problem(batch, classes, dim, seed=0):
-    """Embeddings from far to close to their centre, labels that repeat."""
+    """Embeddings from far to close to their center, labels that repeat."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, batch)
     labels[batch // 2 :] = labels[0]
@@ -70,7 +70,7 @@ def test_loss_and_gradients_in_blocks_equal_the_formula(batch, classes, dim, blo
 
 
 def slow_losses(embeddings, centers, labels, scale, ignored_above=1.0, **margin):
-    """One example, one class and one sub-centre after another, in float64."""
+    """One example, one class and one sub-center after another, in float64."""
     losses = []
     for embedding, label in zip(embeddings, labels, strict=True):
         cosines = [
@@ -86,9 +86,9 @@ def slow_losses(embeddings, centers, labels, scale, ignored_above=1.0, **margin)
 @pytest.mark.parametrize("memory", [0, 2**40], ids=["again", "kept"])
 @pytest.mark.parametrize("block", [2, 5, 11])
 @pytest.mark.parametrize(
-    ("sub_centers", "ignored_above"), [(3, 1.0), (1, 0.2), (3, 0.35)], ids=["sub-centres", "filter", "both"]
+    ("sub_centers", "ignored_above"), [(3, 1.0), (1, 0.2), (3, 0.35)], ids=["sub-centers", "filter", "both"]
 )
-def test_sub_centres_and_the_noise_filter_equal_the_formula(sub_centers, ignored_above, block, memory):
+def test_sub_centers_and_the_noise_filter_equal_the_formula(sub_centers, ignored_above, block, memory):
     generator = np.random.default_rng(1)
     embeddings, labels = generator.normal(size=(7, 5)).astype("float32"), generator.integers(0, 11, 7)
     shape = (11, 5) if sub_centers == 1 else (11, sub_centers, 5)
@@ -163,7 +163,7 @@ def test_at_the_ends_of_the_cosine(scale, own, others):
     embeddings = np.array([[2.0, 0.0]] * 2, "float32")
     head = with_centers(MarginProduct(classes, margin=None, scale=scale, block_size=512), centers)
     losses, cosines, hits = (ops.convert_to_numpy(part) for part in head.loss_and_stats(labels, embeddings))
-    # The other label's centre is one of the others, at the same end as the own.
+    # The other label's center is one of the others, at the same end as the own.
     rest = np.logaddexp(np.log(classes - 2) + scale * others, scale * own)
     np.testing.assert_allclose(losses, np.logaddexp(0, rest - scale * own), rtol=1e-5, atol=1e-30)
     np.testing.assert_allclose(cosines, own, rtol=1e-6)

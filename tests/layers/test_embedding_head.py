@@ -34,7 +34,7 @@ def unit(vectors):
 
 
 @every_loss
-def test_the_loss_is_that_of_normalised_embeddings(name, embeddings):
+def test_the_loss_is_that_of_normalized_embeddings(name, embeddings):
     losses = ops.convert_to_numpy(EmbeddingHead(LOSSES[name]()).loss(LABELS, 7 * embeddings))
     expected = ops.convert_to_numpy(LOSSES[name]().call(LABELS, unit(embeddings)))
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)

@@ -141,7 +141,7 @@ def test_logits_and_statistics_are_those_of_the_inner_head(join, inner):
     assert head.centers is head.head.centers
 
 
-def test_the_intra_loss_is_to_the_nearest_sub_centre():
+def test_the_intra_loss_is_to_the_nearest_sub_center():
     embeddings, labels, centers = problem()
     both = np.stack([-centers, centers], axis=1)
     head = with_inner_centers(WithIntraLoss(ArcFace(CLASSES, scale=SCALE, sub_centers=2), 1.0), both)

@@ -22,12 +22,12 @@ from keras_arcface.layers import LSoftmax
 heads = pytest.mark.parametrize("kind", [LSoftmax, ASoftmax])
 
 
-def losses_of(embeddings, centers, labels, margin, annealing, normalised):
+def losses_of(embeddings, centers, labels, margin, annealing, normalized):
     """One example, one class after another."""
     losses = []
     for x, label in zip(embeddings, labels, strict=True):
         logits = []
-        for j, w in enumerate(unit(centers) if normalised else centers):
+        for j, w in enumerate(unit(centers) if normalized else centers):
             norms = np.linalg.norm(w) * np.linalg.norm(x)
             cosine = w @ x / norms
             psi = references.psi(np.arccos(cosine), m1=margin)
@@ -42,8 +42,8 @@ def losses_of(embeddings, centers, labels, margin, annealing, normalised):
 def test_the_loss_is_its_formula(kind, margin, annealing):
     embeddings, labels, centers = problem()
     head = with_centers(kind(CLASSES, margin=margin, base=annealing, least=0), centers)
-    normalised = kind is ASoftmax
-    assert_is(lambda e, c: losses_of(e, c, labels, margin, annealing, normalised), head, embeddings, labels, centers)
+    normalized = kind is ASoftmax
+    assert_is(lambda e, c: losses_of(e, c, labels, margin, annealing, normalized), head, embeddings, labels, centers)
     angles = np.arccos((unit(embeddings) * unit(centers)[labels]).sum(axis=1))
     assert len(set(np.floor(4 * angles / np.pi))) > 2  # several branches of psi
 

@@ -33,7 +33,7 @@ def batch():
     generator = np.random.default_rng(7)
     labels = generator.integers(0, CLASSES, BATCH)
     centers = generator.normal(size=(CLASSES, DIM)).astype(np.float32)
-    # Between random and close to their centre, so that every part of psi is met.
+    # Between random and close to their center, so that every part of psi is met.
     closeness = np.linspace(-3, 3, BATCH)[:, None]
     embeddings = (closeness * centers[labels] + 2 * generator.normal(size=(BATCH, DIM))).astype(np.float32)
     return embeddings, labels, centers
@@ -282,7 +282,7 @@ def test_a_functional_model_trains_with_the_head_in_it(batch):
     ],
     ids=lambda head: type(head).__name__,
 )
-def test_a_head_survives_serialisation(head):
+def test_a_head_survives_serialization(head):
     restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
     assert type(restored) is type(head)
     assert restored.get_config() == head.get_config()

@@ -1,4 +1,4 @@
-"""Heads beside those of pytorch-metric-learning, on the same embeddings and centres."""
+"""Heads beside those of pytorch-metric-learning, on the same embeddings and centers."""
 
 import math
 
@@ -51,5 +51,5 @@ def test_loss_and_gradients_are_pytorch_metric_learnings(name):
     errors = [abs(ours / value.item() - 1)]
     for gradient, expected in zip(found, (tensor.grad.numpy(), theirs.W.grad.numpy().T), strict=True):
         errors.append(np.abs(gradient - expected).max() / np.abs(expected).max())
-    print(f"{name}: loss {errors[0]:.1e}, gradient by embeddings {errors[1]:.1e}, by centres {errors[2]:.1e}")
+    print(f"{name}: loss {errors[0]:.1e}, gradient by embeddings {errors[1]:.1e}, by centers {errors[2]:.1e}")
     assert max(errors) < 1e-5

@@ -104,7 +104,7 @@ def test_the_logits_are_those_of_the_loss(name):
     np.testing.assert_allclose(head(embeddings), SCALE * cosines_of(embeddings, centers), rtol=1e-4, atol=1e-5)
 
 
-def test_sub_centres_have_hard_negatives_too():
+def test_sub_centers_have_hard_negatives_too():
     embeddings, labels, centers = problem()
     twice = np.stack([centers, -centers], axis=1)
     head = head_with(MisclassifiedNegatives(), twice, sub_centers=2, block_size=5)

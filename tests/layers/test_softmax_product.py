@@ -49,7 +49,7 @@ def test_a_label_outside_the_range_is_nan_and_no_hit(label, batch):
     assert not hits[2]
 
 
-def test_survives_serialisation():
+def test_survives_serialization():
     head = SoftmaxProduct(CLASSES, label_smoothing=0.1, name="head")
     restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
     assert restored.get_config() == head.get_config()

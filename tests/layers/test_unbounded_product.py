@@ -119,7 +119,7 @@ def test_sizes_out_of_range_are_refused(make, arguments, named):
         make(CLASSES, **arguments)
 
 
-def test_equal_centres_of_two_classes_have_a_finite_inter_loss():
+def test_equal_centers_of_two_classes_have_a_finite_inter_loss():
     _, _, centers = problem()
     centers[1] = 2 * centers[0]
     centers[2] = -centers[0]

@@ -24,13 +24,13 @@ def batch_of(norms=NORMS, normals=None, state=None):
     return Batch(labels, ops.convert_to_tensor(norms), normals, lambda v: v, lambda v: v, state or {})
 
 
-def penalised(margin, batch):
+def penalized(margin, batch):
     return ops.convert_to_numpy(margin.for_batch(batch)(ops.convert_to_tensor(COSINES)))
 
 
 def test_adaface_is_its_formula():
     state = {"norm_mean": ops.convert_to_tensor(60.0), "norm_std": ops.convert_to_tensor(30.0)}
-    found = penalised(AdaptiveMargin(0.4, 0.333), batch_of(state=state))
+    found = penalized(AdaptiveMargin(0.4, 0.333), batch_of(state=state))
     z = np.clip((np.clip(NORMS.astype("float64"), 1e-3, 100) - 60) / (30 + 1e-3) * 0.333, -1, 1)
     angles = np.maximum(np.arccos(COSINES.astype("float64")) - 0.4 * z, 0)
     expected = references.psi(angles) - (0.4 + 0.4 * z)
@@ -56,16 +56,16 @@ def test_magface_is_its_formula():
     norms = np.clip(NORMS.astype("float64"), 10, 110)
     margins = 0.45 + (0.8 - 0.45) * (norms - 10) / (110 - 10)
     expected = references.psi(np.arccos(COSINES.astype("float64")), m2=margins)
-    np.testing.assert_allclose(penalised(margin, batch_of()), expected, atol=2e-6)
-    regulariser = ops.convert_to_numpy(margin.regulariser(batch_of()))
-    np.testing.assert_allclose(regulariser, 35 * (norms / 110**2 + 1 / norms), rtol=1e-5)
+    np.testing.assert_allclose(penalized(margin, batch_of()), expected, atol=2e-6)
+    regularizer = ops.convert_to_numpy(margin.regularizer(batch_of()))
+    np.testing.assert_allclose(regularizer, 35 * (norms / 110**2 + 1 / norms), rtol=1e-5)
 
 
 def test_magfaces_gradients_go_through_the_norm():
     def loss(norms):
         batch = batch_of()._replace(norms=norms)
         margin = MagnitudeMargin()
-        return ops.sum(margin.for_batch(batch)(ops.convert_to_tensor(COSINES)) + margin.regulariser(batch))
+        return ops.sum(margin.for_batch(batch)(ops.convert_to_tensor(COSINES)) + margin.regularizer(batch))
 
     (gradient,) = value_and_gradients(loss, NORMS)[1]
     norms, angles = NORMS.astype("float64"), np.arccos(COSINES.astype("float64"))
@@ -79,13 +79,13 @@ def test_magfaces_gradients_go_through_the_norm():
 def test_elastic_margins_are_normal_in_training_and_their_mean_outside(angular):
     normals = np.random.default_rng(0).normal(size=40).astype("float32")
     margin = ElasticMargin(0.3, 0.1, angular=angular)
-    for drawn, found in ((normals, penalised(margin, batch_of(normals=normals))), (0, penalised(margin, batch_of()))):
+    for drawn, found in ((normals, penalized(margin, batch_of(normals=normals))), (0, penalized(margin, batch_of()))):
         name = "m2" if angular else "m3"
         expected = references.psi(np.arccos(COSINES.astype("float64")), **{name: 0.3 + 0.1 * drawn})
         np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
-def test_sorted_elastic_margins_are_largest_where_the_centre_is_farthest():
+def test_sorted_elastic_margins_are_largest_where_the_center_is_farthest():
     normals = np.random.default_rng(0).normal(size=40).astype("float32")
     cosines = np.random.default_rng(1).permutation(COSINES)
     margin = ElasticMargin(0.3, 0.1, angular=False, sort=True)
@@ -160,7 +160,7 @@ def test_norms_that_are_not_finite_do_not_count():
 @pytest.mark.parametrize("margin", [AdaptiveMargin(0.3), MagnitudeMargin(0.4), ElasticMargin(0.4, sort=True)])
 def test_the_loss_is_that_of_the_logits_and_survives_saving(margin, tmp_path):
     head = head_of(margin)
-    extra = margin.regulariser(batch_of(np.linalg.norm(EMBEDDINGS, axis=1)))
+    extra = margin.regularizer(batch_of(np.linalg.norm(EMBEDDINGS, axis=1)))
     logits = ops.convert_to_numpy(head(EMBEDDINGS, LABELS)).astype("float64")
     expected = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(6), LABELS]
     expected = expected if extra is None else expected + ops.convert_to_numpy(extra)

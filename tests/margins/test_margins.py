@@ -101,7 +101,7 @@ def test_margins_out_of_range_are_refused_by_name(arguments, message):
 
 
 @all_margins
-def test_a_margin_survives_serialisation(margin):
+def test_a_margin_survives_serialization(margin):
     original = CombinedMargin(**margin)
     restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(original))
     assert isinstance(restored, CombinedMargin)
@@ -132,8 +132,8 @@ def test_each_example_has_the_margin_of_its_class():
     margin = ClassSizeMargin([1, 16, 10_000])
     labels, cosines = np.array([2, 0, 1, 0], "int32"), np.float32([0.3, 0.9, -0.2, -0.99])
     result = ops.convert_to_numpy(margin.for_batch(batch_of(labels))(ops.convert_to_tensor(cosines)))
-    for label, cosine, penalised in zip(labels, cosines, result, strict=True):
-        assert penalised == pytest.approx(psi(cosine, {"m2": margin.margins[label]}), abs=1e-6)
+    for label, cosine, penalized in zip(labels, cosines, result, strict=True):
+        assert penalized == pytest.approx(psi(cosine, {"m2": margin.margins[label]}), abs=1e-6)
 
 
 def test_a_class_size_margin_survives_and_says_what_it_is_for():

@@ -54,7 +54,7 @@ def png_bomb(side=20_000):
 def kinds():
     """`{name: (image, whether it can be decoded; None where that is open)}`."""
     face, jpeg, png = FACES[0], encode(FACES[0], ".jpg"), encode(FACES[0])
-    grey, pillow = face[..., 0], Image.fromarray(face)
+    gray, pillow = face[..., 0], Image.fromarray(face)
     deep = cv2.imencode(".png", face.astype(np.uint16) * 257)[1].tobytes()
     turned = saved_by_pillow(pillow, "JPEG", exif=exif(6))
     frames = [Image.fromarray(other) for other in FACES[1:3]]
@@ -63,10 +63,10 @@ def kinds():
         "text": (b"this is no image", False),
         "PNG of 20,000 x 20,000": (png_bomb(), False),
         "JPEG, CMYK": (saved_by_pillow(pillow.convert("CMYK"), "JPEG"), True),
-        "JPEG, grey": (cv2.imencode(".jpg", grey)[1].tobytes(), True),
+        "JPEG, gray": (cv2.imencode(".jpg", gray)[1].tobytes(), True),
         "JPEG, progressive": (saved_by_pillow(pillow, "JPEG", progressive=True), True),
         "PNG, 16 bits": (deep, True),
-        "PNG, grey": (cv2.imencode(".png", grey)[1].tobytes(), True),
+        "PNG, gray": (cv2.imencode(".png", gray)[1].tobytes(), True),
         "PNG, alpha": (saved_by_pillow(pillow.convert("RGBA"), "PNG"), True),
         "PNG, palette": (saved_by_pillow(pillow.convert("P"), "PNG"), True),
         "GIF, animated": (saved_by_pillow(pillow, "GIF", save_all=True, append_images=frames), True),

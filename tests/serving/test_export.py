@@ -115,11 +115,11 @@ def test_images_of_any_size_are_resized(signatures, embedder):
     assert_equals(outputs, embedder, np.stack([resized, FACES[1]]))
 
 
-def test_greyscale_alpha_and_animation_are_read_as_rgb(signatures):
-    grey = cv2.imencode(".png", FACES[0][..., 0])[1].tobytes()
+def test_grayscale_alpha_and_animation_are_read_as_rgb(signatures):
+    gray = cv2.imencode(".png", FACES[0][..., 0])[1].tobytes()
     alpha = cv2.imencode(".png", np.concatenate([FACES[0], FACES[0][..., :1]], axis=2))[1].tobytes()
     animation = Path(__file__).with_name("two_frames.gif").read_bytes()
-    assert serve_bytes(signatures, [grey, alpha, animation])["valid"].all()
+    assert serve_bytes(signatures, [gray, alpha, animation])["valid"].all()
 
 
 GOOD = [encode(face) for face in FACES]
@@ -193,7 +193,7 @@ WRONG = {
     "no image at all": ("serving_default", {"images": np.zeros(2, np.uint8)}),
     "another shape of the same area": ("serving_default", {"images": FACES.reshape(6, 16, 64, 3)}),
     "larger images": ("serving_default", {"images": np.zeros((2, 64, 64, 3), np.uint8)}),
-    "grey images": ("serving_default", {"images": FACES[..., :1]}),
+    "gray images": ("serving_default", {"images": FACES[..., :1]}),
     "more on one side": ("compare", {"images_a": FACES, "images_b": FACES[:1]}),
 }
 

@@ -25,7 +25,7 @@ def test_what_the_model_is_and_wants(tmp_path):
     embedder = make_embedder()
     described = exported(embedder, tmp_path / "1")
     assert described["image_size"] == [28, 28]
-    assert (described["colour"], described["embedding_size"], described["name"]) == ("RGB", 4, "small")
+    assert (described["color"], described["embedding_size"], described["name"]) == ("RGB", 4, "small")
     assert described["alignment"] == {"method": "not stated"}
     assert described["weights_sha256"] == weights_sha256(embedder)
     assert described["computes_in"] == ["float32"]

@@ -194,7 +194,7 @@ def test_the_file_says_what_it_is(runtime, embedder, tmp_path):
     path = runtime.export(embedder, tmp_path / f"model{runtime.suffix}")
     described = json.loads(runtime.metadata(path))
     assert described == {**facts(embedder, mirror=False), "precision": "float32"}
-    assert (described["image_size"], described["colour"], described["embedding_size"]) == ([32, 32], "RGB", 16)
+    assert (described["image_size"], described["color"], described["embedding_size"]) == ([32, 32], "RGB", 16)
     beside = {".xml": [".bin"]}.get(runtime.suffix, [])
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([path.name, *map("model{}".format, beside)])
 
@@ -213,7 +213,7 @@ def test_a_mixed_policy_is_exported_in_full_precision(runtime, embedder, tmp_pat
     assert distance(runtime.run(path, FACES), mixed, FACES)[0] > 1e-3  # which rounds
 
 
-def wrong_colours(images):
+def wrong_colors(images):
     return images[..., ::-1]
 
 
@@ -224,11 +224,11 @@ def upside_down(images):
 @pytest.mark.parametrize(
     ("name", "precision", "fault"),
     [
-        ("onnx", "float32", wrong_colours),
+        ("onnx", "float32", wrong_colors),
         ("onnx", "float32", upside_down),
-        ("onnx", "int8", wrong_colours),
+        ("onnx", "int8", wrong_colors),
         *(
-            pytest.param(*case, wrong_colours, marks=pytest.mark.slow)
+            pytest.param(*case, wrong_colors, marks=pytest.mark.slow)
             for case in (
                 ("openvino", "float32"),
                 ("openvino", "bfloat16"),

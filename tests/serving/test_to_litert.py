@@ -52,7 +52,7 @@ def test_any_number_of_images_by_resizing(embedder, tmp_path):
 
 
 @pytest.mark.slow
-def test_int8_leaves_prelu_and_the_normalisation_alone(embedder, tmp_path):
+def test_int8_leaves_prelu_and_the_normalization_alone(embedder, tmp_path):
     pytest.importorskip("litert_quantizer", reason="litert_quantizer is absent")
     path = export_litert(embedder, tmp_path / "model.tflite", "int8", calibration=CALIBRATION)
     lite, found = loaded(path)

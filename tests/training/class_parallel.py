@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python tests/training/class_parallel.py
 
 A step is the head's loss and gradients; that of a sampled head is `RecognitionModel`'s, which also takes and returns
-centres and momentum. With four times as many classes the same must be sent, where every device has its own.
+centers and momentum. With four times as many classes the same must be sent, where every device has its own.
 """
 
 import json
@@ -28,7 +28,7 @@ EXACT = {
     "exact, 2 shards": (2, {"block_size": 256}),
     "hard negatives, 8 shards": (8, {"block_size": 256, "negatives": MisclassifiedNegatives()}),
     "binary, 8 shards": (8, {"block_size": 256, "of": UniFace}),
-    "sub-centres, computed again, 8 shards": (8, {"block_size": 200, **OTHERWISE}),
+    "sub-centers, computed again, 8 shards": (8, {"block_size": 200, **OTHERWISE}),
 }
 CLASSES = (4096, 16384)
 
@@ -41,7 +41,7 @@ def make_head(classes, of=ArcFace, **choices):
 
 
 def batch_for(head):
-    """Embeddings near their centres, labels that repeat."""
+    """Embeddings near their centers, labels that repeat."""
     generator = np.random.default_rng(1)
     labels = generator.integers(0, head.num_classes, BATCH).astype("int32")
     labels[3] = labels[0]
@@ -70,7 +70,7 @@ def exact_step(classes, **choices):
 
     step = jax.jit(jax.grad(mean_loss, (0, 1), has_aux=True)).lower(embeddings, head.centers.value).compile()
     (by_embeddings, by_centers), (losses, hits) = step(embeddings, head.centers.value)
-    found = {"losses": losses, "hits": hits, "by embeddings": by_embeddings, "by centres": by_centers}
+    found = {"losses": losses, "hits": hits, "by embeddings": by_embeddings, "by centers": by_centers}
     return {name: np.asarray(array) for name, array in found.items()}, step.as_text()
 
 

@@ -2,8 +2,8 @@
 
     python hosts.py
 
-Prints the loss curves side by side, with how far each is from the first; what a device holds when the centres are split
-over devices; and what was found in the compiled training step: whether any array is as large as all centres ("whole"),
+Prints the loss curves side by side, with how far each is from the first; what a device holds when the centers are split
+over devices; and what was found in the compiled training step: whether any array is as large as all centers ("whole"),
 and what is gathered. Two hosts are two processes that talk through sockets. How much of a difference rounding explains
 is measured too: one process again, from weights that are moved by a rounding error.
 """
@@ -211,7 +211,7 @@ def furthest(reference: list[float], losses: list[float]) -> float:
 
 def print_memory(faces: Path) -> None:
     print("\nA dense layer with ArcFace, 100,000 classes, 512 dimensions, CoupledSGD, global batch 64:\n")
-    print(f"{'':20}{'centres, slot':>15}{'all variables':>15}{'whole step':>15}   MB on a device; all-gathers")
+    print(f"{'':20}{'centers, slot':>15}{'all variables':>15}{'whole step':>15}   MB on a device; all-gathers")
     for setting in (Setting(2, 2, shards, 100_000, 512, False, 64, 2) for shards in (1, 2, 4)):
         report = run(setting, faces)
         found = "whole matrix" if report["whole"] else "never whole"

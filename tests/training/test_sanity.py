@@ -41,7 +41,7 @@ from keras_arcface.training import expected_first_loss
     ],
     ids=[
         *("ArcFace", "CosFace", "softmax", "with a warm-up", "two classes", "smoothed"),
-        *("class sizes", "sub-centres", "filter", "AdaFace", "MagFace", "ElasticFace", "CurricularFace"),
+        *("class sizes", "sub-centers", "filter", "AdaFace", "MagFace", "ElasticFace", "CurricularFace"),
         *("MV-softmax", "MV-softmax, filter", "UniFace", "UniFace, filter"),
     ],
 )

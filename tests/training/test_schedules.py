@@ -36,7 +36,7 @@ def test_equal_the_formula_at_every_step(schedule, formula):
 
 
 @pytest.mark.parametrize("schedule", [schedule for schedule, _ in SCHEDULES.values()], ids=SCHEDULES.keys())
-def test_survive_serialisation(schedule):
+def test_survive_serialization(schedule):
     optimizer = training.CoupledSGD(schedule)
     loaded = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert [float(loaded._learning_rate(step)) for step in range(50)] == [float(schedule(step)) for step in range(50)]

@@ -64,7 +64,7 @@ def test_differs_from_decoupled_decay():
     assert np.abs(decoupled["kernel"] - trained(CoupledSGD(0.1, weight_decay=5e-2))["kernel"]).max() > 1e-2
 
 
-def test_survives_serialisation():
+def test_survives_serialization():
     optimizer = CoupledSGD(
         0.5, momentum=0.8, weight_decay=1e-4, nesterov=True, no_decay=["gamma", "bias"], use_ema=True
     )

@@ -79,7 +79,7 @@ def test_updates_are_counted_not_steps():
     np.testing.assert_allclose(weight, [-0.1 * 1 - 0.1 * (0.9 * 1 + 4)], rtol=1e-6)  # the means of 0 1 2 and of 3 4 5
 
 
-def test_survives_serialisation():
+def test_survives_serialization():
     optimizer = WholeBatchLossScale(WholeBatchOptimizer(CoupledSGD(0.5), 4, clip_norm=5.0, clip="embedder/"))
     config = keras.optimizers.serialize(optimizer)
     assert keras.optimizers.serialize(keras.optimizers.deserialize(copy.deepcopy(config))) == config

@@ -52,7 +52,7 @@ def load_library():
 
 
 def fields(message):
-    """Yields (number, value) of a serialised protocol buffer's fields."""
+    """Yields (number, value) of a serialized protocol buffer's fields."""
     position = 0
 
     def varint():
