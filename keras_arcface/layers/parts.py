@@ -6,6 +6,8 @@ import numbers
 import keras
 from keras import ops
 
+from keras_arcface import _private_api
+
 # An embedding with a smaller squared norm has no direction: its cosines, and the gradient that it gets, are zero.
 _SMALLEST_SQUARED_NORM = 1e-12
 
@@ -50,7 +52,7 @@ def check_labels_are_given(head, labels, training):
 
 def takes_labels_in_a_model(head):
     """Whether a head is part of a functional model that gives it labels; other calls leave no node."""
-    return any(len(node.input_tensors) > 1 for node in head._inbound_nodes)
+    return any(len(node.input_tensors) > 1 for node in _private_api.inbound_nodes(head))
 
 
 def describe(head, *names):

@@ -3,8 +3,8 @@
 import json
 
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from keras_arcface import _private_api
 from keras_arcface.serving.decoding import decode_rows
 
 SMALLEST_NORM = 1e-12  # what a shorter embedding is divided by
@@ -23,7 +23,7 @@ def make_embed(embedder, image_size, mirror, freeze):
 
     if not freeze:
         return embed
-    frozen = convert_variables_to_constants_v2(embed.get_concrete_function(), lower_control_flow=False)
+    frozen = _private_api.freeze_variables(embed.get_concrete_function(), lower_control_flow=False)
     dim = embedder.output_shape[-1]
 
     def embed_frozen(images):

@@ -7,8 +7,8 @@ there TensorFlow's own are twice as fast, and XLA compiles what lies between the
 import functools
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla
-from tensorflow.python.ops import control_flow_util
+
+from keras_arcface import _private_api
 
 
 def read(variable):
@@ -36,7 +36,7 @@ def fused(function):
 
 def _is_whole():
     """Whether what is traced now is compiled by XLA, as a part of something or not."""
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return _private_api.is_in_xla_context()
 
 
 def block_limits():
@@ -85,7 +85,7 @@ def stack(shape):
 def push(stack, number, value):
     """The stack with a tensor at a place."""
     if _is_whole():
-        return xla.dynamic_update_slice(stack, value[None], [number, 0, 0])
+        return _private_api.xla_dynamic_update_slice(stack, value[None], [number, 0, 0])
     return tf.raw_ops.TensorListSetItem(input_handle=stack, index=number, item=value)
 
 
@@ -104,7 +104,7 @@ def empty(shape, like):
 def write(array, start, rows):
     """The array `(1, n, dim)` with rows `(1, m, dim)` from a start on, written where it lies."""
     if _is_whole():
-        return xla.dynamic_update_slice(array, rows, [0, start, 0])
+        return _private_api.xla_dynamic_update_slice(array, rows, [0, start, 0])
     # No copy is made of the array, which nothing but this has: `Empty` is never shared.
     places = start + tf.range(rows.shape[1])
     array, rows = tf.reshape(array, array.shape[1:]), tf.reshape(rows, rows.shape[1:])

@@ -1,0 +1,44 @@
+"""Imports of optional dependencies, with one error that says what to install."""
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def optional_import(extra: str, purpose: str) -> Iterator[None]:
+    """Turns a failing import inside a `with` block into an error that says what to install.
+
+    >>> with optional_import("plots", "plot_roc"):
+    ...     import a_module_that_is_absent
+    Traceback (most recent call last):
+    ModuleNotFoundError: plot_roc requires a_module_that_is_absent. Install it with: pip install 'keras-arcface[plots]'
+
+    Args:
+        extra: the extra of this package that installs the module.
+        purpose: the feature that requires it, the subject of the message.
+
+    Raises:
+        ModuleNotFoundError: if the module, or one that it imports, is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        message = install_hint(str(error.name), extra, purpose)
+        raise ModuleNotFoundError(message, name=error.name, path=error.path) from error
+
+
+def require(module: str, extra: str, purpose: str) -> None:
+    """Raises the ModuleNotFoundError of `optional_import` without importing the module."""
+    if not is_installed(module):
+        raise ModuleNotFoundError(install_hint(module, extra, purpose), name=module)
+
+
+def is_installed(module: str) -> bool:
+    """Returns whether a top-level module can be found, without importing it."""
+    return importlib.util.find_spec(module) is not None
+
+
+def install_hint(module: str, extra: str, purpose: str) -> str:
+    """Returns the message about a module that is not installed."""
+    return f"{purpose} requires {module}. Install it with: pip install 'keras-arcface[{extra}]'"

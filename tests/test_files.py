@@ -1,0 +1,35 @@
+import os
+
+import pytest
+
+from keras_arcface import _files
+
+
+def test_a_file_is_replaced(tmp_path):
+    path = tmp_path / "file.txt"
+    _files.write_atomically(path, "old")
+    _files.write_atomically(path, "größer")
+    assert path.read_bytes() == "größer".encode()
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file.bin"
+    _files.write_atomically(path, b"old")
+    with pytest.raises(TypeError, match="bytes-like"), _files.replacing(path) as file:
+        file.writelines([b"ne", "w"])
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+def test_the_permissions_hold_from_the_first_byte(tmp_path):
+    with _files.replacing(tmp_path / "key", mode=0o600) as file:
+        assert os.fstat(file.fileno()).st_mode & 0o777 == 0o600
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_temporary_file_of_a_killed_run_is_replaced(tmp_path):
+    path = tmp_path / "file"
+    _files.temporary_path(path).write_bytes(b"from a run that was killed")
+    _files.write_atomically(path, b"new")
+    assert os.listdir(tmp_path) == ["file"]
