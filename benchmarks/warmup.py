@@ -16,9 +16,9 @@ from pathlib import Path
 
 from contenders import machine
 
-from keras_arcface.serving import loaders
-from keras_arcface.serving.warmup import WARMUP_FILE
-from keras_arcface.serving.warmup import read_requests
+from keras_arcface.serving.saved_model import loaders
+from keras_arcface.serving.saved_model.warmup import WARMUP_FILE
+from keras_arcface.serving.saved_model.warmup import read_requests
 
 
 def measure(saved_model, signature, size, warm):

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_arcface.serving import FaceClient
 from keras_arcface.serving import ServingError
-from keras_arcface.serving.errors import ThresholdNotFound
+from keras_arcface.serving.client.errors import ThresholdNotFound
 
 
 def main():

@@ -9,7 +9,7 @@ import keras
 from keras_arcface import data
 from keras_arcface import evaluation
 from keras_arcface.data import sources
-from keras_arcface.serving import runtimes
+from keras_arcface.serving.convert import graph as runtimes
 
 
 def main(export: Callable, precisions: tuple[str, ...], description: str):

@@ -13,7 +13,7 @@ import argparse
 import logging
 import sys
 
-from keras_arcface.serving import publication
+from keras_arcface.serving.deploy import publication
 
 
 def main():

@@ -12,12 +12,12 @@ import logging
 import os
 import shlex
 
-from keras_arcface.serving.batching import BATCH_SIZES
-from keras_arcface.serving.batching import DEVICES
-from keras_arcface.serving.batching import Batching
-from keras_arcface.serving.configuration import Tls
-from keras_arcface.serving.configuration import write_configuration
-from keras_arcface.serving.served_models import ServedModel
+from keras_arcface.serving.deploy.batching_parameters import BATCH_SIZES
+from keras_arcface.serving.deploy.batching_parameters import DEVICES
+from keras_arcface.serving.deploy.batching_parameters import Batching
+from keras_arcface.serving.deploy.configuration import Tls
+from keras_arcface.serving.deploy.configuration import write_configuration
+from keras_arcface.serving.deploy.served_models import ServedModel
 
 
 def main():

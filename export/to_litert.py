@@ -9,7 +9,7 @@ Input `images`, uint8 RGB; outputs `embedding` and `norm`. What does not answer 
 
 import command
 
-from keras_arcface.serving import to_litert
+from keras_arcface.serving.convert import to_litert
 
 if __name__ == "__main__":
     command.main(to_litert.export_litert, to_litert.PRECISIONS, __doc__)

@@ -9,7 +9,7 @@ Input `images`, uint8 RGB; outputs `embedding` and `norm`. What does not answer 
 
 import command
 
-from keras_arcface.serving import to_onnx
+from keras_arcface.serving.convert import to_onnx
 
 if __name__ == "__main__":
     command.main(to_onnx.export_onnx, to_onnx.PRECISIONS, __doc__)

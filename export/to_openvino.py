@@ -9,7 +9,7 @@ Input `images`, uint8 RGB; outputs `embedding` and `norm`. What does not answer 
 
 import command
 
-from keras_arcface.serving import to_openvino
+from keras_arcface.serving.convert import to_openvino
 
 if __name__ == "__main__":
     command.main(to_openvino.export_openvino, to_openvino.PRECISIONS, __doc__)

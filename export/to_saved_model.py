@@ -19,7 +19,7 @@ from keras_arcface import data
 from keras_arcface import evaluation
 from keras_arcface import serving
 from keras_arcface.data.alignment import ALIGNMENTS
-from keras_arcface.serving.batching import BATCH_SIZES
+from keras_arcface.serving.deploy.batching_parameters import BATCH_SIZES
 
 
 def main():

@@ -1,24 +1,24 @@
 """From an embedder to something that a server answers with, and to its client."""
 
-from keras_arcface.serving.batches import Embeddings
-from keras_arcface.serving.batching import Batching
-from keras_arcface.serving.checking import check_saved_model
-from keras_arcface.serving.client import FaceClient
-from keras_arcface.serving.configuration import Configuration
-from keras_arcface.serving.configuration import Tls
-from keras_arcface.serving.configuration import write_configuration
-from keras_arcface.serving.errors import ServingError
-from keras_arcface.serving.export import check_exportable
-from keras_arcface.serving.export import export_saved_model
-from keras_arcface.serving.publication import next_version
-from keras_arcface.serving.publication import publish
-from keras_arcface.serving.publication import rollback
-from keras_arcface.serving.publication import versions
-from keras_arcface.serving.runtimes import calibration_images
-from keras_arcface.serving.served_models import ServedModel
-from keras_arcface.serving.to_litert import export_litert
-from keras_arcface.serving.to_onnx import export_onnx
-from keras_arcface.serving.to_openvino import export_openvino
+from keras_arcface.serving.client.errors import ServingError
+from keras_arcface.serving.client.face_client import FaceClient
+from keras_arcface.serving.client.images import Embeddings
+from keras_arcface.serving.convert.graph import calibration_images
+from keras_arcface.serving.convert.to_litert import export_litert
+from keras_arcface.serving.convert.to_onnx import export_onnx
+from keras_arcface.serving.convert.to_openvino import export_openvino
+from keras_arcface.serving.deploy.batching_parameters import Batching
+from keras_arcface.serving.deploy.configuration import Configuration
+from keras_arcface.serving.deploy.configuration import Tls
+from keras_arcface.serving.deploy.configuration import write_configuration
+from keras_arcface.serving.deploy.publication import next_version
+from keras_arcface.serving.deploy.publication import publish
+from keras_arcface.serving.deploy.publication import rollback
+from keras_arcface.serving.deploy.publication import versions
+from keras_arcface.serving.deploy.served_models import ServedModel
+from keras_arcface.serving.saved_model.export import check_exportable
+from keras_arcface.serving.saved_model.export import export_saved_model
+from keras_arcface.serving.saved_model.verification import check_saved_model
 
 __all__ = [
     "Batching",

@@ -25,7 +25,7 @@ from keras_arcface.data import write_dataset
 from keras_arcface.data.sources import Record
 from keras_arcface.evaluation import embed_images
 from keras_arcface.evaluation import embed_pairs
-from keras_arcface.serving.decoding import decode_rows
+from keras_arcface.serving.saved_model.decoding import decode_rows
 
 READ = [name for name in CASES if name not in NOT_READ]
 

@@ -23,8 +23,8 @@ from orl_faces import OrlFaces
 from server_double import ServerDouble
 
 from keras_arcface import serving
-from keras_arcface.serving import loaders
-from keras_arcface.serving.loaders import arrays
+from keras_arcface.serving.saved_model import loaders
+from keras_arcface.serving.saved_model.loaders import npz_requests as arrays
 
 BATCHES = (1, 7, 64)
 
@@ -71,7 +71,7 @@ def ways(embedder, folder, images, pngs):
         "serve_bytes": [("serve_bytes", {"image_bytes": pngs[:batch]}) for batch in BATCHES],
         "compare": [("compare", {"images_a": images[:batch], "images_b": turned[batch]}) for batch in BATCHES],
     }
-    for name, loader in (("C++ loader", "cpp"), ("process without Keras", "clean")):
+    for name, loader in (("C++ loader", "cpp"), ("process without Keras", "python")):
         for signature, asked in requests.items():
             answers = in_a_process(loader, saved_model, asked, folder)
             output = "cosine" if signature == "compare" else "embedding"

@@ -29,8 +29,8 @@ from conftest import encode
 from conftest import make_face
 from image_formats import exif
 
-from keras_arcface.serving import loaders
-from keras_arcface.serving.loaders import arrays
+from keras_arcface.serving.saved_model import loaders
+from keras_arcface.serving.saved_model.loaders import npz_requests as arrays
 
 BATCH, GOOD_ROWS = 64, (0, 21, 42, 63)
 FACES = [make_face(person, 0, (112, 112)) for person in range(8)]

@@ -23,9 +23,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from keras_arcface.serving.numbering import number_of
-from keras_arcface.serving.publication import publish
-from keras_arcface.serving.publication import versions
+from keras_arcface.serving.deploy.publication import publish
+from keras_arcface.serving.deploy.publication import versions
+from keras_arcface.serving.deploy.versions import number_of
 
 FORK = multiprocessing.get_context("fork")  # importing TensorFlow anew each time would take longer than publishing
 MEGABYTE = 1_000_000

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from keras_arcface.serving.decoding import decode_rows
+from keras_arcface.serving.saved_model.decoding import decode_rows
 
 SIZE, DIM = (16, 20), 24  # not square, so that height and width cannot be confused
 THRESHOLDS = {

@@ -21,7 +21,7 @@ from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from keras_arcface.serving import FaceClient
-from keras_arcface.serving.grpc_transport import _to_tensor
+from keras_arcface.serving.client.grpc_transport import _to_tensor
 
 FACES = np.stack([make_face(person, 0, small_models.SIZE) for person in range(3)])
 

@@ -1,0 +1,1 @@
+"""Client for an exported embedder on TensorFlow Serving, over gRPC or REST."""

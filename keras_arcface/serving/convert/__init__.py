@@ -1,0 +1,1 @@
+"""Exports an embedder to ONNX, OpenVINO and LiteRT."""

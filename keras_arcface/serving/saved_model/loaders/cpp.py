@@ -1,0 +1,182 @@
+"""Answers with a SavedModel through TensorFlow's C++ loader, as a server does: no Python TensorFlow, no Keras.
+
+python cpp.py SAVED_MODEL REQUESTS.npz ANSWERS.npz
+"""
+
+import ctypes
+import importlib.util
+import sys
+from pathlib import Path
+
+import npz_requests as arrays
+import numpy as np
+
+FLOAT, UINT8, STRING, BOOL = 1, 4, 7, 10  # TF_DataType
+NUMPY_TYPES = {FLOAT: np.float32, UINT8: np.uint8, BOOL: np.bool_}
+TSTRING_SIZE = 24
+NO_LIBRARY = 77  # exit status
+
+
+class Output(ctypes.Structure):
+    _fields_ = (("operation", ctypes.c_void_p), ("index", ctypes.c_int))
+
+
+class Buffer(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("length", ctypes.c_size_t), ("deallocator", ctypes.c_void_p))
+
+
+def load_library():
+    folder = Path(importlib.util.find_spec("tensorflow").origin).parent
+    files = [sorted(folder.glob(f"libtensorflow_{part}.*")) for part in ("framework", "cc")]
+    if not all(files):
+        sys.stderr.write(f"{folder} has no libtensorflow_framework and libtensorflow_cc\n")
+        sys.exit(NO_LIBRARY)
+    *_, library = [ctypes.CDLL(str(found[0]), ctypes.RTLD_GLOBAL) for found in files]
+    for name in [
+        "TF_NewStatus",
+        "TF_NewSessionOptions",
+        "TF_NewGraph",
+        "TF_NewBuffer",
+        "TF_LoadSessionFromSavedModel",
+        "TF_GraphOperationByName",
+        "TF_AllocateTensor",
+        "TF_TensorData",
+        "TF_StringGetDataPointer",
+    ]:
+        getattr(library, name).restype = ctypes.c_void_p
+    library.TF_Message.restype = ctypes.c_char_p
+    library.TF_Dim.restype = ctypes.c_int64
+    library.TF_TensorByteSize.restype = ctypes.c_size_t
+    library.TF_StringGetSize.restype = ctypes.c_size_t
+    return library
+
+
+def fields(message):
+    """Yields (number, value) of a serialized protocol buffer's fields."""
+    position = 0
+
+    def varint():
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = message[position]
+            position += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while position < len(message):
+        key = varint()
+        if key & 7 == 0:
+            yield key >> 3, varint()
+        else:
+            length = {1: 8, 5: 4}.get(key & 7)
+            length = varint() if length is None else length
+            yield key >> 3, message[position : position + length]
+            position += length
+
+
+def entries(message, number):
+    """The map<string, message> in a field."""
+    return {dict(fields(entry))[1].decode(): dict(fields(entry))[2] for n, entry in fields(message) if n == number}
+
+
+class Session:
+    def __init__(self, directory):
+        self.library = load_library()
+        self.status = ctypes.c_void_p(self.library.TF_NewStatus())
+        self.graph = ctypes.c_void_p(self.library.TF_NewGraph())
+        options = ctypes.c_void_p(self.library.TF_NewSessionOptions())
+        self.library.TF_NewBuffer.restype = ctypes.POINTER(Buffer)
+        meta_graph = self.library.TF_NewBuffer()
+        tags = (ctypes.c_char_p * 1)(b"serve")
+        self.session = ctypes.c_void_p(
+            self.library.TF_LoadSessionFromSavedModel(
+                options, None, str(directory).encode(), tags, 1, self.graph, meta_graph, self.status
+            )
+        )
+        self.check()
+        serialized = ctypes.string_at(meta_graph.contents.data, meta_graph.contents.length)
+        self.signatures = entries(serialized, 5)  # MetaGraphDef.signature_def
+
+    def check(self):
+        if self.library.TF_GetCode(self.status):
+            raise RuntimeError(self.library.TF_Message(self.status).decode())
+
+    def tensors_of(self, signature, number):
+        """Names of a signature's inputs (1) or outputs (2) -> names of the graph's tensors."""
+        infos = entries(self.signatures[signature], number)
+        return {name: dict(fields(info))[1].decode() for name, info in infos.items()}
+
+    def output(self, tensor):
+        name, index = tensor.split(":")
+        operation = self.library.TF_GraphOperationByName(self.graph, name.encode())
+        if not operation:
+            raise RuntimeError(f"The graph has no operation {name}")
+        return Output(operation, int(index))
+
+    def tensor(self, value):
+        """A numpy array, or a list of bytes, as a tensor."""
+        strings = isinstance(value, list)
+        shape = (len(value),) if strings else value.shape
+        size = TSTRING_SIZE * len(value) if strings else value.nbytes
+        dims = (ctypes.c_int64 * len(shape))(*shape)
+        tensor = ctypes.c_void_p(
+            self.library.TF_AllocateTensor(STRING if strings else UINT8, dims, len(shape), ctypes.c_size_t(size))
+        )
+        data = self.library.TF_TensorData(tensor)
+        if not strings:
+            ctypes.memmove(data, np.ascontiguousarray(value).ctypes.data, size)
+            return tensor
+        for row, item in enumerate(value):
+            place = ctypes.c_void_p(data + row * TSTRING_SIZE)
+            self.library.TF_StringInit(place)
+            self.library.TF_StringCopy(place, item, ctypes.c_size_t(len(item)))
+        return tensor
+
+    def value(self, tensor):
+        """A tensor as a numpy array, or as a list of bytes."""
+        shape = [self.library.TF_Dim(tensor, axis) for axis in range(self.library.TF_NumDims(tensor))]
+        kind, data = self.library.TF_TensorType(tensor), self.library.TF_TensorData(tensor)
+        if kind != STRING:
+            raw = ctypes.string_at(data, self.library.TF_TensorByteSize(tensor))
+            return np.frombuffer(raw, NUMPY_TYPES[kind]).reshape(shape)
+        places = [ctypes.c_void_p(data + row * TSTRING_SIZE) for row in range(shape[0])]
+        return [
+            ctypes.string_at(self.library.TF_StringGetDataPointer(place), self.library.TF_StringGetSize(place))
+            for place in places
+        ]
+
+    def run(self, signature, inputs):
+        """Answers a request, `{name: uint8 array or list of bytes}`, as `{name: array or list of bytes}`."""
+        if signature not in self.signatures:
+            sys.exit(f"There is no signature {signature!r}, only {sorted(self.signatures)}")
+        sources = self.tensors_of(signature, 1)
+        results = self.tensors_of(signature, 2)
+        fed = (Output * len(inputs))(*(self.output(sources[name]) for name in inputs))
+        values = (ctypes.c_void_p * len(inputs))(*(self.tensor(value).value for value in inputs.values()))
+        outputs = (Output * len(results))(*map(self.output, results.values()))
+        fetched = (ctypes.c_void_p * len(results))()
+        self.library.TF_SessionRun(
+            self.session, None, fed, values, len(inputs), outputs, fetched, len(results), None, 0, None, self.status
+        )
+        self.check()
+        answers = {name: self.value(ctypes.c_void_p(tensor)) for name, tensor in zip(results, fetched, strict=True)}
+        for tensor in (*values, *fetched):
+            self.library.TF_DeleteTensor(ctypes.c_void_p(tensor))
+        return answers
+
+
+def main():
+    directory, source, target = sys.argv[1:]
+    session = Session(directory)
+    answers = [(signature, session.run(signature, inputs)) for signature, inputs in arrays.load(source)]
+    imported = {"tensorflow", "keras"} & set(sys.modules)
+    if imported:
+        sys.exit(f"{sorted(imported)} were imported")
+    arrays.save(target, answers)
+
+
+if __name__ == "__main__":
+    main()

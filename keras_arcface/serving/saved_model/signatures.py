@@ -1,0 +1,80 @@
+"""The graph that is served: an embedder -> TensorFlow functions, one for each signature."""
+
+import json
+
+import tensorflow as tf
+
+from keras_arcface import _private_api
+from keras_arcface.serving.saved_model.decoding import decode_rows
+
+SMALLEST_NORM = 1e-12  # what a shorter embedding is divided by
+
+
+def make_embed(embedder, image_size, mirror, freeze):
+    """`images` -> `{"embedding", "norm"}`, with the variables made constants or not."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.uint8, "images")])
+    def embed(images):
+        raw = tf.cast(embedder(images, training=False), tf.float32)
+        if mirror:
+            raw += tf.cast(embedder(tf.reverse(images, [2]), training=False), tf.float32)
+        norm = tf.norm(raw, axis=-1)
+        return {"embedding": raw / tf.maximum(norm, SMALLEST_NORM)[:, tf.newaxis], "norm": norm}
+
+    if not freeze:
+        return embed
+    frozen = _private_api.freeze_variables(embed.get_concrete_function(), lower_control_flow=False)
+    dim = embedder.output_shape[-1]
+
+    def embed_frozen(images):
+        embedding, norm = frozen(images)
+        return {"embedding": tf.ensure_shape(embedding, (None, dim)), "norm": tf.ensure_shape(norm, (None,))}
+
+    return embed_frozen
+
+
+def make_signatures(embed, image_size, compare, metadata) -> dict:
+    """`{name: (function, [specs of its inputs])}`."""
+    description = json.dumps(metadata)
+
+    def embed_images(images):
+        # A server hands on what it is sent. Of another rank it would end the whole process, in a kernel that does not
+        # look, and another height and width of the same area would be answered.
+        images = tf.ensure_shape(images, (None, *image_size, 3))
+        rows = tf.shape(images)[0]
+        # Some of TensorFlow's CPU kernels refuse an empty batch: it gets one row, which is cut off again.
+        outputs = embed(tf.pad(images, [[0, tf.cast(rows == 0, tf.int32)], [0, 0], [0, 0], [0, 0]]))
+        return {name: value[:rows] for name, value in outputs.items()}
+
+    def embed_bytes(image_bytes):
+        images, valid = decode_rows(tf.ensure_shape(image_bytes, (None,)), image_size)
+        outputs = embed_images(images)
+        return {
+            "embedding": tf.where(valid[:, tf.newaxis], outputs["embedding"], 0.0),
+            "norm": tf.where(valid, outputs["norm"], 0.0),
+            "valid": valid,
+        }
+
+    def compare_images(images_a, images_b):
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(images_a), tf.shape(images_b))]):
+            first, second = (embed_images(images)["embedding"] for images in (images_a, images_b))
+        return {"cosine": tf.reduce_sum(first * second, axis=-1)}
+
+    # A server that puts requests together wants a batch axis in every signature: hence an input that nobody reads.
+    def describe(request):
+        return {"metadata": tf.fill(tf.shape(tf.ensure_shape(request, (None,))), description)}
+
+    images = tf.TensorSpec((None, *image_size, 3), tf.uint8)
+    strings = tf.TensorSpec((None,), tf.string)
+    signatures = {
+        "serving_default": (embed_images, {"images": images}),
+        "serve_bytes": (embed_bytes, {"image_bytes": strings}),
+        "compare": (compare_images, {"images_a": images, "images_b": images}),
+        "describe": (describe, {"request": strings}),
+    }
+    if not compare:
+        del signatures["compare"]
+    return {
+        name: (function, [tf.TensorSpec(spec.shape, spec.dtype, argument) for argument, spec in inputs.items()])
+        for name, (function, inputs) in signatures.items()
+    }

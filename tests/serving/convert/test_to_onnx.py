@@ -1,0 +1,134 @@
+"""The graph that ONNX Runtime and others are given."""
+
+from collections import Counter
+
+import keras
+import numpy as np
+import pytest
+from conftest import make_face
+from trained_embedders import trained
+
+from keras_arcface.backbones import IResNet
+from keras_arcface.backbones import MobileFaceNet
+from keras_arcface.serving import export_onnx
+from keras_arcface.serving.convert import onnx_optimization as onnx_graph
+
+onnx = pytest.importorskip("onnx", reason="onnx is absent")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
+pytest.importorskip("tf2onnx", reason="tf2onnx is absent")
+
+CALIBRATION = np.stack([make_face(person, 0) for person in range(32)])
+# uint8 -> float32, x / 127.5 - 1, one transpose, ..., product, BatchNorm, and the length of what comes out.
+ENDS = {"Cast": 1, "Transpose": 1, "MatMul": 1, "ReduceSum": 1, "Sqrt": 1, "Max": 1, "Unsqueeze": 1, "Div": 1}
+
+
+@pytest.fixture(scope="module")
+def iresnet():
+    return trained(IResNet((1, 1), width=16, input_shape=(32, 32, 3)))
+
+
+def operations(path):
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def test_the_graph_of_an_iresnet_is_as_small_as_can_be(iresnet, tmp_path):
+    found = operations(export_onnx(iresnet, tmp_path / "model.onnx"))
+    print(dict(found))
+    # In each of the two blocks a BatchNorm stands before a convolution whose padding it does not reach: Mul and Add.
+    # The first and the last Mul and Add are of the pixels and of the neck, whose square is one more.
+    assert found == {**ENDS, "Conv": 7, "PRelu": 3, "Mul": 2 + 3 + 1, "Add": 2 + 2 + 3, "Flatten": 1}
+
+
+def test_the_graph_of_a_mobilefacenet_is_as_small_as_can_be(tmp_path):
+    backbone = MobileFaceNet(width=16, input_shape=(32, 32, 3), blocks=(1, 1, 1, 1))
+    found = operations(export_onnx(trained(backbone), tmp_path / "model.onnx"))
+    print(dict(found))
+    kinds = keras.layers.Conv2D | keras.layers.DepthwiseConv2D
+    convolutions = sum(isinstance(layer, kinds) for layer in backbone.layers)
+    activations = sum(isinstance(layer, keras.layers.PReLU) for layer in backbone.layers)
+    assert found == {**ENDS, "Conv": convolutions, "PRelu": activations, "Mul": 3, "Add": 3 + 2, "Reshape": 1}
+
+
+@pytest.mark.slow
+def test_float16_and_int8_keep_that_graph(iresnet, tmp_path):
+    plain = operations(export_onnx(iresnet, tmp_path / "float32.onnx"))
+    halves = operations(export_onnx(iresnet, tmp_path / "float16.onnx", "float16"))
+    large = sum(np.prod(weight.shape) >= 1024 for weight in iresnet.weights)
+    assert halves - plain == {"Cast": large}
+    eighths = operations(export_onnx(iresnet, tmp_path / "int8.onnx", "int8", calibration=CALIBRATION))
+    assert set(eighths - plain) == {"QuantizeLinear", "DequantizeLinear"}
+    assert not plain - eighths
+
+
+def test_casts_of_weights_are_done_when_the_file_is_loaded(iresnet, tmp_path):
+    path = export_onnx(iresnet, tmp_path / "float16.onnx", "float16")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    assert operations(tmp_path / "loaded.onnx")["Cast"] == 1  # of the pixels
+
+
+def test_nothing_but_onnx_is_in_the_file(iresnet, tmp_path):
+    model = onnx.load(export_onnx(iresnet, tmp_path / "model.onnx"))
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 15)]
+    sides = [entry.type.tensor_type.shape.dim for entry in (*model.graph.input, *model.graph.output)]
+    assert [[side.dim_param or side.dim_value for side in entry] for entry in sides] == [
+        ["n", 32, 32, 3],
+        ["n", 16],
+        ["n"],
+    ]
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_weights_that_float16_cannot_hold_are_refused(iresnet, tmp_path):
+    large = keras.models.clone_model(iresnet)
+    large.set_weights(iresnet.get_weights())
+    kernel = large.get_layer("neck_dense").kernel
+    kernel.assign(kernel * 1e7)
+    with pytest.raises(ValueError, match="float16, a batch of 1: it does not answer as the embedder does"):
+        export_onnx(large, tmp_path / "model.onnx", "float16")
+    assert not list(tmp_path.iterdir())
+
+
+def prelu_as_keras_has_it(slope, swapped=False, other=False):
+    """`Relu(x) + slope * Relu(-x)`; or, with `other`, of something else than x the latter."""
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3])
+    node = onnx.helper.make_node
+    nodes = [
+        node("Exp" if other else "Identity", ["x"], ["z"]),
+        node("Relu", ["x"], ["above"]),
+        node("Neg", ["z" if other else "x"], ["minus"]),
+        node("Relu", ["minus"], ["below"]),
+        node("Mul", ["slope", "below"] if swapped else ["below", "slope"], ["scaled"]),
+        node("Add", ["scaled", "above"] if swapped else ["above", "scaled"], ["y"]),
+    ]
+    constants = [onnx.numpy_helper.from_array(np.asarray(slope, np.float32), "slope")]
+    graph = onnx.helper.make_graph(nodes, "prelu", [x], [y], constants)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 15)], ir_version=8)
+
+
+def answer_of(model, x):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_prelu_of_any_slope_becomes_one_operation(swapped):
+    x = np.array([[-2, 0, 3], [5, -7, -11]], np.float32)
+    model = prelu_as_keras_has_it([-0.25, 0.5, -1.5], swapped)
+    before = answer_of(model, x)
+    assert onnx_graph.fuse_prelu(model) == 1
+    onnx_graph.drop_unread(model)
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["PRelu"]
+    np.testing.assert_array_equal(answer_of(model, x), before)
+    np.testing.assert_array_equal(before, [[-0.5, 0, 3], [5, 3.5, -16.5]])
+
+
+def test_what_only_looks_like_a_prelu_is_left_alone():
+    model = prelu_as_keras_has_it([-0.25, 0.5, -1.5], other=True)
+    assert onnx_graph.fuse_prelu(model) == 0

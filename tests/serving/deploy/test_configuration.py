@@ -1,0 +1,194 @@
+import importlib.util
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+from server_protos import flags_of
+from server_protos import parse
+from server_protos import parse_models
+
+from keras_arcface.serving.deploy.batching_parameters import Batching
+from keras_arcface.serving.deploy.configuration import Tls
+from keras_arcface.serving.deploy.configuration import write_configuration
+from keras_arcface.serving.deploy.served_models import ServedModel
+
+SCRIPT = Path(__file__).parents[3] / "export" / "server_config.py"
+KEY = "-----BEGIN PRIVATE KEY-----\nabc+/=\n-----END PRIVATE KEY-----\n"
+STRANGE = 'a "b" $HOME, it\'s {c} \\ ü #'
+
+
+def write(tmp_path, *models, **options):
+    return write_configuration(tmp_path / "config", models, **options)
+
+
+@pytest.mark.parametrize(
+    ("versions", "policy"),
+    [
+        ("latest", {"latest": {"num_versions": 1}}),
+        ("latest:2", {"latest": {"num_versions": 2}}),
+        ("all", {"all": {}}),
+        ([4, 3], {"specific": {"versions": [3, 4]}}),
+    ],
+)
+def test_models_and_their_versions(versions, policy, base, tmp_path):
+    labels = {"stable": 4, "canary": 4}
+    write(tmp_path, ServedModel("faces", base, versions, labels), ServedModel("cars_2.0", tmp_path / STRANGE))
+    models = parse_models(tmp_path / "config" / "models.config")
+    assert list(models) == ["faces", "cars_2.0"]
+    received = models["faces"].model_version_policy
+    assert received == json_format.ParseDict(policy, type(received)())
+    assert dict(models["faces"].version_labels) == labels
+    assert models["faces"].base_path == str(base)
+    assert models["cars_2.0"].base_path == str(tmp_path / STRANGE)
+    assert models["cars_2.0"].model_version_policy.latest.num_versions == 1
+    in_container = parse_models(tmp_path / "config" / "models.docker.config")
+    assert [model.base_path for model in in_container.values()] == ["/models/faces", "/models/cars_2.0"]
+    for name, model in in_container.items():
+        model.base_path = models[name].base_path
+        assert model == models[name]
+
+
+def test_a_warm_up_that_would_keep_a_version_from_loading_is_refused(base, tmp_path):
+    path = base / "3" / "assets.extra" / "metadata.json"
+    path.parent.mkdir()
+    path.write_text('{"warmup_batch_sizes": [1, 64]}')
+    with pytest.raises(
+        ValueError, match=r"version 3 has warm-up requests of 64 images.*batch_sizes=\(1, 2, 4, 8, 16, 32\)"
+    ):
+        write(tmp_path, ServedModel("faces", base))
+    write(tmp_path, ServedModel("faces", base), batching=Batching((1, 64), 0, 1, 1))
+    withdrawn = base / ".withdrawn-3"
+    (base / "3").rename(withdrawn)
+    write(tmp_path, ServedModel("faces", base))
+
+
+def test_batching_is_that_of_the_device_unless_it_is_given(base, tmp_path):
+    path = tmp_path / "config" / "batching.config"
+    for device in ("cpu", "gpu"):
+        write(tmp_path, ServedModel("faces", base), device=device)
+        assert path.read_text().splitlines() == Batching.for_device(device).lines()
+    configuration = write(tmp_path, ServedModel("faces", base), batching=Batching((1, 150), 0, 1, 1))
+    assert parse("BatchingParameters", path.read_text()).max_batch_size.value == 150
+    flags = flags_of(configuration.server[1:])
+    assert flags["grpc_max_threads"] == flags["rest_api_num_threads"] == "300"
+
+
+def test_monitoring_is_on(base, tmp_path):
+    write(tmp_path, ServedModel("faces", base))
+    prometheus = parse("MonitoringConfig", (tmp_path / "config" / "monitoring.config").read_text()).prometheus_config
+    assert (prometheus.enable, prometheus.path) == (True, "/monitoring/prometheus/metrics")
+
+
+def test_tls_has_the_contents_of_the_files_and_nobody_else_reads_it(base, tmp_path):
+    for name in ("key", "certificate", "ca"):
+        (tmp_path / name).write_text(KEY.replace("abc", name))
+    configuration = write(tmp_path, ServedModel("faces", base), tls=Tls(tmp_path / "key", tmp_path / "certificate"))
+    path = tmp_path / "config" / "ssl.config"
+    message = parse("SSLConfig", path.read_text())
+    assert message.server_key == KEY.replace("abc", "key")
+    assert message.server_cert == KEY.replace("abc", "certificate")
+    assert (message.custom_ca, message.client_verify) == ("", False)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert flags_of(configuration.server[1:])["ssl_config_file"] == str(path)
+    tls = Tls(tmp_path / "key", tmp_path / "certificate", tmp_path / "ca")
+    write(tmp_path, ServedModel("faces", base), tls=tls)
+    message = parse("SSLConfig", path.read_text())
+    assert (message.custom_ca, message.client_verify) == (KEY.replace("abc", "ca"), True)
+    (tmp_path / "key").write_bytes(b"\x30\x82\xff")
+    with pytest.raises(ValueError, match=r"key is no PEM file"):
+        write(tmp_path, ServedModel("faces", base), tls=tls)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"device": "tpu"}, "Received: device='tpu'"),
+        ({"image": "tensorflow/serving; rm"}, "Received: image='tensorflow/serving; rm'"),
+        ({"image": "--privileged"}, "Received: image='--privileged'"),
+        ({"grpc_port": 8501}, "Received: grpc_port=8501, rest_port=8501"),
+        ({"rest_port": 70000}, "rest_port=70000"),
+        ({"rest_timeout": 0}, "rest_timeout=0"),
+        ({"reload_seconds": -1}, "reload_seconds=-1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_written(options, match, base, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        write(tmp_path, ServedModel("faces", base), **options)
+    for models in ([], [ServedModel("faces", base), ServedModel("faces", tmp_path)]):
+        with pytest.raises(ValueError, match="at least one, of different names"):
+            write(tmp_path, *models)
+    assert not (tmp_path / "config").exists()
+
+
+def test_a_running_server_never_reads_half_a_file(base, tmp_path, monkeypatch):
+    configuration = write(tmp_path, ServedModel("faces", base, [3, 4], {"stable": 3, "canary": 4}))
+    path, replaced = tmp_path / "config" / "models.config", {}
+    before, replace = path.read_text(), Path.replace
+
+    def record(source, target):
+        replaced[target] = (target.read_text(), source.read_text())
+        replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", record)
+    write(tmp_path, ServedModel("faces", base, [3, 4], {"stable": 4, "canary": 4}))
+    assert set(replaced) == set(configuration.files) == set(path.parent.iterdir())
+    assert replaced[path] == (before, path.read_text())
+    assert dict(parse_models(path)["faces"].version_labels) == {"stable": 4, "canary": 4}
+
+
+# The script.
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Calls the script's `main`: a process of its own would take seconds for its imports."""
+    spec = importlib.util.spec_from_file_location("server_config_script", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *arguments])
+        try:
+            script.main()
+            status = 0
+        except SystemExit as done:
+            status = done.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_the_script_writes_it(base, tmp_path, run):
+    options = ["--versions", "faces=3,4", "--label", "faces:stable=3", "--label", "faces:canary=4", "--device", "gpu"]
+    status, printed, _ = run("config", "faces=models/faces", f"cars={base}", *options, "--batch-sizes", "1,8")
+    assert status == 0
+    models = parse_models(tmp_path / "config" / "models.config")
+    assert {name: model.base_path for name, model in models.items()} == {"faces": str(base), "cars": str(base)}
+    assert dict(models["faces"].version_labels) == {"stable": 3, "canary": 4}
+    assert list(models["faces"].model_version_policy.specific.versions) == [3, 4]
+    assert parse("BatchingParameters", (tmp_path / "config" / "batching.config").read_text()).max_batch_size.value == 8
+    server, docker, written = printed.split("\n\n")
+    assert shlex.split(server)[0] == "tensorflow_model_server"
+    assert "--gpus=all" in shlex.split(docker)
+    assert all(Path(line.strip()).is_file() for line in written.splitlines()[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["faces"], "error: Expected NAME=BASE. Received: faces"),
+        (["faces=a", "faces=b"], "error: Expected models of different names. Received: faces=a faces=b"),
+        (["faces=models/faces", "--label", "cars:stable=3"], "name no such model: cars"),
+        (["faces=models/faces", "--versions", "faces=newest"], "error: Model 'faces': versions must be"),
+        (["faces=models/faces", "--label", "faces:stable=9"], "has the versions [2, 3, 4] alone"),
+        (["faces=models/faces", "--batch-sizes", "8,1"], "batch_sizes must ascend"),
+    ],
+)
+@pytest.mark.usefixtures("base")
+def test_the_script_says_what_it_does_not_understand(arguments, expected, tmp_path, run):
+    status, _, errors = run("other", *arguments)
+    assert (status, expected in errors) == (1, True), errors
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,499 @@
+import errno
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from keras_arcface.serving.deploy import publication
+from keras_arcface.serving.deploy import staging
+from keras_arcface.serving.deploy import versions as numbering
+from keras_arcface.serving.deploy.publication import next_version
+from keras_arcface.serving.deploy.publication import publish
+from keras_arcface.serving.deploy.publication import rollback
+from keras_arcface.serving.deploy.publication import versions
+
+SCRIPT = Path(__file__).parents[3] / "export" / "publish.py"
+FILES = {
+    "saved_model.pb": b"graph" * 1000,
+    "fingerprint.pb": b"",
+    "variables/variables.index": b"index",
+    "variables/variables.data-00000-of-00001": bytes(range(256)) * 1000,
+    "assets.extra/metadata.json": b"{}",
+}
+
+
+def make_model(directory):
+    for name, content in FILES.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(content)
+    return directory
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "exported")
+
+
+@pytest.fixture
+def base(tmp_path):
+    return tmp_path / "models" / "faces"
+
+
+def publish_times(times, model, base, **options):
+    for _ in range(times):
+        publish(model, base, check=False, **options)
+
+
+def files_of(directory):
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def names(base):
+    return sorted(path.name for path in base.iterdir())
+
+
+# Publishing.
+
+
+def test_the_first_is_1_the_next_2_and_both_are_complete(model, base):
+    assert publish(model, base, check=False) == base / "1"
+    assert publish(str(model), str(base), check=False) == base / "2"
+    assert names(base) == ["1", "2"]
+    assert files_of(base / "1") == files_of(base / "2") == FILES == files_of(model)
+    assert versions(base) == [1, 2]
+
+
+def test_others_may_read_what_is_published(model, base):
+    previous = os.umask(0o022)
+    try:
+        publish(model, base, check=False)
+    finally:
+        os.umask(previous)
+    assert {path.stat().st_mode & 0o777 for path in (base / "1").rglob("*") if path.is_dir()} == {0o755}
+    assert (base / "1").stat().st_mode & 0o777 == 0o755
+    assert (base / "1" / "saved_model.pb").stat().st_mode & 0o777 == 0o644
+
+
+def test_links_to_files_are_followed_and_others_refused(model, base, tmp_path):
+    shutil.move(model / "saved_model.pb", tmp_path / "elsewhere.pb")
+    (model / "saved_model.pb").symlink_to(tmp_path / "elsewhere.pb")
+    publish(model, base, check=False)
+    assert not (base / "1" / "saved_model.pb").is_symlink()
+    assert files_of(base / "1") == FILES
+    (model / "more").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match=r"exported/more is neither a file nor a directory. Expected: these alone"):
+        publish(model, base, check=False)
+    assert names(base) == ["1"]
+
+
+def test_a_number_is_given_once(model, base):
+    publish_times(3, model, base)
+    rollback(base, to=1)
+    assert publish(model, base, check=False) == base / "4"
+    assert names(base) == [".withdrawn-2", ".withdrawn-3", "1", "4"]
+    for number in (1, 2, 4):
+        for dry_run in (False, True):
+            with pytest.raises(FileExistsError, match=rf"Version {number} of .*faces was published before"):
+                publish(model, base, version=number, check=False, dry_run=dry_run)
+    assert publish(model, base, version=20, check=False) == base / "20"
+    assert publish(model, base, check=False) == base / "21"
+
+
+@pytest.mark.parametrize("name", ["7", "007", "+7", ".withdrawn-7"])
+@pytest.mark.parametrize("kind", ["empty directory", "file"])
+def test_what_the_server_takes_for_a_version_is_taken(name, kind, model, base):
+    base.mkdir(parents=True)
+    if kind == "file":
+        (base / name).write_text("")
+    else:
+        (base / name).mkdir()
+    with pytest.raises(FileExistsError, match="Version 7 of"):
+        publish(model, base, version=7, check=False)
+    assert publish(model, base, check=False) == base / "8"
+    assert not list((base / name).iterdir()) if kind != "file" else (base / name).read_text() == ""
+
+
+def test_an_older_number_is_said_to_be_one_and_stays(model, base, caplog):
+    publish(model, base, version=5, check=False)
+    publish(model, base, version=3, keep=1, check=False)
+    assert versions(base) == [3, 5]
+    assert "version 3 is not the newest" in caplog.text
+
+
+# Several at once.
+
+
+def without_renameat2(monkeypatch):
+    monkeypatch.setattr(numbering.ctypes, "CDLL", lambda *_, **__: object())
+
+
+@pytest.mark.parametrize("system", ["with renameat2", "without"])
+def test_of_publishers_at_once_each_gets_a_number(system, model, base, monkeypatch):
+    if system == "without":
+        without_renameat2(monkeypatch)
+    at_once = 8
+    barrier, copy_tree, results = threading.Barrier(at_once), staging.copy_tree, []
+
+    def copy_and_wait(source, target):
+        copy_tree(source, target)
+        if source == model:
+            barrier.wait(timeout=10)  # so that all look for a number at the same time
+
+    monkeypatch.setattr(staging, "copy_tree", copy_and_wait)
+    threads = [
+        threading.Thread(target=lambda: results.append(publish(model, base, check=False))) for _ in range(at_once)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [base / str(number) for number in range(1, at_once + 1)]
+    assert all(files_of(path) == FILES for path in results)
+    assert len(names(base)) == at_once
+
+
+def test_a_number_that_is_taken_at_the_last_moment_is_not_given(model, base, monkeypatch):
+    rename = numbering.rename_to_new
+
+    def be_quicker(source, target):
+        if target.name == "1":
+            (base / "1").mkdir()
+        rename(source, target)
+
+    monkeypatch.setattr(numbering, "rename_to_new", be_quicker)
+    assert publish(model, base, check=False) == base / "2"
+    assert list((base / "1").iterdir()) == []
+    shutil.rmtree(base / "1")
+    with pytest.raises(FileExistsError, match="Version 1 of"):
+        publish(model, base, version=1, check=False)
+    assert names(base) == ["1", "2"]
+
+
+def test_what_a_killed_publisher_left_goes_with_the_next(model, base):
+    make_model(base / ".tmp-dead")
+    (base / ".tmp-dead.lock").write_text("")
+    publish(model, base, check=False)
+    assert names(base) == ["1"]
+
+
+# Retention.
+
+
+def test_the_last_k_are_kept(model, base):
+    publish_times(4, model, base, keep=2)
+    assert names(base) == ["3", "4"]
+    publish(model, base, check=False)
+    assert names(base) == ["3", "4", "5"]
+
+
+def test_protected_versions_stay_and_withdrawn_ones_that_are_older_go(model, base):
+    publish_times(2, model, base)
+    rollback(base)
+    publish_times(3, model, base)
+    publish(model, base, keep=2, protect=[1], check=False)
+    assert names(base) == ["1", "5", "6"]
+    rollback(base)
+    publish(model, base, keep=2, check=False)
+    assert names(base) == [".withdrawn-6", "5", "7"]
+    assert publish(model, base, keep=1, check=False) == base / "8"
+    assert names(base) == ["8"]
+
+
+def test_a_version_loses_its_name_before_any_of_it_goes(model, base, monkeypatch):
+    publish_times(2, model, base)
+    seen = []
+
+    def look(path):
+        seen.append((names(base), files_of(path) == FILES))
+        shutil.rmtree(path)
+
+    monkeypatch.setattr(staging, "_remove_tree", look)
+    publication._remove(base, "1")
+    (there, complete), *_ = seen
+    assert complete
+    assert [name for name in there if numbering.number_of(name) is not None] == ["2"]
+
+
+def test_what_cannot_be_removed_is_said_and_the_new_version_is_there(model, base, monkeypatch, caplog):
+    publish(model, base, check=False)
+    rename = numbering.rename_to_new
+
+    def refuse(source, target):
+        if source.name == "1":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(numbering, "rename_to_new", refuse)
+    assert publish(model, base, keep=1, check=False) == base / "2"
+    assert "faces/1 could not be removed: Permission denied" in caplog.text
+    assert names(base) == ["1", "2"]
+
+
+# Rolling back.
+
+
+def test_rollback_withdraws_the_newest(model, base):
+    publish_times(3, model, base)
+    assert rollback(base) == base / "2"
+    assert names(base) == [".withdrawn-3", "1", "2"]
+    assert files_of(base / ".withdrawn-3") == FILES
+    assert rollback(base) == base / "1"
+    with pytest.raises(ValueError, match=r"no older version to go back to. Received: versions 1"):
+        rollback(base)
+
+
+def test_rollback_to_a_version_withdraws_all_newer_ones_the_newest_first(model, base, monkeypatch):
+    publish_times(4, model, base)
+    renamed, rename = [], numbering.rename_to_new
+
+    def record(source, target):
+        renamed.append(source.name)
+        rename(source, target)
+
+    monkeypatch.setattr(numbering, "rename_to_new", record)
+    assert rollback(base, to=2) == base / "2"
+    assert renamed == ["4", "3"]
+    with pytest.raises(ValueError, match=r"has no version 3 to go back to. Received: to=3, versions 1, 2"):
+        rollback(base, to=3)
+    with pytest.raises(ValueError, match=r"nothing newer than 2 to withdraw. Received: versions 1, 2"):
+        rollback(base, to=2)
+    with pytest.raises(FileNotFoundError, match="no directory of versions at"):
+        rollback(base / "nothing")
+
+
+def test_a_version_that_another_withdrew_just_now_is_not_missed(model, base, monkeypatch):
+    publish_times(2, model, base)
+    rename = numbering.rename_to_new
+
+    def twice(source, target):
+        rename(source, target)
+        rename(source, target)
+
+    monkeypatch.setattr(numbering, "rename_to_new", twice)
+    assert rollback(base) == base / "1"
+    assert names(base) == [".withdrawn-2", "1"]
+
+
+# Refusals: nothing is changed.
+
+
+def state(*directories):
+    return [sorted(map(str, directory.rglob("*"))) for directory in directories]
+
+
+def refused(error, match, model, base, **options):
+    before = state(model.parent)
+    with pytest.raises(error, match=match) as raised:
+        publish(model, base, **{"check": False, **options})
+    assert state(model.parent) == before
+    return str(raised.value)
+
+
+def test_paths_that_cannot_be_meant_are_refused(model, base, tmp_path):
+    refused(FileNotFoundError, r"no SavedModel at .*nothing", tmp_path / "nothing", base)
+    (tmp_path / "other").mkdir()
+    refused(ValueError, r"other is no SavedModel. Expected: .* Received: nothing in it", tmp_path / "other", base)
+    refused(ValueError, r"Received: \['exported', 'other'\]", tmp_path, base)
+    refused(ValueError, r"apart.*Received: saved_model=.*exported, base_path=.*exported/inner", model, model / "inner")
+    refused(ValueError, r"must lie apart", model, tmp_path)
+    refused(ValueError, r"faces/3 is no base path. Expected: .* no integer", model, base / "3")
+    make_model(tmp_path / "another")
+    refused(ValueError, r"another is no base path. .* without saved_model.pb", model, tmp_path / "another")
+    refused(ValueError, r"no base path", model, model)
+    (tmp_path / "file").write_text("")
+    refused(NotADirectoryError, r"file is a file. Expected: the directory", model, tmp_path / "file")
+    link = tmp_path / "link"
+    link.symlink_to(model)
+    refused(ValueError, r"must lie apart", model, link / "inner")
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"version": 0}, "Received: version=0"),
+        ({"version": -1}, "Received: version=-1"),
+        ({"version": 2**63}, "Received: version=9223372036854775808"),
+        ({"keep": 0}, "Received: keep=0"),
+        ({"protect": [1, 4]}, r"Received: protect=\[1, 4\], versions 1, 2"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(options, match, model, base):
+    publish_times(2, model, base)
+    refused(ValueError, match, model, base, **options)
+
+
+def test_what_does_not_pass_the_check_is_not_published(model, base, monkeypatch):
+    checked = []
+
+    class Checking:
+        @staticmethod
+        def check_saved_model(directory):
+            checked.append((directory, files_of(directory)))
+            if (directory / "bad").exists():
+                raise ValueError(f"{directory} does not load")
+            return ["a loader"]
+
+    monkeypatch.setitem(sys.modules, "keras_arcface.serving.saved_model.verification", Checking)
+    monkeypatch.setattr("keras_arcface.serving.saved_model.verification", Checking, raising=False)
+    publish(model, base)
+    directory, files = checked.pop()
+    assert directory.parent == base
+    assert directory.name.startswith(".tmp-")
+    assert files == FILES
+    publish(model, base, dry_run=True)
+    assert checked.pop()[0] == model
+    (model / "bad").write_text("")
+    assert "does not load" in refused(ValueError, r"exported is not fit to be published: ", model, base, check=True)
+    refused(ValueError, r"exported is not fit to be published: ", model, base, check=True, dry_run=True)
+
+
+def test_a_full_disk_is_explained_and_nothing_is_left(model, base, monkeypatch):
+    publish(model, base, check=False)
+    copyfile = shutil.copyfile
+
+    def run_full(source, target):
+        if source.endswith("variables.index"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+        copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", run_full)
+    message = refused(
+        OSError, r"exported was not published to .*faces, and nothing is left there. No space left", model, base
+    )
+    assert "it takes 0.3 MB, and " in message
+    assert message.endswith(" MB are free")
+
+
+def test_no_permission_is_explained(model, base):
+    if os.geteuid():
+        folder = base
+        base.mkdir(parents=True)
+        base.chmod(0o555)
+        refused(PermissionError, r"nothing is left there. Permission denied: .*\.tmp-", model, base)
+        return
+    folder = Path(tempfile.mkdtemp())  # root may write everywhere: somebody else tries, where all may look
+    try:
+        folder.chmod(0o755)
+        make_model(folder / "exported")
+        (folder / "faces").mkdir()
+        os.seteuid(65534)
+        try:
+            refused(PermissionError, r"Permission denied: .*faces/\.tmp-", folder / "exported", folder / "faces")
+            refused(PermissionError, r"Permission denied: .*/new", folder / "exported", folder / "new")
+        finally:
+            os.seteuid(0)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_the_next_version_is_named_and_nothing_made(base, tmp_path):
+    assert next_version(base) == base / "1"
+    assert not tmp_path.joinpath("models").exists()
+    for version in (3, 9):
+        (base / str(version)).mkdir(parents=True)
+    rollback(base)
+    assert next_version(str(base)) == base / "10"  # the number of a withdrawn one is not given again
+    with pytest.raises(ValueError, match=r"faces/3 is no base path"):
+        next_version(base / "3")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file"):
+        next_version(tmp_path / "file")
+
+
+def test_a_dry_run_says_what_it_would_do_and_changes_nothing(model, base, caplog):
+    caplog.set_level(logging.INFO)
+    assert publish(model, base, keep=1, check=False, dry_run=True) == base / "1"
+    assert not base.parent.exists()
+    publish_times(4, model, base)
+    rollback(base)
+    before = state(base)
+    caplog.clear()
+    assert publish(model, base, keep=2, protect=[1], check=False, dry_run=True) == base / "5"
+    assert rollback(base, to=1, dry_run=True) == base / "1"
+    assert state(base) == before
+    assert caplog.messages == [
+        f"would publish {model} as {base}/5",
+        f"would remove {base}/2",
+        f"would withdraw {base}/3",
+        f"would withdraw {base}/2",
+    ]
+    caplog.clear()
+    publish(model, base, keep=2, protect=[1], check=False)
+    rollback(base, to=1)
+    assert caplog.messages == [
+        f"published {model} as {base}/5",
+        f"removed {base}/2",
+        f"withdrew {base}/5",
+        f"withdrew {base}/3",
+    ]
+
+
+# The script.
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, caplog):
+    """Calls the script's `main`: a process of its own would take seconds for its imports."""
+    spec = importlib.util.spec_from_file_location("publish_script", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
+        caplog.clear()
+        try:
+            script.main()
+            status = 0
+        except SystemExit as done:
+            status = done.code
+        printed, errors = capsys.readouterr()
+        return status, [*caplog.messages, *printed.splitlines()], errors
+
+    yield run
+    logging.getLogger("keras_arcface").setLevel(logging.NOTSET)
+
+
+def test_the_script_as_it_is_started(model, base):
+    command = [sys.executable, str(SCRIPT), str(model), str(base), "--no-check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"published {model} as {base}/1\n"
+    assert files_of(base / "1") == FILES
+
+
+def test_the_script_publishes_lists_and_rolls_back(model, base, run):
+    publish_times(2, model, base)
+    options = ["--keep", 2, model, "--protect", 1, base, "--no-check"]
+    assert run(*options) == (0, [f"published {model} as {base}/3"], "")
+    assert run(model, base, "--no-check", "--keep", 2, "--dry-run") == (
+        0,
+        [f"would publish {model} as {base}/4", f"would remove {base}/1", f"would remove {base}/2"],
+        "",
+    )
+    expected = [f"would withdraw {base}/3", f"would withdraw {base}/2", f"{base}/1 would be the newest"]
+    assert run("--rollback", base, "--to", 1, "--dry-run") == (0, expected, "")
+    expected = [f"withdrew {base}/3", f"withdrew {base}/2", f"{base}/1 is the newest"]
+    assert run("--rollback", base, "--to", 1) == (0, expected, "")
+    assert run("--list", base) == (0, ["1"], "")
+    status, _, errors = run("--rollback", base)
+    assert (status, errors) == (1, f"error: {base} has no older version to go back to. Received: versions 1\n")
+
+
+def test_the_script_says_how_it_is_used(model, base, run):
+    for arguments, error in (
+        ([model], "expected SAVED_MODEL BASE. Received: "),
+        (["--rollback", model, base], "expected BASE. Received: "),
+        (["--list", "--rollback", base], "exclude each other"),
+        (["--list", base, "--keep", 3], "--keep is for publishing"),
+        ([model, base, "--to", 3], "--to is for --rollback"),
+    ):
+        status, _, errors = run(*arguments)
+        assert (status, error in errors) == (2, True), errors
