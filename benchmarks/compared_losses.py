@@ -1,4 +1,4 @@
-"""The losses of losses.py, and for each what is tried of it."""
+"""The losses that losses.py compares, with the hyperparameters tried for each."""
 
 import dataclasses
 import functools
@@ -14,23 +14,23 @@ from keras_arcface import margins
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """A loss to be compared.
+    """A loss of the comparison.
 
     Attributes:
-        head: `(num_classes, **choice)` -> head.
-        choices: what is tried; `learning_rate` is the optimizer's, all others are the head's.
-        warmed: whether it has a margin that comes in slowly.
-        annealed: how far its annealing goes in a published training, `gamma * steps`, to go as far in this one; 0 to go
-            by steps as in a published one.
-        paired: whether its batches have several images of each of their people.
+        head: function `(num_classes, **choice)` -> head.
+        choices: the hyperparameters to try. `learning_rate` belongs to the optimizer, all others to the head.
+        margin_warmup: whether the margin grows during the first half of the training.
+        annealing: `gamma * steps` of the published training, which sets `gamma` for the shorter training here; 0 keeps
+            the published schedule in steps.
+        paired: whether a batch contains several images of each person.
         scaled: whether the embedder's last BatchNorm has a scale.
-        published: its LFW, CFP-FP and AgeDB-30 in table 2 of the ArcFace paper, for each choice if they differ.
+        published: LFW, CFP-FP and AgeDB-30 accuracy in table 2 of the ArcFace paper.
     """
 
     head: Callable
     choices: tuple
-    warmed: bool = False
-    annealed: float = 0.0
+    margin_warmup: bool = False
+    annealing: float = 0.0
     paired: bool = False
     scaled: bool = False
     published: tuple = ()
@@ -41,21 +41,21 @@ def options(names, *rows):
 
 
 def with_margin(head, *rows, names="margin scale", **about):
-    return Loss(head, options(names, *rows), warmed=True, **about)
+    return Loss(head, options(names, *rows), margin_warmup=True, **about)
 
 
 def combined(num_classes, m1, m2, m3, **kwargs):
     return ka.MarginProduct(num_classes, margin=margins.CombinedMargin(m1, m2, m3), **kwargs)
 
 
-def joined(term, head):
+def with_term(term, head):
     def make(num_classes, weight, **choice):
         return term(head(num_classes, **choice), weight=weight)
 
     return make
 
 
-def of_batch(loss):
+def without_centers(loss):
     return lambda num_classes, **choice: layers.EmbeddingHead(loss(**choice))
 
 
@@ -66,29 +66,29 @@ WEIGHTS = options("weight scale", (1, 16), (5, 16), (5, 8))
 TRIPLET = options("margin learning_rate", (0.2, 0.1), (0.5, 0.1), (0.2, 0.02))
 CIRCLE = options("gamma margin", (80, 0.4), (80, 0.25), (32, 0.25))
 CENTER = options("weight learning_rate", (3e-4, 0.1), (3e-4, 0.05), (3e-3, 0.05))
-# Norms are kept, so that the learning rate matters as it does for plain softmax.
-LARGE = options("margin learning_rate", (2, 0.05), (4, 0.05), (4, 0.02))
-ANGULAR = options("margin learning_rate", (2, 0.05), (4, 0.05), (4, 0.1))
+# The logits depend on the norms, so the learning rate matters as for plain softmax.
+L_SOFTMAX = options("margin learning_rate", (2, 0.05), (4, 0.05), (4, 0.02))
+A_SOFTMAX = options("margin learning_rate", (2, 0.05), (4, 0.05), (4, 0.1))
 
 LOSSES = {
     "softmax": Loss(layers.SoftmaxProduct, RATES, published=(99.08, 94.39, 92.33)),
-    "softmax + center": Loss(joined(layers.WithCenterLoss, layers.SoftmaxProduct), CENTER),
-    "L-Softmax": Loss(layers.LSoftmax, LARGE, annealed=2.5e-5 * 10_000),
-    "A-Softmax": Loss(layers.ASoftmax, ANGULAR),
-    "triplet, hard": Loss(of_batch(losses.TripletLoss), TRIPLET, paired=True),
+    "softmax + center": Loss(with_term(layers.WithCenterLoss, layers.SoftmaxProduct), CENTER),
+    "L-Softmax": Loss(layers.LSoftmax, L_SOFTMAX, annealing=2.5e-5 * 10_000),
+    "A-Softmax": Loss(layers.ASoftmax, A_SOFTMAX),
+    "triplet, hard": Loss(without_centers(losses.TripletLoss), TRIPLET, paired=True),
     "triplet, semi-hard": Loss(
-        of_batch(functools.partial(losses.TripletLoss, mining="semihard")),
+        without_centers(functools.partial(losses.TripletLoss, mining="semihard")),
         TRIPLET,
         paired=True,
         published=(98.98, 91.90, 89.98),
     ),
-    "circle": Loss(of_batch(keras.losses.Circle), CIRCLE, paired=True),
+    "circle": Loss(without_centers(keras.losses.Circle), CIRCLE, paired=True),
     "norm-softmax": Loss(layers.NormSoftmax, options("scale", (8,), (16,), (32,)), published=(98.56, 89.79, 88.72)),
     "norm-softmax + intra": Loss(
-        joined(layers.WithIntraLoss, layers.NormSoftmax), WEIGHTS, published=(98.75, 93.81, 90.92)
+        with_term(layers.WithIntraLoss, layers.NormSoftmax), WEIGHTS, published=(98.75, 93.81, 90.92)
     ),
     "norm-softmax + inter": Loss(
-        joined(layers.WithInterLoss, layers.NormSoftmax), WEIGHTS, published=(98.68, 90.67, 89.50)
+        with_term(layers.WithInterLoss, layers.NormSoftmax), WEIGHTS, published=(98.68, 90.67, 89.50)
     ),
     "SphereFace": with_margin(ka.SphereFace, (1.2, 16), (1.35, 16), (1.35, 32), published=(99.11, 94.38, 91.70)),
     "CosFace": with_margin(ka.CosFace, *COSINES, published=(99.51, 95.44, 94.56)),

@@ -1,4 +1,4 @@
-"""Contenders of a benchmark: each a process of its own, measured in turns."""
+"""Runs the contenders of a benchmark in separate processes and measures them in turns."""
 
 import contextlib
 import json
@@ -11,21 +11,21 @@ from pathlib import Path
 
 
 def serve(task, kinds):
-    """A contender's process: warms up, then measures whenever a line comes, for so many seconds."""
+    """Runs a contender: warms up, then measures for the number of seconds in each input line."""
     out, sys.stdout = sys.stdout, sys.stderr
-    kind, held = kinds[task.pop("kind")], task.pop("held", 0)
+    kind, held_gib = kinds[task.pop("kind")], task.pop("held", 0)
     if first := task.pop("first", None):
         kind(**{**task, **first})(2)
-    before = memory()["VmRSS"] if held and not gpu_memory() else 0
+    before = memory()["VmRSS"] if held_gib and not gpu_memory() else 0
     run = kind(**task)
-    forget_peak()
+    reset_peak_memory()
     run(2)
     seconds_of_one = run(2) / 2
     print("ready", file=out, flush=True)
     for line in sys.stdin:
         times = max(2, round(float(line) / seconds_of_one))
         seconds_of_one = run(times) / times
-        answer = {"seconds": seconds_of_one, "gib": peak_memory() - before - held, **getattr(run, "found", {})}
+        answer = {"seconds": seconds_of_one, "gib": peak_memory() - before - held_gib, **getattr(run, "found", {})}
         print(json.dumps(answer), file=out, flush=True)
 
 
@@ -35,26 +35,26 @@ def seconds_of(run, times):
     return time.perf_counter() - begin
 
 
-def forget_peak():
-    """From now on the peak is that of what comes, for PyTorch's on a GPU too. JAX cannot forget."""
+def reset_peak_memory():
+    """Resets the peak memory of the process and of PyTorch on a GPU. JAX does not support it."""
     Path("/proc/self/clear_refs").write_text("5")
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         sys.modules["torch"].cuda.reset_peak_memory_stats()
 
 
 def memory():
-    """GiB that this process has in memory, now (`VmRSS`) and at most (`VmHWM`), as Linux tells it."""
+    """Returns the current (`VmRSS`) and peak (`VmHWM`) memory of this process in GiB, on Linux."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return {line.split(":")[0]: int(line.split()[1]) / 2**20 for line in lines if line.startswith("Vm")}
 
 
 def peak_memory():
-    """GiB: the GPU's where there is one, else resident."""
+    """Returns the peak memory in GiB: of the GPU if there is one, else of the process."""
     return gpu_memory() or memory()["VmHWM"]
 
 
 def gpu_memory():
-    """GiB of the GPU's memory, at most; 0 where there is none."""
+    """Returns the peak GPU memory in GiB, or 0 without a GPU."""
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         return sys.modules["torch"].cuda.max_memory_allocated() / 2**30
     if "jax" in sys.modules and (statistics_of := sys.modules["jax"].local_devices()[0].memory_stats()):
@@ -63,13 +63,22 @@ def gpu_memory():
 
 
 class Contender:
-    def __init__(self, name, task, backend, stays):
-        self.name, self.task, self.stays = name, task, stays
+    """A contender and its measurements.
+
+    Args:
+        name: label in the table.
+        task: arguments of its process, as JSON.
+        backend: Keras backend.
+        keep_alive: whether the process stays in memory between rounds.
+    """
+
+    def __init__(self, name, task, backend, keep_alive):
+        self.name, self.task, self.keep_alive = name, task, keep_alive
         self.environment = {
             **os.environ,
             "KERAS_BACKEND": backend,
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-            "OMP_WAIT_POLICY": "passive",  # who is not measured does not spin
+            "OMP_WAIT_POLICY": "passive",  # idle contenders do not use CPU time
             "KMP_BLOCKTIME": "0",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
@@ -94,7 +103,7 @@ class Contender:
             self.gib = max(self.gib, answer["gib"])
         else:
             self.failed = True
-        if self.failed or not self.stays:
+        if self.failed or not self.keep_alive:
             self.stop()
 
     def stop(self):
@@ -104,7 +113,7 @@ class Contender:
 
 
 def in_turns(contenders, arguments):
-    """Measures all of them, round by round, and leaves out who cannot run at all."""
+    """Measures all contenders round by round, and drops those that cannot run."""
     try:
         for _ in range(arguments.rounds):
             for contender in contenders:
@@ -120,7 +129,7 @@ def in_turns(contenders, arguments):
 
 
 def machine():
-    """The kind of device, and its name."""
+    """Returns the kind and the name of the device."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         return "gpu", subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()[0]

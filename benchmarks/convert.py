@@ -1,10 +1,10 @@
-"""Megabytes per second of `write_dataset`, beside reading and hashing the same bytes by as many processes.
+"""Compares the throughput of `write_dataset` with only reading and hashing the same bytes.
 
     python benchmarks/convert.py path/to/train.rec --copies 20 --folder /dev/shm
 
-The records are repeated to a file that is long enough to time. The limit reads it in pieces of 1 MB and computes their
-sha256, and writes nothing. Everything is in memory (the page cache) when it starts, and the processes have started.
-With --folder the files lie elsewhere than on the disk of temporary files: in /dev/shm the disk plays no part.
+The records are repeated until the file is long enough to measure. The limit reads the file in pieces of 1 MB with the
+same number of processes, computes sha256 checksums and writes nothing. Before each measurement, the file is in the page
+cache and the processes are started. --folder sets the location of the files; with /dev/shm the disk has no influence.
 """
 
 import argparse
@@ -25,7 +25,7 @@ PIECE = 1 << 20
 
 
 def repeat(rec: Path, copies: int, target: Path) -> None:
-    """Writes the image records of a `.rec` several times over, with an index; as whole records of one part."""
+    """Writes the image records of a `.rec` file several times to a new `.rec` file with an index."""
     offset, lines = 0, []
     with open(target, "wb") as file:
         for copy in range(copies):
@@ -54,7 +54,7 @@ def main():
     parser.add_argument("--copies", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--folder", type=Path, help="where to put the files; default: the disk of temporary files")
+    parser.add_argument("--folder", type=Path, help="folder for the files; default: the folder for temporary files")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         compare(arguments, Path(folder))
@@ -84,7 +84,7 @@ def compare(arguments, folder: Path) -> None:
             list(pool.map(read_and_hash, [rec] * processes, bounds[:-1], bounds[1:]))
 
         limit()
-        convert(check=True)  # starts everything
+        convert(check=True)  # warm-up
         for _ in range(arguments.rounds):
             timed("read and hash", limit)
             timed("write_dataset, images not decoded", lambda: convert(check=False))
@@ -93,7 +93,7 @@ def compare(arguments, folder: Path) -> None:
     print(
         f"\n{size / 1e6:.0f} MB, {len(source):,} images, {processes} processes, median of {arguments.rounds} rounds\n"
     )
-    print(f"{'':40}{'MB/s':>8}{'images/s':>10}{'of the limit':>14}")
+    print(f"{'':40}{'MB/s':>8}{'images/s':>10}{'x limit':>14}")
     for name, median in medians.items():
         ratio = medians["read and hash"] / median
         print(f"{name:40}{size / 1e6 / median:>8.0f}{len(source) / median:>10,.0f}{ratio:>14.2f}")

@@ -1,11 +1,11 @@
-"""Evaluation at true size, with synthetic embeddings: seconds, memory, and the share of a bare matrix product's rate.
+"""Measures time and memory of evaluation protocols at full size, with synthetic embeddings.
 
-    python benchmarks/evaluation.py                    # all, some five minutes on 2 cores
+    python benchmarks/evaluation.py                    # all, about five minutes on 2 cores
     python benchmarks/evaluation.py --only ijbc sop
 
-Each part runs in a process of its own, so that its peak of memory is its own: what it took on top of the embeddings
-that were handed in, and in all. The bare product is Keras' own, of blocks of the same sizes and nothing else. The rows
-below a part are numpy or scikit-learn on the same embeddings, and their figures must agree.
+Each part runs in a separate process to measure its peak memory, in addition to the given embeddings and in total. The
+bare product computes only the matrix products in Keras, with blocks of the same size. The indented rows compute the
+same figures with numpy or scikit-learn; the results must agree.
 """
 
 import argparse
@@ -20,7 +20,7 @@ DIM = 512
 
 
 def synthetic(people, labels, spread, seed):
-    """Unit vectors around one center per label: `spread` sets how alike two of one label are."""
+    """Returns unit vectors around one center per label, with noise of standard deviation `spread`."""
     generator = np.random.default_rng(seed)
     centers = generator.standard_normal((people, DIM), dtype=np.float32)
     rows = centers[labels]
@@ -32,10 +32,10 @@ def synthetic(people, labels, spread, seed):
 
 
 class Peak:
-    """Resident memory, watched from a thread."""
+    """Context manager that records the run time and the peak resident memory."""
 
     def __enter__(self):
-        self.before, self.most, self._done = resident(), 0, threading.Event()
+        self.before, self.peak, self._done = resident(), 0, threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         self._started = time.perf_counter()
@@ -43,17 +43,17 @@ class Peak:
 
     def _watch(self):
         while not self._done.wait(0.02):
-            self.most = max(self.most, resident())
+            self.peak = max(self.peak, resident())
 
     def __exit__(self, *_):
         self.seconds = time.perf_counter() - self._started
         self._done.set()
         self._thread.join()
-        self.most = max(self.most, resident())
+        self.peak = max(self.peak, resident())
 
     def row(self, name, note=""):
-        added = f"{(self.most - self.before) / 2**30:.2f}"
-        return [name, f"{self.seconds:.1f}", added, f"{self.most / 2**30:.2f}", note]
+        added = f"{(self.peak - self.before) / 2**30:.2f}"
+        return [name, f"{self.seconds:.1f}", added, f"{self.peak / 2**30:.2f}", note]
 
 
 def resident():
@@ -62,7 +62,7 @@ def resident():
 
 
 def bare_product(first, second):
-    """Seconds of the matrix product alone, in blocks of the same size."""
+    """Returns the seconds of the matrix product alone, in blocks of the same size."""
     from keras import ops
 
     from keras_arcface.evaluation.scores import full_precision
@@ -211,13 +211,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     context = multiprocessing.get_context("spawn")
-    print(f"{'':46}{'seconds':>9}{'GiB more':>10}{'GiB in all':>12}  ")
+    print(f"{'':46}{'seconds':>9}{'GiB added':>10}{'GiB total':>12}  ")
     for name in parser.parse_args().only:
         results = context.Queue()
         process = context.Process(target=run, args=(name, results))
         process.start()
-        for label, seconds, more, most, note in iter(results.get, None):
-            print(f"{label:46}{seconds:>9}{more:>10}{most:>12}  {note}", flush=True)
+        for label, seconds, added, total, note in iter(results.get, None):
+            print(f"{label:46}{seconds:>9}{added:>10}{total:>12}  {note}", flush=True)
         process.join()
         if process.exitcode:
             raise SystemExit(f"{name} failed")

@@ -1,12 +1,12 @@
-"""One training step of a head: loss, gradients, and the update of SGD with momentum, beside the bare matrix products.
+"""Compares a training step of a head (loss, gradients, SGD with momentum) with the bare matrix products.
 
     pip install torch pytorch-metric-learning && git clone https://github.com/deepinsight/insightface
     python benchmarks/head_step.py --peer insightface/recognition/arcface_torch
     python benchmarks/head_step.py --peer ... --backend jax --classes 100000 1000000 10000000    # a GPU
 
-The limit is what no exact dense step can do without: the product for the logits, the two for the gradients, and the
-same update. Every contender is a process of its own, and they are measured in turns; the table has the median of the
-rounds, the least and the most. Memory is what a step needs beside centers, gradient and momentum.
+The limit contains only what every exact dense step needs: the matrix product of the logits, the two products of the
+gradients, and the same update. Each contender runs in a separate process, and they are measured in turns. The table
+shows the median, minimum and maximum over the rounds. The memory is in addition to centers, gradient and momentum.
 """
 
 import argparse
@@ -35,8 +35,8 @@ def problem(batch, classes, dim):
     return embeddings, centers, generator.integers(0, classes, batch).astype("int32")
 
 
-# Each gives a function that takes so many steps and returns the seconds until they are done. A tiny problem comes
-# first, so that what a framework loads with its first step is not counted as memory of the measured one.
+# Each function returns a function `steps -> seconds`. A tiny problem runs first, so that memory which a framework
+# allocates at its first step is not counted.
 
 
 def ours(batch, classes, dim, head="ArcFace", **choices):
@@ -54,7 +54,7 @@ def ours(batch, classes, dim, head="ArcFace", **choices):
 
 
 def one_hot(batch, classes, dim):
-    """The way of the tutorials: one-hot labels, a mask over all logits, Keras' categorical cross-entropy."""
+    """The implementation of most tutorials: one-hot labels, a mask over all logits, categorical cross-entropy."""
     import keras
     from keras import ops
 
@@ -88,7 +88,7 @@ def keras_step(weight, embeddings, mean_loss):
 
         step = jax.jit(step, donate_argnums=(0, 1))
         state = [weight.value, jax.numpy.zeros_like(weight.value)]
-        weight._value = None  # one copy of it is enough
+        weight._value = None  # avoids a second copy in memory
         x = jax.numpy.asarray(embeddings)
 
         def run(times):
@@ -189,7 +189,7 @@ def metric_learning(batch, classes, dim):
 
 
 def arcface_torch(batch, classes, dim, path):
-    """Its PartialFC_V2 with all classes, in a group of one process."""
+    """PartialFC_V2 of arcface_torch with all classes, in a group of one process."""
     import torch
 
     sys.path.insert(0, str(Path(path)))
@@ -197,7 +197,7 @@ def arcface_torch(batch, classes, dim, path):
     import partial_fc_v2
 
     if not torch.cuda.is_available():
-        torch.Tensor.cuda = lambda tensor: tensor  # which it calls whatever the machine
+        torch.Tensor.cuda = lambda tensor: tensor  # arcface_torch calls it even without a GPU
     if not torch.distributed.is_initialized():
         alone = {"store": torch.distributed.HashStore(), "rank": 0, "world_size": 1}
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **alone)
@@ -235,7 +235,7 @@ KINDS = {
 
 
 def tasks(batch, classes, arguments):
-    """Name, what the process is to do, its backend."""
+    """Yields the name, task and backend of each contender."""
     held = 3 * 4 * classes * arguments.dim / 2**30
     first = {"batch": 8, "classes": 2000}
     size = {"batch": batch, "classes": classes, "dim": arguments.dim, "held": held, "first": first}
@@ -248,16 +248,16 @@ def tasks(batch, classes, arguments):
                 framework,
             )
     for head in arguments.heads:
-        again = {"kind": "ours", "head": head, "logits_memory": 0, **size}
-        yield f"{head}, computed again", again, arguments.backend
-        yield f"{head}, one block", {**again, "block_size": classes, "logits_memory": 2**60}, arguments.backend
+        recomputed = {"kind": "ours", "head": head, "logits_memory": 0, **size}
+        yield f"{head}, recomputed", recomputed, arguments.backend
+        yield f"{head}, one chunk", {**recomputed, "block_size": classes, "logits_memory": 2**60}, arguments.backend
     if arguments.heads:
         return
     for dtype in dtypes:
-        again = {"kind": "ours", "logits_memory": 0, "products": dtype, **size}
-        yield f"ours, computed again, {dtype}", again, arguments.backend
-        yield f"ours, cosines kept, {dtype}", {**again, "logits_memory": 2**60}, arguments.backend
-    yield "ours, one block", {"kind": "ours", "block_size": classes, "logits_memory": 2**60, **size}, arguments.backend
+        recomputed = {"kind": "ours", "logits_memory": 0, "products": dtype, **size}
+        yield f"ours, recomputed, {dtype}", recomputed, arguments.backend
+        yield f"ours, cached, {dtype}", {**recomputed, "logits_memory": 2**60}, arguments.backend
+    yield "ours, one chunk", {"kind": "ours", "block_size": classes, "logits_memory": 2**60, **size}, arguments.backend
     yield "Keras, one-hot", {"kind": "one_hot", **size}, arguments.backend
     if arguments.peer:
         yield "pytorch-metric-learning", {"kind": "metric_learning", **size}, "torch"
@@ -265,14 +265,14 @@ def tasks(batch, classes, arguments):
 
 
 def compare(batch, classes, arguments):
-    alone = 40 * classes * (3 * arguments.dim + 5 * batch) > 2**34  # too large for ten of them to stay in memory
-    contenders = [Contender(*task, not alone) for task in tasks(batch, classes, arguments)]
+    too_large = 40 * classes * (3 * arguments.dim + 5 * batch) > 2**34  # to keep ten contenders in memory
+    contenders = [Contender(*task, not too_large) for task in tasks(batch, classes, arguments)]
     contenders = in_turns(contenders, arguments)
     medians = {c.name: statistics.median(c.measured) for c in contenders}
     limits = [median for name, median in medians.items() if name.startswith("limit") and name.endswith("float32")]
     held = 3 * 4 * classes * arguments.dim / 2**30
     print(f"\nbatch {batch}, {classes:,} classes: {held:.2f} GiB of centers, gradient and momentum")
-    print(f"{'':36}{'ms':>9}{'least':>9}{'most':>9}{'of limit':>10}{'GiB above':>11}")
+    print(f"{'':36}{'ms':>9}{'min':>9}{'max':>9}{'x limit':>10}{'GiB added':>11}")
     for c in contenders:
         milliseconds = [1e3 * seconds for seconds in (medians[c.name], min(c.measured), max(c.measured))]
         ratio = medians[c.name] / min(limits)
@@ -281,14 +281,16 @@ def compare(batch, classes, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", help="arcface_torch's directory")
+    parser.add_argument("--peer", help="directory of arcface_torch")
     parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
     parser.add_argument("--batches", nargs="+", type=int, default=[64, 512, 2048])
     parser.add_argument("--classes", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--heads", nargs="+", default=[], help="of ours, such as SoftmaxProduct, instead of ArcFace")
+    parser.add_argument(
+        "--heads", nargs="+", default=[], help="heads of this package, such as SoftmaxProduct, instead of ArcFace"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of each measurement")
     parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:

@@ -1,13 +1,13 @@
-"""Images per second of `load_dataset`, beside a bare loop of libjpeg-turbo on the same bytes and cores.
+"""Compares the images per second of `load_dataset` with a bare loop of libjpeg-turbo on the same data and cores.
 
     pip install simplejpeg torch
     python benchmarks/input_pipeline.py path/to/train.rec
 
-The limit is the faster of simplejpeg and OpenCV (both libjpeg-turbo) decoding from memory, with one process per core
-and nothing else to do. The others read TFRecords from disk (the page cache, that is), shuffle, decode and batch to 128
-images of uint8. Every measurement runs in a process of its own, and all of them in turns, several rounds; the table
-gives the median. Peers: the pipeline of most tutorials, with the images decoded one by one, and a PyTorch DataLoader
-that decodes by simplejpeg in one worker process per core.
+The limit is the faster of simplejpeg and OpenCV (both use libjpeg-turbo), decoding images in memory with one process
+per core. The others read TFRecords from the page cache, shuffle, decode, and create batches of 128 uint8 images. Each
+measurement runs in a separate process. They take turns for several rounds, and the table shows the median. Peers: the
+pipeline of most tutorials, which decodes images one by one, and a PyTorch DataLoader with simplejpeg and one worker
+process per core.
 """
 
 import argparse
@@ -32,9 +32,6 @@ def images_of(rec: str) -> list[bytes]:
     from keras_arcface import data
 
     return [image for image, _, _ in data.RecordIO(rec)]
-
-
-# Each gives an endless iterator of how many images were made ready since the last step.
 
 
 def loop_forever(decode, images: list[bytes], seconds: float) -> int:
@@ -65,7 +62,7 @@ def bare_loop(decode, rec, directory, seconds):
     images = images_of(rec)
     decode(images[0])
     with concurrent.futures.ProcessPoolExecutor(CORES) as pool:
-        list(pool.map(time.sleep, [0.1] * CORES))  # all have started
+        list(pool.map(time.sleep, [0.1] * CORES))  # starts all processes
         jobs = [pool.submit(loop_forever, decode, images[core::CORES], seconds) for core in range(CORES)]
         begin = time.perf_counter()
         done = sum(job.result() for job in jobs)
@@ -101,8 +98,8 @@ def tutorial(rec, directory, seconds, parallel, flip):
     return rate(dataset.shuffle(10_000).repeat().batch(BATCH).prefetch(tf.data.AUTOTUNE), seconds)
 
 
-def reading_alone(rec, directory, seconds):
-    """Our shuffled stream through tf.data, without parsing and decoding."""
+def reading_only(rec, directory, seconds):
+    """Measures our shuffled stream of records through tf.data, without parsing and decoding."""
     import tensorflow as tf
 
     from keras_arcface import data
@@ -115,8 +112,8 @@ def reading_alone(rec, directory, seconds):
     return rate(dataset.map(lambda records: (records, records)), seconds)
 
 
-def decoding_alone(rec, directory, seconds):
-    """Our decoding of batches that are in memory, each in a call of its own, as many at a time as there are cores."""
+def decoding_only(rec, directory, seconds):
+    """Measures our decoding of batches in memory, with one call per batch and parallel calls."""
     import tensorflow as tf
 
     from keras_arcface.data import images
@@ -153,7 +150,7 @@ def data_loader(rec, directory, seconds, flip):
 
 
 def rate(batches, seconds):
-    """Images per second after the first batches, which come before everything has started."""
+    """Returns images per second, without the first batches, during which the pipeline starts."""
     iterator = iter(batches)
     for _ in range(60):
         next(iterator)
@@ -171,8 +168,8 @@ MEASUREMENTS = {
     "load_dataset, AdaFace's recipe": functools.partial(ours, augmentation="adaface"),
     'load_dataset, flip, cache="decoded"': functools.partial(ours, cache="decoded"),
     "load_dataset, flip, P x K": functools.partial(ours, images_per_class=4),
-    "  of it: decoding alone": decoding_alone,
-    "  of it: reading and shuffling alone": reading_alone,
+    "  of it: decoding only": decoding_only,
+    "  of it: reading and shuffling only": reading_only,
     "tutorial, plain": functools.partial(tutorial, parallel=False, flip=False),
     "tutorial, flip": functools.partial(tutorial, parallel=False, flip=True),
     "tutorial, flip, parallel maps": functools.partial(tutorial, parallel=True, flip=True),
@@ -183,8 +180,8 @@ MEASUREMENTS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("rec", help="a .rec file of JPEGs, 112 x 112")
-    parser.add_argument("--seconds", type=float, default=4.0, help="per measurement and round")
+    parser.add_argument("rec", help=".rec file with JPEG images of 112 x 112")
+    parser.add_argument("--seconds", type=float, default=4.0, help="duration of each measurement in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--directory", help=argparse.SUPPRESS)
@@ -220,7 +217,7 @@ def compare(arguments, directory):
     medians = {name: statistics.median(measured) for name, measured in rates.items() if measured}
     limit = max(median for name, median in medians.items() if name.startswith("bare"))
     print(f"{CORES} cores, batches of {BATCH}, median of {arguments.rounds} rounds of {arguments.seconds:g} s\n")
-    print(f"{'':40}{'images/s':>10}{'of the limit':>14}{'least':>10}{'most':>10}")
+    print(f"{'':40}{'images/s':>10}{'x limit':>14}{'min':>10}{'max':>10}")
     for name, measured in rates.items():
         if not measured:
             print(f"{name:40}{'-':>10}  {problems[name]}")

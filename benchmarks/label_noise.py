@@ -1,11 +1,12 @@
-"""What wrong labels cost, and what sub-centers and the noise filter bring: a share of the labels flipped, then trained.
+"""Measures the effect of wrong labels, and of sub-centers and the noise filter against them.
 
     python benchmarks/label_noise.py cfp_tfrecord lfw_dev.bin --output noise \\
         --options "--recipe small --stem-strides 2 --width 16 --epochs 12 --warmup 1 --warmup-margin 6"
 
-For each seed other labels are flipped, and train_ms1m.py is run: on the labels as they were, on the flipped ones, with
-the filter, with sub-centers, and on what clean_labels.py leaves of the latter. The table has the
-verification of each, and which images were dropped. The same command again goes on where it was stopped.
+For each seed, a different set of labels is flipped. train_ms1m.py then trains on the original labels, on the flipped
+labels, with the filter, with sub-centers, and on the dataset that clean_labels.py cleans with the sub-centers. The
+tables show the verification result of each training, and the precision and recall of the dropped images. The same
+command continues an interrupted benchmark.
 """
 
 import argparse
@@ -25,8 +26,8 @@ from keras_arcface import evaluation
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def flipped(source, share, seed):
-    """The labels with a share of them wrong, and which those are."""
+def flip_labels(source, share, seed):
+    """Returns the labels with a fraction of them flipped, and a mask of the flipped ones."""
     generator = np.random.default_rng(seed)
     wrong = np.zeros(len(source), bool)
     wrong[generator.permutation(len(source))[: round(share * len(source))]] = True
@@ -35,7 +36,7 @@ def flipped(source, share, seed):
 
 
 def write_flipped(source, share, seed, directory):
-    labels, wrong = flipped(source, share, seed)
+    labels, wrong = flip_labels(source, share, seed)
     if not directory.exists():
         data.write_dataset(data.Relabeled(source, labels), directory, seed=seed)
     return {source[index].name: bool(wrong[index]) for index in range(len(source))}
@@ -51,7 +52,7 @@ def script(name, *arguments):
 
 
 def train(directory, output, seed, arguments, *options):
-    """The accuracy and the AUC of what was trained."""
+    """Trains if necessary, and returns the accuracy and AUC on the pairs."""
     if not (output / "embedder.keras").exists():
         common = shlex.split(arguments.options)
         script("train_ms1m.py", "--data", directory, "--output", output, "--seed", seed, *common, *options)
@@ -61,8 +62,8 @@ def train(directory, output, seed, arguments, *options):
     return result.accuracy, result.auc
 
 
-def dropped(run, wrong, degrees):
-    """Precision and recall of what lies farther than so many degrees from its class."""
+def dropped_quality(run, wrong, degrees):
+    """Returns precision and recall of wrong labels among images farther than `degrees` from their class."""
     with open(run / "label_noise.csv") as file:
         rows = [(wrong[row["name"]], float(row["degrees"]) > degrees) for row in csv.DictReader(file)]
     is_wrong, is_dropped = np.array(rows).T
@@ -73,47 +74,47 @@ def dropped(run, wrong, degrees):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="directory of TFRecords")
-    parser.add_argument("pairs", type=Path, help="what to verify on, .bin or .npz")
+    parser.add_argument("pairs", type=Path, help="verification set, .bin or .npz")
     parser.add_argument("--output", type=Path, required=True, help="folder for datasets and runs")
-    parser.add_argument("--share", type=float, default=0.2, help="of the labels, to be flipped")
+    parser.add_argument("--share", type=float, default=0.2, help="fraction of the labels to flip")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sub-centers", type=int, default=3)
-    parser.add_argument("--ignored-above", type=float, default=0.4, help="cosine of the noise filter")
-    parser.add_argument("--max-angle", type=float, default=75.0, help="degrees, of clean_labels.py")
-    parser.add_argument("--options", default="--recipe small", help="for train_ms1m.py")
+    parser.add_argument("--ignored-above", type=float, default=0.4, help="cosine threshold of the noise filter")
+    parser.add_argument("--max-angle", type=float, default=75.0, help="in degrees, for clean_labels.py")
+    parser.add_argument("--options", default="--recipe small", help="options of train_ms1m.py")
     arguments = parser.parse_args()
     source = data.TFRecords(arguments.data)
-    ways = {
-        "labels as they were": (),
+    variants = {
+        "original labels": (),
         "flipped": (),
         f"filter at {arguments.ignored_above:g}": ("--ignored-above", arguments.ignored_above),
         f"{arguments.sub_centers} sub-centers": ("--sub-centers", arguments.sub_centers),
-        "cleaned by those": (),
+        "cleaned by sub-centers": (),
     }
-    found, noise = {way: [] for way in ways}, {}
+    results, noise = {variant: [] for variant in variants}, {}
     for seed in arguments.seeds:
         folder = arguments.output / str(seed)
         wrong = write_flipped(source, arguments.share, seed, folder / "flipped")
-        for number, (way, options) in enumerate(ways.items()):
+        for number, (variant, options) in enumerate(variants.items()):
             directory = arguments.data if number == 0 else folder / ("cleaned" if number == 4 else "flipped")
             if number == 4 and not directory.exists():
                 script(
                     "clean_labels.py", folder / "flipped", folder / "3", directory, "--max-angle", arguments.max_angle
                 )
-            found[way].append(train(directory, folder / str(number), seed, arguments, *options))
-            print(f"  seed {seed}, {way}: {found[way][-1]}", file=sys.stderr, flush=True)
+            results[variant].append(train(directory, folder / str(number), seed, arguments, *options))
+            print(f"  seed {seed}, {variant}: {results[variant][-1]}", file=sys.stderr, flush=True)
         for degrees in sorted({60.0, 65.0, 70.0, 75.0, 80.0, arguments.max_angle}):
-            noise.setdefault(degrees, []).append(dropped(folder / "3", wrong, degrees))
+            noise.setdefault(degrees, []).append(dropped_quality(folder / "3", wrong, degrees))
     print(f"{arguments.share:.0%} of {len(source):,} labels flipped, seeds {arguments.seeds}; {arguments.options}\n")
     print(f"{'':24}{'accuracy':>9}{'std':>7}{'AUC':>9}{'std':>8}")
-    for way, results in found.items():
-        spread = statistics.stdev if len(results) > 1 else lambda values: float("nan")
-        accuracy, auc = zip(*results, strict=True)
+    for variant, figures in results.items():
+        spread = statistics.stdev if len(figures) > 1 else lambda values: float("nan")
+        accuracy, auc = zip(*figures, strict=True)
         row = f"{100 * statistics.mean(accuracy):9.2f}{100 * spread(accuracy):7.2f}{statistics.mean(auc):9.4f}"
-        print(f"{way:24}{row}{spread(auc):8.4f}")
+        print(f"{variant:24}{row}{spread(auc):8.4f}")
     print(f"\n{'dropped beyond degrees':24}{'precision':>10}{'recall':>8}")
-    for degrees, results in noise.items():
-        precision, recall = (statistics.mean(values) for values in zip(*results, strict=True))
+    for degrees, figures in noise.items():
+        precision, recall = (statistics.mean(values) for values in zip(*figures, strict=True))
         print(f"{degrees:24g}{precision:10.3f}{recall:8.3f}")
 
 

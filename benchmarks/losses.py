@@ -1,15 +1,15 @@
-"""Every loss on the same faces: which verifies best after the same small budget, and what a step of it costs.
+"""Compares all losses on the same faces: verification after the same small budget, and the time of a step.
 
     python benchmarks/losses.py cfp_tfrecord lfw_dev.bin --output losses
 
-The ArcFace paper's table 2 in miniature, with what came after it. For each loss three choices of its margin and scale
-(of its weight or the learning rate, where it has neither) are tried: trained on three quarters of the people, compared
-by all pairs of the others. The best is trained on all, once for each seed, and verified on the pair set. All losses of
-a seed start from the same network and see the same batches, except that losses which compare the images of a batch see
-batches with four images of each of their people. Trainings have one core each, and `--workers` run at once. With
-`--final-epochs` and `--final-width` the trainings on all people are longer and wider than those that chose.
+This is a small version of table 2 of the ArcFace paper, with later losses added. For each loss, three settings of
+margin and scale (or of weight or learning rate, for losses without them) are trained on three quarters of the people
+and compared on all pairs of the others. The best setting is trained on all people, once per seed, and evaluated on the
+pair set. All losses of a seed start from the same network and use the same batches, except that losses without class
+centers use batches with four images of each person. Each training uses one core, and `--workers` trainings run in
+parallel. `--final-epochs` and `--final-width` set a larger budget for the trainings on all people than for the tuning.
 
-What was found stands in runs.csv and steps_*.json of the output folder; the same command again goes on from there.
+Results are stored in runs.csv and steps_*.json in the output folder. The same command continues from them.
 """
 
 import argparse
@@ -47,7 +47,7 @@ FAR = 1e-2
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A training: of which loss, with which of its choices, on which people, from which seed."""
+    """A training run, identified by loss, hyperparameters, dataset and seed."""
 
     loss: str
     choice: int
@@ -56,7 +56,7 @@ class Run:
     epochs: float
     width: int
     directory: str
-    judged_by: str  # a directory with people not trained on, or a pair set
+    evaluated_on: str  # directory with held-out people, or a pair set
     output: str
 
     @property
@@ -65,14 +65,14 @@ class Run:
         return self.stage, self.loss, repr(choice), str(self.seed), f"{self.epochs:g}", str(self.width)
 
     @property
-    def decisions(self):
-        """Where it stands which pairs were decided rightly."""
+    def correct_pairs_file(self):
+        """Path of the array that marks the correctly decided pairs."""
         choice = "_".join(f"{name}={value:g}" for name, value in LOSSES[self.loss].choices[self.choice].items())
         return Path(self.output) / f"{self.loss}_{choice}_{self.seed}_{self.epochs:g}_{self.width}.npy"
 
 
-def carry_out(run):
-    """What came out, a row of runs.csv."""
+def train_and_evaluate(run):
+    """Trains and evaluates a run. Returns the figures of its row in runs.csv."""
     loss = LOSSES[run.loss]
     info = data.load_info(run.directory)
     recipe = dataclasses.replace(RECIPE, epochs=run.epochs, width=run.width, seed=run.seed)
@@ -81,17 +81,17 @@ def carry_out(run):
     keras.utils.clear_session()
     keras.utils.set_random_seed(run.seed)
     model = make_model(loss, run.choice, recipe, info)
-    for images, labels in batches:  # not by fit, which would hold on to all batches of all trainings
+    for images, labels in batches:  # fit would keep the batches of all trainings in memory
         logs = model.train_on_batch(images, labels, return_dict=True)
     row = {"seconds": time.perf_counter() - begin, "mean loss": float(logs["loss"])}
     if not np.isfinite(row["mean loss"]):
-        return {**row, "tar": 0.0, "auc": 0.5, "accuracy": 0.5}  # it diverged
+        return {**row, "tar": 0.0, "auc": 0.5, "accuracy": 0.5}  # diverged
     if run.stage == "tune":
-        return {**row, **held_out(model.embedder, run.judged_by)}
-    pairs = data.PairSet.load(run.judged_by)
+        return {**row, **evaluate_held_out(model.embedder, run.evaluated_on)}
+    pairs = data.PairSet.load(run.evaluated_on)
     embeddings = evaluation.embed_pairs(model.embedder, pairs, progress=False)
     result = evaluation.verify(embeddings, pairs.same, shuffle_seed=0)
-    np.save(run.decisions, result.right)
+    np.save(run.correct_pairs_file, result.right)
     return {**row, "accuracy": result.accuracy, "tar": result.roc.tar_at(FAR), "auc": result.auc}
 
 
@@ -103,10 +103,10 @@ def make_model(loss, choice, recipe, info):
         width=recipe.width, stem_strides=recipe.stem_strides, input_shape=(*info.image_size, 3)
     )
     embedder = ka.models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout, scaled=loss.scaled)
-    if loss.warmed:  # as the recipe has it, a margin takes half of the training to come in
+    if loss.margin_warmup:  # as in the recipe, over the first half of the training
         choice |= {"warmup_steps": round(recipe.epochs / 2 * steps), "sample_seed": recipe.seed}
-    if loss.annealed:
-        choice["gamma"] = loss.annealed / (recipe.epochs * steps)
+    if loss.annealing:
+        choice["gamma"] = loss.annealing / (recipe.epochs * steps)
     model = ka.RecognitionModel(embedder, loss.head(info.num_classes, **choice))
     model.compile(recipes.make_optimizer(recipe, steps))
     model.build((None, *info.image_size, 3))
@@ -115,7 +115,7 @@ def make_model(loss, choice, recipe, info):
 
 @functools.lru_cache(maxsize=1)
 def batches_of(directory, seed, epochs, paired):
-    """All batches of a training, augmented once for all losses that see them."""
+    """Returns all augmented batches of a training, cached for the losses that share them."""
     steps = recipes.total_steps(dataclasses.replace(RECIPE, epochs=epochs), data.load_info(directory).num_examples)
     dataset = data.load_dataset(
         directory,
@@ -129,8 +129,8 @@ def batches_of(directory, seed, epochs, paired):
     return list(dataset.take(steps))
 
 
-def held_out(embedder, directory):
-    """By all pairs of the images of people not trained on."""
+def evaluate_held_out(embedder, directory):
+    """Evaluates the embedder on all pairs of images of the held-out people."""
     images, labels = zip(*data.load_dataset(directory, batch_size=64), strict=True)
     images, labels = np.concatenate(images), np.concatenate(labels)
     rows = evaluation.embed_images(embedder, images, progress=False)
@@ -140,32 +140,32 @@ def held_out(embedder, directory):
     return {"tar": result.tar_at(FAR), "auc": result.auc}
 
 
-def on_one_core():
+def use_one_core():
     tf.config.threading.set_intra_op_parallelism_threads(1)
     training.use_precision("auto")
 
 
-def tuning_runs(arguments, most, others):
-    for name in in_order(arguments.losses):
+def tuning_runs(arguments, tuning_set, held_out_set):
+    for name in by_batches(arguments.losses):
         for choice in range(len(LOSSES[name].choices)):
-            paths = str(most), str(others), str(arguments.output)
+            paths = str(tuning_set), str(held_out_set), str(arguments.output)
             yield Run(name, choice, "tune", 0, arguments.epochs, arguments.width, *paths)
 
 
 def training_runs(arguments, recipe, best):
     for seed in arguments.seeds:
-        for name in in_order(arguments.losses):
+        for name in by_batches(arguments.losses):
             paths = str(arguments.data), str(arguments.pairs), str(arguments.output)
             yield Run(name, best[name], "train", seed, recipe.epochs, recipe.width, *paths)
 
 
-def in_order(names):
-    """Those that see the same batches behind each other, so that they are made once."""
+def by_batches(names):
+    """Groups losses that use the same batches, so that the batches are created once."""
     return sorted(names, key=lambda name: LOSSES[name].paired)
 
 
 class Results:
-    """A CSV file of what was found, which grows by a row at a time."""
+    """CSV file of results, to which rows are appended."""
 
     FIELDS = ("stage", "loss", "choice", "seed", "epochs", "width", "tar", "auc", "accuracy", "seconds", "mean loss")
 
@@ -177,18 +177,18 @@ class Results:
         else:
             path.write_text(",".join(self.FIELDS) + "\n")
 
-    def add(self, run, found):
-        row = dict(zip(self.FIELDS[:6], run.key, strict=True)) | {name: repr(value) for name, value in found.items()}
+    def add(self, run, figures):
+        row = dict(zip(self.FIELDS[:6], run.key, strict=True)) | {name: repr(value) for name, value in figures.items()}
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, self.FIELDS).writerow(row)
         self.rows[run.key] = row
 
 
-def carry_out_all(runs, results, pool, title):
+def execute(runs, results, pool, title):
     runs = list(runs)
-    left = {pool.submit(carry_out, run): run for run in runs if run.key not in results.rows}
-    for future in tqdm(concurrent.futures.as_completed(left), title, total=len(left), disable=not left):
-        results.add(left[future], future.result())
+    pending = {pool.submit(train_and_evaluate, run): run for run in runs if run.key not in results.rows}
+    for future in tqdm(concurrent.futures.as_completed(pending), title, total=len(pending), disable=not pending):
+        results.add(pending[future], future.result())
     return {run: results.rows[run.key] for run in runs}
 
 
@@ -201,7 +201,7 @@ def best_choices(tuned):
 
 
 def time_steps(arguments, recipe, info, best, rounds=5, steps=10):
-    """Milliseconds of a training step on all cores, for each round in which the losses take turns."""
+    """Returns the milliseconds of a training step on all cores, per loss and round. The losses take turns."""
     path = arguments.output / f"steps_{recipe.width}.json"
     if path.exists() and json.loads(path.read_text()).keys() >= set(arguments.losses):
         return json.loads(path.read_text())
@@ -234,29 +234,29 @@ def seconds_of_steps(model, dataset, steps):
 
 
 def print_table(arguments, tuned, trained, milliseconds, best):
-    found, decisions, tars = ({name: [] for name in arguments.losses} for _ in range(3))
+    figures, correct_pairs, tars = ({name: [] for name in arguments.losses} for _ in range(3))
     for run, row in trained.items():
-        found[run.loss].append((100 * float(row["accuracy"]), 100 * float(row["tar"]), float(row["auc"])))
-        decisions[run.loss].append(np.load(run.decisions) if run.decisions.exists() else np.nan)
+        figures[run.loss].append((100 * float(row["accuracy"]), 100 * float(row["tar"]), float(row["auc"])))
+        correct_pairs[run.loss].append(np.load(run.correct_pairs_file) if run.correct_pairs_file.exists() else np.nan)
     for run, row in tuned.items():
         tars[run.loss].append(100 * float(row["tar"]))
-    columns = f"{'LFW':>7}{'std':>6}{'to ArcFace':>23}{'TAR':>7}{'std':>6}{'AUC':>8}{'std':>7}"
-    print(f"{'':22}{columns}{'TAR of the choices':>20}{'ms':>6}{'ratio':>7}  table 2")
-    order = sorted(found, key=lambda name: -statistics.mean(row[0] for row in found[name]))
+    columns = f"{'LFW':>7}{'std':>6}{'vs. ArcFace':>23}{'TAR':>7}{'std':>6}{'AUC':>8}{'std':>7}"
+    print(f"{'':22}{columns}{'TAR of settings':>20}{'ms':>6}{'ratio':>7}  table 2")
+    order = sorted(figures, key=lambda name: -statistics.mean(row[0] for row in figures[name]))
     for name in order:
-        accuracy, tar, auc = zip(*found[name], strict=True)
-        to_arcface = ""
-        if "ArcFace" in found and name != "ArcFace":
-            to_arcface = difference(decisions[name], decisions["ArcFace"])
-        text = f"{name:22}{mean_and_spread(accuracy, 7, 1)}{to_arcface:>23}"
+        accuracy, tar, auc = zip(*figures[name], strict=True)
+        difference_to_arcface = ""
+        if "ArcFace" in figures and name != "ArcFace":
+            difference_to_arcface = difference(correct_pairs[name], correct_pairs["ArcFace"])
+        text = f"{name:22}{mean_and_spread(accuracy, 7, 1)}{difference_to_arcface:>23}"
         text += mean_and_spread(tar, 7, 1) + mean_and_spread(auc, 8, 3)
         text += " ".join(f"{tar:.1f}" for tar in tars[name]).rjust(20)
         text += f"{statistics.median(milliseconds[name]):6.0f}"
         if "ArcFace" in milliseconds:
             ratios = [own / other for own, other in zip(milliseconds[name], milliseconds["ArcFace"], strict=True)]
             text += f"{statistics.median(ratios):7.2f}  "
-        print(text + " ".join(f"{figure:.2f}" for figure in LOSSES[name].published))
-    print("\nChosen:")
+        print(text + " ".join(f"{accuracy:.2f}" for accuracy in LOSSES[name].published))
+    print("\nBest settings:")
     for name in order:
         print(f"{name:22}", LOSSES[name].choices[best[name]])
 
@@ -267,7 +267,7 @@ def mean_and_spread(values, width, digits):
 
 
 def difference(ours, theirs, draws=10_000):
-    """Of the accuracies, mean over the seeds, and where 95% of draws of the pairs have it."""
+    """Returns the difference of accuracies, mean over seeds, with a 95% bootstrap interval over pairs."""
     by_pair = 100 * (np.mean(ours, axis=0) - np.mean(theirs, axis=0))
     if np.ndim(by_pair) == 0:
         return "nan"
@@ -279,21 +279,21 @@ def difference(ours, theirs, draws=10_000):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="directory of TFRecords")
-    parser.add_argument("pairs", type=Path, help="what to verify on, .bin or .npz, of other people")
-    parser.add_argument("--output", type=Path, required=True, help="folder for what was found")
+    parser.add_argument("pairs", type=Path, help="verification set of other people, .bin or .npz")
+    parser.add_argument("--output", type=Path, required=True, help="folder for results")
     parser.add_argument("--epochs", type=float, default=10.0)
-    parser.add_argument("--width", type=int, default=RECIPE.width, help="the network's")
-    parser.add_argument("--final-epochs", type=float, help="of the trainings on all people, if others")
-    parser.add_argument("--final-width", type=int, help="of the trainings on all people, if another")
+    parser.add_argument("--width", type=int, default=RECIPE.width, help="width of the network")
+    parser.add_argument("--final-epochs", type=float, help="epochs of the trainings on all people; default: --epochs")
+    parser.add_argument("--final-width", type=int, help="width in the trainings on all people; default: --width")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="number of parallel trainings")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    most, others = (arguments.output / name for name in ("tuned_on", "judged_on"))
+    tuning_set, held_out_set = (arguments.output / name for name in ("tuning", "held_out"))
     if not (arguments.output / "split").exists():
         for source, directory in zip(
-            data.split_identities(data.TFRecords(arguments.data), 0.25), (most, others), strict=True
+            data.split_identities(data.TFRecords(arguments.data), 0.25), (tuning_set, held_out_set), strict=True
         ):
             data.write_dataset(source, directory)
         (arguments.output / "split").touch()
@@ -304,11 +304,11 @@ def main():
         width=arguments.final_width or arguments.width,
     )
     with concurrent.futures.ProcessPoolExecutor(
-        arguments.workers, multiprocessing.get_context("spawn"), on_one_core
+        arguments.workers, multiprocessing.get_context("spawn"), use_one_core
     ) as pool:
-        tuned = carry_out_all(tuning_runs(arguments, most, others), results, pool, "tuning")
+        tuned = execute(tuning_runs(arguments, tuning_set, held_out_set), results, pool, "tuning")
         best = best_choices(tuned)
-        trained = carry_out_all(training_runs(arguments, final, best), results, pool, "training")
+        trained = execute(training_runs(arguments, final, best), results, pool, "training")
     milliseconds = time_steps(arguments, final, data.load_info(arguments.data), best)
     trainings = f"{final.epochs:g} epochs, width {final.width}, seeds {arguments.seeds}"
     print(f"{machine()[1]}; {trainings}, TAR at FAR {FAR:g}\n")

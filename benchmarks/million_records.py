@@ -1,10 +1,11 @@
-"""A million records of 100,000 classes, sorted by class: memory while writing and reading, and how well they are mixed.
+"""Measures memory and shuffling quality with a million records of 100,000 classes, sorted by class.
 
     python benchmarks/million_records.py
 
-Images are 16 x 16 JPEGs that show their own number, so that what comes out can be told. It takes some 5 minutes and
-500 MB of disk, and fails if a batch of 512 has other classes than uniform sampling would give, if a pass is not every
-record once, if two passes agree, if a seed does not repeat, or if the shares of two hosts overlap or lack a record.
+Images are 16 x 16 JPEGs that encode their own number, so each record can be identified. It takes about 5 minutes and
+500 MB of disk. It fails if the number of classes in a batch of 512 differs from uniform sampling, if a pass does not
+contain every record once, if two passes have the same order, if a seed does not reproduce the order, or if the shares
+of two hosts overlap or miss a record.
 """
 
 import argparse
@@ -23,8 +24,8 @@ BATCH = 512
 IMAGES_PER_CLASS = 10
 
 
-class Numbered:
-    """Images that show their number, 5 bits in each of four gray squares, sorted by class."""
+class NumberedImages:
+    """Source of images that encode their number, 5 bits in each of four gray squares, sorted by class."""
 
     def __init__(self, num_records: int):
         self._num_records = num_records
@@ -44,19 +45,19 @@ class Numbered:
 
 
 def numbers_of(images: np.ndarray) -> np.ndarray:
-    """The numbers that images show."""
+    """Decodes the numbers of images."""
     squares = images[:, 4::8, 4::8, 0].reshape(-1, 4).astype(int) // 8
     return squares @ [1, 32, 32**2, 32**3]
 
 
 def resident() -> int:
-    """Memory of this process in MB, without what is only mapped from files."""
+    """Returns the memory of this process in MB, without mapped files."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["RssAnon"].split()[0]) >> 10
 
 
-class Watched(Numbered):
-    """Notes the memory while it is read."""
+class MemoryRecordingImages(NumberedImages):
+    """Records the memory of the process while it is read."""
 
     def __init__(self, num_records: int):
         super().__init__(num_records)
@@ -74,15 +75,15 @@ def main():
     parser.add_argument("--records", type=int, default=1_000_000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        sys.exit(measure(Watched(arguments.records), Path(directory) / "out"))
+        sys.exit(measure(MemoryRecordingImages(arguments.records), Path(directory) / "out"))
 
 
-def measure(source: Watched, directory: Path) -> int:
+def measure(source: MemoryRecordingImages, directory: Path) -> int:
     begin = time.perf_counter()
     info = data.write_dataset(source, directory)
     seconds = time.perf_counter() - begin
     print(f"\n{info.num_examples:,} records, {info.num_classes:,} classes, {len(info.shards)} shards")
-    print(f"written in {seconds:.0f} s, each image decoded; MB at every tenth: {source.memory}")
+    print(f"written in {seconds:.0f} s, every image decoded; MB at each tenth: {source.memory}")
 
     def steps(start, count, **kwargs):
         dataset = data.load_dataset(directory, BATCH, training=True, augmentation=None, start_step=start, **kwargs)
@@ -101,26 +102,26 @@ def measure(source: Watched, directory: Path) -> int:
     seconds = time.perf_counter() - begin
     stream = np.concatenate(seen)
     first, second = stream[: info.num_examples], stream[info.num_examples :]
-    print(f"two passes read in {seconds:.0f} s; MB at every tenth: {memory}; images with another's label: {wrong}")
+    print(f"two passes read in {seconds:.0f} s; MB at each tenth: {memory}; images with a wrong label: {wrong}")
 
-    # Of n records, a class is missed by a batch with probability prod (n - 10 - i) / (n - i).
+    # With n records, a batch misses a class with probability prod (n - 10 - i) / (n - i).
     taken = np.arange(BATCH)
     missed = np.prod((info.num_examples - IMAGES_PER_CLASS - taken) / (info.num_examples - taken))
     ideal = info.num_classes * (1 - missed)
     print(
-        f"classes per batch of {BATCH}: {np.mean(classes):.2f} (least {min(classes)}), uniform sampling {ideal:.2f}: "
-        f"{np.mean(classes) / ideal - 1:+.3%}; without any shuffle {BATCH / IMAGES_PER_CLASS:.0f}"
+        f"classes per batch of {BATCH}: {np.mean(classes):.2f} (min {min(classes)}), uniform sampling {ideal:.2f}: "
+        f"{np.mean(classes) / ideal - 1:+.3%}; without shuffling {BATCH / IMAGES_PER_CLASS:.0f}"
     )
     is_complete = np.array_equal(np.sort(first), np.arange(info.num_examples))
     agreeing = np.mean(first[: len(second)] == second)
-    print(f"the first pass gives every record once: {is_complete}; places where both passes agree: {agreeing:.5%}")
+    print(f"the first pass contains every record once: {is_complete}; positions equal in both passes: {agreeing:.5%}")
 
     middle = per_pass // 2
     again = np.concatenate([numbers for numbers, _ in steps(middle, 20, seed=1)])
     repeats = np.array_equal(again, stream[middle * BATCH : (middle + 20) * BATCH])
     other = np.concatenate([numbers for numbers, _ in steps(0, 20, seed=2)])
     differs = (other != stream[: len(other)]).any()
-    print(f"the same seed repeats, from step {middle} on: {repeats}; another seed differs: {differs}")
+    print(f"the same seed reproduces the order, from step {middle} on: {repeats}; another seed differs: {differs}")
 
     per_host = info.num_examples // (2 * BATCH)
     shares = [
@@ -132,7 +133,7 @@ def measure(source: Watched, directory: Path) -> int:
     is_pass = set(both.tolist()) == set(stream[: len(both)].tolist())
     print(
         f"shares of 2 hosts: {len(shares[0]):,} + {len(shares[1]):,}, disjoint: {is_disjoint}, "
-        f"together what one host sees: {is_pass}"
+        f"together equal to one host: {is_pass}"
     )
     is_uniform = abs(np.mean(classes) / ideal - 1) < 0.02
     is_right = (is_complete, agreeing < 0.01, repeats, is_disjoint, is_pass, is_uniform, wrong == 0)

@@ -1,7 +1,6 @@
-"""The planner's memory beside what benchmarks/head_step.py measured.
+"""Compares the memory estimates of keras_arcface.plan with measurements of benchmarks/head_step.py.
 
-python benchmarks/head_step.py ... > table.txt
-python benchmarks/planned_memory.py table.txt
+python benchmarks/head_step.py ... > table.txt python benchmarks/planned_memory.py table.txt
 """
 
 import dataclasses
@@ -14,23 +13,23 @@ from keras_arcface import plan
 
 def main():
     batch = classes = None
-    print(f"{'':>9}{'batch':>6}{'classes':>11}{'measured, GiB':>15}{'planned':>9}{'ratio':>7}")
+    print(f"{'':>10}{'batch':>6}{'classes':>11}{'measured, GiB':>15}{'planned':>9}{'ratio':>7}")
     for line in Path(sys.argv[1]).read_text().splitlines():
         if found := re.search(r"batch (\d+), ([\d,]+) classes: ([\d.]+) GiB", line):
             batch, classes = int(found[1]), int(found[2].replace(",", ""))
-        found = re.search(r"ours, (computed again|cosines kept), float32 .* ([\d.]+)$", line)
+        found = re.search(r"ours, (recomputed|cached), float32 .* ([\d.]+)$", line)
         if not found and not line.strip().startswith("Keras, one-hot "):
             continue
-        # The limits of blocks on a CPU; the benchmark's update needs nothing for a moment.
-        memory = 2.0**60 if found and found[1] == "cosines kept" else 0.0
+        # Block limits on a CPU. The benchmark's update needs no temporary memory.
+        memory = 2.0**60 if found and found[1] == "cached" else 0.0
         task = plan.Task(classes, batch, logits_memory=memory, block_bytes=2**25, block_classes=2**12)
         name = "blocks" if found else "usual"
         planned = next(p for p in plan.plans(task) if p.name == name)
         planned = dataclasses.replace(planned, update=0.0).memory / 2**30
         held = 3 * 4 * classes * 512 / 2**30
         measured = held + float(line.split()[-1])
-        what = {"computed again": "again", "cosines kept": "kept"}[found[1]] if found else "one-hot"
-        print(f"{what:>9}{batch:6}{classes:11,}{measured:15.2f}{planned:9.2f}{planned / measured:7.2f}")
+        contender = found[1] if found else "one-hot"
+        print(f"{contender:>10}{batch:6}{classes:11,}{measured:15.2f}{planned:9.2f}{planned / measured:7.2f}")
 
 
 if __name__ == "__main__":

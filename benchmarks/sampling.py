@@ -1,11 +1,11 @@
-"""One training step of a sampled head against the number of classes, at a fixed size of the sample.
+"""Measures a training step of a sampled head over the number of classes, with a fixed sample size.
 
     python benchmarks/sampling.py
     KERAS_BACKEND=jax python benchmarks/sampling.py
 
-A step is `RecognitionModel`'s own: it draws the classes, takes their centers and momentum, goes forward and back,
-updates them and returns them. Beside it the exact head, in blocks, where that fits. Each is a process of its own; the
-table has the median of the steps, the least and the most.
+A step of `RecognitionModel` draws the classes, gathers their centers and momentum, computes loss and gradients, and
+writes back the updated values. The exact head follows for comparison, if it fits into memory. Each measurement runs in
+a separate process. The table shows the median, minimum and maximum of the steps.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main():
         return
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     print(f"{machine()[1]}; {backend}; batch {arguments.batch}, {arguments.dim} dimensions")
-    print(f"{'classes':>12}{'looks at':>12}{'ms':>9}{'least':>9}{'most':>9}{'of the first':>14}{'GiB':>8}")
+    print(f"{'classes':>12}{'in a step':>12}{'ms':>9}{'min':>9}{'max':>9}{'x first':>14}{'GiB':>8}")
     for sample in (arguments.sample, None):
         first = None
         for classes in arguments.classes:

@@ -1,16 +1,16 @@
-"""Throughput and latency of an exported embedder: SavedModel, ONNX Runtime, OpenVINO, LiteRT, Keras, gRPC.
+"""Measures throughput and latency of an exported embedder: SavedModel, ONNX Runtime, OpenVINO, LiteRT, Keras, gRPC.
 
     python benchmarks/serving.py
     python benchmarks/serving.py --peer insightface/recognition/arcface_torch --networks IResNet50
 
-Weights are random, statistics of BatchNorm too; the exports are made by the package first. Every contender is a process
-of its own, and they are measured in turns: images per second over all rounds, and the 50th and 99th percentile of the
-calls' times. `of bare` is against `embedder(images)` in a tf.function, in memory, of the same precision. `of product`
-is the share of a large square matrix product's rate, in float32, that the network's multiplications make.
+Weights and BatchNorm statistics are random. The package writes the exports first. Each contender runs in a separate
+process, and they are measured in turns: images per second over all rounds, and the 50th and 99th percentile of the call
+times. `x bare` is the ratio to `embedder(images)` in a tf.function with the same precision. `x product` is the ratio of
+the network's multiplications per second to those of a large square matrix product in float32.
 
-`gRPC` is `FaceClient` and the tests' double of a server in one other process, both on these cores. With `--peer` the
-same weights in arcface_torch's own network go through PyTorch's ONNX exporter to the runtimes: what they make of them
-is what an export must not fall behind. bfloat16 in TensorFlow is what a server does with `--mixed_precision=bfloat16`.
+`gRPC` is `FaceClient` with the test double of a server in another process on the same cores. With `--peer`, the same
+weights in arcface_torch's network are exported by PyTorch's ONNX exporter, as a reference for our exports. bfloat16 in
+TensorFlow corresponds to a server with `--mixed_precision=bfloat16`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Timed:
-    """Calls a function so many times, and keeps how long each call took."""
+    """Calls a function repeatedly and records the latency of each call."""
 
     def __init__(self, call):
         self.call, self.found = call, {}
@@ -60,7 +60,7 @@ def jpegs_of(batch):
     return [cv2.imencode(".jpg", image)[1].tobytes() for image in smooth]
 
 
-# Each contender gives a function that answers so many times, and returns the seconds that took.
+# Each function returns a function `calls -> seconds`.
 
 
 def bare(folder, batch, precision, **_):
@@ -182,7 +182,7 @@ def _use(precision):
 
 
 def prepare(folder, network, peer, int8):
-    """Writes the embedder and all its exports, and the multiplications of one image."""
+    """Writes the embedder, all its exports, and the number of multiplications per image."""
     import keras
 
     from keras_arcface import backbones
@@ -215,7 +215,7 @@ def prepare(folder, network, peer, int8):
 
 
 def _peer(folder, network, peer):
-    """arcface_torch's network, exported by PyTorch, and the same weights as our embedder."""
+    """Exports arcface_torch's network by PyTorch, and returns our embedder with the same weights."""
     import torch
 
     from keras_arcface import pretrained
@@ -225,7 +225,7 @@ def _peer(folder, network, peer):
 
     torch.manual_seed(0)
     theirs = get_model({"IResNet50": "r50", "IResNet18": "r18", "MobileFaceNet": "mbf"}[network], fp16=False).eval()
-    for module in theirs.modules():  # as they begin, what fifty layers make of an image is no finite number
+    for module in theirs.modules():  # the default initialization overflows after fifty layers
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
     torch.save(theirs.state_dict(), folder / "peer.pth")
@@ -251,7 +251,7 @@ def _multiplications(embedder):
 
 
 def tasks(folder, batch, peer, int8):
-    """Name, what the process is to do."""
+    """Yields the name and the task of each contender."""
     size = {"folder": str(folder), "batch": batch}
     float32, bfloat16 = {"precision": "float32", **size}, {"precision": "bfloat16", **size}
     yield "bare TensorFlow", {"kind": "bare", **float32}
@@ -284,10 +284,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["MobileFaceNet", "IResNet50"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64])
-    parser.add_argument("--peer", help="arcface_torch's directory")
-    parser.add_argument("--int8", action="store_true", help="quantized exports too")
+    parser.add_argument("--peer", help="directory of arcface_torch")
+    parser.add_argument("--int8", action="store_true", help="also measure quantized exports")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="duration of each measurement")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -312,16 +312,17 @@ def main():
 
 def compare(network, batch, folder, arguments):
     image_flops = 2 * int((folder / "multiplications").read_text())
-    stay = image_flops * batch < 2e11  # else twenty of them are too large to stay in memory
+    keep_alive = image_flops * batch < 2e11  # larger ones do not fit into memory together
     rate = Contender("matrix product", {"kind": "product"}, "tensorflow", True)
     contenders = [
-        Contender(name, task, "tensorflow", stay) for name, task in tasks(folder, batch, arguments.peer, arguments.int8)
+        Contender(name, task, "tensorflow", keep_alive)
+        for name, task in tasks(folder, batch, arguments.peer, arguments.int8)
     ]
     measured = in_turns([rate, *contenders], arguments)
     flops = 2 * 2048**3 / statistics.median(rate.measured)
     seconds = {contender.name: statistics.median(contender.measured) for contender in measured}
     print(f"\n{network}, batch {batch}; matrix product {flops / 1e12:.3f} TFLOP/s")
-    print(f"{'':28}{'images/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'of bare':>9}{'of product':>12}")
+    print(f"{'':28}{'images/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'x bare':>9}{'x product':>12}")
     for contender in measured:
         if contender is rate:
             continue

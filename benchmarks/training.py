@@ -1,16 +1,17 @@
-"""Images per second of whole training steps, beside arcface_torch's on the same machine.
+"""Compares the images per second of training steps with arcface_torch on the same machine.
 
     git clone https://github.com/deepinsight/insightface && pip install torch
     python benchmarks/training.py --peer insightface/recognition/arcface_torch
     python benchmarks/training.py --peer ... --backend jax --networks IResNet50 IResNet100 --batches 128 256   # a GPU
 
-A step is forward in training mode, ArcFace over 10,000 classes, backward, and the update of SGD with momentum and
-weight decay, on one batch that stays in memory. The peer is its own backbone with a plain ArcFace in PyTorch and
-`torch.optim.SGD`: as published, channels-last, and channels-last under autocast, which is its best. Every contender is
-a process of its own, and they are measured in turns; the table has the median of the rounds, and the least and most.
+A step consists of the forward pass in training mode, ArcFace over 10,000 classes, the backward pass, and the update of
+SGD with momentum and weight decay, on one batch in memory. The peer is arcface_torch's backbone with a plain ArcFace in
+PyTorch and `torch.optim.SGD`: as published, channels-last, and channels-last with autocast, which is its fastest
+configuration. Each contender runs in a separate process, and they are measured in turns. The table shows the median,
+minimum and maximum over the rounds.
 
-The product is of two large square matrices, by the fastest framework at hand. Its share counts three times the
-multiplications of the network's convolutions and products forward, in the contender's own precision.
+The product multiplies two large square matrices in the faster framework. The column `product` is the ratio of the
+network's operations per second (three times those of the forward pass) to those of the product in the same precision.
 """
 
 import argparse
@@ -48,7 +49,7 @@ PEERS = {
 }
 
 
-# Each contender gives a function that does what is measured so many times, and returns the seconds until all was done.
+# Each function returns a function `steps -> seconds`.
 
 
 def ours(network, batch, precision, **_):
@@ -62,7 +63,7 @@ def ours(network, batch, precision, **_):
     from keras_arcface import training
 
     if keras.backend.backend() != "tensorflow":
-        tf.config.set_visible_devices([], "GPU")  # it only hands over the batch
+        tf.config.set_visible_devices([], "GPU")  # TensorFlow only provides the batch
     training.use_precision(precision)
     embedder = models.make_embedder(getattr(backbones, network)(), dim=DIM, dropout=DROPOUT)
     model = RecognitionModel(embedder, ArcFace(CLASSES))
@@ -70,13 +71,13 @@ def ours(network, batch, precision, **_):
     dataset = tf.data.Dataset.from_tensors(batch_of(batch)).repeat().prefetch(2)
     clock = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda *_: moments.append(time.perf_counter()),
-        on_epoch_end=lambda *_: moments.append(time.perf_counter()),  # Keras has read the losses by then
+        on_epoch_end=lambda *_: moments.append(time.perf_counter()),  # Keras has read the losses at this point
     )
     moments = []
 
     def run(times):
         moments.clear()
-        # Not all of fit is measured: on a CPU TensorFlow idles for some five seconds when it lets go of a dataset.
+        # Only the epoch is measured: on a CPU, TensorFlow idles for about five seconds when it releases a dataset.
         model.fit(dataset, steps_per_epoch=times, shuffle=False, verbose=0, callbacks=[clock])
         return moments[1] - moments[0]
 
@@ -88,11 +89,11 @@ def peer(network, batch, dtype, channels_last, path, **_):
     from torch.nn import functional
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # Their networks switch CUDA's autocast on and off within; here it is around them, in any precision.
+    # Their networks switch CUDA's autocast on and off. Here, autocast surrounds them in any precision.
     torch.cuda.amp.autocast = lambda _: contextlib.nullcontext()
     low = torch.autocast(device, getattr(torch, dtype)) if dtype else contextlib.nullcontext()
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    backbone = peers_network(network, path).to(device, memory_format=layout).train()
+    backbone = peer_network(network, path).to(device, memory_format=layout).train()
     centers = torch.nn.Parameter(0.01 * torch.randn(CLASSES, DIM, device=device))
     optimizer = torch.optim.SGD([*backbone.parameters(), centers], RATE, MOMENTUM, weight_decay=DECAY)
     scaler = torch.amp.GradScaler(device, enabled=dtype == "float16")
@@ -115,7 +116,7 @@ def peer(network, batch, dtype, channels_last, path, **_):
     def run(times):
         for _ in range(times):
             loss = step()
-        loss.item()  # waits
+        loss.item()  # waits for the device
 
     return lambda times: seconds_of(run, times)
 
@@ -157,13 +158,13 @@ def batch_of(size):
     return images, generator.integers(0, CLASSES, size).astype("int32")
 
 
-def peers_network(network, path):
+def peer_network(network, path):
     if network == "MobileFaceNet":
-        return peers_file(path, "mobilefacenet").get_mbf(fp16=False, num_features=DIM, scale=1)
-    return getattr(peers_file(path, "iresnet"), network.lower())(num_features=DIM, dropout=DROPOUT)
+        return peer_module(path, "mobilefacenet").get_mbf(fp16=False, num_features=DIM, scale=1)
+    return getattr(peer_module(path, "iresnet"), network.lower())(num_features=DIM, dropout=DROPOUT)
 
 
-def peers_file(path, name):
+def peer_module(path, name):
     spec = importlib.util.spec_from_file_location(name, Path(path) / "backbones" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -171,7 +172,7 @@ def peers_file(path, name):
 
 
 def forward_flops(network):
-    """Of one image, two for each multiplication of a convolution or product."""
+    """Returns the FLOPs of one image: two per multiplication of a convolution or matrix product."""
     from keras import layers
 
     from keras_arcface import backbones
@@ -189,7 +190,7 @@ def forward_flops(network):
 
 
 def measure_products(arguments, device):
-    """FLOP/s of the fastest framework, by dtype."""
+    """Returns the FLOP/s of the fastest framework for each dtype."""
     side = 8192 if device == "gpu" else 2048
     rates = {}
     frameworks = [arguments.backend, "torch"] if arguments.peer else [arguments.backend]
@@ -224,8 +225,8 @@ def compare(network, batch, arguments, device, products):
     counted = subprocess.run(count, env=hidden, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     flops = 3 * int(counted.stdout)
     print(
-        f"\n{network}, batch {batch}: {flops / 1e9:.1f} GFLOP for an image\n"
-        f"{'':40}{'images/s':>9}{'least':>8}{'most':>8}{'peer: best':>12}{'published':>11}{'product':>9}{'GiB':>7}"
+        f"\n{network}, batch {batch}: {flops / 1e9:.1f} GFLOP per image\n"
+        f"{'':40}{'images/s':>9}{'min':>8}{'max':>8}{'x peer best':>12}{'published':>11}{'product':>9}{'GiB':>7}"
     )
     for contender in contenders:
         name, median = contender.name, medians[contender.name]
@@ -240,13 +241,13 @@ def compare(network, batch, arguments, device, products):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", help="arcface_torch's directory, with backbones/ in it")
+    parser.add_argument("--peer", help="directory of arcface_torch, which contains backbones/")
     parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
     parser.add_argument("--networks", nargs="+", default=["IResNet18", "MobileFaceNet"])
     parser.add_argument("--batches", nargs="+", type=int, default=[32, 64])
-    parser.add_argument("--precision", nargs="+", help="ours, by default what suits the device")
+    parser.add_argument("--precision", nargs="+", help="precisions of this package; default: those of the device")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
     parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--count", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

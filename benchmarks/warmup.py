@@ -1,9 +1,9 @@
-"""The first request after warm-up against the tenth, through TensorFlow's C++ loader; and without warm-up.
+"""Measures the first requests to a SavedModel with and without warm-up, through TensorFlow's C++ loader.
 
     python benchmarks/warmup.py models/faces/1
 
-Each row is a process of its own, which loads the SavedModel, answers its warm-up requests or does not, and then ten
-requests of a signature and batch size. `ratio` is the first by the median of the others.
+For each row, a separate process loads the SavedModel, runs its warm-up requests or not, and then runs ten requests of
+one signature and batch size. `ratio` is the time of the first request divided by the median of the others.
 """
 
 import argparse
@@ -31,11 +31,11 @@ def measure(saved_model, signature, size, warm):
     for request in requests if warm else ():
         session.run(request.signature, request.inputs)
     warmed = time.perf_counter() - begin
-    asked = next(r for r in requests if r.signature == signature and len(next(iter(r.inputs.values()))) == size)
+    measured = next(r for r in requests if r.signature == signature and len(next(iter(r.inputs.values()))) == size)
     seconds = []
     for _ in range(10):
         begin = time.perf_counter()
-        session.run(asked.signature, asked.inputs)
+        session.run(measured.signature, measured.inputs)
         seconds.append(time.perf_counter() - begin)
     return {"warmed": warmed, "seconds": seconds}
 

@@ -1,12 +1,13 @@
-"""Finds images under a wrong label, and writes the dataset without them.
+"""Finds images with a wrong label and writes the dataset without them.
 
     python examples/train_ms1m.py --data ms1m_tfrecord --sub-centers 3 --output runs/noisy
     python examples/clean_labels.py ms1m_tfrecord runs/noisy clean_tfrecord
     python examples/train_ms1m.py --data clean_tfrecord --output runs/clean
 
-A head with sub-centers lets the noise of a class gather beside its people. An image farther than --max-angle from the
-sub-center where most of its class is gets dropped, or the label of the class it is nearest to, if it is nearer to that
-than --relabel-below. RUN/label_noise.csv lists all images, RUN/label_noise.png shows the farthest.
+In a head with sub-centers, wrongly labeled images of a class collect at a separate sub-center. This script drops images
+that are farther than --max-angle from the dominant sub-center of their class. If such an image is closer than
+--relabel-below to another class, it gets the label of that class instead. RUN/label_noise.csv lists all images,
+RUN/label_noise.png shows the farthest.
 """
 
 import argparse
@@ -30,16 +31,16 @@ def main():
     cleaned = noise.cleaned(np.deg2rad(arguments.max_angle), np.deg2rad(arguments.relabel_below))
 
     written = [write_table(source, noise, cleaned, arguments.run / "label_noise.csv")]
-    picture = arguments.run / "label_noise.png"
-    written.append(evaluation.plot_label_noise(noise, cleaned, lambda image: pixels(source[image]), picture))
+    plot = arguments.run / "label_noise.png"
+    written.append(evaluation.plot_label_noise(noise, cleaned, lambda image: decode(source[image]), plot))
     alignment = data.load_info(arguments.data).alignment
     relabeled = data.Relabeled(source, cleaned)
     info = data.write_dataset(relabeled, arguments.output, seed=arguments.seed, alignment=alignment)
     written.append(arguments.output)
-    dropped, moved = np.sum(cleaned == -1), np.sum((cleaned >= 0) & (cleaned != labels))
+    dropped, relabeled_count = np.sum(cleaned == -1), np.sum((cleaned >= 0) & (cleaned != labels))
     print(
-        f"{dropped:,} of {len(labels):,} images dropped, {moved:,} relabeled; "
-        f"{info.num_classes:,} of {source.num_classes:,} people are left"
+        f"{dropped:,} of {len(labels):,} images dropped, {relabeled_count:,} relabeled; "
+        f"{info.num_classes:,} of {source.num_classes:,} people remain"
     )
     print("\nWritten:", *written, sep="\n  ")
 
@@ -57,18 +58,18 @@ def write_table(source, noise, cleaned, path: Path) -> Path:
     return path
 
 
-def pixels(record):
+def decode(record):
     return cv2.imdecode(np.frombuffer(record.image, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="directory of TFRecords that the run was trained on")
-    parser.add_argument("run", type=Path, help="folder that train_ms1m.py wrote, with --sub-centers 2 or more")
+    parser.add_argument("data", type=Path, help="directory of TFRecords used for the training run")
+    parser.add_argument("run", type=Path, help="output folder of train_ms1m.py, run with --sub-centers 2 or more")
     parser.add_argument("output", type=Path, help="new directory for the TFRecords")
-    parser.add_argument("--max-angle", type=float, default=75.0, help="degrees; the paper's 75 by default")
-    parser.add_argument("--relabel-below", type=float, default=0.0, help="degrees; by default nothing is relabeled")
-    parser.add_argument("--seed", type=int, default=0, help="of the shuffle over all shards")
+    parser.add_argument("--max-angle", type=float, default=75.0, help="in degrees; default: 75, as in the paper")
+    parser.add_argument("--relabel-below", type=float, default=0.0, help="in degrees; default: 0, no relabeling")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle over all shards")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Writes aligned faces as TFRecords to train on.
+"""Converts aligned faces to TFRecords for training.
 
     python examples/make_tfrecords.py faces_emore/train.rec ms1m_tfrecord --processes 8
     python examples/make_tfrecords.py faces faces_tfrecord --min-images 3 --validation 0.05
@@ -6,13 +6,13 @@
 
 The source is a RecordIO file (or a folder with train.rec), a folder with one sub-folder of images per person, a CSV
 file of `path,label`, or a `.lst` file of mxnet or InsightFace. Every image is decoded once to check it. JPEG and PNG
-files are written as they are, everything else as PNG. Started again, a conversion that was stopped goes on where it
-was, and one that is finished stays as it is. --alignment five_points records that the faces are aligned by the
-five-point template, as InsightFace's sets and those of data.align are.
+files are copied unchanged, other formats are converted to PNG. The same command continues an interrupted conversion,
+and leaves a finished one unchanged. --alignment five_points records that the faces are aligned by the five-point
+template, as in InsightFace's sets and by data.align.
+
+This command compares a dataset with its checksums:
 
     python examples/make_tfrecords.py --check ms1m_tfrecord
-
-reads a dataset and compares it with its checksums.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main():
     logging.basicConfig(format="%(message)s")
     try:
         if arguments.check:
-            report(arguments.source, data.check_dataset(arguments.source), "is whole: ")
+            report(arguments.source, data.check_dataset(arguments.source), "is intact: ")
             return
         source = open_source(arguments.source)
         parts = {arguments.output: source}
@@ -50,13 +50,13 @@ def main():
                 alignment=arguments.alignment,
                 min_images=arguments.min_images,
             )
-            report(output, info, "is there: " if existed else "")
+            report(output, info, "already exists: " if existed else "")
     except (ValueError, OSError, RuntimeError) as error:
         raise SystemExit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())])) from None
 
 
 def open_source(path: Path):
-    """The source that a path is of."""
+    """Opens a path as the kind of source that it contains."""
     if path.suffix.lower() in (".csv", ".lst"):
         return data.ImageList(path)
     if path.suffix.lower() == ".rec" or (path / "train.rec").is_file():
@@ -84,20 +84,20 @@ def parse_arguments() -> argparse.Namespace:
         "--validation",
         type=float,
         default=0.0,
-        help="share of people to hold out: writes OUTPUT/train and /validation",
+        help="fraction of people to hold out; writes OUTPUT/train and OUTPUT/validation",
     )
     parser.add_argument(
         "--alignment",
         choices=ALIGNMENTS,
-        help="how the faces are aligned, where it is known: exports of what is trained on them state it",
+        help="alignment of the faces, if known; exported models state it in their metadata",
     )
-    parser.add_argument("--skip-damaged", action="store_true", help="leave damaged images out and list them")
+    parser.add_argument("--skip-damaged", action="store_true", help="skip damaged images and list them in dataset.json")
     parser.add_argument("--no-check", action="store_true", help="do not decode the images to check them")
     parser.add_argument("--examples-per-shard", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the shuffle over all shards, and of the split")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle and of the validation split")
     arguments = parser.parse_args()
     if (arguments.output is None) != arguments.check:
-        parser.error("give a source and an output, or --check and a dataset")
+        parser.error("expected a source and an output, or --check and a dataset")
     return arguments
 
 

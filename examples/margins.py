@@ -1,9 +1,9 @@
-"""Draws what each loss makes of an angle: the logit that the softmax sees, over the angle to the center.
+"""Plots the logit of each loss over the angle between an embedding and a class center.
 
     pip install 'keras-arcface[plots]'
     python examples/margins.py docs/margins.png
 
-Every curve is what the package computes, divided by the scale; annealed ones are mixed of two here.
+The package computes every curve. Logits are divided by the scale. Annealed curves are interpolated here.
 """
 
 import argparse
@@ -20,23 +20,23 @@ from keras_arcface import margins
 
 DEGREES = np.linspace(0, 180, 361)
 COSINES = np.cos(np.radians(DEGREES)).astype("float32")
-# Okabe and Ito's colors, which everyone can tell apart.
+# The color-blind safe palette of Okabe and Ito.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("output", type=Path, help="the picture to write")
+    parser.add_argument("output", type=Path, help="image file to write")
     draw(parser.parse_args().output)
 
 
-def of_norm(margin, norm, **state):
-    """The curve of a margin that depends on the embedding's norm."""
+def curve_at_norm(margin, norm, **state):
+    """Returns the curve of a margin that depends on the embedding norm."""
     batch = margins.Batch(None, np.full(len(COSINES), norm, "float32"), None, None, None, state)
     return margin.for_batch(batch)(COSINES)
 
 
-def fixed():
+def fixed_margins():
     return {
         "none": COSINES,
         "SphereFace 1.35": margins.CombinedMargin(m1=1.35)(COSINES),
@@ -47,17 +47,17 @@ def fixed():
 
 
 def annealed():
-    strict = keras.ops.convert_to_numpy(margins.CombinedMargin(m1=4)(COSINES))
-    return {f"annealing {a:g}": (a * COSINES + strict) / (1 + a) for a in (1000, 20, 5, 0)}
+    full_margin = keras.ops.convert_to_numpy(margins.CombinedMargin(m1=4)(COSINES))
+    return {f"annealing {a:g}": (a * COSINES + full_margin) / (1 + a) for a in (1000, 20, 5, 0)}
 
 
 def adaface():
     margin, statistics = margins.AdaptiveMargin(0.4), {"norm_mean": 20.0, "norm_std": 3.0}
-    return {f"norm {norm}": of_norm(margin, norm, **statistics) for norm in (11, 20, 29)}
+    return {f"norm {norm}": curve_at_norm(margin, norm, **statistics) for norm in (11, 20, 29)}
 
 
 def magface():
-    return {f"norm {norm}": of_norm(margins.MagnitudeMargin(), norm) for norm in (10, 60, 110)}
+    return {f"norm {norm}": curve_at_norm(margins.MagnitudeMargin(), norm) for norm in (10, 60, 110)}
 
 
 def elasticface():
@@ -65,10 +65,11 @@ def elasticface():
 
 
 def negatives():
+    """Logits of other classes. The target, with margin, is at 70 degrees."""
     target = math.cos(math.radians(70))
     curricular, misclassified = layers.CurricularNegatives(), layers.MisclassifiedNegatives()
     return {
-        "as they are": COSINES,
+        "unchanged": COSINES,
         "MV-softmax": misclassified(COSINES, target, 1.2),
         "CurricularFace, t 0": curricular(COSINES, target, 0.0),
         "CurricularFace, t 0.5": curricular(COSINES, target, 0.5),
@@ -76,14 +77,14 @@ def negatives():
 
 
 def uniface():
-    """The loss of one class alone, of a head whose threshold is the cosine 0.25."""
+    """Losses of single classes for a threshold at the cosine 0.25."""
     scale, bias = 16.0, 4.0
-    own = keras.ops.softplus(bias - scale * margins.CombinedMargin(m3=0.4)(COSINES))
-    return {"own class": own, "another class": keras.ops.softplus(scale * COSINES - bias)}
+    target = keras.ops.softplus(bias - scale * margins.CombinedMargin(m3=0.4)(COSINES))
+    return {"target class": target, "other class": keras.ops.softplus(scale * COSINES - bias)}
 
 
 def triplets():
-    """The loss of an anchor, over the angle to its positive."""
+    """Loss of an anchor over the angle to its positive."""
     return {f"negative at {degrees}°": [_triplet(angle, degrees) for angle in DEGREES[::12]] for degrees in (60, 90)}
 
 
@@ -94,14 +95,14 @@ def _triplet(positive, negative):
 
 
 PANELS = {
-    "fixed margins": fixed,
-    "L-Softmax, A-Softmax (m 4), over norms": annealed,
+    "fixed margins": fixed_margins,
+    "L-Softmax, A-Softmax (m 4), divided by norms": annealed,
     "AdaFace (mean norm 20, deviation 3)": adaface,
     "MagFace": magface,
-    "ElasticFace: mean, two deviations": elasticface,
-    "others, the own (with margin) at 70°": negatives,
+    "ElasticFace: mean ± 2 deviations": elasticface,
+    "other classes; target (with margin) at 70°": negatives,
     "UniFace: loss (scale 16)": uniface,
-    "triplet: loss, by the positive's angle": triplets,
+    "triplet: loss over the angle to the positive": triplets,
 }
 
 

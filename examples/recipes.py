@@ -1,7 +1,7 @@
-"""Recipes for train_ms1m.py: those of the papers and of arcface_torch, one for little data, and the demonstration's.
+"""Training recipes for train_ms1m.py: from the papers and arcface_torch, for small datasets, and for the demo.
 
-A recipe is plain data. Its text says where it is from, the command, and the published figure to expect; the figures are
-the sources' own, not measured with this package.
+A recipe is plain data. Its description states the source, the command and the published result. Results are those of
+the sources and were not measured with this package, unless stated otherwise.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ from keras_arcface.layers import SoftmaxProduct
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """All choices of a run. Each is an option of the command line too."""
+    """All settings of a training run. Each is also a command line option."""
 
-    text: str = dataclasses.field(repr=False)
+    description: str = dataclasses.field(repr=False)
     # The network.
     backbone: str = "IResNet50"
     width: int = 64
@@ -41,30 +41,30 @@ class Recipe:
     dropout: float = 0.4
     # The head.
     head: str = "ArcFace"
-    margin: float = 0.5  # MagFace's smallest
+    margin: float = 0.5  # the smallest margin for MagFace
     scale: float = 64.0
-    warmup_margin: float = 0.0  # epochs over which the margin comes in
-    initial_scale: float = 0.0  # of which the scale comes up over the same epochs; 0 for none
+    warmup_margin: float = 0.0  # epochs until the full margin applies
+    initial_scale: float = 0.0  # start of the scale, which grows over the same epochs; 0 disables it
     label_smoothing: float = 0.0
     sub_centers: int = 1
-    ignored_above: float = 1.0  # the cosine above which another class does not count
-    sample_rate: float = 1.0  # share of the classes that a step looks at
+    ignored_above: float = 1.0  # other classes above this cosine are left out of the loss
+    sample_rate: float = 1.0  # fraction of the classes in each step
     # The optimizer.
     optimizer: str = "SGD"
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
-    no_decay: str = ""  # names of what does not decay, such as "gamma,beta,alpha"
-    head_rate: float = 1.0  # the head's learning rate, as a multiple
-    clip_norm: float = 0.0  # of the gradient of all but the head; 0 for no limit
-    ema: float = 0.0  # momentum of the weights' moving average; 0 for none
+    no_decay: str = ""  # names of weights without decay, such as "gamma,beta,alpha"
+    head_rate: float = 1.0  # multiplier of the head's learning rate
+    clip_norm: float = 0.0  # limit of the gradient norm, without the head; 0 disables it
+    ema: float = 0.0  # momentum of the moving average of the weights; 0 disables it
     # The schedule, in epochs.
     schedule: str = "polynomial"
-    drops: str = ""  # where a step schedule falls to a tenth, such as "10,16"
+    drops: str = ""  # epochs at which a step schedule drops to a tenth, such as "10,16"
     warmup: float = 0.0
     epochs: float = 20.0
     # The data.
     batch_size: int = 512
-    accumulate: int = 1  # steps that make one batch
+    accumulate: int = 1  # number of steps that accumulate one batch
     augmentation: str = "flip"
     seed: int = 0
 
@@ -82,7 +82,7 @@ HEADS = {
     "UniFace": UniFace,
 }
 HEAD_NAMES = [*HEADS, "norm-softmax", "softmax"]
-# For --head without --margin: their papers'.
+# Default margins for --head without --margin, from the papers.
 MARGINS = {"CosFace": 0.35, "SphereFace": 1.35, "AdaFace": 0.4, "MagFace": 0.45, "UniFace": 0.4}
 OPTIMIZERS = ["SGD", "AdamW"]
 SCHEDULES = ["step", "polynomial", "cosine"]
@@ -102,16 +102,16 @@ AUGMENTATIONS = {
     "small": SMALL_AUGMENTATION,
 }
 
-# arcface_torch on 8 GPUs with 128 images each: no dropout, rate 0.1, falling in a straight line, gradients clipped.
+# arcface_torch on 8 GPUs with 128 images each: no dropout, rate 0.1 with linear decay, clipped gradients.
 _ARCFACE_TORCH = Recipe("", dropout=0.0, clip_norm=5.0, batch_size=1024)
 
 RECIPES = {
     "orl": Recipe(
-        """The ORL faces, 300 images of 30 people: the demonstration. Two CPU cores, within 4 minutes.
+        """Demo on the ORL faces, 300 images of 30 people. Takes up to 4 minutes on two CPU cores.
 
         python examples/train_ms1m.py
 
-        Tuned for people 31 to 40 of the ORL faces, who are also what it is shown on: AUC 0.961.""",
+        Tuned on people 31 to 40 of the ORL faces, on whom it is also evaluated: AUC 0.961.""",
         backbone="IResNet18",
         width=16,
         scale=30.0,
@@ -124,12 +124,12 @@ RECIPES = {
         augmentation="affine",
     ),
     "small": Recipe(
-        """A few thousand images of a few hundred people, on CPUs: made for 4536 images of 324 people, and half an hour
-        on two cores with AVX512-BF16. With --stem-strides 2 it is three times as fast.
+        """A few thousand images of a few hundred people, on CPUs. Tuned for 4536 images of 324 people, which takes half
+        an hour on two cores with AVX512-BF16. --stem-strides 2 is three times as fast.
 
         python examples/train_ms1m.py --recipe small --data cfp_tfrecord --verify lfw_dev.bin --shuffle-seed 0
 
-        Measured with this package, on those 4536 images of CFP: LFW's View 1 90.0, and 87.8 with --stem-strides 2.""",
+        Measured with this package on these 4536 images of CFP: LFW View 1 90.0, and 87.8 with --stem-strides 2.""",
         backbone="IResNet18",
         width=32,
         margin=0.4,
@@ -144,30 +144,30 @@ RECIPES = {
     ),
     "casia_r50": Recipe(
         """CASIA-WebFace (0.5 million images of 10 thousand people), ResNet-50, as in the ArcFace paper, section 3.1: 32
-        thousand steps of 512, the rate falls at 20 and 28 thousand. Four GPUs in the paper.
+        thousand steps of 512 images, rate drops at 20 and 28 thousand. The paper used four GPUs.
 
         python examples/train_ms1m.py --recipe casia_r50 --data casia_tfrecord --verify lfw.bin cfp_fp.bin agedb_30.bin
 
         Published: LFW 99.53, CFP-FP 95.56, AgeDB-30 95.15.""",
         schedule="step",
-        drops="20.9,29.2",  # 20 and 28 thousand steps of 957 an epoch
+        drops="20.9,29.2",  # 20 and 28 thousand steps, with 957 steps per epoch
         epochs=33.4,
     ),
     "ms1mv2_r100": Recipe(
         """MS1MV2 (5.8 million images of 85 thousand people), ResNet-100, as in the ArcFace paper, section 3.1: 180
-        thousand steps of 512, the rate falls at 100 and 160 thousand.
+        thousand steps of 512 images, rate drops at 100 and 160 thousand.
 
         python examples/train_ms1m.py --recipe ms1mv2_r100 --data ms1mv2_tfrecord --verify lfw.bin cfp_fp.bin
 
         Published: LFW 99.83, YTF 98.02, MegaFace 81.03 / 96.98 (refined 98.35 / 98.48), IJB-C TAR@FAR=1e-4 95.6.""",
         backbone="IResNet100",
         schedule="step",
-        drops="8.79,14.1",  # 100 and 160 thousand steps of 11,372 an epoch
+        drops="8.79,14.1",  # 100 and 160 thousand steps, with 11,372 steps per epoch
         epochs=15.8,
     ),
     "ms1mv3_r50": dataclasses.replace(
         _ARCFACE_TORCH,
-        text="""MS1MV3 (5.2 million images of 93 thousand people), ResNet-50, as arcface_torch trains it on 8 GPUs with
+        description="""MS1MV3 (5.2 million images of 93 thousand people), ResNet-50, as in arcface_torch on 8 GPUs with
         128 images each. On one GPU: --batch-size 128 --learning-rate 0.02.
 
         python examples/train_ms1m.py --recipe ms1mv3_r50 --data ms1mv3_tfrecord --verify lfw.bin cfp_fp.bin
@@ -176,7 +176,7 @@ RECIPES = {
     ),
     "ms1mv3_r100": dataclasses.replace(
         _ARCFACE_TORCH,
-        text="""MS1MV3, ResNet-100, as arcface_torch trains it on 8 GPUs with 128 images each.
+        description="""MS1MV3, ResNet-100, as in arcface_torch on 8 GPUs with 128 images each.
 
         python examples/train_ms1m.py --recipe ms1mv3_r100 --data ms1mv3_tfrecord --verify lfw.bin cfp_fp.bin
 
@@ -185,8 +185,8 @@ RECIPES = {
     ),
     "glint360k_r100": dataclasses.replace(
         _ARCFACE_TORCH,
-        text="""Glint360K (17 million images of 360 thousand people), ResNet-100 with CosFace 0.4 and weight decay 1e-4,
-        as arcface_torch trains it on 8 GPUs with 128 images each.
+        description="""Glint360K (17 million images of 360 thousand people), ResNet-100 with CosFace 0.4 and weight
+        decay 1e-4, as in arcface_torch on 8 GPUs with 128 images each.
 
         python examples/train_ms1m.py --recipe glint360k_r100 --data glint360k_tfrecord --verify lfw.bin cfp_fp.bin
 
@@ -198,8 +198,8 @@ RECIPES = {
     ),
     "mobilefacenet": dataclasses.replace(
         _ARCFACE_TORCH,
-        text="""MS1MV3, MobileFaceNet: twice the epochs and weight decay 1e-4, as arcface_torch trains its MobileFaceNet
-        (a wider one, of 0.45 GFLOPs) on 8 GPUs with 128 images each.
+        description="""MS1MV3, MobileFaceNet: twice the epochs and weight decay 1e-4, as arcface_torch uses for its
+        wider MobileFaceNet (0.45 GFLOPs) on 8 GPUs with 128 images each.
 
         python examples/train_ms1m.py --recipe mobilefacenet --data ms1mv3_tfrecord --verify lfw.bin cfp_fp.bin
 
@@ -209,13 +209,13 @@ RECIPES = {
         epochs=40.0,
     ),
     "adamw": Recipe(
-        """Decoupled AdamW with warm-up and CosFace 0.4, as arcface_torch trains its vision transformers on WebFace42M
-        (rate 1e-3, weight decay 0.1, 40 epochs, 4 of them warm-up), here for the networks of this package, with batches
-        of 4096, and without decay of BatchNorm and PReLU.
+        """Decoupled AdamW with warm-up and CosFace 0.4, as arcface_torch uses for vision transformers on WebFace42M
+        (rate 1e-3, weight decay 0.1, 40 epochs including 4 of warm-up). Applied to the networks of this package, with
+        batches of 4096 and without weight decay of BatchNorm and PReLU.
 
         python examples/train_ms1m.py --recipe adamw --data webface_tfrecord --verify lfw.bin cfp_fp.bin
 
-        No figure is published for such a network trained so. Its ViT-T: IJB-C TAR@FAR=1e-4 97.27
+        No result is published for these networks. Published for ViT-T: IJB-C TAR@FAR=1e-4 97.27
         (arcface_torch, README, WebFace42M).""",
         dropout=0.0,
         head="CosFace",
@@ -233,10 +233,10 @@ RECIPES = {
 
 
 def build(recipe: Recipe, num_classes: int, num_examples: int, image_size) -> RecognitionModel:
-    """Makes and compiles the model of a recipe, for a dataset."""
-    strided = {"stem_strides": recipe.stem_strides} if recipe.stem_strides != 1 else {}
-    backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3), **strided)
-    scaled = recipe.head == "MagFace"  # whose margin follows the norms of embeddings
+    """Creates and compiles the model of a recipe for a dataset."""
+    stem = {"stem_strides": recipe.stem_strides} if recipe.stem_strides != 1 else {}
+    backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3), **stem)
+    scaled = recipe.head == "MagFace"  # its margin depends on the embedding norms
     embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout, scaled=scaled)
     model = RecognitionModel(embedder, make_head(recipe, num_classes, steps_per_epoch(recipe, num_examples)))
     model.compile(make_optimizer(recipe, max(1, steps_per_epoch(recipe, num_examples) / recipe.accumulate)))
@@ -258,15 +258,17 @@ def make_head(recipe: Recipe, num_classes: int, steps_in_epoch: int) -> keras.la
 
 
 def steps_per_epoch(recipe: Recipe, num_examples: int) -> int:
-    """Steps, each of a part of the batch where gradients are accumulated."""
+    """Returns the number of steps per epoch. With accumulation, a step takes a part of the batch."""
     return max(1, num_examples // (recipe.batch_size // recipe.accumulate))
 
 
 def make_optimizer(recipe: Recipe, updates_per_epoch: float) -> keras.optimizers.Optimizer:
-    optimizer = _one_optimizer(recipe, recipe.learning_rate, updates_per_epoch)
+    optimizer = _base_optimizer(recipe, recipe.learning_rate, updates_per_epoch)
     if recipe.head_rate != 1:
-        for_head = _one_optimizer(recipe, recipe.learning_rate * recipe.head_rate, updates_per_epoch)
-        optimizer = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(optimizer, {".*head/.*": for_head}))
+        head_optimizer = _base_optimizer(recipe, recipe.learning_rate * recipe.head_rate, updates_per_epoch)
+        optimizer = keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(optimizer, {".*head/.*": head_optimizer})
+        )
     if recipe.accumulate > 1 or recipe.clip_norm:
         limit = recipe.clip_norm or None
         optimizer = training.WholeBatchOptimizer(optimizer, recipe.accumulate, limit, clip="^(?!.*head/)")
@@ -275,7 +277,7 @@ def make_optimizer(recipe: Recipe, updates_per_epoch: float) -> keras.optimizers
     return optimizer
 
 
-def _one_optimizer(recipe: Recipe, rate: float, updates_per_epoch: float) -> keras.optimizers.Optimizer:
+def _base_optimizer(recipe: Recipe, rate: float, updates_per_epoch: float) -> keras.optimizers.Optimizer:
     times = {"warmup": recipe.warmup, "steps_per_epoch": updates_per_epoch}
     schedule = {
         "step": lambda: training.StepSchedule(rate, at=[float(at) for at in recipe.drops.split(",") if at], **times),

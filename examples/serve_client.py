@@ -1,9 +1,9 @@
-"""Asks a server whether two aligned faces are the same person's.
+"""Asks a server whether two aligned faces show the same person.
 
     python examples/serve_client.py grpc://localhost:8500 first.jpg second.jpg --far 1e-4
 
-The threshold is that for which the model was calibrated when it was exported, unless --threshold gives another; beside
-it stands between which false accept rates the truth lies. The address may be http://localhost:8501 as well.
+The model's export contains calibrated thresholds; --far selects one of them, and --threshold overrides it. The output
+includes the confidence interval of the false accept rate. The address may also be http://localhost:8501.
 """
 
 import argparse
@@ -36,33 +36,33 @@ def compare(client, images, arguments):
                 'that docs/serving.md lists under "Image formats"'
             )
     cosine = float(np.dot(*faces.embedding))
-    threshold, stands_for, interval = arguments.threshold, "as given", ""
+    threshold, meaning, interval = arguments.threshold, "set by --threshold", ""
     if threshold is None:
         try:
             point = client.operating_point(arguments.far, faces.version)
         except ThresholdNotFound as error:
-            raise ValueError(f"{error}. Give one by --threshold, or another FAR by --far") from error
+            raise ValueError(f"{error}. Set --threshold, or another --far") from error
         threshold, interval = point["threshold"], interval_of(point)
-        stands_for = f"for which one impostor in {1 / arguments.far:,.0f} is accepted (FAR {arguments.far:g})"
+        meaning = f"accepts one impostor in {1 / arguments.far:,.0f} (FAR {arguments.far:g})"
     print(f"model {arguments.model}, version {faces.version}")
     print(f"cosine    {cosine:7.4f}")
-    print(f"threshold {threshold:7.4f}, {stands_for}{interval}")
-    print(f"alignment of the faces that it was trained on: {alignment_of(client.metadata(faces.version))}")
+    print(f"threshold {threshold:7.4f}, {meaning}{interval}")
+    print(f"alignment of the training faces: {alignment_of(client.metadata(faces.version))}")
     print("the same person" if cosine >= threshold else "not the same person")
 
 
 def interval_of(point) -> str:
-    """Between which false accept rates the truth lies, where the export says it."""
+    """Returns the confidence interval of the false accept rate as text, if the export contains it."""
     if "far_interval" not in point:
         return ""
     low, high = point["far_interval"]
     accepted = f"{point['impostors_accepted']:,} of {point['impostors']:,} impostor pairs"
-    return f";\n          measured on {accepted}: a FAR between {low:.2g} and {high:.2g}, with 95% confidence"
+    return f";\n          measured with {accepted}: FAR between {low:.2g} and {high:.2g} with 95% confidence"
 
 
 def alignment_of(metadata) -> str:
     method = metadata.get("alignment", {}).get("method", "not stated")
-    return {"five_points": "five points, as data.align does it"}.get(method, method)
+    return {"five_points": "five points, by data.align"}.get(method, method)
 
 
 def parse_arguments():
@@ -70,14 +70,14 @@ def parse_arguments():
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("address", help="grpc://host:port, grpcs://, http:// or https://")
-    parser.add_argument("first", type=Path, help="an image of an aligned face")
-    parser.add_argument("second", type=Path, help="another")
-    parser.add_argument("--model", default="faces", help="the name under which it is served")
+    parser.add_argument("first", type=Path, help="image file of an aligned face")
+    parser.add_argument("second", type=Path, help="image file of a second face")
+    parser.add_argument("--model", default="faces", help="name of the served model")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", type=int, help="of the model, instead of the latest")
-    which.add_argument("--label", help="such as stable, instead of a version")
-    parser.add_argument("--far", type=float, default=1e-3, help="false accept rate to choose the threshold by")
-    parser.add_argument("--threshold", type=float, help="cosine from which on it is one person, instead of --far")
+    which.add_argument("--version", type=int, help="version of the model, instead of the latest")
+    which.add_argument("--label", help="version label such as stable, instead of a version")
+    parser.add_argument("--far", type=float, default=1e-3, help="false accept rate that selects the threshold")
+    parser.add_argument("--threshold", type=float, help="minimum cosine of the same person, instead of --far")
     return parser.parse_args()
 
 

@@ -70,6 +70,6 @@ def test_two_hosts_train_and_go_on(face_folder, tmp_path):
 
     # As if both had been killed after the checkpoint of step 4.
     (output / "checkpoints" / written[-1]).unlink()
-    assert "going on behind step 4" in train(records, output)[0]
+    assert "resuming after step 4" in train(records, output)[0]
     again = keras.saving.load_model(output / "embedder.keras")
     np.testing.assert_allclose(again.predict(images, verbose=0), embeddings, rtol=1e-5, atol=1e-6)

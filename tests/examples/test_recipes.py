@@ -132,7 +132,7 @@ def test_another_head_brings_its_own_margin(options, margin, monkeypatch):
 
 
 def test_the_command_of_a_recipe_is_the_recipe(name, monkeypatch):
-    text = inspect.cleandoc(RECIPES[name].text)
+    text = inspect.cleandoc(RECIPES[name].description)
     command = next(line for line in text.splitlines() if line.startswith("python examples/train_ms1m.py"))
     monkeypatch.setattr("sys.argv", shlex.split(command)[1:])
     arguments, recipe = train_ms1m.parse_arguments()

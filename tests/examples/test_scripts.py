@@ -69,7 +69,10 @@ def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
     assert (metadata["mirrored"], metadata["alignment"]) == (True, {"method": "none"})
     assert list(metadata["thresholds"]) == ["0.01"]
     assert metadata["thresholds"]["0.01"]["impostors"] == 450
-    assert "The SavedModel adds the mirror image too; its thresholds are from 450 impostor pairs" in lines
+    assert (
+        "The SavedModel adds the embedding of the mirror image. Its thresholds are computed from 450 impostor pairs"
+        in lines
+    )
     assert "WARNING: The threshold for a FAR of 0.01 is uncertain: 4 of 450 impostor pairs decide it" in done.stderr
 
 
@@ -127,9 +130,7 @@ def test_ctrl_c_ends_a_training_with_a_step_a_checkpoint_and_no_traceback(face_f
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    found = re.search(
-        r"Stopped by Ctrl-C after ([\d,]+) steps, see (.*)\. The same command goes on: python (.*)", errors
-    )
+    found = re.search(r"Stopped by Ctrl-C after ([\d,]+) steps, see (.*)\. To resume, run: python (.*)", errors)
     assert found, errors
     assert "Traceback" not in errors
     step = int(found[1].replace(",", ""))
@@ -146,7 +147,7 @@ def test_ctrl_c_outside_of_the_training_has_a_reason_too(train_here, monkeypatch
     with pytest.raises(SystemExit) as ended:
         train_here()
     assert ended.value.code == 130
-    assert "\nStopped by Ctrl-C. The same command goes on: python train_ms1m.py --data " in capsys.readouterr().err
+    assert "\nStopped by Ctrl-C. To resume, run: python train_ms1m.py --data " in capsys.readouterr().err
 
 
 def test_verification_images_may_be_of_other_formats(face_folder, monkeypatch, tmp_path):
@@ -186,7 +187,7 @@ def test_a_run_goes_on_in_its_folder(face_folder, tmp_path):
     for steps in (3, 5):
         done = run("examples/train_ms1m.py", *options, "--steps", steps, "--output", tmp_path / "twice")
         assert done.returncode == 0, done.stderr
-    assert "Going on behind step 2" in done.stdout
+    assert "Resuming after step 2" in done.stdout
     done = run("examples/train_ms1m.py", *options, "--steps", 5, "--output", tmp_path / "once")
     assert done.returncode == 0, done.stderr
     twice, once = (keras.saving.load_model(tmp_path / name / "embedder.keras") for name in ("twice", "once"))
@@ -258,13 +259,13 @@ def test_recordio_becomes_tfrecords_with_people_held_out(tmp_path):
     shutil.rmtree(tmp_path / "out" / "validation")
     again = run("examples/make_tfrecords.py", tmp_path, tmp_path / "out", *options)
     assert again.returncode == 0, again.stderr
-    assert "out/train is there: 9 images" in again.stdout
+    assert "out/train already exists: 9 images" in again.stdout
     assert "out/validation 6 images of 2 people" in again.stdout
     labels = [data.load_info(tmp_path / "out" / part).source_labels for part in ("train", "validation")]
     assert sorted([*labels[0], *labels[1]]) == [0, 1, 2, 3, 4]
     checked = run("examples/make_tfrecords.py", "--check", tmp_path / "out" / "train")
     assert checked.returncode == 0, checked.stderr
-    assert "out/train is whole: 9 images of 3 people" in checked.stdout
+    assert "out/train is intact: 9 images of 3 people" in checked.stdout
     shard = tmp_path / "out" / "train" / "00002-of-00005.tfrecord"
     shard.write_bytes(shard.read_bytes()[:-1])
     damaged = run("examples/make_tfrecords.py", "--check", tmp_path / "out" / "train")
@@ -427,12 +428,12 @@ def test_evaluate_says_what_is_wrong(run_evaluate, tmp_path, monkeypatch, capsys
     make_embedder(IResNet((1, 1), width=16, input_shape=(48, 48, 3)), dim=8).save(tmp_path / "lr=0.1.keras")
     for arguments, message in (
         (["nothing.keras", "--pairs", pairs], "error: There is no embedder at nothing.keras"),
-        (["pixels", "--pairs", pairs, tmp_path / "none.bin"], "error: --pairs: there is nothing at"),
-        (["a=pixels", "a=pixels", "--pairs", pairs], "error: Every model needs a name of its own"),
-        (["pixels", "--pairs", pairs, pairs], "error: Every set needs a name of its own, as in NAME=PATH"),
+        (["pixels", "--pairs", pairs, tmp_path / "none.bin"], "error: --pairs: expected an existing path. Received: "),
+        (["a=pixels", "a=pixels", "--pairs", pairs], "error: Every model needs a unique name"),
+        (["pixels", "--pairs", pairs, pairs], "error: Every set needs a unique name, as in NAME=PATH"),
         (["pixels,mean=abc", "--pairs", pairs], "mean=NUMBER, std=NUMBER. Received: 'mean=abc', in pixels,mean=abc"),
         (["lr=0.1.keras", "--pairs", pairs], "error: lr=0.1.keras takes images of 48 x 48"),
-        (["pixels"], "name at least one set: --pairs, --retrieval, --market or --ijb"),
+        (["pixels"], "expected at least one set: --pairs, --retrieval, --market or --ijb"),
     ):
         with pytest.raises(SystemExit) as ended:
             run_evaluate(*arguments)

@@ -64,10 +64,10 @@ def test_two_faces_are_told_apart_or_not(second, verdict, protocol, double, run)
     lines = out.splitlines()
     assert lines[0] == "model faces, version 2"
     assert lines[2:4] == [
-        "threshold  0.2500, for which one impostor in 100 is accepted (FAR 0.01);",
-        "          measured on 29 of 3,000 impostor pairs: a FAR between 0.0065 and 0.014, with 95% confidence",
+        "threshold  0.2500, accepts one impostor in 100 (FAR 0.01);",
+        "          measured with 29 of 3,000 impostor pairs: FAR between 0.0065 and 0.014 with 95% confidence",
     ]
-    assert lines[4:] == ["alignment of the faces that it was trained on: not stated", verdict]
+    assert lines[4:] == ["alignment of the training faces: not stated", verdict]
     faces = [make_face(*which, small_models.SIZE) for which in ((0, 0), (0, 1) if second == "again" else (1, 0))]
     embedding, _ = small_models.Projection(2).reference(np.stack(faces))
     assert float(lines[1].split()[1]) == pytest.approx(float(embedding[0] @ embedding[1]), abs=1e-4)
@@ -77,7 +77,7 @@ def test_a_threshold_may_be_given(run):
     code, out, error = run("first", "again", "--label", "stable", "--threshold", "1.1")
     assert code == 0, error
     assert out.startswith("model faces, version 1\n")
-    assert "\nthreshold  1.1000, as given\nalignment of the faces" in out
+    assert "\nthreshold  1.1000, set by --threshold\nalignment of the training faces" in out
     assert out.endswith("\nnot the same person\n")
 
 
@@ -90,8 +90,8 @@ def test_a_threshold_may_be_given(run):
             "broken.png could not be decoded by the server. Expected: a JPEG or PNG, or one of the BMP and GIF",
         ),
         ("absent", (), "absent.png"),
-        ("again", ("--far", "1e-6"), "Calibrated: 0.01, 0.001. Give one by --threshold, or another FAR by --far"),
-        ("again", ("--label", "stable"), "exported without an evaluation. Give one by --threshold"),
+        ("again", ("--far", "1e-6"), "Calibrated: 0.01, 0.001. Set --threshold, or another --far"),
+        ("again", ("--label", "stable"), "exported without an evaluation. Set --threshold"),
         ("again", ("--model", "nobody"), "model 'nobody'"),
     ],
     ids=["broken", "absent", "far", "uncalibrated", "model"],

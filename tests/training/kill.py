@@ -78,7 +78,7 @@ def run(directory: Path, kills: int, steps: int, every: int, seed: int = 0) -> d
         "arrays that are identical": f"{sum(np.array_equal(a, b) for a, b in pairs)} of {len(pairs)}",
         "largest difference": max(float(np.abs(a - b).max()) for a, b in pairs),
         "rows of steps.csv": [len(lines) - 1 for lines in rows],
-        "went on": (directory / "disturbed.txt").read_text().count("Going on behind step"),
+        "went on": (directory / "disturbed.txt").read_text().count("Resuming after step"),
     }
 
 
