@@ -1,12 +1,12 @@
-# `make demo` and `make test` make their own virtual environment, in .venv, and install what they need.
+# `make demo` and `make test` create a virtual environment in .venv and install the dependencies.
 PYTHON ?= python3
 BIN := .venv/bin
-# Half of the tests' time is Python's: two at a time keep two cores busy. `make test WORKERS=` runs them one by one.
+# Half of the test time is single-threaded Python, so two workers keep two cores busy. `make test WORKERS=` disables workers.
 WORKERS ?= -n 2 --dist worksteal
 CORE_TESTS := tests/margins tests/layers tests/losses tests/test_models.py tests/backbones \
 	$(patsubst %,tests/training/test_%.py,checkpoints curves fine_tuning sanity schedules sgd steps)
 
-# TensorFlow's greetings, warnings that concern nobody here included.
+# Hides TensorFlow's startup messages.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test lint clean

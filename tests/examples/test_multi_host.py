@@ -1,4 +1,4 @@
-"""examples/train_multi_host.py as two hosts with two CPU devices each, on loopback."""
+"""Runs examples/train_multi_host.py as two hosts with two CPU devices each, over the loopback network."""
 
 import csv
 import subprocess
@@ -14,7 +14,7 @@ from keras_arcface import data
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_multi_host.py"
 
-# The script, with a backbone of one layer in place of one that takes half a minute to compile.
+# Runs the script with a backbone of one layer, because an IResNet takes half a minute to compile.
 RUN = """
 import os, runpy, sys
 os.environ["KERAS_BACKEND"] = "jax"
@@ -31,11 +31,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def train(records, output):
-    """Both hosts to their end; what each printed."""
+    """Runs both hosts to the end and returns the output of each."""
     coordinator = f"localhost:{hosts.free_port()}"
     options = ("--data", records, "--coordinator", coordinator, "--hosts", 2, "--cpu-devices", 2, "--output", output)
     recipe = ("--backbone", "IResNet18", "--width", 4, "--dim", 8, "--batch-size", 8, "--steps", 7, "--every", 2)
-    # Three people: four shards have one of the classes each, the last of them without images.
+    # There are three people, so each of the four shards has one class, and the last class has no images.
     command = [sys.executable, "-c", RUN, *map(str, (SCRIPT, *options, *recipe, "--class-shards", 4, "--host"))]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     running = [subprocess.Popen([*command, str(host)], cwd=records.parent, **pipes) for host in range(2)]
@@ -52,7 +52,7 @@ def train(records, output):
 
 
 @pytest.mark.slow
-def test_two_hosts_train_and_go_on(face_folder, tmp_path):
+def test_two_hosts_train_and_resume(face_folder, tmp_path):
     pytest.importorskip("jax", reason="training on several hosts runs on JAX, which is absent")
     records, output = tmp_path / "records", tmp_path / "out"
     data.write_dataset(data.ImageFolder(face_folder), records)
@@ -68,7 +68,7 @@ def test_two_hosts_train_and_go_on(face_folder, tmp_path):
     with open(output / "steps.csv") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["2", "4", "6", "7"]
 
-    # As if both had been killed after the checkpoint of step 4.
+    # Same state as if both hosts had been killed after the checkpoint of step 4.
     (output / "checkpoints" / written[-1]).unlink()
     assert "resuming after step 4" in train(records, output)[0]
     again = keras.saving.load_model(output / "embedder.keras")

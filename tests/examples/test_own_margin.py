@@ -1,4 +1,4 @@
-"""The margin that docs/losses.md makes, run as it stands there."""
+"""Runs the custom margin of docs/losses.md."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from keras_arcface import MarginProduct
 
 
 @pytest.fixture(scope="module")
-def own():
+def page_names():
     page = (Path(__file__).parents[2] / "docs" / "losses.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names = {"num_classes": comparing.CLASSES}
@@ -20,12 +20,12 @@ def own():
     return names
 
 
-def test_it_is_few_lines(own):
-    assert isinstance(own["head"], MarginProduct)
-    assert own["head"].margin.get_config() == {"m": 0.4}
+def test_example_creates_a_head(page_names):
+    assert isinstance(page_names["head"], MarginProduct)
+    assert page_names["head"].margin.get_config() == {"m": 0.4}
 
 
-def test_loss_and_gradients_are_the_formulas(own):
+def test_loss_and_gradients_match_the_formula(page_names):
     embeddings, labels, centers = comparing.problem()
     rows = np.arange(len(labels))
 
@@ -35,13 +35,13 @@ def test_loss_and_gradients_are_the_formulas(own):
         logits[rows, labels] = 16 * (1 - 2 * (np.arccos(cosines[rows, labels]) + 0.4) / np.pi)
         return np.log(np.exp(logits).sum(axis=1)) - logits[rows, labels]
 
-    head = MarginProduct(comparing.CLASSES, margin=own["LinearMargin"](0.4), scale=16.0, block_size=3)
+    head = MarginProduct(comparing.CLASSES, margin=page_names["LinearMargin"](0.4), scale=16.0, block_size=3)
     comparing.assert_is(reference, with_centers(head, centers), embeddings, labels, centers)
 
 
 @pytest.mark.parametrize("sample_rate", [1.0, 0.5])
-def test_training_goes_on_after_loading(own, sample_rate, tmp_path):
+def test_training_continues_after_loading(page_names, sample_rate, tmp_path):
     embeddings, labels, _ = (array[:3] for array in comparing.problem())
-    head = MarginProduct(comparing.CLASSES, margin=own["LinearMargin"](0.4), scale=8.0, sample_rate=sample_rate)
+    head = MarginProduct(comparing.CLASSES, margin=page_names["LinearMargin"](0.4), scale=8.0, sample_rate=sample_rate)
     loaded = comparing.assert_goes_on_after_loading(comparing.model_of(head), embeddings, labels, tmp_path)
-    assert type(loaded.head.margin) is own["LinearMargin"]
+    assert type(loaded.head.margin) is page_names["LinearMargin"]

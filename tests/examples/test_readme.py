@@ -1,4 +1,4 @@
-"""The README's code, run as it stands but for the number of epochs."""
+"""Runs the first example of the README, with fewer epochs."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def test_the_readme_code_runs(tmp_path):
             (tmp_path / "faces" / person / f"{image}.jpg").write_bytes(encode(face, ".jpg"))
     assert code.count("epochs=20") == 1
     once = code.replace("epochs=20", "epochs=1")
-    again = (  # its training and its export are known to work
+    again = (  # training and export were tested by the first run
         "RecognitionModel.fit = lambda *_, **__: None\n"
         "serving.export_saved_model = lambda embedder, directory, **_: serving.check_exportable(embedder, directory)\n"
         f"{code}\nprint(serving.next_version('models/faces'), head.warmup_steps)\n"

@@ -1,4 +1,4 @@
-"""The recipes against what their sources say: schedules in steps, head, dropout and clipping, and their commands."""
+"""Compares the recipes with their sources: schedules in steps, head, dropout, clipping, and commands."""
 
 import dataclasses
 import inspect
@@ -16,7 +16,7 @@ from keras_arcface import training
 from keras_arcface.margins import CombinedMargin
 
 SHAPE = (16, 16, 3)
-# Images in the sets that the recipes are for.
+# Number of images in the dataset of each recipe.
 EXAMPLES = {
     "orl": 300,
     "small": 4536,
@@ -37,7 +37,7 @@ def name(request):
 
 @pytest.fixture
 def _small(monkeypatch):
-    """One convolution in place of every backbone."""
+    """Replaces every backbone by a single convolution."""
 
     def tiny(width, input_shape, stem_strides=1):
         return keras.Sequential([keras.Input(input_shape), keras.layers.Conv2D(4, 8, strides=8 * stem_strides)])
@@ -55,7 +55,7 @@ def rate(optimizer, step):
     ("name", "steps", "drops"),
     [("casia_r50", 32_000, (20_000, 28_000)), ("ms1mv2_r100", 180_000, (100_000, 160_000))],
 )
-def test_the_paper_counts_steps(name, steps, drops):
+def test_schedule_matches_the_steps_of_the_paper(name, steps, drops):
     """ArcFace (arXiv 1801.07698), section 3.1."""
     recipe, examples = RECIPES[name], EXAMPLES[name]
     assert recipes.total_steps(recipe, examples) == pytest.approx(steps, rel=0.005)
@@ -67,7 +67,7 @@ def test_the_paper_counts_steps(name, steps, drops):
     assert (recipe.batch_size, recipe.dropout, recipe.margin, recipe.scale) == (512, 0.4, 0.5, 64.0)
 
 
-def test_a_schedule_covers_the_whole_run(name):
+def test_schedule_covers_the_whole_run(name):
     recipe, examples = RECIPES[name], EXAMPLES[name]
     steps = recipes.total_steps(recipe, examples)
     assert steps == math.ceil(recipe.epochs * (examples // recipe.batch_size))
@@ -80,7 +80,7 @@ def test_a_schedule_covers_the_whole_run(name):
         assert rate(optimizer, warmup / 2) == pytest.approx(recipe.learning_rate / 2, rel=0.02)
 
 
-def test_an_accumulated_run_counts_updates():
+def test_schedule_counts_updates_with_accumulation():
     recipe = dataclasses.replace(RECIPES["small"], accumulate=4, epochs=60.0, warmup=6.0)
     assert recipes.total_steps(recipe, 4536) == 60 * (4536 // 16)
     optimizer = recipes.make_optimizer(recipe, recipes.steps_per_epoch(recipe, 4536) / 4)
@@ -90,8 +90,8 @@ def test_an_accumulated_run_counts_updates():
 
 
 @pytest.mark.usefixtures("_small")
-def test_a_recipe_trains(name):
-    """With its own optimizer and head; its network is replaced, as are the numbers of classes and images."""
+def test_recipe_trains(name):
+    """Uses the optimizer and head of the recipe, with a tiny network and dataset."""
     recipe = dataclasses.replace(RECIPES[name], batch_size=4, dim=8)
     model = recipes.build(recipe, 3, 12, (32, 32))
     before = {weight.path: np.array(weight) for weight in model.trainable_weights}
@@ -126,12 +126,12 @@ def test_every_head_trains(head):
     ("options", "margin"),
     [("", 0.4), ("--head ArcFace", 0.4), ("--head CosFace", 0.35), ("--head SphereFace --margin 1.2", 1.2)],
 )
-def test_another_head_brings_its_own_margin(options, margin, monkeypatch):
+def test_head_option_sets_the_default_margin(options, margin, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train_ms1m.py", "--recipe", "small", "--data", "faces", *options.split()])
     assert train_ms1m.parse_arguments()[1].margin == margin
 
 
-def test_the_command_of_a_recipe_is_the_recipe(name, monkeypatch):
+def test_command_in_the_description_selects_the_recipe(name, monkeypatch):
     text = inspect.cleandoc(RECIPES[name].description)
     command = next(line for line in text.splitlines() if line.startswith("python examples/train_ms1m.py"))
     monkeypatch.setattr("sys.argv", shlex.split(command)[1:])
@@ -140,7 +140,7 @@ def test_the_command_of_a_recipe_is_the_recipe(name, monkeypatch):
     assert bool(arguments.verify) == (arguments.data is not None) == (name != "orl")
 
 
-def test_every_augmentation_keeps_the_kind_of_the_images():
+def test_augmentations_preserve_shape_and_dtype():
     images = np.zeros((2, *SHAPE), np.uint8)
     for augmentation in filter(None, recipes.AUGMENTATIONS.values()):
         augmented = augmentation(images, np.int32([0, 1]))

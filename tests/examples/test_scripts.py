@@ -1,4 +1,4 @@
-"""The scripts as a user runs them, for two steps."""
+"""Runs the scripts like a user, for a few steps."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ def _orl():
 
 
 @pytest.mark.usefixtures("_orl")
-def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
+def test_demo_exports_a_saved_model(tmp_path):
     done = run("examples/train_ms1m.py", "--steps", 2, "--width", 16, "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -50,7 +50,7 @@ def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
     columns = next(line.split() for line in lines if "AUC" in line)
     assert columns[:4] == ["accuracy", "exact", "AUC", "EER"]
     assert set(table) == {"ArcFace", "raw pixels", "raw, mirrored"}
-    assert 0.89 < float(table["raw pixels"][6]) < 0.93  # accuracies are three words each
+    assert 0.89 < float(table["raw pixels"][6]) < 0.93  # each accuracy consists of three words
     written = [Path(line.strip()) for line in lines[lines.index("Written:") + 1 :]]
     assert [path.name for path in written] == ["embedder.keras", "curves.png", "verification.png", "1"]
     assert "The loss should start at about 18." in done.stdout
@@ -64,7 +64,7 @@ def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
     np.testing.assert_allclose(served["embedding"], raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-5)
     assert all(cv2.imread(str(picture)) is not None for picture in written[1:3])
     assert data.load_info(tmp_path / "out" / "tfrecords").num_classes == 30
-    # What is exported is what the figures describe: mirrored, with the threshold that the impostor pairs can show.
+    # The export matches the figures: with mirror images, and the only threshold that 450 impostor pairs support.
     metadata = json.loads((written[3] / "assets.extra" / "metadata.json").read_text())
     assert (metadata["mirrored"], metadata["alignment"]) == (True, {"method": "none"})
     assert list(metadata["thresholds"]) == ["0.01"]
@@ -78,7 +78,7 @@ def test_the_demo_goes_from_faces_to_a_saved_model(tmp_path):
 
 @pytest.fixture
 def train_here(monkeypatch, face_folder, tmp_path):
-    """`examples/train_ms1m.py` within this process, on a few faces."""
+    """Runs `examples/train_ms1m.py` in this process, on a few faces."""
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records", alignment="five_points")
     network = ("--backbone", "IResNet18", "--width", "16", "--dim", "8", "--batch-size", "4", "--precision", "float32")
 
@@ -90,7 +90,7 @@ def train_here(monkeypatch, face_folder, tmp_path):
     return train
 
 
-def test_what_would_fail_after_a_training_fails_before_it(train_here, tmp_path):
+def test_errors_after_the_training_are_raised_before_it(train_here, tmp_path):
     faces = [encode(make_face(person, image)) for person in range(20) for image in range(2)]
     same = np.arange(20) % 2 == 0
     data.PairSet([encode(make_face(0, 0, (28, 28)))] * 40, same).save(tmp_path / "small.npz")
@@ -109,7 +109,7 @@ def test_what_would_fail_after_a_training_fails_before_it(train_here, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["saved_model"]
 
 
-def test_ctrl_c_ends_a_training_with_a_step_a_checkpoint_and_no_traceback(face_folder, tmp_path):
+def test_ctrl_c_stops_after_a_step_with_a_checkpoint_and_no_traceback(face_folder, tmp_path):
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
     options = ("--backbone", "IResNet18", "--width", 16, "--dim", 8, "--batch-size", 4, "--epochs", 10_000)
     script = (
@@ -139,7 +139,7 @@ def test_ctrl_c_ends_a_training_with_a_step_a_checkpoint_and_no_traceback(face_f
     assert shlex.split(found[3]) == [str(argument) for argument in script]
 
 
-def test_ctrl_c_outside_of_the_training_has_a_reason_too(train_here, monkeypatch, capsys):
+def test_ctrl_c_outside_of_fit_prints_the_command_to_resume(train_here, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -150,7 +150,7 @@ def test_ctrl_c_outside_of_the_training_has_a_reason_too(train_here, monkeypatch
     assert "\nStopped by Ctrl-C. To resume, run: python train_ms1m.py --data " in capsys.readouterr().err
 
 
-def test_verification_images_may_be_of_other_formats(face_folder, monkeypatch, tmp_path):
+def test_verification_images_can_have_other_formats(face_folder, monkeypatch, tmp_path):
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
     monkeypatch.setattr(train_ms1m.serving, "check_exportable", lambda *_: None)
     faces = [encode(make_face(person, image), ".bmp") for person in range(20) for image in range(2)]
@@ -163,7 +163,7 @@ def test_verification_images_may_be_of_other_formats(face_folder, monkeypatch, t
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_orl")
-def test_a_folder_becomes_tfrecords_and_is_trained_on(face_folder, tmp_path):
+def test_folder_is_converted_and_trained_on(face_folder, tmp_path):
     made = run("examples/make_tfrecords.py", face_folder, tmp_path / "records")
     assert made.returncode == 0, made.stderr
     assert "12 images of 3 people, 32 x 32, in 1 shard(s)" in made.stdout
@@ -179,8 +179,8 @@ def test_a_folder_becomes_tfrecords_and_is_trained_on(face_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_in_its_folder(face_folder, tmp_path):
-    """With averaged weights and accumulated gradients, as if it had not stopped."""
+def test_resumed_run_equals_an_uninterrupted_one(face_folder, tmp_path):
+    """Uses averaged weights and accumulated gradients."""
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
     network = ("--data", tmp_path / "records", "--backbone", "IResNet18", "--width", 16, "--dim", 8, "--deterministic")
     options = (*network, "--batch-size", 4, "--accumulate", 2, "--ema", 0.9, "--learning-rate", 0.01, "--every", 2)
@@ -199,7 +199,7 @@ def test_a_run_goes_on_in_its_folder(face_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_can_be_looked_into(face_folder, tmp_path):
+def test_step_with_a_nan_loss_can_be_replayed(face_folder, tmp_path):
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
     options = ("--data", tmp_path / "records", "--output", tmp_path / "out", "--backbone", "IResNet18", "--width", 16)
     done = run("examples/train_ms1m.py", *options, "--batch-size", 4, "--learning-rate", 1e38, "--every", 10)
@@ -218,8 +218,8 @@ def test_a_loss_that_is_no_number_can_be_looked_into(face_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_labels_are_cleaned_by_sub_centers(face_folder, tmp_path):
-    """Of an untrained network, whose angles are any: what matters is what becomes of them."""
+def test_clean_labels_drops_and_relabels_images(face_folder, tmp_path):
+    """Uses an untrained network: its angles are arbitrary, but drops and new labels must follow from them."""
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
     options = ("--backbone", "IResNet18", "--width", 16, "--batch-size", 4, "--steps", 1, "--sub-centers", 2)
     done = run("examples/train_ms1m.py", "--data", tmp_path / "records", *options, "--output", tmp_path / "run")
@@ -248,7 +248,7 @@ def test_labels_are_cleaned_by_sub_centers(face_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_recordio_becomes_tfrecords_with_people_held_out(tmp_path):
+def test_recordio_is_converted_with_held_out_people(tmp_path):
     people = [[encode(make_face(person, image), ".jpg") for image in range(3)] for person in range(5)]
     recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(people), "5,32,32\n")
     options = ("--validation", 0.4, "--examples-per-shard", 2, "--processes", 2)
@@ -274,7 +274,7 @@ def test_recordio_becomes_tfrecords_with_people_held_out(tmp_path):
     assert "Traceback" not in damaged.stderr
 
 
-def test_a_list_becomes_tfrecords_without_what_is_damaged(face_folder, tmp_path):
+def test_list_is_converted_without_damaged_images(face_folder, tmp_path):
     (face_folder / "person_1" / "1.jpg").write_bytes(b"broken")
     rows = [f"{path.relative_to(face_folder)},{path.parent.name}" for path in sorted(face_folder.glob("*/*"))]
     (face_folder / "faces.csv").write_text("\n".join(rows))
@@ -285,20 +285,20 @@ def test_a_list_becomes_tfrecords_without_what_is_damaged(face_folder, tmp_path)
     assert "skipped: person_1/1.jpg is not a readable image" in made.stderr
 
 
-def test_the_picture_of_augmentations(tmp_path):
+def test_augmentations_draws_a_picture(tmp_path):
     cv2.imwrite(str(tmp_path / "face.png"), make_face(0, 0))
     drawn = run("examples/augmentations.py", tmp_path / "picture.png", "--image", tmp_path / "face.png")
     assert drawn.returncode == 0, drawn.stderr
     assert cv2.imread(str(tmp_path / "picture.png")).std() > 20
 
 
-def test_the_picture_of_margins(tmp_path):
+def test_margins_draws_a_picture(tmp_path):
     drawn = run("examples/margins.py", tmp_path / "picture.png")
     assert drawn.returncode == 0, drawn.stderr
     assert cv2.imread(str(tmp_path / "picture.png")).std() > 20
 
 
-def test_make_tfrecords_says_what_is_wrong_without_a_traceback(face_folder, tmp_path):
+def test_make_tfrecords_prints_errors_without_a_traceback(face_folder, tmp_path):
     (face_folder / "person_1" / "1.jpg").write_bytes(b"broken")
     done = run("examples/make_tfrecords.py", face_folder, tmp_path / "records")
     assert done.returncode == 1
@@ -320,14 +320,16 @@ def test_to_saved_model(tmp_path):
     assert [line.partition(": AUC")[0] for line in done.stdout.splitlines()[:2]] == [*map(str, sets)]
     metadata = json.loads((output / "assets.extra" / "metadata.json").read_text())
     assert (metadata["mirrored"], metadata["alignment"]["method"]) == (True, "five_points")
-    assert list(metadata["thresholds"]) == ["0.01"]  # which the 60 impostor pairs of one set cannot show
+    assert list(metadata["thresholds"]) == [
+        "0.01"
+    ]  # the 60 impostor pairs of one set do not support it, those of both sets do
     assert metadata["thresholds"]["0.01"]["impostors"] == 120
     assert "The threshold for a FAR of 0.01 is uncertain: 1 of 120 impostor pairs decide it" in done.stderr
     again = run("export/to_saved_model.py", tmp_path / "embedder.keras", output, *options)
     assert again.returncode == 1
     assert "error: " in again.stderr
     assert "Expected: a new or empty directory" in again.stderr
-    assert "AUC" not in again.stdout  # it is told before anything is embedded
+    assert "AUC" not in again.stdout  # the error precedes the embedding
 
 
 @pytest.mark.usefixtures("_orl")
@@ -344,7 +346,7 @@ def test_orl_faces_are_padded_not_stretched():
 
 
 @pytest.mark.usefixtures("_orl")
-def test_verification_pairs_are_balanced_and_of_the_people_asked_for():
+def test_verification_pairs_are_balanced():
     pairs = orl_faces.verification_pairs(range(31, 41))
     assert len(pairs) == 900
     assert [int(fold.sum()) for fold in np.array_split(pairs.same, 10)] == [45] * 10
@@ -358,7 +360,7 @@ def test_verification_pairs_are_balanced_and_of_the_people_asked_for():
 
 @pytest.fixture
 def run_evaluate(monkeypatch):
-    """`examples/evaluate.py` within this process, as it takes many runs to see all of it."""
+    """Runs `examples/evaluate.py` in this process, which is faster for many runs."""
 
     def run_here(*arguments):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
@@ -367,7 +369,7 @@ def run_evaluate(monkeypatch):
     return run_here
 
 
-def test_evaluate_compares_models_on_every_kind_of_set(tmp_path):
+def test_evaluate_compares_models_on_all_kinds_of_sets(tmp_path):
     size = (112, 112)
     faces = {person: [make_face(person, image, size) for image in range(4)] for person in range(8)}
     images = [
@@ -411,7 +413,7 @@ def test_evaluate_compares_models_on_every_kind_of_set(tmp_path):
         "reidentification": ["market"],
         "templates": ["ijb"],
     }
-    # The faces differ little within a person: pixels find them all.
+    # The images of a person differ so little that raw pixels identify all of them.
     assert results["verification"]["faces"]["pixels"]["auc"] == 1.0
     assert results["retrieval"]["shop"]["pixels"]["recall"]["1"] == 1.0
     assert results["retrieval"]["shop"]["pixels"]["nmi"] > 0.7
@@ -421,7 +423,7 @@ def test_evaluate_compares_models_on_every_kind_of_set(tmp_path):
     assert all(f"<h2>{name}</h2>" in page for name in ("faces", "shop", "market", "ijb"))
 
 
-def test_evaluate_says_what_is_wrong(run_evaluate, tmp_path, monkeypatch, capsys):
+def test_evaluate_prints_errors(run_evaluate, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pairs = tmp_path / "pairs.npz"
     data.PairSet([encode(make_face(0, 0))] * 40, np.arange(20) % 2 == 0).save(pairs)
@@ -440,7 +442,7 @@ def test_evaluate_says_what_is_wrong(run_evaluate, tmp_path, monkeypatch, capsys
         assert message in f"{ended.value.code}{capsys.readouterr().err}"
 
 
-def test_evaluate_keeps_what_was_found_before_a_set_fails(run_evaluate, tmp_path, monkeypatch):
+def test_evaluate_keeps_earlier_results_if_a_set_fails(run_evaluate, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     faces = [encode(make_face(person, image)) for person in range(20) for image in range(2)]
     data.PairSet(faces, np.arange(20) % 2 == 0).save(tmp_path / "good.npz")

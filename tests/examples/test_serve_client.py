@@ -1,4 +1,4 @@
-"""The example of a client as a user runs it, against the double."""
+"""Runs examples/serve_client.py against the test double of a server."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def double(tmp_path_factory):
 
 @pytest.fixture
 def images(tmp_path):
-    """Two images of one person, one of another, and what is none."""
+    """Writes two images of one person, one of another person, and a file that is not an image."""
     faces = {"first": (0, 0), "again": (0, 1), "other": (1, 0)}
     for name, (person, image) in faces.items():
         (tmp_path / f"{name}.png").write_bytes(encode(make_face(person, image, small_models.SIZE)))
@@ -35,21 +35,21 @@ def images(tmp_path):
 
 @pytest.fixture
 def run(double, images, monkeypatch, capsys):
-    """Runs the script's `main`: `(exit code, what it printed, its error)`."""
+    """Runs `main` of the script and returns `(exit code, output, error)`."""
 
     def run(first, second, *options, address=double.grpc):
         paths = [str(images / f"{name}.png") for name in (first, second)]
         monkeypatch.setattr(sys, "argv", ["serve_client.py", address, *paths, *options])
         try:
             serve_client.main()
-        except SystemExit as stopped:  # with the message, for which Python's exit code is 1
+        except SystemExit as stopped:  # Python exits with code 1 for a message
             return 1, capsys.readouterr().out, stopped.code
         return 0, capsys.readouterr().out, ""
 
     return run
 
 
-def test_the_script_is_run(double, images):
+def test_script_runs_as_a_process(double, images):
     command = [sys.executable, serve_client.__file__, double.grpc, images / "first.png", images / "again.png"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["the same person"]), done.stderr
@@ -57,7 +57,7 @@ def test_the_script_is_run(double, images):
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 @pytest.mark.parametrize(("second", "verdict"), [("again", "the same person"), ("other", "not the same person")])
-def test_two_faces_are_told_apart_or_not(second, verdict, protocol, double, run):
+def test_two_faces_are_compared(second, verdict, protocol, double, run):
     code, out, error = run("first", second, "--far", "0.01", address=getattr(double, protocol))
     assert code == 0, error
     print(out)
@@ -73,7 +73,7 @@ def test_two_faces_are_told_apart_or_not(second, verdict, protocol, double, run)
     assert float(lines[1].split()[1]) == pytest.approx(float(embedding[0] @ embedding[1]), abs=1e-4)
 
 
-def test_a_threshold_may_be_given(run):
+def test_threshold_option(run):
     code, out, error = run("first", "again", "--label", "stable", "--threshold", "1.1")
     assert code == 0, error
     assert out.startswith("model faces, version 1\n")
@@ -82,7 +82,7 @@ def test_a_threshold_may_be_given(run):
 
 
 @pytest.mark.parametrize(
-    ("second", "options", "told"),
+    ("second", "options", "message"),
     [
         (
             "broken",
@@ -96,8 +96,8 @@ def test_a_threshold_may_be_given(run):
     ],
     ids=["broken", "absent", "far", "uncalibrated", "model"],
 )
-def test_what_cannot_be_answered_is_said(second, options, told, run):
+def test_errors_are_printed(second, options, message, run):
     code, out, error = run("first", second, *options)
     assert (code, out) == (1, "")
     assert error.startswith("error: ")
-    assert told in error
+    assert message in error
