@@ -28,3 +28,10 @@ def freeze_variables(concrete_function: Any, **options: Any) -> Any:
 def inbound_nodes(layer: Any) -> list:
     """Returns one node per symbolic call of a Keras layer."""
     return layer._inbound_nodes
+
+
+def training_of_current_call() -> bool | None:
+    """Returns the `training` argument of the Keras layer call that runs now, or None outside of one."""
+    from keras.src.backend.common import global_state
+
+    return getattr(global_state.get_global_attribute("current_call_ctx"), "training", None)

@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 from keras import ops
 
+from keras_arcface import _cpu_training
 from keras_arcface import _pixels
 from keras_arcface import _replicas
 
@@ -48,7 +49,7 @@ class RecognitionModel(keras.Model):
 
     def __init__(self, embedder, head, **kwargs):
         super().__init__(**kwargs)
-        self.embedder = embedder
+        self.embedder = _cpu_training.speed_up(embedder)
         self.head = head
         # Keras' own reduction of a batch, with sample weights and the scaling that tf.distribute needs.
         self._reduction = _PerExampleLoss(name="margin_loss")
@@ -341,4 +342,4 @@ def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embe
     x = layers.Flatten(dtype="float32", name="neck_flatten")(x)
     x = layers.Dense(dim, use_bias=False, dtype="float32", name="neck_dense")(x)
     x = batch_norm("embedding", scale=scaled)(x)
-    return keras.Model(images, x, name=name)
+    return _cpu_training.speed_up(keras.Model(images, x, name=name))

@@ -49,6 +49,22 @@ def test_a_symbolic_call_leaves_a_node():
     assert len(_private_api.inbound_nodes(layer)) == 1, VERSIONS
 
 
+def test_inner_layers_see_the_training_argument_of_the_outer_call():
+    seen = []
+
+    class Spy(keras.layers.Layer):
+        def call(self, inputs):
+            seen.append(_private_api.training_of_current_call())
+            return inputs
+
+    model = keras.Sequential([keras.Input((2,)), Spy()])
+    seen.clear()
+    for training in (True, False):
+        model(np.zeros((1, 2), "float32"), training=training)
+    assert seen == [True, False], VERSIONS
+    assert _private_api.training_of_current_call() is None, VERSIONS
+
+
 def test_no_other_file_uses_private_modules():
     private = re.compile(r"tensorflow\.(python|compiler)\b|keras\.src\b|tf\.__internal__")
     files = [file for file in Path(keras_arcface.__file__).parent.rglob("*.py") if private.search(file.read_text())]

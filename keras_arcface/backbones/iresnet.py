@@ -3,7 +3,9 @@
 import keras
 from keras import layers
 
-from keras_arcface.backbones import parts
+from keras_arcface.backbones.building_blocks import batch_norm
+from keras_arcface.backbones.building_blocks import conv
+from keras_arcface.backbones.building_blocks import prelu
 
 # Residual blocks in each of the four stages.
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
@@ -33,9 +35,9 @@ def IResNet(blocks, width=64, input_shape=(112, 112, 3), stem_strides=1, synchro
         - [Improved Residual Networks](https://arxiv.org/abs/2004.04989)
     """
     images = keras.Input(input_shape, name="images")
-    x = parts.conv(images, width, 3, stem_strides, name="stem_conv")
-    x = parts.batch_norm(x, synchronized, name="stem_bn")
-    x = parts.prelu(x, name="stem_prelu")
+    x = conv(images, width, 3, stem_strides, name="stem_conv")
+    x = batch_norm(x, synchronized, name="stem_bn")
+    x = prelu(x, name="stem_prelu")
     for stage, count in enumerate(blocks):
         for block in range(count):
             x = _block(
@@ -51,14 +53,14 @@ def IResNet(blocks, width=64, input_shape=(112, 112, 3), stem_strides=1, synchro
 def _block(x, filters, strides, synchronized, name):
     shortcut = x
     if strides > 1:
-        shortcut = parts.conv(x, filters, 1, strides, name=f"{name}_shortcut_conv")
-        shortcut = parts.batch_norm(shortcut, synchronized, name=f"{name}_shortcut_bn")
-    x = parts.batch_norm(x, synchronized, name=f"{name}_bn1")
-    x = parts.conv(x, filters, 3, name=f"{name}_conv1")
-    x = parts.batch_norm(x, synchronized, name=f"{name}_bn2")
-    x = parts.prelu(x, name=f"{name}_prelu")
-    x = parts.conv(x, filters, 3, strides, name=f"{name}_conv2")
-    x = parts.batch_norm(x, synchronized, name=f"{name}_bn3")
+        shortcut = conv(x, filters, 1, strides, name=f"{name}_shortcut_conv")
+        shortcut = batch_norm(shortcut, synchronized, name=f"{name}_shortcut_bn")
+    x = batch_norm(x, synchronized, name=f"{name}_bn1")
+    x = conv(x, filters, 3, name=f"{name}_conv1")
+    x = batch_norm(x, synchronized, name=f"{name}_bn2")
+    x = prelu(x, name=f"{name}_prelu")
+    x = conv(x, filters, 3, strides, name=f"{name}_conv2")
+    x = batch_norm(x, synchronized, name=f"{name}_bn3")
     return layers.Add(name=f"{name}_add")([x, shortcut])
 
 

@@ -5,7 +5,10 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
-from keras_arcface.backbones import parts
+from keras_arcface.backbones.building_blocks import batch_norm
+from keras_arcface.backbones.building_blocks import conv
+from keras_arcface.backbones.building_blocks import depthwise_conv
+from keras_arcface.backbones.building_blocks import prelu
 
 
 class _Stage(NamedTuple):
@@ -56,16 +59,16 @@ def MobileFaceNet(
         - [MobileFaceNets](https://arxiv.org/abs/1804.07573)
     """
     images = keras.Input(input_shape, name="images")
-    x = parts.conv(images, width, 3, strides=2, name="stem_conv")
-    x = parts.batch_norm(x, synchronized, name="stem_bn")
-    x = parts.prelu(x, name="stem_prelu")
+    x = conv(images, width, 3, strides=2, name="stem_conv")
+    x = batch_norm(x, synchronized, name="stem_bn")
+    x = prelu(x, name="stem_prelu")
     if blocks[0] == 1:
         if stem_groups in (None, width):
-            x = parts.depthwise_conv(x, 3, name="stem_depthwise")
+            x = depthwise_conv(x, 3, name="stem_depthwise")
         else:
-            x = parts.conv(x, width, 3, groups=stem_groups, name="stem_grouped")
-        x = parts.batch_norm(x, synchronized, name="stem_depthwise_bn")
-        x = parts.prelu(x, name="stem_depthwise_prelu")
+            x = conv(x, width, 3, groups=stem_groups, name="stem_grouped")
+        x = batch_norm(x, synchronized, name="stem_depthwise_bn")
+        x = prelu(x, name="stem_depthwise_prelu")
     else:
         for block in range(blocks[0]):
             x = _bottleneck(x, width, expanded=128, strides=1, synchronized=synchronized, name=f"stem_block{block + 1}")
@@ -79,21 +82,21 @@ def MobileFaceNet(
                 synchronized=synchronized,
                 name=f"stage{number}_block{block + 1}",
             )
-    x = parts.conv(x, 512, 1, name="last_conv")
-    x = parts.batch_norm(x, synchronized, name="last_bn")
-    x = parts.prelu(x, name="last_prelu")
-    x = parts.depthwise_conv(x, tuple(x.shape[1:3]), padding="valid", name="global_depthwise")
+    x = conv(x, 512, 1, name="last_conv")
+    x = batch_norm(x, synchronized, name="last_bn")
+    x = prelu(x, name="last_prelu")
+    x = depthwise_conv(x, tuple(x.shape[1:3]), padding="valid", name="global_depthwise")
     return keras.Model(images, x, name=name)
 
 
 def _bottleneck(x, channels, expanded, strides, synchronized, name):
     shortcut = x
-    x = parts.conv(x, expanded, 1, name=f"{name}_expand")
-    x = parts.batch_norm(x, synchronized, name=f"{name}_expand_bn")
-    x = parts.prelu(x, name=f"{name}_expand_prelu")
-    x = parts.depthwise_conv(x, 3, strides, name=f"{name}_depthwise")
-    x = parts.batch_norm(x, synchronized, name=f"{name}_depthwise_bn")
-    x = parts.prelu(x, name=f"{name}_depthwise_prelu")
-    x = parts.conv(x, channels, 1, name=f"{name}_project")
-    x = parts.batch_norm(x, synchronized, name=f"{name}_project_bn")
+    x = conv(x, expanded, 1, name=f"{name}_expand")
+    x = batch_norm(x, synchronized, name=f"{name}_expand_bn")
+    x = prelu(x, name=f"{name}_expand_prelu")
+    x = depthwise_conv(x, 3, strides, name=f"{name}_depthwise")
+    x = batch_norm(x, synchronized, name=f"{name}_depthwise_bn")
+    x = prelu(x, name=f"{name}_depthwise_prelu")
+    x = conv(x, channels, 1, name=f"{name}_project")
+    x = batch_norm(x, synchronized, name=f"{name}_project_bn")
     return layers.Add(name=f"{name}_add")([shortcut, x]) if strides == 1 else x

@@ -3,8 +3,6 @@
 import keras
 from keras import layers
 
-from keras_arcface.backbones import fused
-
 # Number of input channels that oneDNN's convolutions process at once with AVX-512.
 _ONEDNN_BLOCK = 16
 
@@ -43,11 +41,11 @@ def depthwise_conv(x, kernel_size, strides=1, padding="same", name=None):
 
 
 def batch_norm(x, synchronized, name=None):
-    return fused.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name)(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name)(x)
 
 
 def prelu(x, name=None):
-    return fused.PReLU(alpha_initializer=keras.initializers.Constant(0.25), shared_axes=[1, 2], name=name)(x)
+    return layers.PReLU(alpha_initializer=keras.initializers.Constant(0.25), shared_axes=[1, 2], name=name)(x)
 
 
 def _initializer():
