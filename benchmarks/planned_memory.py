@@ -20,11 +20,11 @@ def main():
         found = re.search(r"ours, (recomputed|cached), float32 .* ([\d.]+)$", line)
         if not found and not line.strip().startswith("Keras, one-hot "):
             continue
-        # Block limits on a CPU. The benchmark's update needs no temporary memory.
+        # Chunk limits on a CPU. The benchmark's update needs no temporary memory.
         memory = 2.0**60 if found and found[1] == "cached" else 0.0
-        task = plan.Task(classes, batch, logits_memory=memory, block_bytes=2**25, block_classes=2**12)
-        name = "blocks" if found else "usual"
-        planned = next(p for p in plan.plans(task) if p.name == name)
+        setup = plan.Setup(classes, batch, logits_memory=memory, chunk_bytes=2**25, chunk_classes=2**12)
+        name = "chunked" if found else "full logits"
+        planned = next(p for p in plan.estimate(setup) if p.name == name)
         planned = dataclasses.replace(planned, update=0.0).memory / 2**30
         held = 3 * 4 * classes * 512 / 2**30
         measured = held + float(line.split()[-1])

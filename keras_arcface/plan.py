@@ -1,51 +1,54 @@
-"""What fits where, before anything is bought or started: the memory, the wires and the time of a head.
+"""Estimates of the memory, communication and time of a classification head, before training.
 
     python -m keras_arcface.plan --classes 10e6 --dim 512 --batch 1024 --devices 8 --gpu-memory 80G
     python -m keras_arcface.plan --classes 10e6 --batch 1024 --devices 8 --sample-rate 0.1
 
-The figures are of the head alone: centers, their gradient and the optimizer's slots, what a step needs beside them, and
-what crosses the wires for it. The network before it is the same whatever the head; `--other-memory` makes room for it.
+The figures are of the head alone: class centers, their gradient, the optimizer's slots, the temporary memory of a step,
+and the bytes that a step sends between devices. `--other-memory` reserves memory for the network.
 """
 
 import argparse
 import dataclasses
 import math
 import sys
+from collections.abc import Iterator
 
-# Bytes of a number.
-_FLOAT = 4
+from keras_arcface import _arguments
 
-# What a step of Keras' SGD holds for a moment, as parts of the weight: TensorFlow's, and where XLA compiles the update.
+_FLOAT_BYTES = 4
+
+# Temporary memory of an update by Keras' SGD, as a multiple of the weight: run by TensorFlow, or compiled by XLA.
 UPDATE_TEMPORARIES = {"tensorflow": 2.0, "xla": 0.125}
 
-# What the usual way holds at its worst moment: copies of the logits (one-hot labels, cosines, angles, logits, their
-# softmax, gradients), and arrays of the centers' size beside centers, gradient and slots (normalized centers, casts,
-# gradients on their way). These numbers explain the published memory of arcface_torch, tests/test_plan.py.
-USUAL_LOGITS, USUAL_ROWS = 6.7, 4.0
+# Peak memory of a loss that computes all logits at once. In multiples of the logits: one-hot labels, cosines, angles,
+# logits, softmax, gradients. In multiples of the centers, besides centers, gradient and slots: normalized centers,
+# casts, intermediate gradients. The numbers are fitted to the memory that arcface_torch published; see
+# tests/test_plan.py.
+FULL_LOGITS_COPIES, FULL_LOGITS_CENTERS = 6.7, 4.0
 
-# Where cosines are kept, up to so many classes are one block.
-LARGEST_ONLY_BLOCK = 2**17
+# With cached cosines, up to this many classes are one chunk.
+MAX_SINGLE_CHUNK = 2**17
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """What is to be trained, and on what.
+class Setup:
+    """The head and the hardware to estimate for.
 
     Attributes:
         classes: number of classes.
-        batch: images of a step, on all devices together.
+        batch: number of images per step, on all devices together.
         dim: length of an embedding.
-        devices: how many share the work.
-        sub_centers: centers of a class.
-        slots: what the optimizer keeps for a weight: 1 for SGD with momentum, 2 for Adam.
-        sample_rate: share of the classes that a sampled step looks at.
+        devices: number of devices.
+        sub_centers: number of centers per class.
+        slots: number of optimizer slots per weight: 1 for SGD with momentum, 2 for Adam.
+        sample_rate: share of the classes that a step with sampling uses.
         logits_memory: the head's `logits_memory`, in bytes.
-        block_bytes: how large the cosines of a block are at most. On a CPU 32 MiB.
-        block_classes: how many classes a block has at most. On a CPU 4096.
-        update: "tensorflow" or "xla", how the optimizer is run.
-        tflops: of matrix products, for one device.
-        memory_bandwidth: bytes a second of one device.
-        link_bandwidth: bytes a second that a device sends, and receives.
+        chunk_bytes: maximum size of the cosines of a chunk; 32 MiB on a CPU.
+        chunk_classes: maximum number of classes in a chunk; 4096 on a CPU.
+        update: "tensorflow" or "xla": what runs the optimizer's update.
+        tflops: speed of matrix products, in TFLOP/s per device.
+        memory_bandwidth: in bytes per second and device.
+        link_bandwidth: in bytes per second that a device sends, and receives at the same time.
     """
 
     classes: int
@@ -56,8 +59,8 @@ class Task:
     slots: int = 1
     sample_rate: float = 0.1
     logits_memory: float = 2**28
-    block_bytes: float = 2**27
-    block_classes: int = 2**15
+    chunk_bytes: float = 2**27
+    chunk_classes: int = 2**15
     update: str = "xla"
     tflops: float = 50.0
     memory_bandwidth: float = 1.5e12
@@ -65,18 +68,18 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """One way to train a head: bytes on each device, bytes over the wires of each in a step, and seconds of a step.
+class Estimate:
+    """Memory, communication and time of one way to train the head. All sizes are in bytes per device.
 
     Attributes:
-        name: of the way.
-        weights: the centers that a device holds.
-        gradient: of those.
-        slots: the optimizer's.
-        update: what the update needs for a moment.
-        activations: what the loss needs beside.
-        wires: what a device sends in a step.
-        seconds: an estimate, from the task's speeds.
+        name: such as "chunked, class parallel".
+        weights: the class centers.
+        gradient: the gradient of the centers.
+        slots: the optimizer's slots.
+        update: temporary memory of the optimizer's update.
+        activations: temporary memory of the loss.
+        sent: what a device sends in a step.
+        seconds: estimated time of a step.
     """
 
     name: str
@@ -85,167 +88,197 @@ class Plan:
     slots: float
     update: float
     activations: float
-    wires: float
+    sent: float
     seconds: float
 
     @property
     def memory(self) -> float:
-        """At the worst moment: the loss' own memory is free again when the update runs."""
+        """Peak memory. The memory of the loss is free again when the update runs."""
         return self.weights + self.gradient + self.slots + max(self.update, self.activations)
 
 
-def plans(task: Task) -> list[Plan]:
-    """Every way to train the head.
+def estimate(setup: Setup) -> list[Estimate]:
+    """Estimates all ways to train a head.
+
+    "full logits" computes the logits of all classes at once, as most implementations do. "chunked" is this package's
+    loss. "sampled" uses a random sample of the classes in each step. "class parallel" splits the centers over the
+    devices; without it each device has all centers and a part of the batch.
+
+    >>> for found in estimate(Setup(classes=1_000_000, batch=1024)):
+    ...     print(f"{found.name}: {found.memory / 2**30:.1f} GiB")
+    full logits: 38.9 GiB
+    chunked: 6.3 GiB
+    chunked, sampled (0.1): 5.0 GiB
 
     Raises:
-        ValueError: for numbers out of range.
+        ValueError: if a number of the setup is out of range.
     """
     for name in ("classes", "batch", "dim", "devices", "sub_centers"):
-        if getattr(task, name) < 1:
-            raise ValueError(f"{name} must be at least 1. Received: {name}={getattr(task, name)}")
-    if not 0 < task.sample_rate <= 1:
-        raise ValueError(f"sample_rate must be in (0, 1]. Received: sample_rate={task.sample_rate}")
-    if task.update not in UPDATE_TEMPORARIES:
-        raise ValueError(f"update must be one of {', '.join(UPDATE_TEMPORARIES)}. Received: update={task.update!r}")
-    alone, shards = math.ceil(task.batch / task.devices), task.devices
-    sample = max(math.ceil(task.sample_rate * task.classes), min(task.batch, task.classes))
-    shared = f"sampled ({task.sample_rate:g})"
+        _arguments.check_integer(name, getattr(setup, name), minimum=1)
+    _arguments.check_number("sample_rate", setup.sample_rate, lambda rate: 0 < rate <= 1, "in (0, 1]")
+    _arguments.check_choice("update", setup.update, UPDATE_TEMPORARIES)
+
+    batch_share, shards = math.ceil(setup.batch / setup.devices), setup.devices
+    sample = max(math.ceil(setup.sample_rate * setup.classes), min(setup.batch, setup.classes))
+    sampled = f"sampled ({setup.sample_rate:g})"
     found = [
-        _plan(task, "usual", alone, task.classes, usual=True),
-        _plan(task, "blocks", alone, task.classes),
-        _plan(task, shared, alone, task.classes, sample),
+        _estimate(setup, "full logits", batch_share, setup.classes),
+        _estimate(setup, "chunked", batch_share, setup.classes),
+        _estimate(setup, f"chunked, {sampled}", batch_share, setup.classes, sample),
     ]
     if shards > 1:
-        part, sample = math.ceil(task.classes / shards), math.ceil(sample / shards)
+        shard, sample = math.ceil(setup.classes / shards), math.ceil(sample / shards)
         found += [
-            _plan(task, "usual, class parallel", task.batch, part, usual=True),
-            _plan(task, "class parallel", task.batch, part),
-            _plan(task, f"usual, {shared}, class parallel", task.batch, part, sample, usual=True),
-            _plan(task, f"{shared}, class parallel", task.batch, part, sample),
+            _estimate(setup, "full logits, class parallel", setup.batch, shard),
+            _estimate(setup, "chunked, class parallel", setup.batch, shard),
+            _estimate(setup, f"full logits, {sampled}, class parallel", setup.batch, shard, sample),
+            _estimate(setup, f"chunked, {sampled}, class parallel", setup.batch, shard, sample),
         ]
     return found
 
 
-def cheapest(found: list[Plan], memory: float) -> Plan | None:
-    """The quickest way whose memory is within so many bytes, the usual ones apart: None if there is none."""
-    fitting = [plan for plan in found if plan.memory <= memory and not plan.name.startswith("usual")]
-    return min(fitting, key=lambda plan: plan.seconds, default=None)
+def fastest(estimates: list[Estimate], memory: float) -> Estimate | None:
+    """Returns the fastest estimate with chunks that fits into a memory in bytes, or None if none fits."""
+    fitting = [found for found in estimates if found.memory <= memory and not _has_full_logits(found.name)]
+    return min(fitting, key=lambda found: found.seconds, default=None)
 
 
-def _rows(task, classes):
-    return classes * task.sub_centers * task.dim * _FLOAT
+def _has_full_logits(name):
+    return name.startswith("full logits")
 
 
-def _others_share(task):
-    return (task.devices - 1) / task.devices
-
-
-def _all_reduced(task, size):
-    """What a device sends for the sum over all devices, in a ring."""
-    return 2 * _others_share(task) * size
-
-
-def _activations(task, batch, classes):
-    """Of the loss in blocks, and whether cosines are kept. Factors as in benchmarks/results/head_step_2_cores.md."""
-    logits, embeddings = batch * classes * task.sub_centers * _FLOAT, 6 * batch * task.dim * _FLOAT
-    kept = logits <= task.logits_memory
-    if kept and classes <= LARGEST_ONLY_BLOCK:
-        return 2.3 * logits + 1.4 * _rows(task, classes) + embeddings, kept
-    size = min(classes, max(1024, min(task.block_bytes / (batch * task.sub_centers * _FLOAT), task.block_classes)))
-    block = 3 * size * task.sub_centers * (batch + task.dim) * _FLOAT
-    return (logits if kept else 0) + block + embeddings, kept
-
-
-def _plan(task, name, batch, classes, sample=None, usual=False):
-    """A way in which a device has so many images and classes, and looks at a sample of those or all."""
-    looked_at = sample or classes
-    weights, rows = _rows(task, classes), _rows(task, looked_at)
+def _estimate(setup, name, batch, classes, sample=None):
+    """Estimates a device that has `batch` images and `classes` centers, and uses `sample` of them or all."""
+    used = sample or classes
+    weights, rows = _center_bytes(setup, classes), _center_bytes(setup, used)
     if sample:
         weights += rows
-    if usual:
-        logits = batch * looked_at * task.sub_centers * _FLOAT
-        activations, products = USUAL_LOGITS * logits + USUAL_ROWS * rows, 3
-        passes = 4 * USUAL_LOGITS * logits
+    if _has_full_logits(name):
+        logits = batch * used * setup.sub_centers * _FLOAT_BYTES
+        activations, products = FULL_LOGITS_COPIES * logits + FULL_LOGITS_CENTERS * rows, 3
+        moved = 4 * FULL_LOGITS_COPIES * logits
+        if setup.devices > 1 and classes == setup.classes:
+            activations += rows  # the gradient is copied into one array before it is sent
     else:
-        activations, kept = _activations(task, batch, looked_at)
-        products, passes = 3 if kept else 4, 0
-    if classes < task.classes:  # each device has its own: embeddings go to all others, and their gradient comes back
-        wires = 2 * _others_share(task) * task.batch * task.dim * _FLOAT
-        wires += _all_reduced(task, 4 * task.batch * _FLOAT)
-        wires += _others_share(task) * task.devices * sample * _FLOAT if sample else 0  # which classes were drawn
-    else:
-        wires = _all_reduced(task, rows)
-        activations += rows if usual and task.devices > 1 else 0  # gradients are put together to be sent
-    # Centers, gradient and slots are read and written by the update; those of a sample are taken and returned too.
-    passes += (5 + 4 * task.slots if sample else 3 + 2 * task.slots) * rows
-    work = 2 * products * batch * looked_at * task.sub_centers * task.dim / (task.tflops * 1e12)
-    return Plan(
+        activations, are_cached = _chunked_activations(setup, batch, used)
+        products, moved = 3 if are_cached else 4, 0
+    # The update reads and writes centers, gradient and slots; a sample is also gathered and scattered.
+    moved += (5 + 4 * setup.slots if sample else 3 + 2 * setup.slots) * rows
+    flops = 2 * products * batch * used * setup.sub_centers * setup.dim
+    sent = _sent_bytes(setup, classes, sample, rows)
+    return Estimate(
         name,
         weights,
         gradient=rows,
-        slots=task.slots * weights,
-        update=UPDATE_TEMPORARIES[task.update] * rows + (rows if sample else 0),
+        slots=setup.slots * weights,
+        update=UPDATE_TEMPORARIES[setup.update] * rows + (rows if sample else 0),
         activations=activations,
-        wires=wires,
-        seconds=work + passes / task.memory_bandwidth + wires / task.link_bandwidth,
+        sent=sent,
+        seconds=flops / (setup.tflops * 1e12) + moved / setup.memory_bandwidth + sent / setup.link_bandwidth,
     )
 
 
-def table(task: Task, found: list[Plan], memory: float | None = None) -> str:
-    """The ways as a table in GiB and ms."""
-    width = max(len(plan.name) for plan in found)
-    lines = [f"{'':{width}}{'GiB':>9}{'weights':>9}{'gradient':>10}{'slots':>8}{'step':>8}{'wires, MiB':>12}{'ms':>9}"]
-    for plan in found:
-        parts = (plan.memory, plan.weights, plan.gradient, plan.slots, max(plan.update, plan.activations))
+def _center_bytes(setup, classes):
+    return classes * setup.sub_centers * setup.dim * _FLOAT_BYTES
+
+
+def _chunked_activations(setup, batch, classes):
+    """Returns the temporary memory of the chunked loss, and whether it caches cosines for the backward pass.
+
+    The factors are fitted to benchmarks/results/head_step_2_cores.md.
+    """
+    cosines = batch * classes * setup.sub_centers * _FLOAT_BYTES
+    embeddings = 6 * batch * setup.dim * _FLOAT_BYTES
+    are_cached = cosines <= setup.logits_memory
+    if are_cached and classes <= MAX_SINGLE_CHUNK:
+        return 2.3 * cosines + 1.4 * _center_bytes(setup, classes) + embeddings, are_cached
+    fitting = min(setup.chunk_bytes / (batch * setup.sub_centers * _FLOAT_BYTES), setup.chunk_classes)
+    size = min(classes, max(1024, fitting))
+    chunk = 3 * size * setup.sub_centers * (batch + setup.dim) * _FLOAT_BYTES
+    return (cosines if are_cached else 0) + chunk + embeddings, are_cached
+
+
+def _sent_bytes(setup, classes, sample, rows):
+    others = (setup.devices - 1) / setup.devices
+    if classes == setup.classes:  # every device has all classes: gradients are summed by a ring all-reduce
+        return 2 * others * rows
+    # Embeddings are sent to all other devices and their gradients back, then a few numbers per example are summed.
+    sent = 2 * others * setup.batch * setup.dim * _FLOAT_BYTES + 2 * others * 4 * setup.batch * _FLOAT_BYTES
+    if sample:
+        sent += others * setup.devices * sample * _FLOAT_BYTES  # the numbers of the sampled classes
+    return sent
+
+
+def format_table(estimates: list[Estimate], memory: float | None = None) -> str:
+    """Formats estimates as a table in GiB, MiB and ms, and marks those that do not fit into a memory in bytes."""
+    width = max(len(found.name) for found in estimates)
+    head = f"{'':{width}}{'GiB':>9}{'weights':>9}{'gradient':>10}{'slots':>8}{'step':>8}{'sent, MiB':>12}{'ms':>9}"
+    return "\n".join([head, *_table_rows(estimates, width, memory)])
+
+
+def _table_rows(estimates, width, memory) -> Iterator[str]:
+    for found in estimates:
+        parts = (found.memory, found.weights, found.gradient, found.slots, max(found.update, found.activations))
         gib = [part / 2**30 for part in parts]
-        line = f"{plan.name:{width}}{gib[0]:9.2f}{gib[1]:9.2f}{gib[2]:10.2f}{gib[3]:8.2f}{gib[4]:8.2f}"
-        line += f"{plan.wires / 2**20:12.1f}{1e3 * plan.seconds:9.1f}"
-        if memory is not None and plan.memory > memory:
-            line += "  does not fit"
-        lines.append(line)
-    return "\n".join(lines)
+        row = f"{found.name:{width}}{gib[0]:9.2f}{gib[1]:9.2f}{gib[2]:10.2f}{gib[3]:8.2f}{gib[4]:8.2f}"
+        row += f"{found.sent / 2**20:12.1f}{1e3 * found.seconds:9.1f}"
+        yield f"{row}  does not fit" if memory is not None and found.memory > memory else row
 
 
 def parse_size(text: str) -> float:
-    """`80G`, `512M`, `1.5T` -> bytes, of 1024 each."""
+    """Parses a number of bytes with an optional suffix K, M, G or T, powers of 1024.
+
+    >>> parse_size("1.5K")
+    1536.0
+    """
     units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     number, unit = (text[:-1], units[text[-1].upper()]) if text and text[-1].upper() in units else (text, 1)
     return float(number) * unit
 
 
-def main(arguments=None):
+def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m keras_arcface.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    whole = {"type": lambda text: int(float(text))}
-    parser.add_argument("--classes", required=True, help="number of classes, such as 10e6", **whole)
-    parser.add_argument("--batch", default=1024, help="images of a step, on all devices together", **whole)
-    parser.add_argument("--dim", default=512, help="length of an embedding", **whole)
-    parser.add_argument("--devices", default=1, **whole)
-    parser.add_argument("--gpu-memory", type=parse_size, help="of one device, such as 80G")
-    parser.add_argument("--other-memory", type=parse_size, default=0.0, help="of it, what the network needs")
-    parser.add_argument("--sample-rate", type=float, default=0.1)
-    parser.add_argument("--sub-centers", default=1, **whole)
-    parser.add_argument("--slots", default=1, help="1 for SGD with momentum, 2 for Adam", **whole)
-    parser.add_argument("--logits-memory", type=parse_size, default=2**28, help="the head's; default 256M")
-    parser.add_argument("--update", choices=UPDATE_TEMPORARIES, default="xla", help="what runs the optimizer")
-    parser.add_argument("--tflops", type=float, default=50.0, help="of matrix products, for one device")
-    parser.add_argument("--memory-bandwidth", type=parse_size, default=1.5e12, help="bytes a second")
-    parser.add_argument("--link-bandwidth", type=parse_size, default=5e10, help="bytes a second that a device sends")
+    integer = {"type": lambda text: int(float(text))}
+    size = {"type": parse_size}
+    parser.add_argument("--classes", required=True, help="number of classes, such as 10e6", **integer)
+    parser.add_argument("--batch", default=1024, help="images per step, on all devices together", **integer)
+    parser.add_argument("--dim", default=512, help="length of an embedding", **integer)
+    parser.add_argument("--devices", default=1, help="number of devices", **integer)
+    parser.add_argument("--gpu-memory", help="memory of a device, such as 80G", **size)
+    parser.add_argument("--other-memory", default=0.0, help="memory of a device that the network needs", **size)
+    parser.add_argument("--sample-rate", type=float, default=0.1, help="share of the classes per step; default 0.1")
+    parser.add_argument("--sub-centers", default=1, help="number of centers per class", **integer)
+    parser.add_argument("--slots", default=1, help="1 for SGD with momentum, 2 for Adam", **integer)
+    parser.add_argument("--logits-memory", default=2**28, help="the head's argument; default 256M", **size)
+    parser.add_argument("--update", choices=UPDATE_TEMPORARIES, default="xla", help="what runs the optimizer's update")
+    parser.add_argument("--tflops", type=float, default=50.0, help="matrix products of a device, in TFLOP/s")
+    parser.add_argument("--memory-bandwidth", default=1.5e12, help="of a device, in bytes per second", **size)
+    parser.add_argument("--link-bandwidth", default=5e10, help="bytes per second that a device sends", **size)
+    return parser
+
+
+def main(arguments=None):
+    parser = _parser()
     chosen = vars(parser.parse_args(arguments))
     memory, other = chosen.pop("gpu_memory"), chosen.pop("other_memory")
-    task = Task(**chosen)
+    setup = Setup(**chosen)
     try:
-        found = plans(task)
+        found = estimate(setup)
     except ValueError as error:
         parser.error(str(error))
-    room = None if memory is None else memory - other
-    what = f"{task.classes:,} classes of {task.dim}, batches of {task.batch:,} on {task.devices} device(s)"
-    lines = [f"{what}; for each device:", table(task, found, room), ""]
-    lines.append(f"ms: estimated with {task.tflops:g} TFLOP/s, and {task.link_bandwidth / 1e9:g} GB/s over the wires")
-    if room is not None:
-        best = cheapest(found, room)
-        lines.append("Nothing of this fits." if best is None else f"Cheapest that fits: {best.name}")
+    available = None if memory is None else memory - other
+    devices = f"{setup.devices} device{'s' if setup.devices > 1 else ''}"
+    lines = [
+        f"{setup.classes:,} classes, {setup.dim} dimensions, batch {setup.batch:,} on {devices}; per device:",
+        format_table(found, available),
+        "",
+        f"ms: estimated with {setup.tflops:g} TFLOP/s and {setup.link_bandwidth / 1e9:g} GB/s between devices",
+    ]
+    if available is not None:
+        best = fastest(found, available)
+        lines.append("Nothing fits." if best is None else f"Fastest that fits: {best.name}")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -1,10 +1,10 @@
-"""Compares imported embedders with arcface_torch's own PyTorch networks, at full size, from .pth and from ONNX.
+"""Compares imported embedders with arcface_torch's PyTorch networks at full size, from .pth and ONNX files.
 
     python tests/compare_pretrained.py --peer insightface/recognition/arcface_torch
 
-Weights are random, and so are the BatchNorms' slopes and statistics. Differences are the largest of any image's
-|imported - own|, in units of |own - mean of own|, how far an embedding is from the mean of the embeddings, which is
-stricter than |own|. Needs torch, onnx and onnxruntime; some minutes on two cores.
+Weights, scales and statistics are random. The difference of an image is |imported - reference| divided by
+|reference - mean of references|, which is stricter than dividing by |reference|. The table shows the largest one.
+Requires torch, onnx and onnxruntime; takes some minutes on two cores.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Small networks in PyTorch whose parameters have the names and the order of InsightFace's arcface_torch."""
+"""Small PyTorch networks whose parameters have the names and the order of InsightFace's arcface_torch."""
 
 import torch
 from torch import nn
@@ -103,7 +103,7 @@ class TorchMobileFaceNet(nn.Module):
 
 
 def randomize(network, images, seed=0):
-    """Random slopes, scales and offsets everywhere, and statistics near what images have, but not the same."""
+    """Sets random slopes, scales and offsets, and statistics of BatchNorm that are near those of the images."""
     generator = torch.Generator().manual_seed(seed)
     norms = [module for module in network.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
     for module in network.modules():
@@ -124,7 +124,7 @@ def randomize(network, images, seed=0):
 
 
 def pixels(images):
-    """RGB in 0..255 `(n, height, width, 3)` -> what arcface_torch's networks take."""
+    """Converts RGB in 0..255 `(n, height, width, 3)` to the inputs of arcface_torch's networks."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 

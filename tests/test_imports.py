@@ -61,7 +61,7 @@ MAY_KNOW = {
     "serving/client/rest_transport.py": {"requests", "urllib3", "numpy"},
     "pretrained": {"keras", "numpy", "keras_arcface.backbones", "keras_arcface.models"},
     "pretrained/state_dicts.py": {"torch", "safetensors", "numpy"},
-    "pretrained/onnx_graph.py": {"onnx", "numpy"},
+    "pretrained/onnx_reader.py": {"onnx", "numpy"},
     "__init__.py": {
         "keras_arcface.margins",
         "keras_arcface.layers",

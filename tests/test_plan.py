@@ -1,8 +1,6 @@
-"""The planner against sums done by hand."""
+"""Estimates of memory, communication and time, against sums done by hand and published figures."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -11,100 +9,100 @@ from keras_arcface import plan
 WEIGHTS = 1_000_000 * 512 * 4
 
 
-def by_name(**task):
-    task = plan.Task(**{"classes": 1_000_000, "batch": 1024, **task})
-    return {re.sub(r" \(.*?\)", "", found.name): found for found in plan.plans(task)}
+def by_name(**setup):
+    setup = plan.Setup(**{"classes": 1_000_000, "batch": 1024, **setup})
+    return {re.sub(r" \(.*?\)", "", found.name): found for found in plan.estimate(setup)}
 
 
 def test_one_device():
     found = by_name()
-    assert list(found) == ["usual", "blocks", "sampled"]
-    blocks = found["blocks"]
-    assert (blocks.weights, blocks.gradient, blocks.slots, blocks.wires) == (WEIGHTS, WEIGHTS, WEIGHTS, 0)
-    assert blocks.activations < 2**30 < found["usual"].activations
-    assert blocks.memory == 3 * WEIGHTS + blocks.activations
-    sampled = found["sampled"]
+    assert list(found) == ["full logits", "chunked", "chunked, sampled"]
+    chunked = found["chunked"]
+    assert (chunked.weights, chunked.gradient, chunked.slots, chunked.sent) == (WEIGHTS, WEIGHTS, WEIGHTS, 0)
+    assert chunked.activations < 2**30 < found["full logits"].activations
+    assert chunked.memory == 3 * WEIGHTS + chunked.activations
+    sampled = found["chunked, sampled"]
     assert sampled.weights == sampled.slots == 1.1 * WEIGHTS
     assert sampled.gradient == 0.1 * WEIGHTS
 
 
-def test_adam_and_tensorflows_own_update_need_more():
-    blocks = by_name(slots=2, update="tensorflow")["blocks"]
-    assert blocks.slots == 2 * WEIGHTS
-    assert blocks.memory == 4 * WEIGHTS + 2 * WEIGHTS
+def test_adam_and_the_update_by_tensorflow_need_more():
+    chunked = by_name(slots=2, update="tensorflow")["chunked"]
+    assert chunked.slots == 2 * WEIGHTS
+    assert chunked.memory == 4 * WEIGHTS + 2 * WEIGHTS
 
 
-def test_sub_centers_are_centers():
-    assert by_name(sub_centers=3)["blocks"].weights == 3 * WEIGHTS
+def test_sub_centers_count_as_centers():
+    assert by_name(sub_centers=3)["chunked"].weights == 3 * WEIGHTS
 
 
-def test_logits_are_kept_where_they_fit():
-    few, many = (by_name(classes=classes, batch=256)["blocks"] for classes in (2**18, 2**18 + 1))
+def test_cosines_are_cached_if_they_fit():
+    few, many = (by_name(classes=classes, batch=256)["chunked"] for classes in (2**18, 2**18 + 1))
     assert few.activations - many.activations == pytest.approx(2**28, rel=1e-3)
 
 
-def test_devices_share_classes_or_the_batch():
+def test_devices_split_the_classes_or_the_batch():
     found = by_name(devices=8)
-    apart, shared = found["blocks"], found["class parallel"]
-    assert (apart.weights, shared.weights) == (WEIGHTS, WEIGHTS / 8)
-    assert apart.wires == 2 * 7 / 8 * WEIGHTS  # the gradient, summed in a ring
-    met = 2 * 7 / 8 * 1024 * 512 * 4  # every embedding to all others, and its gradient back
-    assert met < shared.wires < 1.02 * met
-    assert found["sampled"].wires == pytest.approx(0.1 * apart.wires)
-    both = found["sampled, class parallel"]
+    data_parallel, class_parallel = found["chunked"], found["chunked, class parallel"]
+    assert (data_parallel.weights, class_parallel.weights) == (WEIGHTS, WEIGHTS / 8)
+    assert data_parallel.sent == 2 * 7 / 8 * WEIGHTS  # the gradient, summed in a ring
+    embeddings = 2 * 7 / 8 * 1024 * 512 * 4  # each embedding to all other devices, and its gradient back
+    assert embeddings < class_parallel.sent < 1.02 * embeddings
+    assert found["chunked, sampled"].sent == pytest.approx(0.1 * data_parallel.sent)
+    both = found["chunked, sampled, class parallel"]
     assert both.weights == both.slots == 1.1 * WEIGHTS / 8
-    assert 0 < both.wires - shared.wires < 100_000 * 4  # which classes were drawn
+    assert 0 < both.sent - class_parallel.sent < 100_000 * 4  # the numbers of the sampled classes
 
 
 # arcface_torch, docs/speed_benchmark.md: MiB of each of eight V100 GPUs with 128 images, by number of classes.
 PUBLISHED = {
-    "usual": {125_000: 7358, 250_000: 9940, 500_000: 14220, 1_000_000: 23708, 1_400_000: 32252},
-    "usual, class parallel": {125_000: 5306, 500_000: 7114, 1_000_000: 9966, 2_000_000: 13978, 5_500_000: 32188},
-    "usual, sampled, class parallel": {125_000: 4868, 1_000_000: 5620, 2_000_000: 6472, 29_000_000: 32324},
+    "full logits": {125_000: 7358, 250_000: 9940, 500_000: 14220, 1_000_000: 23708, 1_400_000: 32252},
+    "full logits, class parallel": {125_000: 5306, 500_000: 7114, 1_000_000: 9966, 2_000_000: 13978, 5_500_000: 32188},
+    "full logits, sampled, class parallel": {125_000: 4868, 1_000_000: 5620, 2_000_000: 6472, 29_000_000: 32324},
 }
 
 
-def test_the_published_memory_of_arcface_torch():
-    """Of which the network takes its part, the same in all rows: what there is more than in the first is planned."""
+def test_published_memory_of_arcface_torch():
+    """Compares differences from the first row, as the network needs the same memory in all rows."""
     for name, rows in PUBLISHED.items():
         first = min(rows)
         for classes, mebibytes in rows.items():
             head, head_of_first = (by_name(classes=n, devices=8)[name].memory / 2**20 for n in (classes, first))
             planned = rows[first] + head - head_of_first
-            in_blocks = by_name(classes=classes, devices=8)[name.removeprefix("usual, ").replace("usual", "blocks")]
-            ours = rows[first] - head_of_first + in_blocks.memory / 2**20
+            chunked = by_name(classes=classes, devices=8)[name.replace("full logits", "chunked")]
+            ours = rows[first] - head_of_first + chunked.memory / 2**20
             ratio = planned / mebibytes
             print(f"{name}, {classes:,}: published {mebibytes}, planned {planned:.0f} ({ratio:.2f}), ours {ours:.0f}")
             assert planned == pytest.approx(mebibytes, rel=0.1)
 
 
-def test_the_cheapest_that_fits():
-    found = list(by_name(devices=8).values())
-    assert plan.cheapest(found, 100 * 2**30).name == "sampled (0.1), class parallel"
-    exact = [plan for plan in found if "sampled" not in plan.name]
-    assert plan.cheapest(exact, 100 * 2**30).name == "class parallel"
-    assert plan.cheapest([plan for plan in exact if "class" not in plan.name], 100 * 2**30).name == "blocks"
-    assert plan.cheapest(found, 2**20) is None
+def test_fastest_that_fits():
+    estimates = list(by_name(devices=8).values())
+    assert plan.fastest(estimates, 100 * 2**30).name == "chunked, sampled (0.1), class parallel"
+    exact = [found for found in estimates if "sampled" not in found.name]
+    assert plan.fastest(exact, 100 * 2**30).name == "chunked, class parallel"
+    assert plan.fastest([found for found in exact if "class" not in found.name], 100 * 2**30).name == "chunked"
+    assert plan.fastest(estimates, 2**20) is None
 
 
 @pytest.mark.parametrize(
-    ("task", "named"),
+    ("setup", "named"),
     [({"classes": 0}, "classes=0"), ({"sample_rate": 2.0}, r"sample_rate=2\.0"), ({"update": "jax"}, "update='jax'")],
 )
-def test_numbers_out_of_range_are_named(task, named):
+def test_numbers_out_of_range_are_named(setup, named):
     with pytest.raises(ValueError, match=named):
-        by_name(**task)
+        by_name(**setup)
 
 
-def test_the_command_line_says_what_fits():
-    command = [sys.executable, "-m", "keras_arcface.plan", "--classes", "10e6", "--batch", "1024", "--devices", "8"]
-    done = subprocess.run([*command, "--gpu-memory", "32G"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = {re.split(r"  +", line)[0]: line for line in done.stdout.splitlines()}
-    assert "does not fit" in rows["usual"]
-    assert "does not fit" in rows["blocks"]
-    assert "does not fit" not in rows["class parallel"]
-    assert "Cheapest that fits: sampled (0.1), class parallel" in done.stdout
-    done = subprocess.run([*command, "--sample-rate", "2"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "sample_rate must be in (0, 1]" in done.stderr
+def test_command_line_marks_what_fits(capsys):
+    arguments = ["--classes", "10e6", "--batch", "1024", "--devices", "8"]
+    plan.main([*arguments, "--gpu-memory", "32G"])
+    output = capsys.readouterr().out
+    rows = {re.split(r"  +", line)[0]: line for line in output.splitlines()}
+    assert "does not fit" in rows["full logits"]
+    assert "does not fit" in rows["chunked"]
+    assert "does not fit" not in rows["chunked, class parallel"]
+    assert "Fastest that fits: chunked, sampled (0.1), class parallel" in output
+    with pytest.raises(SystemExit):
+        plan.main([*arguments, "--sample-rate", "2"])
+    assert "sample_rate must be in (0, 1]" in capsys.readouterr().err

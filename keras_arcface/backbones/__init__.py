@@ -1,4 +1,7 @@
-"""Backbones: functional Keras models, images in [-1, 1] -> feature map. `models.make_embedder` adds the rest."""
+"""Backbones: functional Keras models that map images in [-1, 1] to a feature map.
+
+`keras_arcface.models.make_embedder` turns a backbone into an embedder.
+"""
 
 from keras_arcface.backbones.iresnet import IResNet
 from keras_arcface.backbones.iresnet import IResNet18

@@ -7,28 +7,34 @@ from keras_arcface.backbones.building_blocks import batch_norm
 from keras_arcface.backbones.building_blocks import conv
 from keras_arcface.backbones.building_blocks import prelu
 
-# Residual blocks in each of the four stages.
+# Number of residual blocks in each of the four stages, by number of layers.
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
 
 
 def IResNet(blocks, width=64, input_shape=(112, 112, 3), stem_strides=1, synchronized=False, name="iresnet"):
-    """Builds an IResNet: a residual network that keeps resolution early, for small aligned faces.
+    """Builds an IResNet, a residual network for small aligned faces that keeps the full resolution in its stem.
 
-    A 3 x 3 convolution without stride, then stages of blocks BN - conv - BN - PReLU - conv - BN with a shortcut;
-    each stage halves the resolution and doubles the channels.
+    A 3 x 3 convolution without stride is followed by stages of residual blocks BN - conv - BN - PReLU - conv - BN. Each
+    stage halves the resolution and doubles the channels.
 
     Args:
         blocks: number of blocks in each stage, such as `(3, 4, 14, 3)`.
-        width: channels of the first stage; 64 in the papers.
+        width: number of channels of the first stage; 64 in the papers.
         input_shape: `(height, width, 3)`.
-        stem_strides: of the first convolution; 1 in the papers. With 2 all that follows costs a quarter.
-        synchronized: whether BatchNorm normalizes by the statistics of the whole batch instead of each replica's share
+        stem_strides: strides of the first convolution; 1 in the papers. With 2, all later layers cost a quarter.
+        synchronized: if true, BatchNorm uses the statistics of the whole batch instead of each replica's part of it
             (TensorFlow backend only).
         name: name of the model.
 
     Returns:
-        A functional `keras.Model`, images in [-1, 1] -> feature map; with the defaults
+        A functional `keras.Model` that maps images in [-1, 1] to a feature map, by default
         `(batch, 112, 112, 3)` -> `(batch, 7, 7, 512)`.
+
+    Example:
+
+    >>> backbone = IResNet((1, 1, 1, 1), width=16, input_shape=(32, 32, 3))
+    >>> backbone.output_shape
+    (None, 2, 2, 128)
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1
@@ -65,25 +71,25 @@ def _block(x, filters, strides, synchronized, name):
 
 
 def IResNet18(**kwargs):
-    """`IResNet` with 18 layers. Takes the other arguments of `IResNet`."""
+    """Builds an `IResNet` with 18 layers. Accepts the arguments of `IResNet` except `blocks`."""
     return IResNet(_BLOCKS[18], **{"name": "iresnet18", **kwargs})
 
 
 def IResNet34(**kwargs):
-    """`IResNet` with 34 layers. Takes the other arguments of `IResNet`."""
+    """Builds an `IResNet` with 34 layers. Accepts the arguments of `IResNet` except `blocks`."""
     return IResNet(_BLOCKS[34], **{"name": "iresnet34", **kwargs})
 
 
 def IResNet50(**kwargs):
-    """`IResNet` with 50 layers. Takes the other arguments of `IResNet`."""
+    """Builds an `IResNet` with 50 layers. Accepts the arguments of `IResNet` except `blocks`."""
     return IResNet(_BLOCKS[50], **{"name": "iresnet50", **kwargs})
 
 
 def IResNet100(**kwargs):
-    """`IResNet` with 100 layers. Takes the other arguments of `IResNet`."""
+    """Builds an `IResNet` with 100 layers. Accepts the arguments of `IResNet` except `blocks`."""
     return IResNet(_BLOCKS[100], **{"name": "iresnet100", **kwargs})
 
 
 def IResNet200(**kwargs):
-    """`IResNet` with 200 layers. Takes the other arguments of `IResNet`."""
+    """Builds an `IResNet` with 200 layers. Accepts the arguments of `IResNet` except `blocks`."""
     return IResNet(_BLOCKS[200], **{"name": "iresnet200", **kwargs})

@@ -1,4 +1,4 @@
-"""MobileFaceNet: the small network of the ArcFace papers, for phones and CPUs."""
+"""MobileFaceNet, a small network for phones and CPUs."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ from keras_arcface.backbones.building_blocks import prelu
 
 class _Stage(NamedTuple):
     channels: int  # at width 64
-    expanded: int  # channels inside a bottleneck, at any width
+    expanded: int  # channels inside a bottleneck, independent of the width
     strides: int
 
 
-# Stages that halve the resolution have one block, the others as many as `blocks` says.
+# Stages with strides 2 have one block; the argument `blocks` gives the number of blocks of the others.
 _STAGES = (
     _Stage(channels=64, expanded=128, strides=2),
     _Stage(channels=64, expanded=128, strides=1),
@@ -36,42 +36,37 @@ def MobileFaceNet(
     blocks=(1, 4, 6, 2),
     stem_groups=None,
 ):
-    """Builds MobileFaceNet: inverted residual bottlenecks with PReLU, and a global depthwise convolution.
+    """Builds a MobileFaceNet: inverted residual bottlenecks with PReLU and a global depthwise convolution.
 
-    A depthwise convolution over the whole last map weighs each place of a face by itself, where average pooling would
-    treat them alike. Its BatchNorm is the first of the neck that `make_embedder` adds.
+    The depthwise convolution over the whole last feature map learns a weight for each position of a face, unlike
+    average pooling. Its BatchNorm is the first layer of the neck that `make_embedder` adds.
 
     Args:
-        width: channels of the first stages; 64 in the paper.
+        width: number of channels of the first stages; 64 in the paper.
         input_shape: `(height, width, 3)`.
-        synchronized: whether BatchNorm normalizes by the statistics of the whole batch instead of each replica's share
+        synchronized: if true, BatchNorm uses the statistics of the whole batch instead of each replica's part of it
             (TensorFlow backend only).
         name: name of the model.
-        blocks: number of blocks at each of the four resolutions, those that halve it not counted. 1 at the first means
-            the paper's single convolution; more are bottlenecks in its place.
-        stem_groups: groups of that single convolution; None for as many as it has channels, which makes it depthwise
-            as in the paper. InsightFace's networks have 64 at every width.
+        blocks: number of blocks at each of the four resolutions, not counting the blocks that halve it. A 1 for the
+            first resolution means the single convolution of the paper, a larger number that many bottlenecks.
+        stem_groups: groups of that single convolution. None makes it depthwise, as in the paper; InsightFace's networks
+            have 64 groups at every width.
 
     Returns:
-        A functional `keras.Model`, images in [-1, 1] `(batch, 112, 112, 3)` -> feature map `(batch, 1, 1, 512)`.
+        A functional `keras.Model` that maps images in [-1, 1] to a feature map, by default
+        `(batch, 112, 112, 3)` -> `(batch, 1, 1, 512)`.
+
+    Example:
+
+    >>> backbone = MobileFaceNet(input_shape=(32, 32, 3))
+    >>> backbone.output_shape
+    (None, 1, 1, 512)
 
     References:
         - [MobileFaceNets](https://arxiv.org/abs/1804.07573)
     """
     images = keras.Input(input_shape, name="images")
-    x = conv(images, width, 3, strides=2, name="stem_conv")
-    x = batch_norm(x, synchronized, name="stem_bn")
-    x = prelu(x, name="stem_prelu")
-    if blocks[0] == 1:
-        if stem_groups in (None, width):
-            x = depthwise_conv(x, 3, name="stem_depthwise")
-        else:
-            x = conv(x, width, 3, groups=stem_groups, name="stem_grouped")
-        x = batch_norm(x, synchronized, name="stem_depthwise_bn")
-        x = prelu(x, name="stem_depthwise_prelu")
-    else:
-        for block in range(blocks[0]):
-            x = _bottleneck(x, width, expanded=128, strides=1, synchronized=synchronized, name=f"stem_block{block + 1}")
+    x = _stem(images, width, blocks[0], stem_groups, synchronized)
     for number, stage in enumerate(_STAGES, 1):
         for block in range(1 if stage.strides > 1 else blocks[number // 2]):
             x = _bottleneck(
@@ -87,6 +82,22 @@ def MobileFaceNet(
     x = prelu(x, name="last_prelu")
     x = depthwise_conv(x, tuple(x.shape[1:3]), padding="valid", name="global_depthwise")
     return keras.Model(images, x, name=name)
+
+
+def _stem(images, width, blocks, groups, synchronized):
+    x = conv(images, width, 3, strides=2, name="stem_conv")
+    x = batch_norm(x, synchronized, name="stem_bn")
+    x = prelu(x, name="stem_prelu")
+    if blocks > 1:
+        for block in range(blocks):
+            x = _bottleneck(x, width, expanded=128, strides=1, synchronized=synchronized, name=f"stem_block{block + 1}")
+        return x
+    if groups in (None, width):
+        x = depthwise_conv(x, 3, name="stem_depthwise")
+    else:
+        x = conv(x, width, 3, groups=groups, name="stem_grouped")
+    x = batch_norm(x, synchronized, name="stem_depthwise_bn")
+    return prelu(x, name="stem_depthwise_prelu")
 
 
 def _bottleneck(x, channels, expanded, strides, synchronized, name):

@@ -1,8 +1,9 @@
-"""Losses on embeddings alone, without class centers.
+"""Losses on embeddings, without class centers.
 
-They compare the images of a batch with each other, so a batch needs several images of each of its people:
-`keras_arcface.data.load_dataset(..., images_per_class=K)` makes such. `keras_arcface.layers.EmbeddingHead(loss)` trains
-with one of them under `RecognitionModel`, and with Keras' own `keras.losses.Circle` too.
+They compare the images of a batch with each other, so a batch needs several images per class:
+`keras_arcface.data.load_dataset(..., images_per_class=K)` yields such batches.
+`keras_arcface.layers.EmbeddingHead(loss)` is a head for `RecognitionModel` that trains with one of them, or with
+`keras.losses.Circle`.
 """
 
 from keras_arcface.losses.triplet import TripletLoss

@@ -1,4 +1,4 @@
-"""Other people's weights -> embedders of this package."""
+"""Published weights, loaded as embedders of this package."""
 
 from keras_arcface.pretrained.insightface import load_insightface
 

@@ -1,26 +1,26 @@
-"""ONNX files -> `Weights`: the graph is followed from the images on, and what is met gets arcface_torch's name.
+"""Reads weights from ONNX files by following the graph from the images to the embedding.
 
-Exporters rename weights and fold BatchNorm into the convolution before it, so neither names nor counts can be trusted:
-what a weight is follows from where it stands. A graph with anything more or less than a network is refused.
+Exporters rename weights and fold BatchNorm into the preceding convolution. A weight is therefore identified by its
+position in the graph, and gets arcface_torch's name. A graph with additional or missing nodes is rejected.
 """
 
 import numpy as np
 
-from keras_arcface.pretrained.onnx_graph import OnnxGraph
-from keras_arcface.pretrained.onnx_graph import describe
-from keras_arcface.pretrained.weights import UnfitError
+from keras_arcface.pretrained.onnx_reader import OnnxGraph
+from keras_arcface.pretrained.onnx_reader import describe
+from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weight
 from keras_arcface.pretrained.weights import Weights
 
-_EPSILON = 1e-5  # of every BatchNorm here and in arcface_torch
+_EPSILON = 1e-5  # of BatchNorm in this package and in arcface_torch
 
 
 def read_onnx(path) -> Weights:
-    """Reads an `.onnx` file: an IResNet or a MobileFaceNet, images `(n, 3, height, width)` -> embeddings."""
+    """Reads an `.onnx` file of an IResNet or a MobileFaceNet with images `(n, 3, height, width)`."""
     graph = OnnxGraph(path)
     network = _Network(graph)
     x, scale = _normalized_pixels(graph)
-    stem = graph.after(x, "Conv")
+    stem = graph.only_consumer(x, "Conv")
     if graph.attribute(stem, "strides", [1, 1]) == [1, 1]:
         network.follow_iresnet(stem, scale)
     else:
@@ -29,20 +29,22 @@ def read_onnx(path) -> Weights:
 
 
 def _normalized_pixels(graph):
-    """Passes over the pixels' normalization, if the graph has one.
+    """Reads the graph's normalization of pixels, if it has one.
 
     Returns:
-        The tensor behind it, and what `x / 127.5 - 1` must be multiplied with, per channel, to be the same.
+        The name of the normalized tensor, and the factor per channel between it and `x / 127.5 - 1`.
     """
     tensor, scale, offset = graph.images, np.ones(3), np.zeros(3)
-    while len(graph.takers(tensor)) == 1 and graph.takers(tensor)[0].op_type in ("Sub", "Add", "Mul", "Div"):
-        node = graph.takers(tensor)[0]
+    while len(graph.consumers(tensor)) == 1 and graph.consumers(tensor)[0].op_type in ("Sub", "Add", "Mul", "Div"):
+        node = graph.consumers(tensor)[0]
         index = 1 - graph.inputs(node).index(tensor)
         value = graph.constant(node, index).astype(np.float64)
         if value.size not in (1, 3) or (value.size == 3 and value.shape[-3:] != (3, 1, 1)):
-            raise UnfitError(f"expected a number, or one per channel, in {describe(node)}. Received: {value.shape}")
+            raise UnsupportedFileError(
+                f"expected a number, or one per channel, in {describe(node)}. Received: {value.shape}"
+            )
         if index == 0 and node.op_type in ("Sub", "Div"):
-            graph.refuse(tensor, "pixels minus, or divided by, a constant")
+            graph.raise_unexpected(tensor, "pixels minus a constant or divided by one")
         value = value.ravel()
         if node.op_type in ("Mul", "Div"):
             factor = value if node.op_type == "Mul" else 1 / value
@@ -50,19 +52,19 @@ def _normalized_pixels(graph):
         else:
             offset = offset + (value if node.op_type == "Add" else -value)
         tensor = node.output[0]
-    if tensor == graph.images:  # such files take (x - 127.5) / 127.5
+    if tensor == graph.images:  # files without normalization expect (x - 127.5) / 127.5
         return tensor, scale
-    # Another center could not be had exactly: the convolution behind pads with zeros.
+    # Another center cannot be folded into the convolution, as it pads with zeros.
     if not np.allclose(127.5 * scale + offset, 0, atol=1e-5 * np.abs(127.5 * scale)):
-        raise UnfitError(
-            "expected pixels centered at 127.5, and at most scaled otherwise than x / 127.5 - 1. "
-            f"Received: {scale} * x + {offset}, up to {describe(node)}"
+        raise UnsupportedFileError(
+            "expected normalized pixels that are a multiple of x / 127.5 - 1. "
+            f"Received: {scale} * x + {offset} after {describe(node)}"
         )
     return tensor, 127.5 * scale
 
 
 class _Network:
-    """Follows the graph part by part, keeping in `weights` what is met. Each method returns the tensor behind."""
+    """Follows the graph and collects its weights. Each method returns the name of its output tensor."""
 
     def __init__(self, graph):
         self._graph = graph
@@ -73,18 +75,20 @@ class _Network:
         x = self._conv_norm(stem, "conv1", "bn1", scale=scale)
         x = self._prelu(x, "prelu")
         stage = block = 0
-        while len(graph.takers(x)) == 2:
-            norm, shortcut = graph.fork(x, "BatchNormalization", "Conv", "Add")
+        while len(graph.consumers(x)) == 2:
+            norm, shortcut = graph.two_consumers(x, "BatchNormalization", "Conv", "Add")
             stage, block = (stage + 1, 0) if shortcut.op_type == "Conv" else (stage, block + 1)
             name = f"layer{stage}.{block}"
             y = self._norm(norm, f"{name}.bn1")
-            y = self._conv_norm(graph.after(y, "Conv"), f"{name}.conv1", f"{name}.bn2")
+            y = self._conv_norm(graph.only_consumer(y, "Conv"), f"{name}.conv1", f"{name}.bn2")
             y = self._prelu(y, f"{name}.prelu")
-            y = self._conv_norm(graph.after(y, "Conv"), f"{name}.conv2", f"{name}.bn3", strides=2 if block == 0 else 1)
+            y = self._conv_norm(
+                graph.only_consumer(y, "Conv"), f"{name}.conv2", f"{name}.bn3", strides=2 if block == 0 else 1
+            )
             if block == 0:
                 x = self._conv_norm(shortcut, f"{name}.downsample.0", f"{name}.downsample.1", strides=2)
             x = self._sum(x, y)
-        x = self._norm(graph.after(x, "BatchNormalization"), "bn2")
+        x = self._norm(graph.only_consumer(x, "BatchNormalization"), "bn2")
         self._embedding(x, "fc", "features")
 
     def follow_mobilefacenet(self, stem, scale):
@@ -92,25 +96,27 @@ class _Network:
         x = self._conv_norm_prelu(stem, "layers.0", strides=2, scale=scale)
         for stage in range(1, 8):
             name = f"layers.{stage}"
-            if stage == 1 and len(graph.takers(x)) == 1:
-                x = self._conv_norm_prelu(graph.after(x, "Conv"), name)
+            if stage == 1 and len(graph.consumers(x)) == 1:
+                x = self._conv_norm_prelu(graph.only_consumer(x, "Conv"), name)
             elif stage % 2 == 0:
-                x = self._bottleneck(graph.after(x, "Conv"), name, strides=2)
+                x = self._bottleneck(graph.only_consumer(x, "Conv"), name, strides=2)
             else:
                 block = 0
-                while len(graph.takers(x)) == 2:
-                    conv, _ = graph.fork(x, "Conv", "Add")
+                while len(graph.consumers(x)) == 2:
+                    conv, _ = graph.two_consumers(x, "Conv", "Add")
                     x = self._sum(x, self._bottleneck(conv, f"{name}.layers.{block}"))
                     block += 1
-        x = self._conv_norm_prelu(graph.after(x, "Conv"), "conv_sep")
+        x = self._conv_norm_prelu(graph.only_consumer(x, "Conv"), "conv_sep")
         last = "features.layers.0"
-        x = self._conv_norm(graph.after(x, "Conv"), f"{last}.layers.0", f"{last}.layers.1", padded=False)
+        x = self._conv_norm(graph.only_consumer(x, "Conv"), f"{last}.layers.0", f"{last}.layers.1", padded=False)
         self._embedding(x, "features.layers.2", "features.layers.3")
 
     def _bottleneck(self, node, name, strides=1):
         x = self._conv_norm_prelu(node, f"{name}.layers.0")
-        x = self._conv_norm_prelu(self._graph.after(x, "Conv"), f"{name}.layers.1", strides=strides)
-        return self._conv_norm(self._graph.after(x, "Conv"), f"{name}.layers.2.layers.0", f"{name}.layers.2.layers.1")
+        x = self._conv_norm_prelu(self._graph.only_consumer(x, "Conv"), f"{name}.layers.1", strides=strides)
+        return self._conv_norm(
+            self._graph.only_consumer(x, "Conv"), f"{name}.layers.2.layers.0", f"{name}.layers.2.layers.1"
+        )
 
     def _conv_norm_prelu(self, node, name, **kwargs):
         return self._prelu(self._conv_norm(node, f"{name}.layers.0", f"{name}.layers.1", **kwargs), f"{name}.layers.2")
@@ -119,7 +125,9 @@ class _Network:
         graph = self._graph
         kernel = graph.constant(node, 1)
         if kernel.ndim != 4:
-            raise UnfitError(f"expected a kernel of 4 axes in {describe(node)}. Received: shape {kernel.shape}")
+            raise UnsupportedFileError(
+                f"expected a kernel of 4 axes in {describe(node)}. Received: shape {kernel.shape}"
+            )
         graph.expect_attribute(node, "auto_pad", b"NOTSET", default=b"NOTSET")
         graph.expect_attribute(node, "strides", [strides] * 2, default=[1] * 2)
         graph.expect_attribute(node, "dilations", [1] * 2, default=[1] * 2)
@@ -129,13 +137,13 @@ class _Network:
             kernel = kernel * scale[:, None, None]
         self._keep(f"{conv}.weight", kernel, node)
         bias = graph.constant(node, 2) if len(node.input) > 2 else np.zeros(len(kernel))
-        return self._norm_if_any(node.output[0], norm, bias, node)
+        return self._optional_norm(node.output[0], norm, bias, node)
 
-    def _norm_if_any(self, tensor, name, bias, node):
-        """A BatchNorm that follows; where it has been folded into the node before, one that adds its bias alone."""
-        takers = self._graph.takers(tensor)
-        if len(takers) == 1 and takers[0].op_type == "BatchNormalization":
-            return self._norm(takers[0], name, bias)
+    def _optional_norm(self, tensor, name, bias, node):
+        """Reads a BatchNorm if one follows. If it was folded into `node`, makes one that adds the node's bias."""
+        consumers = self._graph.consumers(tensor)
+        if len(consumers) == 1 and consumers[0].op_type == "BatchNormalization":
+            return self._norm(consumers[0], name, bias)
         self._keep(f"{name}.weight", np.ones(bias.shape), node)
         self._keep(f"{name}.bias", bias, node)
         self._keep(f"{name}.running_mean", np.zeros(bias.shape), node)
@@ -143,7 +151,7 @@ class _Network:
         return tensor
 
     def _norm(self, node, name, bias=0.0):
-        """A BatchNorm, with the bias of what is before it: ours have none there."""
+        """Reads a BatchNorm, and moves the bias of the preceding node into its mean."""
         self._graph.expect_attribute(node, "training_mode", 0, default=0)
         gamma, beta, mean, variance = (self._graph.constant(node, index).astype(np.float64) for index in (1, 2, 3, 4))
         epsilon = self._graph.attribute(node, "epsilon", _EPSILON)
@@ -156,21 +164,21 @@ class _Network:
         return node.output[0]
 
     def _prelu(self, tensor, name):
-        node = self._graph.after(tensor, "PRelu")
+        node = self._graph.only_consumer(tensor, "PRelu")
         self._keep(f"{name}.weight", self._graph.constant(node, 1).ravel(), node)
         return node.output[0]
 
     def _sum(self, shortcut, branch):
-        node = self._graph.after(branch, "Add")
+        node = self._graph.only_consumer(branch, "Add")
         if sorted(self._graph.inputs(node)) != sorted((shortcut, branch)):
-            self._graph.refuse(branch, "the sum with this block's shortcut")
+            self._graph.raise_unexpected(branch, "the sum with the shortcut of the block")
         return node.output[0]
 
     def _embedding(self, tensor, linear, norm):
         graph = self._graph
-        node = graph.after(tensor, "Flatten", "Reshape")
+        node = graph.only_consumer(tensor, "Flatten", "Reshape")
         graph.expect_attribute(node, "axis", 1, default=1)
-        node = graph.after(node.output[0], "Gemm", "MatMul")
+        node = graph.only_consumer(node.output[0], "Gemm", "MatMul")
         for name, expected in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)):
             graph.expect_attribute(node, name, expected, default=expected)
         kernel = graph.constant(node, 1)
@@ -179,11 +187,11 @@ class _Network:
         self._keep(f"{linear}.weight", kernel, node)
         bias = graph.constant(node, 2) if len(node.input) > 2 else np.zeros(len(kernel))
         tensor = node.output[0]
-        if node.op_type == "MatMul" and [taker.op_type for taker in graph.takers(tensor)] == ["Add"]:
-            node = graph.after(tensor, "Add")
+        if node.op_type == "MatMul" and [consumer.op_type for consumer in graph.consumers(tensor)] == ["Add"]:
+            node = graph.only_consumer(tensor, "Add")
             bias = graph.constant(node, 1 - graph.inputs(node).index(tensor))
             tensor = node.output[0]
-        graph.expect_end(self._norm_if_any(tensor, norm, bias, node))
+        graph.expect_only_output(self._optional_norm(tensor, norm, bias, node))
 
     def _keep(self, name, array, node):
         self.weights[name] = Weight(np.asarray(array, np.float32), f"node {describe(node)}")

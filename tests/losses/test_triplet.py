@@ -1,4 +1,4 @@
-"""Triplet loss, a triplet at a time in float64, and beside pytorch-metric-learning's."""
+"""TripletLoss against a float64 loop over triplets, and against pytorch-metric-learning."""
 
 import keras
 import numpy as np
@@ -9,14 +9,14 @@ from keras import ops
 
 from keras_arcface.losses import TripletLoss
 
-LABELS = np.array([0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 4, 4])  # person 3 has one image
+LABELS = np.array([0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 4, 4])  # class 3 has one image
 DIM = 5
 minings = pytest.mark.parametrize("mining", ["hard", "semihard"])
 powers = pytest.mark.parametrize("squared", [True, False], ids=["squared", "plain"])
 
 
 def embeddings_of(closeness=1.0):
-    """Far from, or close to, those of the same person; below 0 some are opposite to the others."""
+    """Returns embeddings; the larger `closeness`, the closer each class. If negative, some point the opposite way."""
     generator = np.random.default_rng(4)
     signs = np.where(np.arange(12) % 2, np.sign(closeness), 1.0)[:, None]
     return (generator.normal(size=(12, DIM)) + abs(closeness) * signs * np.eye(5)[LABELS]).astype("float32")
@@ -34,7 +34,7 @@ def losses_of(embeddings, labels, margin, mining, squared):
             triplets = [max(positives) - min(negatives) + margin]
         elif positives and negatives:
             farther = [[n for n in negatives if n > p] for p in positives]
-            chosen = [min(some) if some else max(negatives) for some in farther]
+            chosen = [min(candidates) if candidates else max(negatives) for candidates in farther]
             triplets = [p - n + margin for p, n in zip(positives, chosen, strict=True)]
         losses.append(np.mean([max(triplet, 0.0) for triplet in triplets]))
     return np.array(losses)
@@ -42,9 +42,8 @@ def losses_of(embeddings, labels, margin, mining, squared):
 
 @minings
 @powers
-@pytest.mark.parametrize("margin", [0.2, 1.0])
-@pytest.mark.parametrize("closeness", [-3.0, 0.0, 1.0, 3.0])
-def test_it_is_its_formula(mining, squared, margin, closeness):
+@pytest.mark.parametrize(("margin", "closeness"), [(0.2, -3.0), (1.0, 0.0), (0.2, 1.0), (1.0, 3.0)])
+def test_agrees_with_the_formula(mining, squared, margin, closeness):
     embeddings = embeddings_of(closeness)
     loss = TripletLoss(margin, mining, squared)
     found = ops.convert_to_numpy(loss.call(LABELS, embeddings))
@@ -60,22 +59,22 @@ def test_it_is_its_formula(mining, squared, margin, closeness):
 
 
 @pytest.mark.parametrize("closeness", [-3.0, 1.0])
-def test_the_tests_above_see_every_kind_of_negative(closeness):
+def test_examples_have_every_kind_of_negative(closeness):
     unit = embeddings_of(closeness).astype("float64")
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     same = LABELS[:, None] == LABELS
-    none_farther, semihard = 0, 0
+    without_farther, semihard = 0, 0
     for row, is_same in zip(2 - 2 * unit @ unit.T, same, strict=True):
         for positive in row[is_same & (row > 1e-9)]:
             farther = row[~is_same & (row > positive)]
-            none_farther += len(farther) == 0
+            without_farther += len(farther) == 0
             semihard += len(farther) > 0 and farther.min() < positive + 0.2 and row[~is_same].min() < positive
     assert semihard > 0
-    assert none_farther > 0 or closeness > 0
+    assert without_farther > 0 or closeness > 0
 
 
 @powers
-def test_hard_triplets_are_pytorch_metric_learnings(squared):
+def test_hard_triplets_agree_with_pytorch_metric_learning(squared):
     torch = pytest.importorskip("torch")
     pml = pytest.importorskip("pytorch_metric_learning")
     from pytorch_metric_learning import distances
@@ -103,7 +102,9 @@ def test_hard_triplets_are_pytorch_metric_learnings(squared):
 @minings
 @powers
 @pytest.mark.parametrize(
-    "labels", [np.zeros(6, int), np.arange(6), np.array([0, 0, 1, 1, 2, 2])], ids=["one person", "one image", "pairs"]
+    "labels",
+    [np.zeros(6, int), np.arange(6), np.array([0, 0, 1, 1, 2, 2])],
+    ids=["one class", "one image each", "pairs"],
 )
 def test_degenerate_batches_are_finite(mining, squared, labels):
     vectors = np.float32([[1, 0], [1, 0], [-1, 0], [0, 0], [0, 0], [1e-3, 1e-3]])
@@ -119,7 +120,7 @@ def test_degenerate_batches_are_finite(mining, squared, labels):
 
 
 @minings
-def test_a_batch_of_one_image(mining):
+def test_batch_of_one_image(mining):
     value, (gradient,) = value_and_gradients(
         lambda e: ops.mean(TripletLoss(mining=mining).call(np.array([3]), e)), np.ones((1, 4), "float32")
     )
@@ -127,7 +128,7 @@ def test_a_batch_of_one_image(mining):
     assert not gradient.any()
 
 
-def test_it_is_a_loss_of_keras(tmp_path):
+def test_works_as_a_keras_loss(tmp_path):
     embeddings = embeddings_of()
     loss = TripletLoss(0.3, "semihard", squared=False)
     assert float(loss(LABELS[:, None], embeddings)) == pytest.approx(
@@ -152,6 +153,6 @@ def test_float16_embeddings_are_compared_in_float32():
 @pytest.mark.parametrize(
     ("arguments", "named"), [({"margin": -0.1}, "margin=-0.1"), ({"mining": "all"}, "mining='all'")]
 )
-def test_what_cannot_be_is_refused(arguments, named):
+def test_arguments_out_of_range_raise_an_error(arguments, named):
     with pytest.raises(ValueError, match=f"Received: {named}"):
         TripletLoss(**arguments)

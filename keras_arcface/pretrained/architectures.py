@@ -1,4 +1,4 @@
-"""Which network a file holds, and under which names: read from its weights alone."""
+"""Recognizes the network of a file, and the names of its layers, from its weights."""
 
 import math
 import re
@@ -8,26 +8,30 @@ from typing import NamedTuple
 import keras
 
 from keras_arcface import backbones
-from keras_arcface.pretrained.weights import UnfitError
+from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weights
 
-# Both networks halve their images four times.
-_STRIDES = 16
+# Both networks halve the resolution of their images four times.
+_TOTAL_STRIDES = 16
 
 
-class Layout(NamedTuple):
-    backbone: keras.Model
-    dim: int
-    module_of: Callable[[str], str]  # name of our layer -> arcface_torch's
+class Architecture(NamedTuple):
+    backbone: keras.Model  # randomly initialized
+    dim: int  # length of an embedding
+    module_name: Callable[[str], str]  # maps the name of a Keras layer to arcface_torch's
 
 
-def recognize(weights: Weights, synchronized: bool) -> Layout:
-    """The empty network that these weights belong to."""
+def recognize(weights: Weights, synchronized: bool) -> Architecture:
+    """Builds the network that weights belong to.
+
+    Raises:
+        UnsupportedFileError: if they are neither an IResNet nor a MobileFaceNet.
+    """
     if "conv1.weight" in weights and "layer4.0.conv1.weight" in weights:
         return _iresnet(weights, synchronized)
     if "layers.0.layers.0.weight" in weights and "conv_sep.layers.0.weight" in weights:
         return _mobilefacenet(weights, synchronized)
-    raise UnfitError(
+    raise UnsupportedFileError(
         "expected an IResNet (conv1.weight, layer4.0.conv1.weight ...) or a MobileFaceNet (layers.0.layers.0.weight, "
         f"conv_sep.layers.0.weight ...) of arcface_torch. Received: {len(weights)} arrays, among them "
         f"{', '.join(sorted(weights)[:5]) or 'none'}"
@@ -41,21 +45,21 @@ def _iresnet(weights, synchronized):
     if size is None:
         side = math.isqrt(features // (8 * width))
         if side * side * 8 * width != features:
-            raise UnfitError(
+            raise UnsupportedFileError(
                 f"expected fc.weight with 8 * {width} * side^2 columns, for square images and {width} channels in the "
                 f"first stage. Received: shape {(dim, features)}"
             )
-        size = (_STRIDES * side, _STRIDES * side)
+        size = (_TOTAL_STRIDES * side, _TOTAL_STRIDES * side)
     backbone = backbones.IResNet(
         blocks=[_count(weights, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)],
         width=width,
         input_shape=(*size, 3),
         synchronized=synchronized,
     )
-    return Layout(backbone, dim, _iresnet_module)
+    return Architecture(backbone, dim, _iresnet_module_name)
 
 
-def _iresnet_module(layer):
+def _iresnet_module_name(layer):
     block = re.fullmatch(r"stage(\d+)_block(\d+)_(\w+)", layer)
     if block:
         stage, number, part = block.groups()
@@ -76,26 +80,26 @@ def _mobilefacenet(weights, synchronized):
     rows, columns = weights.shape("features.layers.0.layers.0.weight", rank=4)[2:]
     dim = weights.shape("features.layers.2.weight", rank=2)[0]
     blocks, stem_groups = [_count(weights, rf"layers\.{index}\.layers\.(\d+)\.") for index in (1, 3, 5, 7)], None
-    if "layers.1.layers.0.weight" in weights:  # a single convolution where others have bottlenecks
+    if "layers.1.layers.0.weight" in weights:  # a single convolution instead of bottlenecks
         blocks[0] = 1
         stem_groups = width // max(weights.shape("layers.1.layers.0.weight", rank=4)[1], 1)
     backbone = backbones.MobileFaceNet(
         width=width,
-        input_shape=(*(weights.input_size or (_STRIDES * rows, _STRIDES * columns)), 3),
+        input_shape=(*(weights.input_size or (_TOTAL_STRIDES * rows, _TOTAL_STRIDES * columns)), 3),
         synchronized=synchronized,
         blocks=blocks,
         stem_groups=stem_groups,
     )
-    return Layout(backbone, dim, _mobilefacenet_module)
+    return Architecture(backbone, dim, _mobilefacenet_module_name)
 
 
-def _mobilefacenet_module(layer):
+def _mobilefacenet_module_name(layer):
     bottleneck = re.fullmatch(r"(?:stage(\d)|stem)_block(\d+)_(expand|depthwise|project)(_\w+)?", layer)
     if bottleneck:
         stage, number, part, kind = bottleneck.groups()
         stage = int(stage or 0)
         module = f"layers.{stage + 1}"
-        if stage % 2 == 0:  # the stages that keep the resolution are lists of blocks
+        if stage % 2 == 0:  # stages that keep the resolution are lists of blocks
             module += f".layers.{int(number) - 1}"
         return f"{module}.layers.{('expand', 'depthwise', 'project').index(part)}.layers.{_KINDS[kind]}"
     part = re.fullmatch(r"(stem_depthwise|stem_grouped|stem|last)(_conv|_bn|_prelu)?", layer)
@@ -110,8 +114,10 @@ def _mobilefacenet_module(layer):
     }[layer]
 
 
+# Index of a layer in arcface_torch's lists of convolution, BatchNorm and PReLU.
 _KINDS = {None: 0, "_conv": 0, "_bn": 1, "_prelu": 2}
 
 
 def _count(weights, pattern):
+    """Returns the number of different values of the pattern's group in the names of the weights."""
     return len({match[1] for match in map(re.compile(pattern).match, weights) if match})
