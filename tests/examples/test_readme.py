@@ -1,4 +1,4 @@
-"""Runs the first example of the README, with fewer epochs."""
+"""Runs the first example of the README, with a smaller network and fewer epochs."""
 
 import json
 import os
@@ -10,8 +10,15 @@ from pathlib import Path
 from conftest import encode
 from conftest import make_face
 
+# The full network takes minutes to compile and to export.
+SMALLER_NETWORK = """
+import functools
+from keras_arcface import backbones
+backbones.MobileFaceNet = functools.partial(backbones.MobileFaceNet, width=16, blocks=(1, 1, 1, 1))
+"""
 
-def test_the_readme_code_runs(tmp_path):
+
+def test_readme_code_runs(tmp_path):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "model.fit" in block)
     assert len([line for line in code.splitlines() if line and not line.startswith("from")]) <= 10
@@ -28,7 +35,7 @@ def test_the_readme_code_runs(tmp_path):
         f"{code}\nprint(serving.next_version('models/faces'), head.warmup_steps)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", f"{once}\n{again}"],
+        [sys.executable, "-c", f"{SMALLER_NETWORK}\n{once}\n{again}"],
         cwd=tmp_path,
         env=os.environ,
         capture_output=True,
