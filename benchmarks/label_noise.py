@@ -22,6 +22,7 @@ import numpy as np
 
 from keras_arcface import data
 from keras_arcface import evaluation
+from keras_arcface import serving
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -57,7 +58,7 @@ def train(directory, output, seed, arguments, *options):
         common = shlex.split(arguments.options)
         script("train_ms1m.py", "--data", directory, "--output", output, "--seed", seed, *common, *options)
     pairs = data.PairSet.load(arguments.pairs)
-    embeddings = evaluation.embed_pairs(evaluation.load_embedder(output / "embedder.keras"), pairs)
+    embeddings = evaluation.embed_pairs(serving.load_embedder(output / "embedder.keras"), pairs)
     result = evaluation.verify(embeddings, pairs.same, shuffle_seed=0)
     return result.accuracy, result.auc
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_arcface import data
 from keras_arcface import evaluation
+from keras_arcface import serving
 
 
 def unit(vectors):
@@ -72,7 +73,7 @@ def main():
     parser.add_argument("--margin", type=float, default=0.5)
     parser.add_argument("--error", type=float, default=1e-4)
     arguments = parser.parse_args()
-    embedder = evaluation.load_embedder(arguments.embedder)
+    embedder = serving.load_embedder(arguments.embedder)
     embeddings, labels = evaluation.embed_dataset(embedder, data.load_dataset(arguments.data, batch_size=64))
     pairs = evaluation.embed_pairs(embedder, data.PairSet.load(arguments.pairs))
     embeddings, others = unit(embeddings), unit(pairs)[::2]

@@ -19,12 +19,13 @@ import numpy as np
 
 from keras_arcface import data
 from keras_arcface import evaluation
+from keras_arcface import serving
 
 
 def main():
     arguments = parse_arguments()
     source = data.TFRecords(arguments.data)
-    embedder = evaluation.load_embedder(arguments.run / "embedder.keras")
+    embedder = serving.load_embedder(arguments.run / "embedder.keras")
     images = data.load_dataset(arguments.data, batch_size=64)
     embeddings, labels = evaluation.embed_dataset(embedder, images, flip=False)
     noise = evaluation.find_label_noise(embeddings, labels, np.load(arguments.run / "centers.npy"))

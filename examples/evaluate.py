@@ -26,6 +26,7 @@ import numpy as np
 
 from keras_arcface import data
 from keras_arcface import evaluation
+from keras_arcface import serving
 from keras_arcface.data.selection import labels_of
 from keras_arcface.evaluation import tables
 
@@ -209,9 +210,9 @@ def parse_model(text):
                 f"Expected model options: color=RGB or BGR, mean=NUMBER, std=NUMBER. Received: {option!r}, in {text}"
             ) from None
     if path == "pixels":
-        preprocess = evaluation.Preprocessing(**chosen)
+        preprocess = serving.Preprocessing(**chosen)
         return name or "pixels", lambda images: np.reshape(preprocess(images), (len(images), -1))
-    return name or Path(path).stem, evaluation.load_embedder(path, **chosen)
+    return name or Path(path).stem, serving.load_embedder(path, **chosen)
 
 
 def parse_arguments():

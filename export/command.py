@@ -8,6 +8,7 @@ import keras
 
 from keras_arcface import data
 from keras_arcface import evaluation
+from keras_arcface import serving
 from keras_arcface.data import sources
 from keras_arcface.serving.convert import graph as runtimes
 
@@ -55,7 +56,7 @@ class Files:
 def verify(embedder, arguments):
     """Accuracies by the procedure of LFW, embeddings of mirror images added."""
     pairs = data.PairSet.load(arguments.pairs)
-    exported = evaluation.load_embedder(arguments.output)
+    exported = serving.load_embedder(arguments.output)
     embeddings = (
         evaluation.embed_pairs(embedder, pairs),
         evaluation.embed_pairs(exported, pairs, flip=not arguments.mirror),

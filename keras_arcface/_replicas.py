@@ -4,6 +4,7 @@ With one replica, and on other backends, the functions change nothing.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -103,6 +104,15 @@ def metrics_of_all(metrics, result):
     totals = context.all_reduce(tf.distribute.ReduceOp.SUM, [tf.convert_to_tensor(v.value) for v in variables])
     with keras.StatelessScope(state_mapping=list(zip(variables, totals, strict=True))):
         return result()
+
+
+def predict_on_batch(model, images):
+    """Returns a model's outputs for one batch, `(batch, dim)` float32, as one device computes them.
+
+    Under MirroredStrategy `model.predict_on_batch` gives the whole batch to every replica and concatenates the outputs;
+    those of the first replica are kept. `model.predict` would split the batch, and other batch sizes round differently.
+    """
+    return np.asarray(model.predict_on_batch(images)[: len(images)], np.float32)
 
 
 def _share(context, examples, dtype):

@@ -19,8 +19,6 @@ from keras_arcface.evaluation.retrieval import clustering_nmi
 from keras_arcface.evaluation.retrieval import retrieve
 from keras_arcface.evaluation.roc import OperatingPoint
 from keras_arcface.evaluation.roc import Roc
-from keras_arcface.evaluation.runtimes import Preprocessing
-from keras_arcface.evaluation.runtimes import load_embedder
 from keras_arcface.evaluation.scores import pair_scores
 from keras_arcface.evaluation.scores import score_blocks
 from keras_arcface.evaluation.tables import Table
@@ -38,7 +36,6 @@ __all__ = [
     "IdentificationResult",
     "LabelNoise",
     "OperatingPoint",
-    "Preprocessing",
     "ReidentificationResult",
     "Report",
     "RetrievalResult",
@@ -53,7 +50,6 @@ __all__ = [
     "find_label_noise",
     "identify",
     "identify_among_distractors",
-    "load_embedder",
     "pair_scores",
     "plot_label_noise",
     "plot_verification",

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from keras_arcface._pixels import warn_if_unit_range
+from keras_arcface._replicas import predict_on_batch
 from keras_arcface.data import images as encoded_images
 from keras_arcface.data.pairs import PairSet
-from keras_arcface.evaluation.runtimes import as_function
 
 # Resizing with a bicubic or Lanczos kernel overshoots 0..255.
 _LOWEST, _HIGHEST = -64, 320
@@ -62,7 +63,7 @@ def embed_images(
         raise ValueError("embed_images expects at least one image. Received: none")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
-    embed, expected = as_function(model), None
+    embed, expected = _as_function(model), None
     rows = []
     with _bar(len(images), progress) as bar:
         for start in range(0, len(images), batch_size):
@@ -102,7 +103,7 @@ def embed_dataset(model, dataset, flip: bool = True, progress: bool = True) -> t
     cardinality = int(dataset.cardinality()) if hasattr(dataset, "cardinality") else -2
     if cardinality == tf.data.INFINITE_CARDINALITY:
         raise ValueError("embed_dataset expects a dataset that ends, such as load_dataset(training=False) gives")
-    embed = as_function(model)
+    embed = _as_function(model)
     rows, labels, done = [], [], 0
     with _bar(None, progress) as bar:
         for images, their_labels in dataset:
@@ -145,6 +146,13 @@ def embed_pairs(model, pairs: PairSet, flip: bool = True, batch_size: int = 64, 
         name_of=lambda row: f"image {places[row]} (of pair {places[row] // 2})",
     )
     return embeddings[[row_of[image] for image in pairs.images]]
+
+
+def _as_function(model) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a Keras model or any function of images as a function that returns a float32 NumPy array."""
+    if isinstance(model, keras.Model):
+        return lambda images: predict_on_batch(model, images)
+    return lambda images: np.asarray(keras.ops.convert_to_numpy(model(images)), np.float32)
 
 
 def _bar(total, progress):

@@ -16,6 +16,8 @@ from keras_arcface.serving.deploy.publication import publish
 from keras_arcface.serving.deploy.publication import rollback
 from keras_arcface.serving.deploy.publication import versions
 from keras_arcface.serving.deploy.served_models import ServedModel
+from keras_arcface.serving.loading import Preprocessing
+from keras_arcface.serving.loading import load_embedder
 from keras_arcface.serving.saved_model.export import check_exportable
 from keras_arcface.serving.saved_model.export import export_saved_model
 from keras_arcface.serving.saved_model.verification import check_saved_model
@@ -25,6 +27,7 @@ __all__ = [
     "Configuration",
     "Embeddings",
     "FaceClient",
+    "Preprocessing",
     "ServedModel",
     "ServingError",
     "Tls",
@@ -35,6 +38,7 @@ __all__ = [
     "export_onnx",
     "export_openvino",
     "export_saved_model",
+    "load_embedder",
     "next_version",
     "publish",
     "rollback",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_arcface import evaluation
+from keras_arcface import serving
 from keras_arcface.data import PairSet
 
 
@@ -44,7 +45,7 @@ def test_a_public_network_knows_nearly_all(pairs, sface):
     some = PairSet([pairs.images[2 * pair + side] for pair in chosen for side in range(2)], pairs.same[chosen])
     aucs = {}
     for name, options in {"as it must be": {}, "dark": {"std": 255}}.items():
-        embed = evaluation.load_embedder(sface, **options)
+        embed = serving.load_embedder(sface, **options)
         embeddings = evaluation.embed_pairs(embed, some, flip=False, progress=False)
         result = evaluation.verify(embeddings, some.same, shuffle_seed=0)
         aucs[name] = result.auc

@@ -30,7 +30,7 @@ def export_openvino(
     | `int8`     | int8    | 8-bit integers; the normalization float32 |
 
     OpenVINO does not read from a file what to compute in: left alone, it takes bfloat16 where the machine is quick at
-    that. So compile with `INFERENCE_PRECISION_HINT`, which `keras_arcface.evaluation.load_embedder` does: the model's
+    that. So compile with `INFERENCE_PRECISION_HINT`, which `keras_arcface.serving.load_embedder` does: the model's
     runtime information has it as `keras_arcface`, `inference_precision`.
 
     Args:

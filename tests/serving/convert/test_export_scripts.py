@@ -12,7 +12,7 @@ from conftest import encode
 from conftest import make_face
 
 from keras_arcface import data
-from keras_arcface import evaluation
+from keras_arcface import serving
 from keras_arcface.backbones import IResNet
 from keras_arcface.models import make_embedder
 
@@ -80,7 +80,7 @@ def test_a_worse_export_loses_points(embedder, pairs, command, tmp_path, capsys,
     for module in SCRIPTS["to_onnx"][1]:
         pytest.importorskip(module, reason=f"{module} is absent")
     noise = np.random.default_rng(0)
-    monkeypatch.setattr(evaluation, "load_embedder", lambda path: lambda images: noise.normal(size=(len(images), 4)))
+    monkeypatch.setattr(serving, "load_embedder", lambda path: lambda images: noise.normal(size=(len(images), 4)))
     command("to_onnx", embedder, tmp_path / "model.onnx", "--pairs", pairs, "--shuffle-seed", 0)
     assert float(capsys.readouterr().out.splitlines()[-1].split()[3]) > 10
 
