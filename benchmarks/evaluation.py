@@ -66,9 +66,9 @@ def bare_product(first, second):
     from keras import ops
 
     from keras_arcface.evaluation.scores import full_precision
-    from keras_arcface.evaluation.scores import rows_at_once
+    from keras_arcface.evaluation.scores import rows_per_block
 
-    at_once = rows_at_once(len(second))
+    at_once = rows_per_block(len(second))
     with full_precision():
         columns = ops.convert_to_tensor(second)
         started = time.perf_counter()

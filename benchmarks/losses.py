@@ -91,7 +91,7 @@ def train_and_evaluate(run):
     pairs = data.PairSet.load(run.evaluated_on)
     embeddings = evaluation.embed_pairs(model.embedder, pairs, progress=False)
     result = evaluation.verify(embeddings, pairs.same, shuffle_seed=0)
-    np.save(run.correct_pairs_file, result.right)
+    np.save(run.correct_pairs_file, result.correct)
     return {**row, "accuracy": result.accuracy, "tar": result.roc.tar_at(FAR), "auc": result.auc}
 
 
@@ -136,7 +136,7 @@ def evaluate_held_out(embedder, directory):
     rows = evaluation.embed_images(embedder, images, progress=False)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     first, second = np.triu_indices(len(rows), 1)
-    result = evaluation.Roc.of_pairs((rows @ rows.T)[first, second], labels[first] == labels[second])
+    result = evaluation.Roc.from_pairs((rows @ rows.T)[first, second], labels[first] == labels[second])
     return {"tar": result.tar_at(FAR), "auc": result.auc}
 
 

@@ -29,7 +29,7 @@ def main():
     images = data.load_dataset(arguments.data, batch_size=64)
     embeddings, labels = evaluation.embed_dataset(embedder, images, flip=False)
     noise = evaluation.find_label_noise(embeddings, labels, np.load(arguments.run / "centers.npy"))
-    cleaned = noise.cleaned(np.deg2rad(arguments.max_angle), np.deg2rad(arguments.relabel_below))
+    cleaned = noise.clean_labels(np.deg2rad(arguments.max_angle), np.deg2rad(arguments.relabel_below))
 
     written = [write_table(source, noise, cleaned, arguments.run / "label_noise.csv")]
     plot = arguments.run / "label_noise.png"
@@ -54,7 +54,7 @@ def write_table(source, noise, cleaned, path: Path) -> Path:
             degrees, to_nearest = (
                 f"{np.rad2deg(angles[index]):.2f}" for angles in (noise.angles, noise.nearest_angles)
             )
-            row = [noise.labels[index], degrees, noise.nearest[index], to_nearest, cleaned[index]]
+            row = [noise.labels[index], degrees, noise.nearest_classes[index], to_nearest, cleaned[index]]
             table.writerow([source[index].name, *row])
     return path
 

@@ -53,7 +53,9 @@ def evaluate(models, sets, arguments):
     for name, (protocol, path) in sets.items():
         print(f"\n{name}")
         by_model = protocol(name, path, models, arguments, report)
-        results.setdefault(protocol.__name__, {})[name] = {model: tables.as_json(r) for model, r in by_model.items()}
+        results.setdefault(protocol.__name__, {})[name] = {
+            model: evaluation.to_json(r) for model, r in by_model.items()
+        }
         results_file.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", "utf-8")
         report.write(report_file)
     print("\nWritten:", results_file, report_file, sep="\n  ")
@@ -109,14 +111,14 @@ def retrieval(name, path, models, arguments, report):
         embeddings, labels = embed_labeled(embed, path, arguments)
         results[model] = evaluation.retrieve(embeddings, labels, [k for k in RECALL_AT if k < len(labels)])
         nmi[model] = evaluation.clustering_nmi(embeddings, labels) if arguments.nmi else None
-    table = evaluation.table_of(results)
+    table = evaluation.results_table(results)
     if arguments.nmi:
         rows = [[*row, f"{value:.2%}"] for row, value in zip(table.rows, nmi.values(), strict=True)]
         table = evaluation.Table([*table.columns, "NMI"], rows)
     first = next(iter(results.values()))
     skipped = f" Skipped: {first.skipped:,} images without another image of their class." if first.skipped else ""
     show(name, table, f"{first.queries:,} queries, each against all other images.{skipped}", report)
-    return {model: {**tables.as_json(result), "nmi": nmi[model]} for model, result in results.items()}
+    return {model: {**evaluation.to_json(result), "nmi": nmi[model]} for model, result in results.items()}
 
 
 def reidentification(name, path, models, arguments, report):
@@ -128,7 +130,7 @@ def reidentification(name, path, models, arguments, report):
             embeddings = embed_all(embed, folder, arguments, lambda row, files=folder.files: str(files[row]))
             query_and_gallery += [embeddings, folder.ids, folder.cameras]
         results[model] = evaluation.reidentify(*query_and_gallery)
-    show(name, evaluation.table_of(results), f"{len(query):,} queries, {len(gallery):,} gallery images.", report)
+    show(name, evaluation.results_table(results), f"{len(query):,} queries, {len(gallery):,} gallery images.", report)
     return results
 
 
@@ -150,7 +152,7 @@ def templates(name, path, models, arguments, report):
         note += f" Skipped: {len(ijb.skipped):,} images without a detected face, and {ijb.skipped_pairs:,} pairs."
     elif not ijb.detected.all():
         note += f" Not aligned: {np.sum(~ijb.detected):,} images without a detected face."
-    show(name, evaluation.table_of(results), note, report)
+    show(name, evaluation.results_table(results), note, report)
     return results
 
 

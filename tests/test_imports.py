@@ -41,9 +41,11 @@ MAY_KNOW = {
     "evaluation": {"numpy", "matplotlib"},
     "evaluation/retrieval.py": {"numpy", "sklearn"},
     "evaluation/embedding.py": {
-        *("keras", "tensorflow", "numpy", "cv2", "tqdm"),
+        *("keras", "tensorflow", "numpy", "tqdm"),
         *("keras_arcface._pixels", "keras_arcface._replicas", "keras_arcface.data"),
     },
+    "evaluation/image_inputs.py": {"tensorflow", "numpy", "cv2", "keras_arcface._pixels", "keras_arcface.data"},
+    "evaluation/report.py": {"numpy", "keras_arcface.data"},
     "evaluation/scores.py": {"keras", "tensorflow", "jax", "torch", "numpy", "tqdm"},
     "serving": {"keras", "tensorflow", "numpy"},
     "serving/loading.py": {

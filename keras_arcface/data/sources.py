@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Record(NamedTuple):
     name: str
 
 
+@runtime_checkable
 class Source(Protocol):
     """What `write_dataset` reads: any sequence of records that knows its classes.
 

@@ -1,4 +1,4 @@
-"""Honest numbers: embeddings -> the figures of the published protocols, pictures and reports."""
+"""Evaluation of embeddings: figures of the published protocols, plots and reports."""
 
 from keras_arcface.evaluation.embedding import embed_dataset
 from keras_arcface.evaluation.embedding import embed_images
@@ -22,17 +22,18 @@ from keras_arcface.evaluation.roc import Roc
 from keras_arcface.evaluation.scores import pair_scores
 from keras_arcface.evaluation.scores import score_blocks
 from keras_arcface.evaluation.tables import Table
-from keras_arcface.evaluation.tables import table_of
+from keras_arcface.evaluation.tables import results_table
+from keras_arcface.evaluation.tables import to_json
 from keras_arcface.evaluation.templates import TemplateResult
 from keras_arcface.evaluation.templates import pool_templates
 from keras_arcface.evaluation.templates import verify_templates
-from keras_arcface.evaluation.verification import Folds
+from keras_arcface.evaluation.verification import FoldAccuracies
 from keras_arcface.evaluation.verification import VerificationResult
 from keras_arcface.evaluation.verification import verify
 
 __all__ = [
     "DistractorResult",
-    "Folds",
+    "FoldAccuracies",
     "IdentificationResult",
     "LabelNoise",
     "OperatingPoint",
@@ -55,9 +56,10 @@ __all__ = [
     "plot_verification",
     "pool_templates",
     "reidentify",
+    "results_table",
     "retrieve",
     "score_blocks",
-    "table_of",
+    "to_json",
     "verify",
     "verify_templates",
 ]

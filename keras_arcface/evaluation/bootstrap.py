@@ -1,60 +1,71 @@
-"""How far a figure could be off: confidence intervals by resampling."""
+"""Bootstrap confidence intervals."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
 
 import numpy as np
 
+from keras_arcface._arguments import check_integer
+from keras_arcface._arguments import check_number
 from keras_arcface.evaluation import roc as roc_module
 
-_SAMPLES_AT_ONCE = 50
+_SAMPLES_PER_CHUNK = 50
 
 
-def resampled_curves(roc: roc_module.Roc, samples: int, seed: int):
-    """Draws genuine and impostor pairs anew, as many as there are, with replacement, each kind by itself.
+def resampled_curves(roc: roc_module.Roc, samples: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Resamples genuine and impostor pairs separately, with replacement.
 
-    What matters of an impostor score is between which genuine scores it lies. So the numbers between the corners
-    are drawn, not the scores: 15 million pairs cost no more than their few genuine ones.
+    An impostor score matters only by the genuine scores that it lies between. So the number of pairs between two
+    corners of the curve is drawn, not each score: 15 million impostor pairs cost no more than the few genuine pairs.
 
     Args:
         roc: the curve.
-        samples: how often to draw.
-        seed: of the draws.
+        samples: number of bootstrap samples.
+        seed: seed of the random generator.
 
     Yields:
-        `(far, tar)`, `(drawn, corners)` each, some samples at a time.
+        `(far, tar)` of some samples, each `(samples, corners)`.
     """
     generator = np.random.default_rng(seed)
-    for start in range(0, samples, _SAMPLES_AT_ONCE):
-        drawn = min(_SAMPLES_AT_ONCE, samples - start)
+    for start in range(0, samples, _SAMPLES_PER_CHUNK):
+        size = min(_SAMPLES_PER_CHUNK, samples - start)
         curves = []
         for rates, count in ((roc.far, len(roc.impostor)), (roc.tar, len(roc.genuine))):
             shares = np.diff(np.rint(rates * count)) / count
-            accepted = np.cumsum(generator.multinomial(count, shares / shares.sum(), size=drawn), axis=1)
-            curves.append(np.concatenate([np.zeros((drawn, 1)), accepted / count], axis=1))
-        yield tuple(curves)
+            accepted = np.cumsum(generator.multinomial(count, shares / shares.sum(), size=size), axis=1)
+            curves.append(np.concatenate([np.zeros((size, 1)), accepted / count], axis=1))
+        yield curves[0], curves[1]
 
 
-def roc_intervals(roc: roc_module.Roc, fars, samples: int = 1000, level: float = 0.95, seed: int = 0) -> dict:
-    """Confidence intervals of what a ROC curve says.
+def roc_intervals(
+    roc: roc_module.Roc, fars: Iterable[float], samples: int = 1000, level: float = 0.95, seed: int = 0
+) -> dict:
+    """Returns bootstrap confidence intervals of the figures of a ROC curve.
+
+    Pairs are resampled as if they were independent. The true intervals are wider if pairs share people.
 
     Args:
         roc: the curve.
-        fars: false accept rates at which to give the interval of the true accept rate.
-        samples: how often to draw.
-        level: share of the draws that an interval holds.
-        seed: of the draws.
+        fars: false accept rates, for the intervals of the true accept rate.
+        samples: number of bootstrap samples.
+        level: confidence level, in (0, 1).
+        seed: seed of the random generator.
 
     Returns:
-        `{"auc": (low, high), "eer": (low, high), "tar": {far: (low, high)}}`, NaN for a FAR that the impostor pairs
-        cannot show. Pairs are drawn as if they were independent; where they share people, the truth is less sure.
+        `{"auc": (low, high), "eer": (low, high), "tar": {far: (low, high)}}`, NaN for a FAR that is too low for the
+        number of impostor pairs.
     """
     _check(samples, level)
-    aucs, eers, tars = [], [], {far: [] for far in fars}
+    aucs: list[float] = []
+    eers: list[float] = []
+    tars: dict[float, list[float]] = {far: [] for far in fars}
     for far_curves, tar_curves in resampled_curves(roc, samples, seed):
         aucs.extend(roc_module.area_under(far_curves, tar_curves))
         for far_curve, tar_curve in zip(far_curves, tar_curves, strict=True):
             eers.append(roc_module.equal_error_rate(far_curve, tar_curve))
-            for far in fars:
+            for far in tars:
                 last = np.searchsorted(far_curve, far, side="right") - 1
-                tars[far].append(tar_curve[last] if roc_module.can_show(far, len(roc.impostor)) else np.nan)
+                tars[far].append(tar_curve[last] if roc_module.is_measurable(far, len(roc.impostor)) else np.nan)
     return {
         "auc": _interval(aucs, level),
         "eer": _interval(eers, level),
@@ -62,23 +73,29 @@ def roc_intervals(roc: roc_module.Roc, fars, samples: int = 1000, level: float =
     }
 
 
-def share_interval(right, same, samples: int = 1000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Confidence interval of the share of pairs that were decided rightly, each kind drawn by itself."""
+def accuracy_interval(
+    correct: np.ndarray, same: np.ndarray, samples: int = 1000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the bootstrap confidence interval of an accuracy.
+
+    Args:
+        correct: `(n,)` bool, whether each pair is decided correctly.
+        same: `(n,)` bool, whether each pair is genuine. Genuine and impostor pairs are resampled separately.
+        samples, level, seed: as for `roc_intervals`.
+    """
     _check(samples, level)
     generator = np.random.default_rng(seed)
-    rights = np.zeros(samples)
+    totals = np.zeros(samples)
     for kind in (same, ~same):
-        rights += generator.binomial(np.sum(kind), np.mean(right[kind]), size=samples)
-    return _interval(rights / len(right), level)
+        totals += generator.binomial(np.sum(kind), np.mean(correct[kind]), size=samples)
+    return _interval(totals / len(correct), level)
 
 
-def _check(samples, level):
-    if samples < 1 or not 0 < level < 1:
-        raise ValueError(
-            f"Expected: samples of at least 1 and a level in (0, 1). Received: samples={samples}, level={level}"
-        )
+def _check(samples: int, level: float) -> None:
+    check_integer("samples", samples, minimum=1)
+    check_number("level", level, lambda level: 0 < level < 1, "in (0, 1)")
 
 
-def _interval(values, level):
+def _interval(values: list[float] | np.ndarray, level: float) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -1,33 +1,34 @@
-"""Identification: whose face is it? One to many, closed and open set, and among a million distractors."""
+"""Identification (1:N) in closed and open sets, and among many distractors."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
 from keras_arcface.evaluation import ranking
-from keras_arcface.evaluation.representation import represent
-from keras_arcface.evaluation.roc import allowed_at
-from keras_arcface.evaluation.roc import can_show
-from keras_arcface.evaluation.roc import measured
+from keras_arcface.evaluation.formatting import format_result
+from keras_arcface.evaluation.roc import is_measurable
+from keras_arcface.evaluation.roc import max_accepted
+from keras_arcface.evaluation.roc import measurable
 from keras_arcface.evaluation.scores import score_blocks
-from keras_arcface.evaluation.vectors import false_accept_rates
-from keras_arcface.evaluation.vectors import labels_for
-from keras_arcface.evaluation.vectors import unit_rows
+from keras_arcface.evaluation.validation import check_fars
+from keras_arcface.evaluation.validation import check_labels
+from keras_arcface.evaluation.vectors import l2_normalize
 
-_CMC_UP_TO = 100
+_CMC_RANKS = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class IdentificationResult:
-    """What `identify` found.
+    """Result of `identify`.
 
     Attributes:
-        cmc: `(100,)`, the share of mated probes whose mate is among the first k of the gallery, for k = 1 and on.
-        dir: for a false accept rate, the detection and identification rate: the share of mated probes whose mate is
-            the first of the gallery and above the threshold that this share of the probes without a mate passes.
-            NaN where there are fewer than `1 / far` such probes; empty where there are none.
-        mated: how many probes have a mate in the gallery.
-        nonmated: how many have none.
+        cmc: `(100,)`, the share of mated probes whose mate is among the first k gallery entries, for k = 1, 2, ...
+        dir: for a false accept rate (FAR), the detection and identification rate: the share of mated probes whose mate
+            is the first gallery entry and scores above the threshold for this FAR. NaN if there are fewer than
+            `1 / far` nonmated probes; empty without nonmated probes.
+        mated: number of probes with a mate in the gallery.
+        nonmated: number of probes without a mate in the gallery.
     """
 
     cmc: np.ndarray
@@ -36,66 +37,65 @@ class IdentificationResult:
     nonmated: int
 
     def __repr__(self) -> str:
-        rates = {"rank_1": self.rank(1), "rank_5": self.rank(5), "dir": measured(self.dir)}
-        return represent(self, **rates, mated=self.mated, nonmated=self.nonmated)
+        rates = {"rank_1": self.rank(1), "rank_5": self.rank(5), "dir": measurable(self.dir)}
+        return format_result(self, **rates, mated=self.mated, nonmated=self.nonmated)
 
     def rank(self, k: int) -> float:
-        """The share of mated probes whose mate is among the first k."""
-        return ranking.at_rank(self.cmc, k)
+        """Returns the share of mated probes whose mate is among the first k gallery entries."""
+        return ranking.cmc_at(self.cmc, k)
 
 
 def identify(
-    probes, probe_labels, gallery, gallery_labels, fars=(0.01, 0.1), progress: bool = True
+    probes, probe_labels, gallery, gallery_labels, fars: Iterable[float] = (0.01, 0.1), progress: bool = True
 ) -> IdentificationResult:
-    """Looks for each probe's identity in a gallery, by cosine, as in IJB-B and IJB-C 1:N.
+    """Searches each probe's identity in a gallery, by cosine, as in IJB-B and IJB-C 1:N.
 
-    Probes whose label is not in the gallery make the open set: the threshold of DIR@FAR is the lowest that at most
-    that share of them passes. IJB-C publishes the mean over its two galleries: call this for each. A gallery entry
-    that scores as high as a mate counts as standing before it.
+    Probes whose label is not in the gallery form the open set: the threshold for DIR@FAR is the lowest that at most
+    this share of them exceeds. IJB-C publishes the mean over its two galleries: call this function for each. A gallery
+    entry with the same score as a mate ranks before it.
 
     Args:
         probes: `(n, dim)` embeddings of images or templates, any norm.
         probe_labels: `(n,)` int, their identities.
-        gallery: `(m, dim)`.
+        gallery: `(m, dim)` embeddings, any norm.
         gallery_labels: `(m,)` int.
-        fars: the false accept rates at which to give DIR.
-        progress: whether to show a progress bar.
+        fars: false accept rates for DIR.
+        progress: if true, shows a progress bar.
 
     Returns:
         An `IdentificationResult`.
 
     Raises:
-        ValueError: if the shapes do not fit, an embedding is zero or not finite (named by its row), or no probe has a
-            mate in the gallery.
+        ValueError: if the shapes do not match, an embedding is zero or not finite (the error names its row), or no
+            probe has a mate in the gallery.
 
     References:
         - [IARPA Janus Benchmark - C](https://ieeexplore.ieee.org/document/8411217)
     """
-    probes, gallery = unit_rows(probes, "probes"), unit_rows(gallery, "gallery")
-    probe_labels = labels_for(probe_labels, probes, "probe_labels", "probes")
-    gallery_labels = labels_for(gallery_labels, gallery, "gallery_labels", "gallery")
-    fars = false_accept_rates(fars)
-    members = ranking.Members(gallery_labels)
-    ranks, mate_scores, highest_without_mate = [], [], []
+    probes, gallery = l2_normalize(probes, "probes"), l2_normalize(gallery, "gallery")
+    probe_labels = check_labels(probe_labels, probes, "probe_labels", "probes")
+    gallery_labels = check_labels(gallery_labels, gallery, "gallery_labels", "gallery")
+    fars = check_fars(fars)
+    rows_of = ranking.RowsByLabel(gallery_labels)
+    ranks, mate_scores, nonmated_scores = [], [], []
     for rows, scores in score_blocks(probes, gallery, progress="identification" if progress else None):
         for label, row in zip(probe_labels[rows], scores, strict=True):
-            mates = members[label]
+            mates = rows_of[label]
             if len(mates):
                 ranks.append(ranking.ranks_of_mates(row, mates)[0])
                 mate_scores.append(row[mates].max())
             else:
-                highest_without_mate.append(row.max())
+                nonmated_scores.append(row.max())
     if not ranks:
         raise ValueError(
-            f"Identification needs probes with a mate in the gallery. Received: {len(probes)} probes, none with a "
-            f"label among those of the {len(gallery)} gallery entries"
+            f"Identification requires probes with a mate in the gallery. Received: {len(probes)} probes without a "
+            f"label of the {len(gallery)} gallery entries"
         )
-    ranks, mate_scores = np.array(ranks), np.array(mate_scores)
-    impostors = np.sort(highest_without_mate)[::-1]
-    found = np.where(ranks == 0, mate_scores, -np.inf)
+    identified = np.where(np.array(ranks) == 0, mate_scores, -np.inf)
+    impostors = np.sort(nonmated_scores)[::-1]
     return IdentificationResult(
-        cmc=ranking.cumulative_match(ranks, _CMC_UP_TO),
-        dir={far: _share_above(far, found, impostors, len(impostors)) for far in fars} if len(impostors) else {},
+        cmc=ranking.cmc_curve(ranks, _CMC_RANKS),
+        dir={far: _share_above(far, identified, impostors, len(impostors)) for far in fars} if len(impostors) else {},
         mated=len(ranks),
         nonmated=len(impostors),
     )
@@ -103,15 +103,16 @@ def identify(
 
 @dataclasses.dataclass(frozen=True)
 class DistractorResult:
-    """What `identify_among_distractors` found.
+    """Result of `identify_among_distractors`.
 
     Attributes:
-        cmc: `(100,)`, the share of genuine pairs whose mate is among the first k when it stands among the distractors,
-            for k = 1 and on.
-        tar: for a false accept rate, the largest true accept rate of genuine pairs at any threshold that at most this
-            share of all pairs of probe and distractor passes; NaN where there are fewer than `1 / far` such pairs.
-        genuine: how many genuine pairs there are, each in both roles.
-        impostor: how many pairs of probe and distractor.
+        cmc: `(100,)`, the share of genuine pairs whose mate is among the first k entries when it is added to the
+            distractors, for k = 1, 2, ...
+        tar: for a false accept rate (FAR), the largest true accept rate of genuine pairs at any threshold that accepts
+            at most this share of all pairs of a probe and a distractor. NaN if there are fewer than `1 / far` such
+            pairs.
+        genuine: number of genuine pairs, each counted in both orders.
+        impostor: number of pairs of a probe and a distractor.
     """
 
     cmc: np.ndarray
@@ -120,76 +121,83 @@ class DistractorResult:
     impostor: int
 
     def __repr__(self) -> str:
-        rates = {"rank_1": self.rank(1), "rank_10": self.rank(10), "tar": measured(self.tar)}
-        return represent(self, **rates, genuine=self.genuine, impostor=self.impostor)
+        rates = {"rank_1": self.rank(1), "rank_10": self.rank(10), "tar": measurable(self.tar)}
+        return format_result(self, **rates, genuine=self.genuine, impostor=self.impostor)
 
     def rank(self, k: int) -> float:
-        """The share of genuine pairs whose mate is among the first k."""
-        return ranking.at_rank(self.cmc, k)
+        """Returns the share of genuine pairs whose mate is among the first k entries."""
+        return ranking.cmc_at(self.cmc, k)
 
 
 def identify_among_distractors(
-    probes, labels, distractors, fars=(1e-3, 1e-4, 1e-5, 1e-6), progress: bool = True
+    probes, labels, distractors, fars: Iterable[float] = (1e-3, 1e-4, 1e-5, 1e-6), progress: bool = True
 ) -> DistractorResult:
-    """MegaFace's challenge 1: each probe looks for one image of its identity hidden among distractors.
+    """Searches one image of each probe's identity among distractors, as in MegaFace's challenge 1.
 
-    For each ordered pair of two images of one identity, the first is the probe and the second joins the distractors
-    alone. A distractor that scores as high as the mate counts as standing before it.
+    For each ordered pair of two images of one identity, the first is the probe, and only the second is added to the
+    distractors. A distractor with the same score as the mate ranks before it.
 
     Args:
-        probes: `(n, dim)` embeddings, any norm; FaceScrub's 3,530 images of 80 people in the published protocol.
+        probes: `(n, dim)` embeddings, any norm. The published protocol has 3,530 FaceScrub images of 80 people.
         labels: `(n,)` int, their identities.
-        distractors: `(m, dim)`, of none of these identities; a million in the published protocol.
-        fars: the false accept rates at which to give TAR. The highest of them decides how many scores are held.
-        progress: whether to show a progress bar.
+        distractors: `(m, dim)` embeddings of other identities, any norm. The published protocol has one million.
+        fars: false accept rates for TAR. The highest one determines how many scores are kept in memory.
+        progress: if true, shows a progress bar.
 
     Returns:
         A `DistractorResult`.
 
     Raises:
-        ValueError: if the shapes do not fit, an embedding is zero or not finite (named by its row), or no identity
-            has two images.
+        ValueError: if the shapes do not match, an embedding is zero or not finite (the error names its row), or no
+            identity has two images.
 
     References:
         - [The MegaFace Benchmark](https://arxiv.org/abs/1512.00596)
     """
-    probes, distractors = unit_rows(probes, "probes"), unit_rows(distractors, "distractors")
-    labels = labels_for(labels, probes, "labels", "probes")
-    fars = false_accept_rates(fars)
-    members = ranking.Members(labels)
-    mate_scores = []
-    for rows, scores in score_blocks(probes, probes):
-        for probe, row in zip(range(rows.start, rows.stop), scores, strict=True):
-            mates = members[labels[probe]]
-            mate_scores.append(np.sort(row[mates[mates != probe]]))
+    probes, distractors = l2_normalize(probes, "probes"), l2_normalize(distractors, "distractors")
+    labels = check_labels(labels, probes, "labels", "probes")
+    fars = check_fars(fars)
+    mate_scores = _scores_with_mates(probes, labels)
     genuine = np.sort(np.concatenate(mate_scores))
     if not len(genuine):
         raise ValueError(
-            f"Identification needs two images of an identity. Received: {len(probes)} probes of as many identities"
+            f"Identification requires an identity with two images. Received: {len(probes)} probes of "
+            f"{len(probes)} identities"
         )
     impostors = len(probes) * len(distractors)
-    highest = ranking.HighestScores(max((allowed_at(far, impostors) for far in fars), default=0) + 1)
+    top = ranking.TopScores(max((max_accepted(far, impostors) for far in fars), default=0) + 1)
     ranks = []
     for rows, scores in score_blocks(probes, distractors, progress="distractors" if progress else None):
         for mates, row in zip(mate_scores[rows], scores, strict=True):
-            # Both want the high scores only: one pass over the row, and what is left is short.
-            row = row[np.flatnonzero(row >= min([*mates[:1], highest.floor]))]
+            # Both uses below need high scores only. Selecting them first takes one pass over the row.
+            row = row[np.flatnonzero(row >= min([*mates[:1], top.floor]))]
             if len(mates):
                 ranks.append(ranking.count_at_least(row, mates))
-            highest.add(row)
-    highest = highest.descending()
+            top.add(row)
+    impostor_scores = top.descending()
     return DistractorResult(
-        cmc=ranking.cumulative_match(np.concatenate(ranks), _CMC_UP_TO),
-        tar={far: _share_above(far, genuine, highest, impostors) for far in fars},
+        cmc=ranking.cmc_curve(np.concatenate(ranks), _CMC_RANKS),
+        tar={far: _share_above(far, genuine, impostor_scores, impostors) for far in fars},
         genuine=len(genuine),
         impostor=impostors,
     )
 
 
-def _share_above(far, scores, impostors_descending, impostors):
-    """The share of scores above the last impostor that must be rejected; NaN if the impostors cannot show the FAR."""
-    if not can_show(far, impostors):
+def _scores_with_mates(probes: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """Returns for each probe its scores with the other probes of its label, ascending."""
+    rows_of = ranking.RowsByLabel(labels)
+    mate_scores = []
+    for rows, scores in score_blocks(probes, probes):
+        for probe, row in zip(range(rows.start, rows.stop), scores, strict=True):
+            mates = rows_of[labels[probe]]
+            mate_scores.append(np.sort(row[mates[mates != probe]]))
+    return mate_scores
+
+
+def _share_above(far: float, scores: np.ndarray, impostors_descending: np.ndarray, num_impostors: int) -> float:
+    """Returns the share of scores above the highest impostor score that `far` rejects; NaN if not measurable."""
+    if not is_measurable(far, num_impostors):
         return float("nan")
-    allowed = allowed_at(far, impostors)
-    bound = impostors_descending[allowed] if allowed < impostors else -np.inf
-    return float(np.mean(scores > bound))
+    accepted = max_accepted(far, num_impostors)
+    highest_rejected = impostors_descending[accepted] if accepted < num_impostors else -np.inf
+    return float(np.mean(scores > highest_rejected))

@@ -1,109 +1,115 @@
-"""Which images lie far from where their class is: found by a head with sub-centers, whose noise gathers beside it."""
+"""Detection of wrong labels by a head with sub-centers."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from keras_arcface.evaluation import vectors
-from keras_arcface.evaluation.representation import represent
+from keras_arcface.evaluation.formatting import format_result
+from keras_arcface.evaluation.validation import check_labels
+from keras_arcface.evaluation.vectors import l2_normalize
 
-# The paper's 75 degrees.
+# 75 degrees, as in the paper.
 MAX_ANGLE = math.radians(75)
 
-_EXAMPLES_AT_ONCE = 256
+_IMAGES_PER_CHUNK = 256
 
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """What a trained head with sub-centers says of labels.
+    """Angles between images and classes, from a trained head with sub-centers.
 
     Attributes:
-        labels: `(n,)` int64, as they are.
-        dominant: `(classes,)` int64, of each class the sub-center nearest to most of its images.
-        angles: `(n,)` radians between an image and the dominant sub-center of its class.
-        nearest: `(n,)` int64, the class whose dominant sub-center is nearest.
-        nearest_angles: `(n,)` radians to that.
+        labels: `(n,)` int64, the labels that were given.
+        dominant_sub_centers: `(classes,)` int64, for each class the sub-center nearest to most of its images.
+        angles: `(n,)` angle in radians between an image and the dominant sub-center of its class.
+        nearest_classes: `(n,)` int64, the class whose dominant sub-center is nearest.
+        nearest_angles: `(n,)` angle in radians to the dominant sub-center of the nearest class.
     """
 
     labels: np.ndarray
-    dominant: np.ndarray
+    dominant_sub_centers: np.ndarray
     angles: np.ndarray
-    nearest: np.ndarray
+    nearest_classes: np.ndarray
     nearest_angles: np.ndarray
 
     def __repr__(self) -> str:
-        sizes = {"images": len(self.labels), "classes": len(self.dominant)}
-        return represent(self, **sizes, beyond_max_angle=int(np.sum(self.angles > MAX_ANGLE)))
+        sizes = {"images": len(self.labels), "classes": len(self.dominant_sub_centers)}
+        return format_result(self, **sizes, beyond_max_angle=int(np.sum(self.angles > MAX_ANGLE)))
 
-    def cleaned(self, max_angle=MAX_ANGLE, relabel_below=0.0):
-        """The labels without noise.
+    def clean_labels(self, max_angle: float = MAX_ANGLE, relabel_below: float = 0.0) -> np.ndarray:
+        """Returns the labels with noise removed.
 
         Args:
-            max_angle: radians; an image farther than this from its class's dominant sub-center has no label of it. The
-                paper's 75 degrees by default.
-            relabel_below: radians; such an image gets the label of the class that it is nearest to, if it is nearer
-                than this. By default none does.
+            max_angle: angle in radians, by default the paper's 75 degrees. An image farther than this from the dominant
+                sub-center of its class loses its label.
+            relabel_below: angle in radians. Such an image gets the label of the nearest class if it is nearer than
+                this. With the default 0, no image is relabeled.
 
         Returns:
-            `(n,)` int64, with -1 for what should be dropped.
+            `(n,)` int64, with -1 for images to drop.
         """
-        found = np.where(self.nearest_angles < relabel_below, self.nearest, -1)
-        return np.where(self.angles <= max_angle, self.labels, found)
+        relabeled = np.where(self.nearest_angles < relabel_below, self.nearest_classes, -1)
+        return np.where(self.angles <= max_angle, self.labels, relabeled)
 
 
 def find_label_noise(embeddings, labels, centers) -> LabelNoise:
     """Finds images that are far from the dominant sub-center of their class.
 
-    A head with sub-centers lets a class have several places. The clean images of a person gather at one; what does not
-    belong to them goes to the others.
+    A head with sub-centers has several centers per class. The clean images of a person gather at one of them; images of
+    other people go to the others.
 
     Args:
-        embeddings: float array `(n, dim)`, not necessarily normalized, of the images that the head was trained on.
+        embeddings: float array `(n, dim)`, any norm, of the images that the head was trained on.
         labels: integer array `(n,)` in [0, classes).
-        centers: float array `(classes, sub-centers, dim)`, or `(classes, dim)`: the trained head's `centers`.
+        centers: `centers` of the trained head, float array `(classes, sub-centers, dim)` or `(classes, dim)`.
 
     Returns:
         A `LabelNoise`.
 
     Raises:
-        ValueError: for shapes that do not fit together, labels out of range, or embeddings that are zero or not finite.
+        ValueError: if the shapes do not match, a label is out of range, or an embedding is zero or not finite.
 
     References:
         - [Sub-center ArcFace](https://www.ecva.net/papers/eccv_2020/papers_ECCV/papers/123560715.pdf), section 3.3
     """
-    embeddings, centers = vectors.unit_rows(embeddings, "embeddings"), np.asarray(centers, np.float32)
-    labels = vectors.labels_for(labels, embeddings, "labels", "embeddings")
-    if centers.ndim == 2:
-        centers = centers[:, None]
-    if centers.ndim != 3 or centers.shape[2] != embeddings.shape[1]:
-        raise ValueError(
-            f"centers must be (classes, sub-centers, {embeddings.shape[1]}), as long as the embeddings. "
-            f"Received: {centers.shape}"
-        )
-    classes, subs, _ = centers.shape
-    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    embeddings = l2_normalize(embeddings, "embeddings")
+    labels = check_labels(labels, embeddings, "labels", "embeddings")
+    centers = _normalized_centers(centers, embeddings.shape[1])
+    num_classes, num_sub_centers, _ = centers.shape
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(outside):
         raise ValueError(
-            f"labels must be in [0, {classes}), the classes of the centers. "
-            f"Received: {labels[outside[0]]} for image {outside[0]}"
+            f"labels must be in [0, {num_classes}), the classes of the centers. "
+            f"Received: labels[{outside[0]}]={labels[outside[0]]}"
         )
-    centers = centers / np.maximum(np.linalg.norm(centers, axis=2, keepdims=True), np.finfo(np.float32).tiny)
+    chunks = [slice(start, start + _IMAGES_PER_CHUNK) for start in range(0, len(labels), _IMAGES_PER_CHUNK)]
+    own = np.concatenate([np.einsum("nd,nkd->nk", embeddings[chunk], centers[labels[chunk]]) for chunk in chunks])
+    votes = np.bincount(labels * num_sub_centers + own.argmax(axis=1), minlength=num_classes * num_sub_centers)
+    dominant = votes.reshape(num_classes, num_sub_centers).argmax(axis=1)
 
-    blocks = [slice(start, start + _EXAMPLES_AT_ONCE) for start in range(0, len(labels), _EXAMPLES_AT_ONCE)]
-    own = np.concatenate([np.einsum("nd,nkd->nk", embeddings[block], centers[labels[block]]) for block in blocks])
-    counts = np.bincount(labels * subs + own.argmax(axis=1), minlength=classes * subs).reshape(classes, subs)
-    dominant = counts.argmax(axis=1)
-
-    directions = np.ascontiguousarray(centers[np.arange(classes), dominant].T)
+    dominant_centers = np.ascontiguousarray(centers[np.arange(num_classes), dominant].T)
     nearest, highest = np.empty(len(labels), np.int64), np.empty(len(labels), np.float32)
-    for block in blocks:
-        cosines = embeddings[block] @ directions
-        nearest[block] = cosines.argmax(axis=1)
-        highest[block] = cosines.max(axis=1)
+    for chunk in chunks:
+        cosines = embeddings[chunk] @ dominant_centers
+        nearest[chunk] = cosines.argmax(axis=1)
+        highest[chunk] = cosines.max(axis=1)
     own = np.take_along_axis(own, dominant[labels][:, None], axis=1)[:, 0]
     return LabelNoise(labels, dominant, _angles(own), nearest, _angles(highest))
 
 
-def _angles(cosines):
+def _normalized_centers(centers, dim: int) -> np.ndarray:
+    """Returns L2-normalized centers of shape `(classes, sub-centers, dim)`."""
+    centers = np.asarray(centers, np.float32)
+    if centers.ndim == 2:
+        centers = centers[:, None]
+    if centers.ndim != 3 or centers.shape[2] != dim:
+        raise ValueError(
+            f"centers must have the shape (classes, sub-centers, {dim}), where {dim} is the dimension of the "
+            f"embeddings. Received: {centers.shape}"
+        )
+    return centers / np.maximum(np.linalg.norm(centers, axis=2, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def _angles(cosines: np.ndarray) -> np.ndarray:
     return np.arccos(np.clip(cosines, -1.0, 1.0))

@@ -1,84 +1,78 @@
-"""Pictures of verification results: ROC and DET curves, scores, folds."""
+"""Plots of verification results and of label noise."""
 
 import io
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keras_arcface._optional import optional_import
 from keras_arcface.evaluation.label_noise import LabelNoise
 from keras_arcface.evaluation.verification import VerificationResult
 
-# Okabe and Ito's colors, which everyone can tell apart.
-GENUINE, IMPOSTOR = "#0072B2", "#D55E00"
-_MODELS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LINES = ("-", "--", "-.", ":")
-_SIZE = (4.8, 4.2)  # inches: at 10 points its letters are still readable on a telephone
-_MOST_POINTS = 2000
+# Colors of Okabe and Ito, which color-blind readers can distinguish.
+_GENUINE, _IMPOSTOR, _RELABELED = "#0072B2", "#D55E00", "#009E73"
+_MODEL_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LINE_STYLES = ("-", "--", "-.", ":")
+# Inches. Text of 10 points stays readable on a phone.
+_SIZE = (4.8, 4.2)
+_MAX_POINTS = 2000
 
 
 def plot_verification(results: Mapping[str, VerificationResult], path) -> Path:
-    """Draws the ROC curves of one or more models, and for each how genuine and impostor scores lie.
+    """Plots the ROC curves of models, and for each model the histograms of genuine and impostor scores.
 
     Args:
-        results: name of the model -> what `verify` gave, best first.
-        path: where to write; the suffix says the format, such as `.png`.
+        results: mapping from the name of a model to its result of `verify`, best model first.
+        path: file to write. The suffix determines the format, such as `.png`.
 
     Returns:
         The path.
 
     Raises:
-        ModuleNotFoundError: saying what to install, if matplotlib is absent.
+        ModuleNotFoundError: if matplotlib is not installed.
     """
     figure = _figure((5 + 4.5 * len(results), 4.8))
     panels = figure.subplots(1, 1 + len(results), squeeze=False)[0]
     _draw_roc(panels[0], results)
     for panel, (name, result) in zip(panels[1:], results.items(), strict=True):
         _draw_scores(panel, result)
-        panel.set(title=f"{_plain(name)}: accuracy {result.accuracy:.1%} ± {result.accuracy_std:.1%}")
+        panel.set(title=f"{_escape(name)}: accuracy {result.accuracy:.1%} ± {result.accuracy_std:.1%}")
     path = Path(path)
     figure.savefig(path, dpi=120)
     return path
 
 
 def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[[int], np.ndarray], path) -> Path:
-    """Draws how far images are from their class, and those farthest from it beside one in the middle of it.
+    """Plots the angles between images and their class, and shows the farthest images.
+
+    Each of the farthest images is shown next to the image nearest to the dominant sub-center of its class.
 
     Args:
-        noise: what `find_label_noise` gave.
-        cleaned: `(n,)`, the labels that it gave without noise, -1 for what is dropped.
-        image_of: number of an image -> `(height, width, 3)` uint8.
-        path: where to write; the suffix says the format, such as `.png`.
+        noise: result of `find_label_noise`.
+        cleaned: `(n,)`, the labels without noise, from `noise.clean_labels`. -1 marks a dropped image.
+        image_of: function from the index of an image to the image, `(height, width, 3)` uint8.
+        path: file to write. The suffix determines the format, such as `.png`.
 
     Returns:
         The path.
 
     Raises:
-        ModuleNotFoundError: saying what to install, if matplotlib is absent.
+        ModuleNotFoundError: if matplotlib is not installed.
     """
     columns, rows = 8, 3
     figure = _figure((12, 9))
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[2] + [1] * rows)
-    panel = figure.add_subplot(grid[0, :])
-    edges = np.linspace(0, max(120, np.rad2deg(noise.angles.max())), 100)
-    for name, chosen, color in (
-        ("kept", cleaned == noise.labels, GENUINE),
-        ("dropped", cleaned == -1, IMPOSTOR),
-        ("relabeled", (cleaned >= 0) & (cleaned != noise.labels), _MODELS[2]),
-    ):
-        if chosen.any():
-            label = f"{name}: {chosen.sum():,}"
-            panel.hist(np.rad2deg(noise.angles[chosen]), edges, color=color, alpha=0.7, label=label)
-    panel.set(xlabel="degrees to the dominant sub-center of the own class", ylabel="images")
-    panel.set_title("The farthest, below: each beside the image that is nearest to that center")
-    panel.legend()
+    _draw_angles(figure.add_subplot(grid[0, :]), noise, cleaned)
     farthest = np.argsort(-noise.angles, kind="stable")[: columns * rows]
     for place, image in enumerate(farthest.tolist()):
         of_class = np.flatnonzero(noise.labels == noise.labels[image])
-        middle = of_class[np.argmin(noise.angles[of_class])].item()
+        nearest = of_class[np.argmin(noise.angles[of_class])].item()
         panel = figure.add_subplot(grid[1 + place // columns, place % columns])
-        panel.imshow(np.concatenate([image_of(image), image_of(middle)], axis=1))
+        panel.imshow(np.concatenate([image_of(image), image_of(nearest)], axis=1))
         verdict = {-1: "dropped", noise.labels.item(image): "kept"}.get(cleaned.item(image), "relabeled")
         panel.set_title(f"class {noise.labels[image]}, {np.rad2deg(noise.angles[image]):.0f}°: {verdict}", fontsize=8)
         panel.axis("off")
@@ -88,14 +82,14 @@ def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[
 
 
 def roc_svg(results: Mapping[str, VerificationResult]) -> bytes:
-    """ROC curves over a logarithmic FAR axis, as SVG: where the differences between good models are."""
+    """Returns ROC curves as SVG. The FAR axis is logarithmic, to show the differences between good models."""
     figure = _figure(_SIZE)
     panel = figure.subplots()
-    lowest = _lowest_far(results)
-    for (name, result), style in _styled(results):
-        far, tar = _steps(result.roc.far, result.roc.tar, lowest)
-        panel.plot(far, tar, label=f"{_plain(name)}: AUC {result.auc:.4f}", **style)
-    panel.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.02), title="ROC")
+    min_far = _min_far(results)
+    for (name, result), style in _with_styles(results):
+        far, tar = _thin_out(result.roc.far, result.roc.tar, min_far)
+        panel.plot(far, tar, label=f"{_escape(name)}: AUC {result.auc:.4f}", **style)
+    panel.set(xscale="log", xlim=(min_far, 1), ylim=(0, 1.02), title="ROC")
     panel.set(xlabel="FAR: impostor pairs accepted (log scale)", ylabel="TAR: genuine pairs accepted")
     panel.grid(alpha=0.3, which="both")
     _legend_below(figure)
@@ -103,38 +97,38 @@ def roc_svg(results: Mapping[str, VerificationResult]) -> bytes:
 
 
 def det_svg(results: Mapping[str, VerificationResult]) -> bytes:
-    """DET curves, both axes logarithmic, as SVG; the dot is the equal error rate."""
+    """Returns DET curves as SVG. Both axes are logarithmic; a dot marks the equal error rate."""
     figure = _figure(_SIZE)
     panel = figure.subplots()
-    lowest = _lowest_far(results)
-    fewest = min(1 / len(result.roc.genuine) for result in results.values())
-    for (name, result), style in _styled(results):
-        far, tar = _steps(result.roc.far, result.roc.tar, lowest)
-        panel.plot(far, np.maximum(1 - tar, fewest / 2), label=f"{_plain(name)}: EER {result.eer:.2%}", **style)
+    min_far = _min_far(results)
+    lowest_frr = min(1 / len(result.roc.genuine) for result in results.values())
+    for (name, result), style in _with_styles(results):
+        far, tar = _thin_out(result.roc.far, result.roc.tar, min_far)
+        panel.plot(far, np.maximum(1 - tar, lowest_frr / 2), label=f"{_escape(name)}: EER {result.eer:.2%}", **style)
         panel.plot([result.eer], [result.eer], "o", color=style["color"], markersize=5)
-    panel.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(fewest / 2, 1.2), title="DET")
-    panel.set(xlabel="FAR: impostor pairs accepted (log scale)", ylabel="1 - TAR: genuine pairs refused (log)")
+    panel.set(xscale="log", yscale="log", xlim=(min_far, 1), ylim=(lowest_frr / 2, 1.2), title="DET")
+    panel.set(xlabel="FAR: impostor pairs accepted (log scale)", ylabel="1 - TAR: genuine pairs rejected (log)")
     panel.grid(alpha=0.3, which="both")
     _legend_below(figure)
     return _svg(figure)
 
 
 def scores_svg(name: str, result: VerificationResult) -> bytes:
-    """How the scores of genuine and impostor pairs of one model lie, as SVG."""
+    """Returns histograms of the genuine and impostor scores of a model as SVG."""
     figure = _figure(_SIZE)
     panel = figure.subplots()
     _draw_scores(panel, result)
-    panel.set(title=_plain(name))
+    panel.set(title=_escape(name))
     return _svg(figure)
 
 
 def folds_svg(results: Mapping[str, VerificationResult]) -> bytes:
-    """Accuracy and threshold of every fold, as SVG."""
+    """Returns the accuracy and threshold of each fold as SVG."""
     figure = _figure(_SIZE)
     upper, lower = figure.subplots(2, 1, sharex=True)
-    for (name, result), style in _styled(results):
+    for (name, result), style in _with_styles(results):
         folds = np.arange(1, len(result.grid.accuracies) + 1)
-        upper.plot(folds, result.grid.accuracies, "o", label=_plain(name), **style)
+        upper.plot(folds, result.grid.accuracies, "o", label=_escape(name), **style)
         lower.plot(folds, result.grid.thresholds, "o", **style)
     upper.set(title="Folds", ylabel="accuracy")
     lower.set(xlabel="fold", ylabel="threshold (cosine)")
@@ -146,71 +140,91 @@ def folds_svg(results: Mapping[str, VerificationResult]) -> bytes:
     return _svg(figure)
 
 
-def _figure(size):
-    try:
+def _figure(size: tuple[float, float]) -> Any:
+    with optional_import("plots", "Plotting"):
         from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Pictures need matplotlib: pip install 'keras-arcface[plots]'") from error
     return Figure(figsize=size, layout="constrained")
 
 
-def _plain(name: str) -> str:
-    """Keeps matplotlib from reading mathematics between dollars, and from hiding what starts with an underscore."""
+def _escape(name: str) -> str:
+    """Prevents matplotlib from formatting text between dollar signs and from hiding labels that start with "_"."""
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
-def _legend_below(figure):
-    """Where it hides no curve."""
+def _legend_below(figure: Any) -> None:
+    """Adds a legend below the axes, where it covers no curve."""
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
 
 
-def _svg(figure) -> bytes:
+def _svg(figure: Any) -> bytes:
     import matplotlib
 
     stream = io.BytesIO()
+    # A fixed salt and no date make the output reproducible.
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "keras_arcface"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()
 
 
-def _styled(results):
+def _with_styles(
+    results: Mapping[str, VerificationResult],
+) -> Iterator[tuple[tuple[str, VerificationResult], dict[str, str]]]:
     for number, entry in enumerate(results.items()):
-        yield entry, {"color": _MODELS[number % len(_MODELS)], "linestyle": _LINES[number % len(_LINES)]}
+        color, style = _MODEL_COLORS[number % len(_MODEL_COLORS)], _LINE_STYLES[number % len(_LINE_STYLES)]
+        yield entry, {"color": color, "linestyle": style}
 
 
-def _lowest_far(results) -> float:
-    """Below one impostor pair there is nothing to see."""
+def _min_far(results: Mapping[str, VerificationResult]) -> float:
+    """Returns the FAR of one impostor pair, the lower limit of a logarithmic axis."""
     return min(0.5, *(1 / len(result.roc.impostor) for result in results.values()))
 
 
-def _steps(far, tar, lowest):
-    """A curve from the lowest FAR of a logarithmic axis on, of no more points than the eye can part."""
-    first = np.searchsorted(far, lowest, side="left")
+def _thin_out(far: np.ndarray, tar: np.ndarray, min_far: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a curve from `min_far` on, with at most about `_MAX_POINTS` points for a logarithmic axis."""
+    first = np.searchsorted(far, min_far, side="left")
     start = tar[max(first - 1, 0)]
-    far, tar = np.concatenate([[lowest], far[first:]]), np.concatenate([[start], tar[first:]])
-    if len(far) > _MOST_POINTS:
-        places = np.geomspace(lowest, 1, _MOST_POINTS)
+    far, tar = np.concatenate([[min_far], far[first:]]), np.concatenate([[start], tar[first:]])
+    if len(far) > _MAX_POINTS:
+        places = np.geomspace(min_far, 1, _MAX_POINTS)
         kept = np.unique(np.concatenate([[0], np.searchsorted(far, places, side="right") - 1, [len(far) - 1]]))
         far, tar = far[kept], tar[kept]
     return far, tar
 
 
-def _draw_roc(panel, results):
-    for (name, result), style in _styled(results):
-        panel.plot(result.roc.far, result.roc.tar, label=f"{_plain(name)}: AUC {result.auc:.3f}", **style)
-    panel.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":", label="guessing: AUC 0.500")
+def _draw_roc(panel: Any, results: Mapping[str, VerificationResult]) -> None:
+    for (name, result), style in _with_styles(results):
+        panel.plot(result.roc.far, result.roc.tar, label=f"{_escape(name)}: AUC {result.auc:.3f}", **style)
+    panel.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":", label="chance: AUC 0.500")
     panel.set(xlim=(0, 1), ylim=(0, 1.01), title="ROC curve")
     panel.set(xlabel="FAR: impostor pairs accepted", ylabel="TAR: genuine pairs accepted")
     panel.grid(alpha=0.3)
     panel.legend(loc="lower right")
 
 
-def _draw_scores(panel, result):
+def _draw_scores(panel: Any, result: VerificationResult) -> None:
     lowest, highest = result.scores.min(), max(result.scores.max(), result.threshold)
     bins = np.linspace(min(lowest, result.threshold), highest + 1e-6, 41)
-    for kind, scores, color in (("impostor", result.roc.impostor, IMPOSTOR), ("genuine", result.roc.genuine, GENUINE)):
+    for kind, scores, color in (
+        ("impostor", result.roc.impostor, _IMPOSTOR),
+        ("genuine", result.roc.genuine, _GENUINE),
+    ):
         panel.hist(scores, bins, alpha=0.6, color=color, density=True, label=f"{len(scores):,} {kind} pairs")
     panel.axvline(result.threshold, color="black", linewidth=1, label=f"threshold {result.threshold:.2f}")
     panel.set(xlabel="score: cosine of the two embeddings", ylabel="density")
     panel.margins(y=0.35)  # room for the legend
     panel.legend(loc="upper left", fontsize=9)
+
+
+def _draw_angles(panel: Any, noise: LabelNoise, cleaned: np.ndarray) -> None:
+    bins = np.linspace(0, max(120, np.rad2deg(noise.angles.max())), 100)
+    for name, chosen, color in (
+        ("kept", cleaned == noise.labels, _GENUINE),
+        ("dropped", cleaned == -1, _IMPOSTOR),
+        ("relabeled", (cleaned >= 0) & (cleaned != noise.labels), _RELABELED),
+    ):
+        if chosen.any():
+            label = f"{name}: {chosen.sum():,}"
+            panel.hist(np.rad2deg(noise.angles[chosen]), bins, color=color, alpha=0.7, label=label)
+    panel.set(xlabel="angle to the dominant sub-center of the class (degrees)", ylabel="images")
+    panel.set_title("Below: the farthest images, each next to the image nearest to the sub-center")
+    panel.legend()

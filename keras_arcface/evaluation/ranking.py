@@ -1,10 +1,15 @@
-"""Where the right answers stand among all answers: ranks, and what the protocols make of them."""
+"""Ranks of mates in a gallery, and the figures that protocols compute from them."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
+# Number of scores that `TopScores` always has room for.
+_MIN_BUFFER = 2**20
 
-def count_at_least(scores, thresholds) -> np.ndarray:
-    """How many of the scores are at or above each threshold.
+
+def count_at_least(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Counts the scores at or above each threshold.
 
     Args:
         scores: `(m,)`, in any order.
@@ -15,53 +20,53 @@ def count_at_least(scores, thresholds) -> np.ndarray:
     """
     if len(thresholds) == 1:
         return np.array([np.count_nonzero(scores >= thresholds[0])])
-    candidates = scores[scores >= thresholds[0]]  # few, where the embeddings are good
-    passed = np.bincount(np.searchsorted(thresholds, candidates, side="right"), minlength=len(thresholds) + 1)
-    return np.cumsum(passed[::-1])[::-1][1:]
+    candidates = scores[scores >= thresholds[0]]  # few, if the embeddings are good
+    bins = np.bincount(np.searchsorted(thresholds, candidates, side="right"), minlength=len(thresholds) + 1)
+    return np.cumsum(bins[::-1])[::-1][1:]
 
 
-def ranks_of_mates(scores, mates, ignored=()) -> np.ndarray:
-    """The ranks at which the mates of one probe stand in the gallery.
+def ranks_of_mates(scores: np.ndarray, mates: np.ndarray, ignored: Sequence | np.ndarray = ()) -> np.ndarray:
+    """Returns the ranks of the mates of one probe in the gallery.
 
-    A gallery entry that scores as high as a mate stands before it: a model that gives every image one embedding finds
+    A gallery entry with the same score as a mate ranks before it, so a model that returns one constant embedding finds
     nothing.
 
     Args:
         scores: `(m,)` scores of the probe with the gallery.
         mates: indices of the gallery entries of the probe's identity, at least one.
-        ignored: indices of entries that are passed over as if they were not there.
+        ignored: indices of gallery entries to leave out.
 
     Returns:
         `(len(mates),)` int, ascending; rank 0 is the best.
     """
-    of_mates = np.sort(scores[mates])
-    ahead = count_at_least(scores, of_mates) - count_at_least(of_mates, of_mates)
+    mate_scores = np.sort(scores[mates])
+    ahead = count_at_least(scores, mate_scores) - count_at_least(mate_scores, mate_scores)
     if len(ignored):
-        ahead -= count_at_least(scores[ignored], of_mates)
-    return ahead[::-1] + np.arange(len(of_mates))
+        ahead -= count_at_least(scores[ignored], mate_scores)
+    return ahead[::-1] + np.arange(len(mate_scores))
 
 
-def average_precision(ranks) -> float:
-    """The mean, over the mates of one probe, of the share of mates among the entries up to each.
+def average_precision(ranks: np.ndarray) -> float:
+    """Returns the mean of the precisions at the rank of each mate.
 
     Args:
-        ranks: as `ranks_of_mates` gives them.
+        ranks: ranks of the mates of one probe, from `ranks_of_mates`.
     """
     return float(np.mean(np.arange(1, len(ranks) + 1) / (ranks + 1)))
 
 
-def average_precision_trapezoid(ranks) -> float:
-    """The same with the mean of the precision at each mate and just before it, as Market-1501's own program has it.
+def average_precision_trapezoid(ranks: np.ndarray) -> float:
+    """Returns the average precision as Market-1501's program computes it, with trapezoids.
 
-    Before the first entry the precision is taken to be 1.
+    It averages the precision at each mate and just before it. The precision before the first entry is 1.
     """
     found = np.arange(len(ranks))
     before = np.where(ranks > 0, found / np.maximum(ranks, 1), 1.0)
     return float(np.mean((before + (found + 1) / (ranks + 1)) / 2))
 
 
-def average_precision_at_r(ranks) -> float:
-    """Average precision over the first R entries only, R being the number of mates; what is not found there adds 0.
+def average_precision_at_r(ranks: np.ndarray) -> float:
+    """Returns the average precision over the first R entries, R being the number of mates. Later mates add 0.
 
     References:
         - [A Metric Learning Reality Check](https://arxiv.org/abs/2003.08505), section 3.2
@@ -70,40 +75,40 @@ def average_precision_at_r(ranks) -> float:
     return float(np.sum(precision[ranks < len(ranks)]) / len(ranks))
 
 
-def r_precision(ranks) -> float:
-    """The share of mates among the first R entries, R being the number of mates."""
+def r_precision(ranks: np.ndarray) -> float:
+    """Returns the share of mates among the first R entries, R being the number of mates."""
     return float(np.mean(ranks < len(ranks)))
 
 
-def cumulative_match(first_ranks, up_to: int) -> np.ndarray:
-    """The CMC curve: the share of probes whose best mate is among the first k entries.
+def cmc_curve(first_ranks: Sequence[int] | np.ndarray, max_rank: int) -> np.ndarray:
+    """Returns the CMC curve: the share of probes whose best mate is among the first k entries.
 
     Args:
-        first_ranks: `(n,)` rank of the best mate of every probe.
-        up_to: largest k.
+        first_ranks: `(n,)` rank of the best mate of each probe.
+        max_rank: largest k.
 
     Returns:
-        `(up_to,)`, for k = 1 and on.
+        `(max_rank,)`, for k = 1, 2, ...
     """
-    counts = np.bincount(np.minimum(first_ranks, up_to), minlength=up_to + 1)
-    return np.cumsum(counts)[:up_to] / len(first_ranks)
+    counts = np.bincount(np.minimum(first_ranks, max_rank), minlength=max_rank + 1)
+    return np.cumsum(counts)[:max_rank] / len(first_ranks)
 
 
-def at_rank(cmc, k: int) -> float:
-    """A CMC curve at k.
+def cmc_at(cmc: np.ndarray, k: int) -> float:
+    """Returns the value of a CMC curve at rank k.
 
     Raises:
-        ValueError: if k is below 1, or beyond the curve.
+        ValueError: if k is below 1 or above the length of the curve.
     """
     if not 1 <= k <= len(cmc):
-        raise ValueError(f"k must be from 1 to {len(cmc)}, the length of the CMC curve. Received: {k}")
+        raise ValueError(f"k must be in [1, {len(cmc)}], the ranks of the CMC curve. Received: k={k}")
     return float(cmc[k - 1])
 
 
-class Members:
-    """The rows of each label, found without a search.
+class RowsByLabel:
+    """Index from a label to the rows with that label.
 
-    >>> Members(np.array([7, 5, 7]))[7]
+    >>> RowsByLabel(np.array([7, 5, 7]))[7]
     array([0, 2])
     """
 
@@ -112,36 +117,41 @@ class Members:
         self._labels, starts = np.unique(labels[self._order], return_index=True)
         self._bounds = np.append(starts, len(labels))
 
-    def __getitem__(self, label) -> np.ndarray:
-        at = np.searchsorted(self._labels, label)
-        if at == len(self._labels) or self._labels[at] != label:
+    def __getitem__(self, label: int) -> np.ndarray:
+        index = np.searchsorted(self._labels, label)
+        if index == len(self._labels) or self._labels[index] != label:
             return self._order[:0]
-        return self._order[self._bounds[at] : self._bounds[at + 1]]
+        return self._order[self._bounds[index] : self._bounds[index + 1]]
 
 
-class HighestScores:
-    """The k highest of a stream of scores (k at least 1), without holding more than a few times k."""
+class TopScores:
+    """The k highest scores of a stream. Stores at most `max(2 * k, 2**20)` scores between calls.
+
+    Attributes:
+        floor: score below which no score can be among the k highest.
+    """
 
     def __init__(self, k: int):
         self.k = k
-        self.floor = -np.inf  # what is below it is none of them
-        self._held, self._count = [], 0
+        self.floor = -np.inf
+        self._kept: list[np.ndarray] = []
+        self._count = 0
 
     def add(self, scores: np.ndarray) -> None:
         candidates = scores[scores > self.floor]
-        self._held.append(candidates)
+        self._kept.append(candidates)
         self._count += len(candidates)
-        if self._count > max(2 * self.k, 2**20):
-            self._shrink()
+        if self._count > max(2 * self.k, _MIN_BUFFER):
+            self._drop_low_scores()
 
     def descending(self) -> np.ndarray:
-        """`(k,)`, or fewer if fewer were added."""
-        self._shrink()
-        return np.sort(self._held[0])[::-1]
+        """Returns the `(k,)` highest scores, or fewer if fewer were added."""
+        self._drop_low_scores()
+        return np.sort(self._kept[0])[::-1]
 
-    def _shrink(self):
-        held = np.concatenate([np.empty(0, np.float32), *self._held])
-        if len(held) > self.k:
-            held = np.partition(held, len(held) - self.k)[len(held) - self.k :]
-            self.floor = held.min()
-        self._held, self._count = [held], len(held)
+    def _drop_low_scores(self) -> None:
+        kept = np.concatenate([np.empty(0, np.float32), *self._kept])
+        if len(kept) > self.k:
+            kept = np.partition(kept, len(kept) - self.k)[len(kept) - self.k :]
+            self.floor = kept.min()
+        self._kept, self._count = [kept], len(kept)

@@ -1,30 +1,31 @@
-"""Re-identification, as on Market-1501 and DukeMTMC-reID: the same identity, seen by another camera."""
+"""Re-identification across cameras, as on Market-1501 and DukeMTMC-reID."""
 
 import dataclasses
 
 import numpy as np
 
 from keras_arcface.evaluation import ranking
-from keras_arcface.evaluation.representation import represent
+from keras_arcface.evaluation.formatting import format_result
 from keras_arcface.evaluation.scores import score_blocks
-from keras_arcface.evaluation.vectors import labels_for
-from keras_arcface.evaluation.vectors import unit_rows
+from keras_arcface.evaluation.validation import check_labels
+from keras_arcface.evaluation.vectors import l2_normalize
 
-_CMC_UP_TO = 50
+_CMC_RANKS = 50
+# Identity of gallery images that are ignored.
 JUNK = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class ReidentificationResult:
-    """What `reidentify` found, over all queries.
+    """Result of `reidentify`.
 
     Attributes:
-        mean_average_precision: mAP, with the precision at each right answer, as the field reports it.
-        mean_average_precision_trapezoid: mAP as Market-1501's own program has it: the mean of the precision at each
-            right answer and just before it.
-        cmc: `(50,)`, the share of queries with a right answer among the first k, for k = 1 and on.
-        queries: how many there are.
-        skipped: how many have no right answer in the gallery, and count for nothing.
+        mean_average_precision: mAP as usually reported, from the precision at each match.
+        mean_average_precision_trapezoid: mAP as Market-1501's program computes it, from the mean of the precision at
+            each match and just before it.
+        cmc: `(50,)`, the share of queries with a match among the first k images, for k = 1, 2, ...
+        queries: number of queries.
+        skipped: number of queries that were left out because the gallery has no match for them.
     """
 
     mean_average_precision: float
@@ -35,65 +36,65 @@ class ReidentificationResult:
 
     def __repr__(self) -> str:
         rates = {"mean_average_precision": self.mean_average_precision, "rank_1": self.rank(1), "rank_5": self.rank(5)}
-        return represent(self, **rates, queries=self.queries, skipped=self.skipped)
+        return format_result(self, **rates, queries=self.queries, skipped=self.skipped)
 
     def rank(self, k: int) -> float:
-        """The share of queries with a right answer among the first k."""
-        return ranking.at_rank(self.cmc, k)
+        """Returns the share of queries with a match among the first k images."""
+        return ranking.cmc_at(self.cmc, k)
 
 
 def reidentify(
-    query, query_ids, query_cameras, gallery, gallery_ids, gallery_cameras, progress=True
+    query, query_ids, query_cameras, gallery, gallery_ids, gallery_cameras, progress: bool = True
 ) -> ReidentificationResult:
-    """Looks for each query's identity in images of other cameras, by cosine.
+    """Searches each query's identity among the gallery images of other cameras, by cosine.
 
-    Gallery images of the query's identity and camera are passed over, as are those of identity -1 (junk). An image that
-    scores as high as a right one counts as standing before it.
+    Gallery images with the query's identity and camera are ignored, and so are those of identity -1 (junk). An image
+    with the same score as a match ranks before it.
 
     Args:
         query: `(n, dim)` embeddings, any norm.
         query_ids, query_cameras: `(n,)` int.
-        gallery: `(m, dim)`.
+        gallery: `(m, dim)` embeddings, any norm.
         gallery_ids, gallery_cameras: `(m,)` int.
-        progress: whether to show a progress bar.
+        progress: if true, shows a progress bar.
 
     Returns:
         A `ReidentificationResult`.
 
     Raises:
-        ValueError: if the shapes do not fit, an embedding is zero or not finite (named by its row), or no query has
-            a right answer in the gallery.
+        ValueError: if the shapes do not match, an embedding is zero or not finite (the error names its row), or no
+            query has a match in the gallery.
 
     References:
         - [Scalable Person Re-identification: A Benchmark](https://www.cv-foundation.org/openaccess/content_iccv_2015/papers/Zheng_Scalable_Person_Re-Identification_ICCV_2015_paper.pdf)
     """
-    query, gallery = unit_rows(query, "query"), unit_rows(gallery, "gallery")
-    query_ids = labels_for(query_ids, query, "query_ids", "query")
-    query_cameras = labels_for(query_cameras, query, "query_cameras", "query")
-    gallery_ids = labels_for(gallery_ids, gallery, "gallery_ids", "gallery")
-    gallery_cameras = labels_for(gallery_cameras, gallery, "gallery_cameras", "gallery")
-    members = ranking.Members(gallery_ids)
-    junk = members[JUNK]
+    query, gallery = l2_normalize(query, "query"), l2_normalize(gallery, "gallery")
+    query_ids = check_labels(query_ids, query, "query_ids", "query")
+    query_cameras = check_labels(query_cameras, query, "query_cameras", "query")
+    gallery_ids = check_labels(gallery_ids, gallery, "gallery_ids", "gallery")
+    gallery_cameras = check_labels(gallery_cameras, gallery, "gallery_cameras", "gallery")
+    rows_of = ranking.RowsByLabel(gallery_ids)
+    junk = rows_of[JUNK]
     first_ranks, precisions, trapezoids = [], [], []
     for rows, scores in score_blocks(query, gallery, progress="re-identification" if progress else None):
         for index, row in zip(range(rows.start, rows.stop), scores, strict=True):
-            alike = members[query_ids[index]] if query_ids[index] != JUNK else junk[:0]
-            same_camera = gallery_cameras[alike] == query_cameras[index]
+            same_id = rows_of[query_ids[index]] if query_ids[index] != JUNK else junk[:0]
+            same_camera = gallery_cameras[same_id] == query_cameras[index]
             if same_camera.all():
                 continue
-            ranks = ranking.ranks_of_mates(row, alike[~same_camera], np.concatenate([alike[same_camera], junk]))
+            ranks = ranking.ranks_of_mates(row, same_id[~same_camera], np.concatenate([same_id[same_camera], junk]))
             first_ranks.append(ranks[0])
             precisions.append(ranking.average_precision(ranks))
             trapezoids.append(ranking.average_precision_trapezoid(ranks))
     if not first_ranks:
         raise ValueError(
-            "Re-identification needs queries whose identity another camera of the gallery saw. "
-            f"Received: {len(query)} queries, none with one among {len(gallery)} gallery images"
+            "Re-identification requires queries whose identity another camera of the gallery shows. "
+            f"Received: {len(query)} queries without a match among {len(gallery)} gallery images"
         )
     return ReidentificationResult(
         mean_average_precision=float(np.mean(precisions)),
         mean_average_precision_trapezoid=float(np.mean(trapezoids)),
-        cmc=ranking.cumulative_match(np.array(first_ranks), _CMC_UP_TO),
+        cmc=ranking.cmc_curve(first_ranks, _CMC_RANKS),
         queries=len(first_ranks),
         skipped=len(query) - len(first_ranks),
     )

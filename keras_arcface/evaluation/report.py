@@ -1,19 +1,21 @@
-"""Results -> one HTML file that needs nothing else."""
+"""HTML report of results in one self-contained file."""
 
 import base64
 import html
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from keras_arcface.data.pairs import PairSet
 from keras_arcface.evaluation import plots
 from keras_arcface.evaluation.tables import Table
 from keras_arcface.evaluation.tables import threshold_table
 from keras_arcface.evaluation.tables import verification_table
 from keras_arcface.evaluation.verification import VerificationResult
 
-_MISTAKES = 6
+_MAX_ERRORS_SHOWN = 6
 _MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"GI": "image/gif", b"BM": "image/bmp"}
 _STYLE = """
 :root { --ink: #1c2430; --soft: #5b6675; --line: #dde2e8; --wash: #f5f7f9; --good: #0072b2; --bad: #a84300; }
@@ -41,17 +43,17 @@ figure { margin: 0; }
 .pair img { width: calc(50% - 2px); height: auto; border-radius: 4px; }
 .pair figcaption { font-size: .82rem; margin-top: 6px; line-height: 1.35; }
 .accepted { color: var(--bad); font-weight: 600; }
-.refused { color: var(--good); font-weight: 600; }
+.rejected { color: var(--good); font-weight: 600; }
 @media (max-width: 480px) { .pairs { grid-template-columns: repeat(2, 1fr); } body { font-size: 15px; } }
 """
 
 
 class Report:
-    """One self-contained HTML page: tables, curves, histograms, and the worst mistakes as pictures.
+    """Self-contained HTML report: tables, curves, histograms, and images of the worst errors.
 
     Args:
-        title: what stands above it.
-        note: a sentence below the title.
+        title: title of the page.
+        note: sentence below the title.
 
     >>> report = Report("Two models on LFW")
     >>> # report.add_verification("lfw", {"ours": result, "theirs": other}, pairs)
@@ -63,96 +65,96 @@ class Report:
         self._sections: list[str] = []
 
     def add_verification(
-        self, name: str, results: Mapping[str, VerificationResult], pairs=None, note: str = ""
+        self, name: str, results: Mapping[str, VerificationResult], pairs: PairSet | None = None, note: str = ""
     ) -> None:
-        """Adds a pair set.
+        """Adds a section about a pair set.
 
         Args:
-            name: of the set.
-            results: name of a model -> what `verify` gave for it on this set.
-            pairs: the `keras_arcface.data.PairSet`, for the gallery of mistakes; None for none.
-            note: what should be known of the set.
+            name: name of the set.
+            results: mapping from the name of a model to its result of `verify` on this set.
+            pairs: the pair set, to show images of the worst errors; None for no images.
+            note: text below the heading.
 
         Raises:
-            ValueError: if there is no result.
-            ModuleNotFoundError: saying what to install, if matplotlib is absent.
+            ValueError: if `results` is empty.
+            ModuleNotFoundError: if matplotlib is not installed.
         """
         if not results:
-            raise ValueError("add_verification expects one result at least. Received: none")
-        first = next(iter(results.values()))
-        genuine, impostors = int(np.sum(first.same)), int(np.sum(~first.same))
+            raise ValueError("add_verification expects at least one result. Received: none")
         parts = [
-            f"<h2>{_text(name)}</h2>",
-            f"<p>{genuine:,} genuine and {impostors:,} impostor pairs, {len(first.grid.accuracies)} folds. "
-            f"{_text(note)}</p>",
-            _table(verification_table(results)),
-            "<p>Accuracy: mean and standard deviation over the folds, each judged at the threshold that is best on "
-            "the others, of the published grid or of all thresholds (exact). In brackets: 95% bootstrap intervals. "
-            "TAR@FAR: the largest share of genuine pairs accepted by a threshold that accepts at most this share of "
-            f"the impostor pairs; {impostors:,} of them can show none below 1/{impostors:,}.</p>",
-            '<div class="plots">',
-            *(
-                _picture(svg, alternative)
-                for svg, alternative in (
-                    (plots.roc_svg(results), "ROC curves: higher is better"),
-                    (plots.det_svg(results), "DET curves: lower is better"),
-                    (plots.folds_svg(results), "accuracy and threshold of every fold"),
-                    *((plots.scores_svg(model, result), f"scores of {model}") for model, result in results.items()),
-                )
-            ),
-            "</div>",
+            f"<h2>{_escape(name)}</h2>",
+            *_verification_tables(results, note),
+            *_verification_plots(results),
             "<h3>Thresholds</h3>",
-            "<p>The lowest threshold that accepts at most this share of the impostor pairs. The interval holds the FAR "
-            "on other impostor pairs, if pairs are independent. Few accepted impostor pairs make it wide: below ten, "
-            "its ends are a factor of four or more apart.</p>",
+            "<p>The lowest threshold that accepts at most this share of the impostor pairs. The interval contains the "
+            "FAR on other impostor pairs, if pairs are independent. It is wide if few impostor pairs are accepted: "
+            "with fewer than ten, its ends differ by a factor of four or more.</p>",
             _table(threshold_table(results)),
         ]
         if pairs is not None:
-            for model, result in results.items():
-                parts.append(_gallery(model, result, pairs.images))
+            parts += [_error_gallery(model, result, pairs.images) for model, result in results.items()]
         self._sections.append("\n".join(parts))
 
     def add_table(self, name: str, table: Table, note: str = "") -> None:
-        """Adds the results of any other protocol, as a table."""
-        self._sections.append(f"<h2>{_text(name)}</h2>\n{_paragraph(note)}\n{_table(table)}")
+        """Adds a section with a table, for the results of other protocols."""
+        self._sections.append(f"<h2>{_escape(name)}</h2>\n{_paragraph(note)}\n{_table(table)}")
 
     def write(self, path) -> Path:
-        """Writes the page.
-
-        Returns:
-            The path.
-        """
+        """Writes the report to a file and returns its path."""
         path = Path(path)
         body = "\n".join(self._sections)
         path.write_text(
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{_text(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-            f"<h1>{_text(self.title)}</h1>\n{_paragraph(self.note)}\n{body}\n</main>\n</body>\n</html>\n",
+            f"<title>{_escape(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+            f"<h1>{_escape(self.title)}</h1>\n{_paragraph(self.note)}\n{body}\n</main>\n</body>\n</html>\n",
             encoding="utf-8",
         )
         return path
 
 
-def _gallery(model, result, images):
-    beyond = np.abs(result.scores - result.grid.thresholds[result.fold_of_pair])
+def _verification_tables(results: Mapping[str, VerificationResult], note: str) -> list[str]:
+    first = next(iter(results.values()))
+    genuine, impostors = int(np.sum(first.same)), int(np.sum(~first.same))
+    return [
+        f"<p>{genuine:,} genuine and {impostors:,} impostor pairs, {len(first.grid.accuracies)} folds. "
+        f"{_escape(note)}</p>",
+        _table(verification_table(results)),
+        "<p>Accuracy: mean and standard deviation over the folds. The threshold of each fold is the best one on the "
+        "other folds, of the published grid or of all thresholds (exact). In brackets: 95% bootstrap intervals. TAR@FAR: "
+        "the largest share of genuine pairs accepted by a threshold that accepts at most this share of the impostor pairs; "
+        f"{impostors:,} impostor pairs cannot measure a FAR below 1/{impostors:,}.</p>",
+    ]
+
+
+def _verification_plots(results: Mapping[str, VerificationResult]) -> list[str]:
+    figures = [
+        _figure(plots.roc_svg(results), "ROC curves: higher is better"),
+        _figure(plots.det_svg(results), "DET curves: lower is better"),
+        _figure(plots.folds_svg(results), "accuracy and threshold of each fold"),
+    ]
+    figures += [_figure(plots.scores_svg(model, result), f"scores of {model}") for model, result in results.items()]
+    return ['<div class="plots">', *figures, "</div>"]
+
+
+def _error_gallery(model: str, result: VerificationResult, images: Sequence[bytes]) -> str:
+    """Returns the false accepts and false rejects of a model, worst first."""
+    distance = np.abs(result.scores - result.grid.thresholds[result.fold_of_pair])
     parts = []
     for same, title, verdict in (
-        (False, "different people, taken for one", "accepted"),
-        (True, "one person, taken for two", "refused"),
+        (False, "different people, accepted as the same", "accepted"),
+        (True, "the same person, rejected", "rejected"),
     ):
-        wrong = np.flatnonzero(~result.right & (result.same == same))
-        worst = wrong[np.argsort(-beyond[wrong], kind="stable")][:_MISTAKES]
-        count = f"The {len(worst)} worst of {len(wrong)}" if len(wrong) > len(worst) else f"All {len(wrong)}"
-        note = (
-            f"{count} mistakes. Below each: its score, and the threshold of its fold." if len(wrong) else "No mistakes."
-        )
+        errors = np.flatnonzero(~result.correct & (result.same == same))
+        worst = errors[np.argsort(-distance[errors], kind="stable")][:_MAX_ERRORS_SHOWN]
+        count = f"The {len(worst)} worst of {len(errors)}" if len(errors) > len(worst) else f"All {len(errors)}"
+        note = f"{count} errors, each with its score and the threshold of its fold." if len(errors) else "No errors."
         pairs = "\n".join(_pair(result, pair, verdict, images) for pair in worst)
-        parts.append(f'<h3>{_text(model)}: {title}</h3>\n<p>{note}</p>\n<div class="pairs">{pairs}</div>')
+        parts.append(f'<h3>{_escape(model)}: {title}</h3>\n<p>{note}</p>\n<div class="pairs">{pairs}</div>')
     return "\n".join(parts)
 
 
-def _pair(result, pair, verdict, images):
+def _pair(result: VerificationResult, pair: int, verdict: str, images: Sequence[bytes]) -> str:
     pictures = "".join(
         f'<img src="{_data_uri(images[2 * pair + side])}" alt="pair {pair}, {("first", "second")[side]} image">'
         for side in range(2)
@@ -165,9 +167,9 @@ def _pair(result, pair, verdict, images):
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{_text(column) or "model"}</th>' for column in table.columns)
+    head = "".join(f'<th scope="col">{_escape(column) or "model"}</th>' for column in table.columns)
     rows = "\n".join(
-        f'<tr><th scope="row">{_text(cells[0])}</th>'
+        f'<tr><th scope="row">{_escape(cells[0])}</th>'
         + "".join(f"<td>{_cell(cell)}</td>" for cell in cells[1:])
         + "</tr>"
         for cells in table.rows
@@ -180,21 +182,21 @@ def _table(table: Table) -> str:
 
 def _cell(cell: str) -> str:
     value, bracket, interval = cell.partition(" [")
-    return _text(value) + (f"<small>[{_text(interval)}</small>" if bracket else "")
+    return _escape(value) + (f"<small>[{_escape(interval)}</small>" if bracket else "")
 
 
 def _paragraph(text: str) -> str:
-    return f"<p>{_text(text)}</p>" if text else ""
+    return f"<p>{_escape(text)}</p>" if text else ""
 
 
-def _picture(svg: bytes, alternative: str) -> str:
+def _figure(svg: bytes, description: str) -> str:
     source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    return f'<figure><img src="{source}" alt="{_text(alternative)}"></figure>'
+    return f'<figure><img src="{source}" alt="{_escape(description)}"></figure>'
 
 
 def _data_uri(image: bytes) -> str:
     return f"data:{_MEDIA_TYPES[image[:2]]};base64,{base64.b64encode(image).decode()}"
 
 
-def _text(text: str) -> str:
+def _escape(text: str) -> str:
     return html.escape(text)

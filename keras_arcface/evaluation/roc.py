@@ -1,4 +1,4 @@
-"""Scores of genuine and impostor pairs -> error rates at every threshold."""
+"""ROC curves: false and true accept rates at all thresholds of pair scores."""
 
 import dataclasses
 import functools
@@ -7,26 +7,28 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from keras_arcface.evaluation.representation import represent
-from keras_arcface.evaluation.vectors import false_accept_rates
+from keras_arcface.evaluation.far_interval import far_interval
+from keras_arcface.evaluation.formatting import format_result
+from keras_arcface.evaluation.validation import check_fars
 
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold for a wanted false accept rate, with its uncertainty.
+    """A threshold for a target false accept rate (FAR), with its uncertainty.
 
     Attributes:
-        wanted_far: what was asked for.
-        threshold: the cosine from which on a pair is accepted.
-        squared_distance: the same threshold as a squared L2 distance between unit vectors, `2 - 2 * threshold`.
-        far: the share of the impostor pairs that it accepts, at most `wanted_far`.
-        tar: the share of the genuine pairs that it accepts.
-        impostors_accepted: number of impostor pairs that it accepts; with few, the threshold is uncertain.
-        impostors: how many impostor pairs there are.
-        far_interval: 95% confidence interval of the FAR on other impostor pairs of the same kind; see `far_interval`.
+        target_far: the FAR that was asked for.
+        threshold: cosine at and above which a pair is accepted.
+        squared_distance: the same threshold as a squared L2 distance of unit vectors, `2 - 2 * threshold`.
+        far: share of the impostor pairs that the threshold accepts, at most `target_far`.
+        tar: share of the genuine pairs that the threshold accepts.
+        impostors_accepted: number of impostor pairs that the threshold accepts. If it is low, the threshold is
+            uncertain.
+        impostors: number of impostor pairs.
+        far_interval: 95% confidence interval of the FAR on other impostor pairs of the same kind, see `far_interval`.
     """
 
-    wanted_far: float
+    target_far: float
     threshold: float
     far: float
     tar: float
@@ -40,24 +42,25 @@ class OperatingPoint:
 
 
 class Roc:
-    """The receiver operating characteristic of a set of scores.
+    """Receiver operating characteristic of pair scores.
 
-    A pair is accepted if its score is at or above a threshold. FAR, the false accept rate, is the share of impostor
-    pairs that are accepted; TAR, the true accept rate, that of genuine pairs. Equal scores are accepted together.
+    A pair is accepted if its score is at or above a threshold. The false accept rate (FAR) is the share of impostor
+    pairs that are accepted, and the true accept rate (TAR) that of genuine pairs. Equal scores are accepted together.
 
     Args:
-        genuine: `(n,)` scores of pairs of one identity; the higher, the more alike.
-        impostor: `(m,)` scores of pairs of two identities.
+        genuine: `(n,)` scores of pairs of the same identity. A higher score means more similar.
+        impostor: `(m,)` scores of pairs of different identities.
 
     Attributes:
         genuine, impostor: the scores, ascending.
-        far, tar, thresholds: the corners of the curve, from (0, 0) to (1, 1), and the lowest threshold of each; all
-            other points lie on straight lines between corners.
-        auc: area under the curve: how often a genuine pair scores higher than an impostor pair, ties counting half.
-        eer: the equal error rate, where FAR is 1 - TAR on the line between two corners.
+        far, tar, thresholds: corners of the curve, from (0, 0) to (1, 1), and the lowest threshold of each. All other
+            points are on straight lines between corners.
+        auc: area under the curve: the probability that a genuine pair scores higher than an impostor pair, where a tie
+            counts half.
+        eer: equal error rate, where FAR equals 1 - TAR on the line between two corners.
 
     Raises:
-        ValueError: if there are no genuine or no impostor scores, or one is not finite.
+        ValueError: if there are no genuine or no impostor scores, or a score is not finite.
 
     >>> roc = Roc(genuine=[0.9, 0.7, 0.4], impostor=[0.5, 0.2, 0.1, 0.0])
     >>> roc.tar_at(0.25)
@@ -69,32 +72,33 @@ class Roc:
         for name, scores in (("genuine", self.genuine), ("impostor", self.impostor)):
             if scores.ndim != 1 or len(scores) == 0:
                 raise ValueError(
-                    f"A ROC curve needs scores of both genuine and impostor pairs, each of shape (n,). Received: "
+                    f"A ROC curve requires scores of both genuine and impostor pairs, each of shape (n,). Received: "
                     f"{name} scores of shape {scores.shape}"
                 )
             if not np.isfinite(scores[[0, -1]]).all():  # NaN is sorted to the end
                 raise ValueError(
-                    f"{np.sum(~np.isfinite(scores))} of {len(scores)} {name} scores are not finite numbers"
+                    f"A ROC curve requires finite scores. Received: {np.sum(~np.isfinite(scores))} of {len(scores)} "
+                    f"{name} scores that are not finite"
                 )
         impostors_accepted, genuine_accepted, self.thresholds = _corners(self.genuine, self.impostor)
         self.far = impostors_accepted / len(self.impostor)
         self.tar = genuine_accepted / len(self.genuine)
 
     def __repr__(self) -> str:
-        return represent(self, auc=self.auc, eer=self.eer, genuine=len(self.genuine), impostor=len(self.impostor))
+        return format_result(self, auc=self.auc, eer=self.eer, genuine=len(self.genuine), impostor=len(self.impostor))
 
     @classmethod
-    def of_pairs(cls, scores, same) -> "Roc":
-        """From the scores `(n,)` of pairs, and whether each is genuine."""
+    def from_pairs(cls, scores, same) -> "Roc":
+        """Creates a curve from the scores `(n,)` of pairs and `same` `(n,)`, true for genuine pairs."""
         scores, same = np.asarray(scores), np.asarray(same, dtype=bool)
         return cls(scores[same], scores[~same])
 
     @classmethod
     def pooled(cls, rocs: Iterable["Roc"]) -> "Roc":
-        """The curve of all scores of several curves together.
+        """Creates the curve of all scores of several curves.
 
-        More impostor pairs make a threshold more certain. Its FAR is that of the mixture, so pool sets that resemble
-        what the threshold is for; a pair that is in two sets counts twice.
+        More impostor pairs make a threshold more certain. The FAR is that of the mixture, so pool sets that resemble
+        the intended use. A pair that is in two sets counts twice.
 
         >>> roc = Roc.pooled([Roc([0.9], [0.1, 0.2]), Roc([0.7], [0.3])])
         >>> len(roc.genuine), len(roc.impostor)
@@ -103,7 +107,7 @@ class Roc:
         rocs = list(rocs)
         if not rocs:
             raise ValueError("Roc.pooled expects at least one curve. Received: none")
-        return cls(*(np.concatenate([getattr(roc, name) for roc in rocs]) for name in ("genuine", "impostor")))
+        return cls(np.concatenate([roc.genuine for roc in rocs]), np.concatenate([roc.impostor for roc in rocs]))
 
     @functools.cached_property
     def auc(self) -> float:
@@ -114,28 +118,28 @@ class Roc:
         return float(equal_error_rate(self.far, self.tar))
 
     def tar_at(self, far: float) -> float:
-        """The largest TAR of any threshold whose FAR is at most `far`.
+        """Returns the largest TAR of any threshold whose FAR is at most `far`.
 
-        NaN where there are fewer than `1 / far` impostor pairs, as such a FAR cannot be seen in them.
+        The result is NaN if there are fewer than `1 / far` impostor pairs, which cannot measure this FAR.
         """
-        if not can_show(far, len(self.impostor)):
+        if not is_measurable(far, len(self.impostor)):
             return float("nan")
-        return float(np.mean(self.genuine > self._last_rejected(far)))
+        return float(np.mean(self.genuine > self._highest_rejected(far)))
 
-    def nearest_tar(self, far: float) -> float:
-        """The TAR at the point of the curve whose FAR is nearest to `far`, as published for IJB-B and IJB-C.
+    def tar_at_nearest(self, far: float) -> float:
+        """Returns the TAR at the point of the curve whose FAR is nearest to `far`, as published for IJB-B and IJB-C.
 
-        The nearest FAR may be a higher one, and `tar_at` is then lower. Of equally near points, that of the higher FAR
-        counts. The points are those that scikit-learn's `roc_curve` keeps, which the published figures are made with:
-        of all thresholds, those where the next step differs from the last. NaN as of `tar_at`.
+        The nearest FAR may be higher than `far`; `tar_at` is then lower. Of two equally near points, the one with the
+        higher FAR counts. The points are those that scikit-learn's `roc_curve` keeps, because the published figures are
+        computed with it: the thresholds where the next step differs from the last one. NaN as for `tar_at`.
         """
-        if not can_show(far, len(self.impostor)):
+        if not is_measurable(far, len(self.impostor)):
             return float("nan")
-        fars, tars = self._kept_by_scikit_learn
+        fars, tars = self._scikit_learn_points
         return float(tars[::-1][np.argmin(np.abs(fars[::-1] - far))])
 
     @functools.cached_property
-    def _kept_by_scikit_learn(self):
+    def _scikit_learn_points(self) -> tuple[np.ndarray, np.ndarray]:
         thresholds = np.unique(np.concatenate([self.genuine, self.impostor]))[::-1]
         impostors, genuine = (len(s) - np.searchsorted(s, thresholds) for s in (self.impostor, self.genuine))
         bends = (np.diff(impostors, 2) != 0) | (np.diff(genuine, 2) != 0)
@@ -144,51 +148,42 @@ class Roc:
         return np.concatenate([[0.0], fars]), np.concatenate([[0.0], tars])
 
     def at_far(self, far: float) -> OperatingPoint:
-        """The lowest threshold whose FAR is at most `far`, halfway between the scores that it parts.
+        """Returns the lowest threshold whose FAR is at most `far`, halfway between the two scores that it separates.
 
         Raises:
-            ValueError: if there are fewer than `1 / far` impostor pairs: a threshold would be a guess.
+            ValueError: if `far` is outside (0, 1], or there are fewer than `1 / far` impostor pairs, which cannot
+                determine the threshold.
         """
-        false_accept_rates([far])
+        check_fars([far])
         impostors = len(self.impostor)
-        if not can_show(far, impostors):
+        if not is_measurable(far, impostors):
             raise ValueError(
-                f"No threshold can be given for a FAR of {far:g}. Expected: at least {int(np.ceil(1 / far)):,} "
-                f"impostor pairs. Received: {impostors:,}"
+                f"A threshold for FAR {far:g} requires at least {int(np.ceil(1 / far)):,} impostor pairs. "
+                f"Received: {impostors:,}"
             )
-        rejected = self._last_rejected(far)
+        rejected = self._highest_rejected(far)
         accepted_genuine, accepted_impostor = (
             scores[np.searchsorted(scores, rejected, side="right") :] for scores in (self.genuine, self.impostor)
         )
-        lowest = min(
-            [float(scores[0]) for scores in (accepted_genuine, accepted_impostor) if len(scores)], default=None
-        )
-        if lowest is None:  # no score is higher than the last that must be rejected
-            threshold = float(np.nextafter(rejected, np.inf))
-        elif np.isinf(rejected):  # none must be
-            threshold = lowest
-        else:
-            threshold = (float(rejected) + lowest) / 2
-            if threshold <= rejected:  # neighbors: what lies between them is rounded down
-                threshold = lowest
+        accepted = np.concatenate([accepted_genuine[:1], accepted_impostor[:1]])
         return OperatingPoint(
-            wanted_far=far,
-            threshold=threshold,
+            target_far=far,
+            threshold=_threshold_between(float(rejected), float(accepted.min()) if len(accepted) else None),
             far=len(accepted_impostor) / impostors,
             tar=len(accepted_genuine) / len(self.genuine),
             impostors_accepted=len(accepted_impostor),
             impostors=impostors,
-            far_interval=far_interval(len(accepted_impostor), impostors, allowed_at(far, impostors)),
+            far_interval=far_interval(len(accepted_impostor), impostors, max_accepted(far, impostors)),
         )
 
-    def _last_rejected(self, far):
-        """The highest impostor score that must be rejected: whatever is above it may be accepted."""
-        allowed = allowed_at(far, len(self.impostor))
-        return self.impostor[-allowed - 1] if allowed < len(self.impostor) else -np.inf
+    def _highest_rejected(self, far: float) -> float:
+        """Returns the highest impostor score that `far` rejects; -inf if it rejects none."""
+        accepted = max_accepted(far, len(self.impostor))
+        return self.impostor[-accepted - 1] if accepted < len(self.impostor) else -np.inf
 
 
-class OfCurve:
-    """What every result that holds a curve, as `roc`, says of it."""
+class RocFigures:
+    """Mixin for results with a curve `roc`: its figures as attributes."""
 
     roc: Roc
 
@@ -201,94 +196,35 @@ class OfCurve:
         return self.roc.eer
 
     def at_far(self, far: float) -> OperatingPoint:
-        """The threshold for a wanted false accept rate: see `Roc.at_far`."""
+        """Returns the threshold for a target false accept rate, see `Roc.at_far`."""
         return self.roc.at_far(far)
 
 
-def measured(rates: dict[float, float]) -> dict[float, float]:
-    """The rates, by false accept rate, without those that the impostor pairs cannot show."""
+def measurable(rates: dict[float, float]) -> dict[float, float]:
+    """Returns the rates by false accept rate without the NaN entries, which were not measurable."""
     return {far: rate for far, rate in rates.items() if not math.isnan(rate)}
 
 
-def can_show(far: float, impostors: int) -> bool:
-    """Whether so many impostor pairs can show such a FAR at all."""
-    return allowed_at(far, impostors) >= 1
+def is_measurable(far: float, impostors: int) -> bool:
+    """Returns whether this number of impostor pairs can measure a false accept rate."""
+    return max_accepted(far, impostors) >= 1
 
 
-def allowed_at(far: float, impostors: int) -> int:
-    """How many impostors may be accepted: the largest k with `k / impostors <= far`."""
-    allowed = min(int(far * impostors) + 1, impostors)
-    while allowed / impostors > far:  # at most twice: the product above is rounded
-        allowed -= 1
-    return allowed
+def max_accepted(far: float, impostors: int) -> int:
+    """Returns the largest number of accepted impostor pairs k with `k / impostors <= far`."""
+    accepted = min(int(far * impostors) + 1, impostors)
+    while accepted / impostors > far:  # at most two steps, because the product above is rounded
+        accepted -= 1
+    return accepted
 
 
-def far_interval(accepted: int, impostors: int, allowed: int | None = None, level: float = 0.95):
-    """Confidence interval of the FAR of a threshold that was chosen by the same impostor pairs.
-
-    Of n independent impostor scores, the share of all impostors at or above the k-th highest has the distribution
-    Beta(k, n - k + 1), whatever the distribution of the scores is. A threshold that accepts k of them lies between the
-    k-th and the next one, so its FAR is at least the first's and at most the second's, Beta(k + 1, n - k). The
-    quantiles of the two are the exact (Clopper-Pearson) binomial interval of k accepted of n: choosing the threshold
-    by the same pairs costs nothing, as k is known before the scores are. Pairs that share people or images are not
-    independent, and the truth is less certain than the interval says.
-
-    Args:
-        accepted: impostor pairs at or above the threshold.
-        impostors: impostor pairs in all.
-        allowed: how many could have been accepted: more than `accepted` where equal scores had to be rejected together;
-            None for `accepted`.
-        level: how often the interval holds the true FAR, at least.
-
-    Returns:
-        `(low, high)`.
-
-    References:
-        - [The use of confidence or fiducial limits](https://doi.org/10.1093/biomet/26.4.404), Clopper and Pearson, 1934
-    """
-    share = (1 - level) / 2
-    low = 1 - _upper_limit(impostors - accepted, impostors, share)
-    return low, _upper_limit(accepted if allowed is None else allowed, impostors, share)
-
-
-def _upper_limit(successes: int, trials: int, share: float) -> float:
-    """The probability at which `successes` or fewer of `trials` have the probability `share`."""
-    if successes == trials:
-        return 1.0
-    low, high = successes / trials, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _at_most(successes, trials, middle) > share else (low, middle)
-    return high
-
-
-def _at_most(successes: int, trials: int, probability: float) -> float:
-    """P(X <= successes) of a binomial X whose mean is above that.
-
-    Terms are taken from the largest on, each from the one before it; what is left out is below 1e-20 of the sum.
-    """
-    if probability >= 1:
-        return 0.0
-    log_largest = (
-        math.lgamma(trials + 1)
-        - math.lgamma(successes + 1)
-        - math.lgamma(trials - successes + 1)
-        + successes * math.log(probability)
-        + (trials - successes) * math.log1p(-probability)
-    )
-    spread = math.sqrt(min(successes, trials - successes) + 1)
-    counts = np.arange(successes, max(0, successes - int(12 * spread) - 100), -1)
-    ratios = counts * (1 - probability) / ((trials - counts + 1) * probability)
-    return math.exp(log_largest) * (1 + float(np.sum(np.cumprod(ratios))))
-
-
-def area_under(far, tar):
-    """Area under curves whose points lie along the last axis."""
+def area_under(far: np.ndarray, tar: np.ndarray) -> np.ndarray:
+    """Returns the area under curves whose points are along the last axis."""
     return np.sum(np.diff(far) * (tar[..., 1:] + tar[..., :-1]), axis=-1) / 2
 
 
-def equal_error_rate(far, tar) -> float:
-    """Where a curve from (0, 0) to (1, 1) meets FAR = 1 - TAR."""
+def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
+    """Returns the FAR where a curve from (0, 0) to (1, 1) meets FAR = 1 - TAR."""
     excess = far - (1 - tar)
     after = np.argmax(excess >= 0)
     before = after - 1
@@ -296,19 +232,29 @@ def equal_error_rate(far, tar) -> float:
     return far[before] + share * (far[after] - far[before])
 
 
-def _corners(genuine, impostor):
-    """Accepted impostors and genuine pairs, and threshold, around every genuine score: above it, and at it."""
+def _threshold_between(rejected: float, accepted: float | None) -> float:
+    """Returns a threshold above the highest rejected score and not above the lowest accepted one, None if none is."""
+    if accepted is None:
+        return float(np.nextafter(rejected, np.inf))
+    if np.isinf(rejected):
+        return accepted
+    halfway = (rejected + accepted) / 2
+    return halfway if halfway > rejected else accepted  # between neighboring floats, it is rounded down
+
+
+def _corners(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns accepted impostor pairs, accepted genuine pairs and threshold, just above and at each genuine score."""
     steps = np.unique(genuine)[::-1]
     counts = []
     for scores in (impostor, genuine):
         above = len(scores) - np.searchsorted(scores, steps, side="right")
         at = len(scores) - np.searchsorted(scores, steps, side="left")
         counts.append(np.concatenate([[0], np.stack([above, at], axis=1).ravel(), [len(scores)]]))
-    higher = [
+    next_higher = [
         np.where(above > 0, scores[np.minimum(len(scores) - above, len(scores) - 1)], np.inf)
         for scores, above in ((impostor, counts[0][1:-1:2]), (genuine, counts[1][1:-1:2]))
     ]
-    thresholds = np.stack([np.minimum(*higher), steps], axis=1).ravel()
+    thresholds = np.stack([np.minimum(*next_higher), steps], axis=1).ravel()
     thresholds = np.concatenate([[np.inf], thresholds, [min(genuine[0], impostor[0])]])
     new = np.append(True, (np.diff(counts[0]) > 0) | (np.diff(counts[1]) > 0))
     return counts[0][new], counts[1][new], thresholds[new]

@@ -1,10 +1,11 @@
-"""Results -> rows of text, and plain numbers for a JSON file."""
+"""Results as text tables and as plain numbers for JSON."""
 
 import dataclasses
 import math
-import types
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,15 +14,18 @@ from keras_arcface.evaluation.identification import IdentificationResult
 from keras_arcface.evaluation.reidentification import ReidentificationResult
 from keras_arcface.evaluation.retrieval import RetrievalResult
 from keras_arcface.evaluation.roc import OperatingPoint
-from keras_arcface.evaluation.roc import measured
+from keras_arcface.evaluation.roc import measurable
 from keras_arcface.evaluation.templates import TemplateResult
-from keras_arcface.evaluation.verification import Folds
+from keras_arcface.evaluation.verification import FoldAccuracies
 from keras_arcface.evaluation.verification import VerificationResult
+
+_RANKS = (1, 5, 10)
+_RANK_COLUMNS = [f"rank-{k}" for k in _RANKS]
 
 
 @dataclasses.dataclass
 class Table:
-    """Rows of text under columns: for a terminal, and for a report. The first column names the row."""
+    """Text table for a terminal or a report. The first column is the name of the row."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -41,44 +45,44 @@ class Table:
     __repr__ = __str__
 
 
-def table_of(results) -> Table:
-    """The figures of one result of any protocol, or of several models' results of one protocol.
+def results_table(results) -> Table:
+    """Creates a table of one result of any protocol, or of the results of several models.
 
     Args:
-        results: what `verify`, `verify_templates`, `identify`, `identify_among_distractors`, `reidentify` or `retrieve`
-            returned; or a mapping, name of a model -> such a result.
+        results: result of `verify`, `verify_templates`, `identify`, `identify_among_distractors`, `reidentify` or
+            `retrieve`; or a mapping from the name of a model to such a result, all of the same protocol.
 
     Returns:
-        A `Table`, one row for each model.
+        A `Table` with one row per model.
 
     Raises:
-        TypeError: if it is something else.
+        TypeError: for other objects or for results of different protocols.
         ValueError: if the mapping is empty.
 
-    >>> print(table_of({"ours": result, "theirs": other}))  # doctest: +SKIP
+    >>> print(results_table({"ours": result, "theirs": other}))  # doctest: +SKIP
     """
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
-        raise ValueError("table_of expects one result at least. Received: none")
-    first, *others = [type(result) for result in named.values()]
-    if first not in _TABLES or any(other is not first for other in others):
+        raise ValueError("results_table expects at least one result. Received: none")
+    types = [type(result) for result in named.values()]
+    if len(set(types)) > 1 or types[0] not in _TABLES:
         raise TypeError(
-            "table_of expects results of one protocol, such as verify and retrieve return. Received: "
-            + ", ".join(type(result).__name__ for result in named.values())
+            "results_table expects results of one protocol, such as those of verify or retrieve. Received: "
+            + ", ".join(found.__name__ for found in types)
         )
-    return _TABLES[first](named)
+    return _TABLES[types[0]](named)
 
 
 def verification_table(results: Mapping[str, VerificationResult], intervals: bool = True) -> Table:
-    """The figures of several models on one pair set, a row for each; the FARs that its impostor pairs can show."""
-    fars = _measured_fars(results)
+    """Creates a table of several models on one pair set, with the FARs that its impostor pairs can measure."""
+    fars = _measurable_fars(results)
     rows = []
     for model, result in results.items():
         accuracy, auc = f"{result.accuracy:.2%} ± {result.accuracy_std:.2%}", f"{result.auc:.4f}"
         if intervals:
-            within = result.intervals()
-            accuracy += " [{:.2%}, {:.2%}]".format(*within["accuracy"])
-            auc += " [{:.4f}, {:.4f}]".format(*within["auc"])
+            bounds = result.intervals()
+            accuracy += " [{:.2%}, {:.2%}]".format(*bounds["accuracy"])
+            auc += " [{:.4f}, {:.4f}]".format(*bounds["auc"])
         exact = f"{result.exact.mean:.2%} ± {result.exact.std:.2%}"
         tars = [f"{result.tar[far]:.2%}" for far in fars]
         rows.append([model, accuracy, exact, auc, f"{result.eer:.2%}", *tars])
@@ -86,20 +90,20 @@ def verification_table(results: Mapping[str, VerificationResult], intervals: boo
 
 
 def threshold_table(results: Mapping[str, VerificationResult]) -> Table:
-    """For each model and false accept rate that its impostor pairs can show, the threshold."""
+    """Creates a table of the thresholds of each model, one row per FAR that the impostor pairs can measure."""
     rows = []
     for model, result in results.items():
-        for point in map(result.at_far, _measured_fars(results)):
-            behind = f"{point.impostors_accepted:,} of {point.impostors:,}"
+        for point in map(result.at_far, _measurable_fars(results)):
+            accepted = f"{point.impostors_accepted:,} of {point.impostors:,}"
             numbers = (f"{point.threshold:.4f}", f"{point.squared_distance:.4f}", f"{point.tar:.2%}")
             low, high = point.far_interval
-            rows.append([model, f"{point.wanted_far:g}", *numbers, behind, f"{low:.2g} to {high:.2g}"])
-    columns = ["FAR wanted", "cosine", "squared distance", "TAR", "impostor pairs accepted", "FAR, 95% interval"]
+            rows.append([model, f"{point.target_far:g}", *numbers, accepted, f"{low:.2g} to {high:.2g}"])
+    columns = ["target FAR", "cosine", "squared distance", "TAR", "impostor pairs accepted", "FAR, 95% interval"]
     return Table(["", *columns], rows)
 
 
 def template_table(results: Mapping[str, TemplateResult]) -> Table:
-    """TAR@FAR of several models, in brackets the TAR at the nearest FAR, as published."""
+    """Creates a table of TAR@FAR, with the published TAR at the nearest FAR in parentheses."""
     fars = list(next(iter(results.values())).tar)
     rows = [
         [model, *(f"{_percent(r.tar[far])} ({_percent(r.tar_published[far])})" for far in fars), f"{r.auc:.4f}"]
@@ -109,17 +113,17 @@ def template_table(results: Mapping[str, TemplateResult]) -> Table:
 
 
 def identification_table(results: Mapping[str, IdentificationResult]) -> Table:
-    """Ranks, and the detection and identification rate at each false accept rate."""
-    return _rank_table(results, "DIR", lambda result: result.dir)
+    """Creates a table of ranks and of the detection and identification rate at each false accept rate."""
+    return _rank_table(results, "DIR", {model: result.dir for model, result in results.items()})
 
 
 def distractor_table(results: Mapping[str, DistractorResult]) -> Table:
-    """Ranks among distractors, and the true accept rate at each false accept rate."""
-    return _rank_table(results, "TAR", lambda result: result.tar)
+    """Creates a table of ranks among distractors and of the true accept rate at each false accept rate."""
+    return _rank_table(results, "TAR", {model: result.tar for model, result in results.items()})
 
 
 def reidentification_table(results: Mapping[str, ReidentificationResult]) -> Table:
-    """Mean average precision, both ways, and ranks."""
+    """Creates a table of both mean average precisions and of ranks."""
     rows = [
         [model, *map(_percent, (r.mean_average_precision, r.mean_average_precision_trapezoid, *map(r.rank, _RANKS)))]
         for model, r in results.items()
@@ -128,7 +132,7 @@ def reidentification_table(results: Mapping[str, ReidentificationResult]) -> Tab
 
 
 def retrieval_table(results: Mapping[str, RetrievalResult]) -> Table:
-    """Recall@K, mAP@R and R-precision."""
+    """Creates a table of Recall@K, mAP@R and R-precision."""
     ks = list(next(iter(results.values())).recall)
     rows = [
         [model, *map(_percent, [*(r.recall[k] for k in ks), r.map_at_r, r.r_precision])] for model, r in results.items()
@@ -136,64 +140,60 @@ def retrieval_table(results: Mapping[str, RetrievalResult]) -> Table:
     return Table(["", *(f"Recall@{k}" for k in ks), "mAP@R", "R-precision"], rows)
 
 
-_RANKS = (1, 5, 10)
-_RANK_COLUMNS = [f"rank-{k}" for k in _RANKS]
-_TABLES = types.MappingProxyType(
-    {
-        VerificationResult: verification_table,
-        TemplateResult: template_table,
-        IdentificationResult: identification_table,
-        DistractorResult: distractor_table,
-        ReidentificationResult: reidentification_table,
-        RetrievalResult: retrieval_table,
-    }
-)
-
-
-def _rank_table(results, name, rates_of):
-    fars = list(rates_of(next(iter(results.values()))))
+def _rank_table(results: Mapping[str, Any], name: str, rates: Mapping[str, dict[float, float]]) -> Table:
+    fars = list(next(iter(rates.values())))
     rows = [
-        [model, *map(_percent, [*map(r.rank, _RANKS), *(rates_of(r)[far] for far in fars)])]
-        for model, r in results.items()
+        [model, *map(_percent, [*map(result.rank, _RANKS), *(rates[model][far] for far in fars)])]
+        for model, result in results.items()
     ]
     return Table(["", *_RANK_COLUMNS, *(f"{name}@{far:g}" for far in fars)], rows)
+
+
+_TABLES: dict[type, Callable[[Mapping[str, Any]], Table]] = {
+    VerificationResult: verification_table,
+    TemplateResult: template_table,
+    IdentificationResult: identification_table,
+    DistractorResult: distractor_table,
+    ReidentificationResult: reidentification_table,
+    RetrievalResult: retrieval_table,
+}
 
 
 def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2%}"
 
 
-def _measured_fars(results):
-    return list(measured(next(iter(results.values())).tar))
+def _measurable_fars(results: Mapping[str, VerificationResult]) -> list[float]:
+    return list(measurable(next(iter(results.values())).tar))
 
 
-def as_json(result):
-    """A result as what JSON knows: NaN becomes null, arrays lists; scores and curves are left out."""
+def to_json(result: Any) -> Any:
+    """Converts a result to JSON types: NaN becomes null and arrays become lists. Scores and curves are left out."""
     if isinstance(result, VerificationResult):
         figures = {"accuracy": result.accuracy, "accuracy_std": result.accuracy_std, "threshold": result.threshold}
         folds = {"intervals_95": result.intervals(), "grid": result.grid, "exact": result.exact}
-        return as_json({**figures, **_of_curve(result), **folds})
+        return to_json({**figures, **_roc_figures(result), **folds})
     if isinstance(result, TemplateResult):
-        return as_json(_of_curve(result))
-    if isinstance(result, Folds):
-        rows = {"accuracies": result.accuracies, "thresholds": result.thresholds}
-        return as_json({"mean": result.mean, "std": result.std, "threshold": result.threshold, **rows})
+        return to_json(_roc_figures(result))
+    if isinstance(result, FoldAccuracies):
+        arrays = {"accuracies": result.accuracies, "thresholds": result.thresholds}
+        return to_json({"mean": result.mean, "std": result.std, "threshold": result.threshold, **arrays})
     if isinstance(result, OperatingPoint):
-        return as_json({**dataclasses.asdict(result), "squared_distance": result.squared_distance})
+        return to_json({**dataclasses.asdict(result), "squared_distance": result.squared_distance})
     if dataclasses.is_dataclass(result):
-        return as_json({field.name: getattr(result, field.name) for field in dataclasses.fields(result)})
+        return to_json({field.name: getattr(result, field.name) for field in dataclasses.fields(result)})
     if isinstance(result, Mapping):
-        return {f"{key:g}" if isinstance(key, float) else str(key): as_json(value) for key, value in result.items()}
+        return {f"{key:g}" if isinstance(key, float) else str(key): to_json(value) for key, value in result.items()}
     if isinstance(result, np.ndarray | list | tuple):
-        return [as_json(value) for value in result]
+        return [to_json(value) for value in result]
     if isinstance(result, np.generic):
-        return as_json(result.item())
+        return to_json(result.item())
     if isinstance(result, float) and not math.isfinite(result):
         return None
     return result
 
 
-def _of_curve(result):
+def _roc_figures(result: VerificationResult | TemplateResult) -> dict[str, Any]:
     return {
         "genuine_pairs": len(result.roc.genuine),
         "impostor_pairs": len(result.roc.impostor),
@@ -201,5 +201,5 @@ def _of_curve(result):
         "eer": result.eer,
         "tar": result.tar,
         "tar_published": result.tar_published,
-        "thresholds": {far: result.at_far(far) for far in measured(result.tar)},
+        "thresholds": {far: result.at_far(far) for far in measurable(result.tar)},
     }

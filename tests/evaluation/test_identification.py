@@ -1,4 +1,4 @@
-"""1:N and MegaFace against slow programs written from the protocols' texts."""
+"""1:N and MegaFace, compared with plain implementations of the protocols."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def unit(rows):
     return (rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
 
 
-def slow_one_to_many(probes, probe_labels, gallery, gallery_labels, fars):
+def plain_one_to_many(probes, probe_labels, gallery, gallery_labels, fars):
     scores = unit(probes) @ unit(gallery).T
     ranks, best, outside = [], [], []
     for row, label in zip(scores, probe_labels, strict=True):
@@ -38,39 +38,39 @@ def slow_one_to_many(probes, probe_labels, gallery, gallery_labels, fars):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_one_to_many_is_that_of_the_protocol(seed):
+def test_one_to_many_matches_plain_implementation(seed):
     rows, labels = people(60, 4, seed=seed)
-    gallery = np.flatnonzero(np.arange(240) % 4 == 0)[:40]  # one image of each of 40 people; 20 are not in it
+    gallery = np.flatnonzero(np.arange(240) % 4 == 0)[:40]  # one image of each of 40 people; 20 people are not in it
     probes = np.setdiff1d(np.arange(240), gallery)
     sides = rows[probes], labels[probes], rows[gallery], labels[gallery]
     result = identify(*sides, fars=(0.01, 0.05, 0.1, 0.5), progress=False)
-    cmc, dirs = slow_one_to_many(*sides, (0.05, 0.1, 0.5))
+    cmc, dirs = plain_one_to_many(*sides, (0.05, 0.1, 0.5))
     np.testing.assert_array_equal(result.cmc, cmc)
     assert {far: result.dir[far] for far in dirs} == dirs
     assert (result.mated, result.nonmated) == (120, 80)
     assert result.rank(5) == cmc[4]
-    assert np.isnan(result.dir[0.01])  # 80 probes without a mate cannot show it
+    assert np.isnan(result.dir[0.01])  # not measurable with 80 nonmated probes
     print(f"CMC and DIR differ by 0; rank-1 {result.rank(1):.3f}, DIR@0.1 {result.dir[0.1]:.3f}")
 
 
-def test_a_closed_set_has_no_dir():
+def test_closed_set_has_no_dir():
     rows, labels = people(10, 2)
     result = identify(rows[1::2], labels[1::2], rows[::2], labels[::2], progress=False)
     assert (result.dir, result.nonmated) == ({}, 0)
     for k in (0, 101):
-        with pytest.raises(ValueError, match=f"k must be from 1 to 100, the length of the CMC curve. Received: {k}"):
+        with pytest.raises(ValueError, match=rf"k must be in \[1, 100\], the ranks of the CMC curve. Received: k={k}"):
             result.rank(k)
-    with pytest.raises(ValueError, match="10 probes, none with a label among those of the 10 gallery entries"):
+    with pytest.raises(ValueError, match="10 probes without a label of the 10 gallery entries"):
         identify(rows[1::2], labels[1::2] + 100, rows[::2], labels[::2], progress=False)
 
 
-def slow_megaface(probes, labels, distractors, fars):
+def plain_megaface(probes, labels, distractors, fars):
     p, d = unit(probes), unit(distractors)
     own, others = p @ p.T, p @ d.T
     ranks, genuine = [], []
     for i in range(len(p)):
         for j in range(len(p)):
-            if i != j and labels[i] == labels[j]:  # j hides among the distractors
+            if i != j and labels[i] == labels[j]:  # j is added to the distractors
                 ranks.append(int(np.sum(others[i] >= own[i, j])))
                 genuine.append(own[i, j])
     ranks, genuine, impostor = np.array(ranks), np.array(genuine), others.ravel()
@@ -82,11 +82,11 @@ def slow_megaface(probes, labels, distractors, fars):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_megaface_is_that_of_the_protocol(seed):
+def test_megaface_matches_plain_implementation(seed):
     rows, labels = people(12, 5, seed=seed)
     distractors = np.random.default_rng(seed + 100).normal(size=(700, 8)).astype(np.float32)
     result = identify_among_distractors(rows, labels, distractors, fars=(0.1, 1e-2, 1e-3, 1e-5), progress=False)
-    cmc, tars = slow_megaface(rows, labels, distractors, (0.1, 1e-2, 1e-3))
+    cmc, tars = plain_megaface(rows, labels, distractors, (0.1, 1e-2, 1e-3))
     np.testing.assert_array_equal(result.cmc, cmc)
     assert {far: result.tar[far] for far in tars} == tars
     assert np.isnan(result.tar[1e-5])
@@ -94,28 +94,28 @@ def test_megaface_is_that_of_the_protocol(seed):
     print(f"CMC and TAR differ by 0; rank-1 {result.rank(1):.3f}, TAR@1e-3 {result.tar[1e-3]:.3f}")
 
 
-def test_what_is_dropped_from_a_long_stream_still_counts_for_ranks():
-    """Of a million scores only the highest are held; mates that score lower are ranked among all."""
+def test_ranks_count_scores_that_are_not_kept():
+    """Only the highest of a million scores are kept, but mates with lower scores are ranked among all."""
     rows, labels = people(12, 5, spread=2.0)
     distractors = np.random.default_rng(1).normal(size=(20_000, 8)).astype(np.float32)
     result = identify_among_distractors(rows, labels, distractors, fars=(1e-5, 1e-6), progress=False)
-    cmc, tars = slow_megaface(rows, labels, distractors, (1e-5, 1e-6))
+    cmc, tars = plain_megaface(rows, labels, distractors, (1e-5, 1e-6))
     np.testing.assert_array_equal(result.cmc, cmc)
     assert result.tar == tars
     assert cmc[-1] < 0.5
 
 
-def test_people_with_one_image_make_impostor_pairs_only():
+def test_identities_with_one_image_have_impostor_pairs_only():
     rows, labels = people(3, 2)
     labels[-1] = 99
     labels[-2] = 98
     result = identify_among_distractors(rows, labels, rows[:2] * -1, fars=(0.5,), progress=False)
     assert (result.genuine, result.impostor) == (4, 12)
-    with pytest.raises(ValueError, match="6 probes of as many identities"):
+    with pytest.raises(ValueError, match="6 probes of 6 identities"):
         identify_among_distractors(rows, np.arange(6), rows, progress=False)
 
 
-def test_a_model_that_says_the_same_of_all_finds_nothing():
+def test_constant_embedding_finds_nothing():
     labels = np.repeat(np.arange(5), 2)
     result = identify_among_distractors(np.ones((10, 8)), labels, np.ones((50, 8)), fars=(0.1,), progress=False)
     assert (result.rank(1), result.rank(50), result.tar[0.1]) == (0.0, 0.0, 0.0)

@@ -11,7 +11,7 @@ from keras_arcface.evaluation import plots
 from keras_arcface.evaluation import verify
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def results():
     generator = np.random.default_rng(0)
     same = np.arange(200) % 2 == 0
@@ -21,32 +21,32 @@ def results():
     return {"good": good, "random": verify(generator.normal(size=(400, 8)), same)}
 
 
-def test_a_picture_is_drawn(results, tmp_path):
+def test_plot_verification(results, tmp_path):
     path = plot_verification(results, tmp_path / "verification.png")
     picture = cv2.imread(str(path))
     assert picture.shape[1] > 2 * picture.shape[0]  # ROC curve and two histograms side by side
     assert picture.std() > 10
 
 
-def test_pictures_for_a_page_are_svg_and_the_same_each_time(results):
+def test_svg_plots_are_reproducible(results):
     for draw in (plots.roc_svg, plots.det_svg, plots.folds_svg):
         assert ElementTree.fromstring(draw(results)).tag.endswith("svg")
         assert draw(results) == draw(results)
     assert plots.scores_svg("good", results["good"]) != plots.scores_svg("random", results["random"])
 
 
-def test_a_curve_for_a_logarithmic_axis_keeps_its_steps():
+def test_thinned_curve_stays_close():
     generator = np.random.default_rng(0)
     roc = Roc(generator.normal(1, 1, 20_000), generator.normal(0, 1, 30_000))
-    far, tar = plots._steps(roc.far, roc.tar, 1 / 30_000)
-    assert len(far) <= plots._MOST_POINTS + 2
+    far, tar = plots._thin_out(roc.far, roc.tar, 1 / 30_000)
+    assert len(far) <= plots._MAX_POINTS + 2
     assert far[0] == 1 / 30_000
     assert (far[-1], tar[-1]) == (1.0, 1.0)
     places = np.geomspace(1e-3, 0.9, 50)
     np.testing.assert_allclose(np.interp(places, far, tar), [roc.tar_at(place) for place in places], atol=0.005)
 
 
-def test_without_matplotlib_it_says_what_to_install(results, tmp_path, monkeypatch):
+def test_missing_matplotlib(results, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'keras-arcface\[plots\]'"):
         plot_verification(results, tmp_path / "verification.png")

@@ -1,33 +1,31 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from keras_arcface.evaluation import ranking
 
-
-@pytest.mark.parametrize("mates", [1, 2, 7])
-@pytest.mark.parametrize("decimals", [1, 9])
-def test_ranks_are_those_of_a_sorted_list(mates, decimals):
-    generator = np.random.default_rng(0)
-    for _ in range(50):
-        scores = np.round(generator.normal(size=40), decimals).astype(np.float32)
-        chosen = generator.permutation(40)
-        own, ignored = chosen[:mates], chosen[mates : mates + 5]
-        # Everything that counts, best first; of equal scores the mates last.
-        listed = sorted(
-            (i for i in range(40) if i not in ignored), key=lambda i, own=own, scores=scores: (-scores[i], i in own)
-        )
-        expected = [rank for rank, i in enumerate(listed) if i in own]
-        assert ranking.ranks_of_mates(scores, own, ignored).tolist() == expected
+# Few distinct values, so that ties are frequent.
+SCORES = st.lists(st.integers(-4, 4), min_size=1, max_size=30).map(lambda values: np.array(values, np.float32))
 
 
-def test_a_model_that_says_the_same_of_all_finds_nothing():
-    assert ranking.ranks_of_mates(np.ones(10), np.array([3, 5])).tolist() == [8, 9]
+@settings(max_examples=100, deadline=None)
+@given(SCORES, st.data())
+def test_ranks_match_a_sorted_list(scores, data):
+    order = data.draw(st.permutations(range(len(scores))))
+    mates = order[: data.draw(st.integers(1, len(scores)))]
+    ignored = order[len(mates) : len(mates) + data.draw(st.integers(0, 5))]
+    # Best first. Mates come last among equal scores.
+    ranked = sorted(set(order) - set(ignored), key=lambda index: (-scores[index], index in mates))
+    expected = [rank for rank, index in enumerate(ranked) if index in mates]
+    assert ranking.ranks_of_mates(scores, np.array(mates), np.array(ignored, int)).tolist() == expected
 
 
 def test_average_precisions_by_hand():
-    ranks = np.array([0, 2, 5])  # right answers in places 1, 3 and 6
+    ranks = np.array([0, 2, 5])  # mates in places 1, 3 and 6
     assert ranking.average_precision(ranks) == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
-    # Just before: nothing yet (1), 1 of 2, 2 of 5.
+    # Precision just before each mate: 1 by definition, 1 of 2, 2 of 5.
     assert ranking.average_precision_trapezoid(ranks) == pytest.approx(
         ((1 + 1) / 2 + (1 / 2 + 2 / 3) / 2 + (2 / 5 + 3 / 6) / 2) / 3
     )
@@ -35,26 +33,25 @@ def test_average_precisions_by_hand():
     assert ranking.r_precision(ranks) == pytest.approx(2 / 3)
 
 
-def test_the_cmc_curve_by_hand():
-    np.testing.assert_array_equal(ranking.cumulative_match(np.array([0, 0, 2, 9]), 4), [0.5, 0.5, 0.75, 0.75])
+def test_cmc_curve_by_hand():
+    np.testing.assert_array_equal(ranking.cmc_curve(np.array([0, 0, 2, 9]), 4), [0.5, 0.5, 0.75, 0.75])
 
 
-def test_members():
-    members = ranking.Members(np.array([7, 5, 7, -1]))
-    assert members[7].tolist() == [0, 2]
-    assert members[-1].tolist() == [3]
-    assert members[6].tolist() == members[8].tolist() == []
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-2, 6), min_size=1, max_size=20), st.integers(-3, 7))
+def test_rows_by_label(labels, label):
+    rows = ranking.RowsByLabel(np.array(labels))[label]
+    assert rows.tolist() == [row for row, other in enumerate(labels) if other == label]
 
 
-@pytest.mark.parametrize("k", [1, 100, 5000])
-def test_the_highest_of_a_stream(k):
-    generator = np.random.default_rng(0)
-    scores = np.round(generator.normal(size=(60, 100_000)), 3).astype(np.float32)
-    highest = ranking.HighestScores(k)
-    for row in scores:
-        highest.add(row)
-        assert highest._count <= max(2 * k, 2**20)
-    np.testing.assert_array_equal(highest.descending(), np.sort(scores, axis=None)[::-1][:k])
-    few = ranking.HighestScores(10)
-    few.add(np.array([1.0, 3.0, 2.0], np.float32))
-    assert few.descending().tolist() == [3.0, 2.0, 1.0]
+@settings(max_examples=50, deadline=None)
+@given(st.lists(SCORES, min_size=1, max_size=20), st.integers(1, 30))
+def test_top_scores_of_a_stream(chunks, k):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "_MIN_BUFFER", 8)
+        top = ranking.TopScores(k)
+        for chunk in chunks:
+            top.add(chunk)
+            assert top._count <= max(2 * k, 8)
+        expected = np.sort(np.concatenate(chunks))[::-1][:k]
+        np.testing.assert_array_equal(top.descending(), expected)

@@ -1,4 +1,4 @@
-"""Real faces: pixels, and a public network whose figure is known."""
+"""Real faces: a pixel baseline, and a public network with a published figure."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ from keras_arcface.data import PairSet
 def pairs():
     folder = os.environ.get("KERAS_ARCFACE_TEST_DATA")
     if not folder:
-        pytest.skip("KERAS_ARCFACE_TEST_DATA names no folder with real faces")
+        pytest.skip("KERAS_ARCFACE_TEST_DATA is not set to a folder with real faces")
     return PairSet.load(Path(folder) / "lfw_dev.bin")
 
 
@@ -29,7 +29,7 @@ def sface():
     return Path(found.submodule_search_locations[0]) / "models" / "face_recognition_sface_2021dec_int8bq.onnx"
 
 
-def test_pixels_know_little(pairs):
+def test_pixel_baseline(pairs):
     embeddings = evaluation.embed_pairs(lambda images: np.reshape(images, (len(images), -1)), pairs, progress=False)
     result = evaluation.verify(embeddings, pairs.same, shuffle_seed=0)
     print(f"pixels on LFW View 1: {result.accuracy:.4f} ± {result.accuracy_std:.4f}, AUC {result.auc:.4f}")
@@ -39,12 +39,12 @@ def test_pixels_know_little(pairs):
         evaluation.verify(embeddings, pairs.same)
 
 
-def test_a_public_network_knows_nearly_all(pairs, sface):
-    """SFace reaches 99.4% on LFW's View 2. Of View 1, 40 pairs of each kind."""
+def test_public_network(pairs, sface):
+    """SFace reaches 99.4% on LFW's View 2. This test uses 40 genuine and 40 impostor pairs of View 1."""
     chosen = np.r_[0:40, 500:540]
     some = PairSet([pairs.images[2 * pair + side] for pair in chosen for side in range(2)], pairs.same[chosen])
     aucs = {}
-    for name, options in {"as it must be": {}, "dark": {"std": 255}}.items():
+    for name, options in {"correct": {}, "dark": {"std": 255}}.items():
         embed = serving.load_embedder(sface, **options)
         embeddings = evaluation.embed_pairs(embed, some, flip=False, progress=False)
         result = evaluation.verify(embeddings, some.same, shuffle_seed=0)
@@ -53,4 +53,4 @@ def test_a_public_network_knows_nearly_all(pairs, sface):
         if not options:
             assert result.accuracy > 0.96
             assert result.auc > 0.99
-    assert aucs["dark"] < aucs["as it must be"]
+    assert aucs["dark"] < aucs["correct"]

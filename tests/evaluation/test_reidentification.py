@@ -1,4 +1,4 @@
-"""Re-identification against a slow program written from the protocol's text."""
+"""Re-identification, compared with a plain implementation of the protocol."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ def make_set(people=25, cameras=4, dim=8, seed=0, spread=1.0):
     return query, gallery
 
 
-def slow_market(query, gallery):
-    """For each query: rank all, walk down, pass over junk, note precision and recall where it changes."""
+def plain_market(query, gallery):
+    """Ranks all images for each query, ignores junk, and sums precision over changes of recall."""
     (q, q_ids, q_cams), (g, g_ids, g_cams) = query, gallery
     q, g = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (q, g))
     precisions, trapezoids, cmcs = [], [], []
@@ -47,10 +47,10 @@ def slow_market(query, gallery):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_figures_are_those_of_the_protocol(seed):
+def test_matches_plain_implementation(seed):
     query, gallery = make_set(seed=seed)
     result = reidentify(*query, *gallery, progress=False)
-    plain, trapezoid, cmc, queries = slow_market(query, gallery)
+    plain, trapezoid, cmc, queries = plain_market(query, gallery)
     differences = (
         abs(result.mean_average_precision - plain),
         abs(result.mean_average_precision_trapezoid - trapezoid),
@@ -62,24 +62,24 @@ def test_figures_are_those_of_the_protocol(seed):
     assert result.rank(1) == result.cmc[0]
 
 
-def test_the_same_camera_and_junk_are_passed_over():
+def test_same_camera_and_junk_are_ignored():
     query = (np.array([[1.0, 0.0]]), np.array([7]), np.array([0]))
     rows = np.array([[1.0, 0.0], [1.0, 0.01], [1.0, 0.2], [1.0, 0.5]])
-    # Nearest: himself by the same camera, then junk; what counts comes after.
+    # The nearest images are of the same camera and junk. The match comes after them.
     result = reidentify(*query, rows, np.array([7, -1, 7, 8]), np.array([0, 1, 1, 1]), progress=False)
     assert (result.rank(1), result.mean_average_precision) == (1.0, 1.0)
 
 
-def test_queries_without_a_right_answer_are_skipped():
+def test_queries_without_a_match_are_skipped():
     rows = np.eye(3)
     ids, cameras = np.array([1, 2, -1]), np.zeros(3, int)
     other = reidentify(rows, ids, cameras, rows[:1], ids[:1], cameras[:1] + 1, progress=False)
     assert (other.queries, other.skipped) == (1, 2)
-    with pytest.raises(ValueError, match="3 queries, none with one among 3 gallery images"):
+    with pytest.raises(ValueError, match="3 queries without a match among 3 gallery images"):
         reidentify(rows, ids, cameras, rows, ids, cameras, progress=False)
 
 
-def test_input_of_another_kind_is_refused():
+def test_invalid_arguments():
     query, gallery = make_set()
     with pytest.raises(ValueError, match=r"gallery_cameras must be integers of shape \(300,\)"):
         reidentify(*query, gallery[0], gallery[1], gallery[2][:5], progress=False)

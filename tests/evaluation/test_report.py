@@ -19,7 +19,7 @@ from keras_arcface.evaluation import verify
 from keras_arcface.evaluation import verify_templates
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pairs():
     generator = np.random.default_rng(0)
     people = [(person, person if person % 2 else person + 50) for person in range(60)]
@@ -31,7 +31,7 @@ def pairs():
     return PairSet(images, [first == second for first, second in people])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def results(pairs):
     generator = np.random.default_rng(1)
     first = generator.normal(size=(60, 6))
@@ -61,7 +61,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_is_whole_and_needs_nothing_else(results, pairs, tmp_path):
+def test_page_is_complete_and_self_contained(results, pairs, tmp_path):
     report = Report("Two models", "A note & more.")
     report.add_verification("faces", results, pairs)
     report.add_table("shop", Table(["", "Recall@1"], [["a <b> model", "50.00%"]]), "All of them.")
@@ -76,51 +76,51 @@ def test_the_page_is_whole_and_needs_nothing_else(results, pairs, tmp_path):
         "data:image/jpeg",
     }
     shown = "".join(page.text)
-    assert "a <b> model: different people, taken for one" in shown
+    assert "a <b> model: different people, accepted as the same" in shown
     assert f"{results['blind'].accuracy:.2%} ± {results['blind'].accuracy_std:.2%}" in shown
     assert "A note & more." in shown
     assert "50.00%" in shown
 
 
-def test_the_gallery_shows_the_worst_mistakes(results, pairs, tmp_path):
+def test_gallery_shows_worst_errors(results, pairs, tmp_path):
     report = Report("One model")
     report.add_verification("faces", {"blind": results["blind"]}, pairs)
     text = report.write(tmp_path / "report.html").read_text("utf-8")
     result = results["blind"]
-    for same, verdict in ((False, "accepted"), (True, "refused")):
-        wrong = np.flatnonzero(~result.right & (result.same == same))
-        beyond = np.abs(result.scores - result.grid.thresholds[result.fold_of_pair])
-        worst = wrong[np.argsort(-beyond[wrong])][:6]
+    for same, verdict in ((False, "accepted"), (True, "rejected")):
+        errors = np.flatnonzero(~result.correct & (result.same == same))
+        distance = np.abs(result.scores - result.grid.thresholds[result.fold_of_pair])
+        worst = errors[np.argsort(-distance[errors])][:6]
         shown = re.findall(rf'class="{verdict}">{verdict}: (-?[\d.]+).*?<br>pair (\d+)', text)
         assert [int(pair) for _, pair in shown] == worst.tolist()
         assert [float(score) for score, _ in shown] == pytest.approx(result.scores[worst], abs=5e-4)
 
 
-def test_images_of_every_kind_are_shown(results, tmp_path):
+def test_images_of_each_format(results, tmp_path):
     gif = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw==")
     faces = [encode(make_face(0, image, size=(16, 16)), (".bmp", ".jpg")[image % 2]) for image in range(119)]
     report = Report("One model")
     report.add_verification("faces", {"_$x$": results["blind"]}, PairSet([gif, *faces], results["blind"].same))
     text = report.write(tmp_path / "report.html").read_text("utf-8")
     assert "data:image/bmp" in text
-    assert "_$x$: one person, taken for two" in text
-    with pytest.raises(ValueError, match="one result at least"):
+    assert "_$x$: the same person, rejected" in text
+    with pytest.raises(ValueError, match="at least one result"):
         report.add_verification("none", {})
 
 
-def test_template_results_as_json():
+def test_template_result_to_json():
     generator = np.random.default_rng(0)
     ids, pooled = pool_templates(generator.normal(size=(30, 5)), np.repeat(np.arange(10), 3))
     pairs = generator.integers(0, 10, (50, 2))
-    found = tables.as_json(verify_templates(pooled, ids, pairs, np.arange(50) % 2 == 0, progress=False))
+    found = tables.to_json(verify_templates(pooled, ids, pairs, np.arange(50) % 2 == 0, progress=False))
     assert {"auc", "eer", "genuine_pairs", "impostor_pairs", "tar", "tar_published", "thresholds"} == set(found)
     assert found["impostor_pairs"] == 25
-    assert json.dumps(tables.as_json({"a": np.bool_(True), "b": np.inf, "c": np.int64(3)})) == (
+    assert json.dumps(tables.to_json({"a": np.bool_(True), "b": np.inf, "c": np.int64(3)})) == (
         '{"a": true, "b": null, "c": 3}'
     )
 
 
-def test_a_table_for_a_terminal():
+def test_table_as_text():
     table = Table(["", "AUC", "EER"], [["ours", "0.9", "1%"], ["a longer name", "0.95", "12%"]])
     assert str(table).splitlines() == [
         "                AUC  EER",
@@ -129,7 +129,7 @@ def test_a_table_for_a_terminal():
     ]
 
 
-def test_the_tables_hold_what_can_be_measured(results):
+def test_tables_show_measurable_fars(results):
     table = tables.verification_table(results, intervals=False)
     assert table.columns == ["", "accuracy", "exact", "AUC", "EER", "TAR@0.1"]  # 30 impostor pairs
     assert [row[0] for row in table.rows] == ["a <b> model", "blind"]
@@ -142,8 +142,8 @@ def test_the_tables_hold_what_can_be_measured(results):
     ]
 
 
-def test_json_has_no_nan(results):
-    found = json.loads(json.dumps(tables.as_json(results["blind"]), allow_nan=False))
+def test_verification_result_to_json(results):
+    found = json.loads(json.dumps(tables.to_json(results["blind"]), allow_nan=False))
     assert found["accuracy"] == results["blind"].accuracy
     assert found["tar"]["0.1"] == results["blind"].tar[0.1]
     assert found["tar"]["1e-06"] is None
@@ -155,6 +155,6 @@ def test_json_has_no_nan(results):
     assert found["exact"]["mean"] == results["blind"].exact.mean
     assert not any(isinstance(v, float) and math.isnan(v) for v in found["intervals_95"]["auc"])
     labels = np.repeat(np.arange(5), 2)
-    other = tables.as_json(retrieve(np.random.default_rng(0).normal(size=(10, 4)), labels, ks=(1, 2), progress=False))
+    other = tables.to_json(retrieve(np.random.default_rng(0).normal(size=(10, 4)), labels, ks=(1, 2), progress=False))
     assert set(other) == {"recall", "map_at_r", "r_precision", "queries", "skipped"}
     assert set(other["recall"]) == {"1", "2"}

@@ -1,4 +1,4 @@
-"""Retrieval against loops, and against pytorch-metric-learning."""
+"""Retrieval, compared with a plain implementation and with pytorch-metric-learning."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ def clusters(classes=30, spread=0.9, dim=12, seed=0):
     return embeddings[order], labels[order]
 
 
-def slow_retrieval(embeddings, labels, ks):
-    """Written from the definitions: sorts all answers of every query."""
+def plain_retrieval(embeddings, labels, ks):
+    """Sorts all images for each query, as in the definitions."""
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     recalls, at_r = {k: [] for k in ks}, []
     for query in range(len(unit)):
@@ -35,10 +35,10 @@ def slow_retrieval(embeddings, labels, ks):
     return {k: np.mean(values) for k, values in recalls.items()}, np.mean(at_r), len(at_r)
 
 
-def test_figures_are_those_of_the_definitions():
+def test_matches_plain_implementation():
     embeddings, labels = clusters()
     result = retrieve(embeddings, labels, ks=(1, 2, 4, 8), progress=False)
-    recalls, map_at_r, queries = slow_retrieval(embeddings, labels, (1, 2, 4, 8))
+    recalls, map_at_r, queries = plain_retrieval(embeddings, labels, (1, 2, 4, 8))
     assert result.recall == recalls
     assert result.map_at_r == pytest.approx(map_at_r, abs=1e-12)
     assert (result.queries, result.skipped) == (queries, len(labels) - queries)
@@ -46,7 +46,7 @@ def test_figures_are_those_of_the_definitions():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_figures_are_those_of_pytorch_metric_learning():
+def test_matches_pytorch_metric_learning():
     torch = pytest.importorskip("torch", reason="the peer needs PyTorch, which is absent")
     pytest.importorskip("pytorch_metric_learning", reason="the peer pytorch-metric-learning is absent")
     from pytorch_metric_learning.distances import CosineSimilarity
@@ -79,25 +79,25 @@ def test_figures_are_those_of_pytorch_metric_learning():
     assert max(differences.values()) < 1e-6
 
 
-def test_a_gallery_of_other_images():
+def test_separate_gallery():
     embeddings, labels = clusters(spread=0.5)
     result = retrieve(embeddings, labels, ks=(1,), gallery=embeddings, gallery_labels=labels, progress=False)
     assert (result.recall[1], result.skipped) == (1.0, 0)  # each finds itself
 
 
-def test_a_model_that_says_the_same_of_all_finds_nothing():
+def test_constant_embedding_finds_nothing():
     _, labels = clusters()
     result = retrieve(np.ones((len(labels), 8)), labels, ks=(1,), progress=False)
     assert (result.recall[1], result.map_at_r) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("ks", [(), (0, 1)])
-def test_a_recall_at_nothing_is_refused(ks):
-    with pytest.raises(ValueError, match="ks must be one or more numbers from 1 on"):
+def test_invalid_ks(ks):
+    with pytest.raises(ValueError, match="ks must be one or more integers of at least 1"):
         retrieve(*clusters(), ks=ks, progress=False)
 
 
-def test_nmi_by_its_formula():
+def test_nmi_matches_formula():
     embeddings, labels = clusters(classes=10, spread=1.5)
     found = KMeans(10, init="random", n_init=1, max_iter=20, random_state=3).fit_predict(
         (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
@@ -118,7 +118,7 @@ def test_nmi_by_its_formula():
     [
         (np.ones((3, 2)), np.array([0, 1]), r"labels must be integers of shape \(3,\), one for each row of embeddings"),
         (np.ones((3, 2)), np.array([0.0, 1, 1]), "Received: shape \\(3,\\), float64"),
-        (np.ones((3, 2)), np.arange(3), "3 queries of 3 classes, none with a right answer among 3 images"),
+        (np.ones((3, 2)), np.arange(3), "3 queries of 3 classes without a match among 3 images"),
         (
             np.array([[1, 0], [np.nan, 0], [0, 0]]),
             np.zeros(3, int),
@@ -127,6 +127,6 @@ def test_nmi_by_its_formula():
         (np.ones(3), np.zeros(3, int), r"embeddings must be numbers of shape \(n, dim\).*Received: shape \(3,\)"),
     ],
 )
-def test_input_of_another_kind_is_refused(embeddings, labels, message):
+def test_invalid_arguments(embeddings, labels, message):
     with pytest.raises(ValueError, match=message):
         retrieve(embeddings, labels, progress=False)

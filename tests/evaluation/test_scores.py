@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_arcface.evaluation import pair_scores
 from keras_arcface.evaluation import score_blocks
 from keras_arcface.evaluation.scores import full_precision
-from keras_arcface.evaluation.vectors import unit_rows
+from keras_arcface.evaluation.vectors import l2_normalize
 
 
 def rows(count, dim=16, seed=0):
@@ -18,7 +18,7 @@ def rows(count, dim=16, seed=0):
 
 
 @pytest.mark.parametrize("block_bytes", [1, 4 * 30 * 4, 2**29])
-def test_blocks_make_the_whole_matrix(block_bytes):
+def test_blocks_form_the_matrix(block_bytes):
     first, second = rows(13), rows(30, seed=1)
     blocks = list(score_blocks(first, second, block_bytes))
     assert [part.start for part, _ in blocks] == [0, *[part.stop for part, _ in blocks][:-1]]
@@ -29,8 +29,8 @@ def test_blocks_make_the_whole_matrix(block_bytes):
 
 @pytest.mark.parametrize("offset", [0, 4, 16, 32])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_wherever_an_array_lies(offset, frozen):
-    """What is aligned is handed over without a copy; TensorFlow would end the process over what is not."""
+def test_any_memory_alignment(offset, frozen):
+    """Aligned arrays are passed without a copy. TensorFlow aborts the process for others."""
     memory = np.zeros(30 * 16 * 4 + 128, np.uint8)
     start = -memory.ctypes.data % 64 + offset
     second = memory[start : start + 30 * 16 * 4].view(np.float32).reshape(30, 16)
@@ -39,11 +39,11 @@ def test_wherever_an_array_lies(offset, frozen):
     for found in (second, second[::-1], np.asfortranarray(second), second[1:]):
         ((_, scores),) = score_blocks(rows(13), found)
         np.testing.assert_allclose(scores, rows(13).astype(np.float64) @ found.T.astype(np.float64), atol=1e-5)
-    assert unit_rows(second, "rows").ctypes.data % 64 == 0
+    assert l2_normalize(second, "rows").ctypes.data % 64 == 0
 
 
-@pytest.mark.parametrize("count", [5, 2000])  # gathered, and by all products
-def test_scores_of_pairs(count):
+@pytest.mark.parametrize("count", [5, 2000])  # by gathering, and by all products
+def test_pair_scores(count):
     embeddings = rows(40)
     pairs = np.random.default_rng(2).integers(0, 40, (count, 2))
     expected = np.sum(embeddings[pairs[:, 0]].astype(np.float64) * embeddings[pairs[:, 1]], axis=1)
@@ -52,22 +52,22 @@ def test_scores_of_pairs(count):
 
 @pytest.mark.parametrize("count", [5, 2000])
 @pytest.mark.parametrize("wrong", [[40, 0], [0, 40], [-1, 0]])
-def test_pairs_of_rows_that_are_not_there_are_named(count, wrong):
+def test_pair_indices_out_of_range(count, wrong):
     pairs = np.zeros((count, 2), int)
     pairs[3] = wrong
-    with pytest.raises(ValueError, match=rf"rows of the 40 embeddings, 0 to 39. Received: pair 3 is \[{wrong[0]}, "):
+    with pytest.raises(ValueError, match=rf"row indices of the 40 embeddings.* Received: pairs\[3\]=\[{wrong[0]}, "):
         pair_scores(rows(40), pairs)
     assert pair_scores(rows(40).astype(np.float64).tolist(), np.zeros((count, 2), int)).dtype == np.float32
 
 
-def test_sets_of_different_widths_are_refused():
+def test_different_dimensions():
     with pytest.raises(ValueError, match=r"Received: shapes \(3, 16\) and \(3, 8\)"):
         next(score_blocks(rows(3), rows(3, dim=8)))
 
 
-def test_factors_are_not_rounded_to_tf32(monkeypatch):
+def test_no_rounding_to_tf32(monkeypatch):
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("the switch is TensorFlow's")
+        pytest.skip("the option exists only in TensorFlow")
     enabled = tf.config.experimental.tensor_float_32_execution_enabled
     before = enabled()
     tf.config.experimental.enable_tensor_float_32_execution(True)
@@ -89,7 +89,7 @@ def test_factors_are_not_rounded_to_tf32(monkeypatch):
         tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
-def test_what_goes_wrong_ahead_is_heard(monkeypatch):
+def test_errors_of_the_next_block_are_raised(monkeypatch):
     def fail(*_):
         raise MemoryError("no room")
 
@@ -102,7 +102,7 @@ def test_what_goes_wrong_ahead_is_heard(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.slow)])
-def test_scores_on_the_other_backends(backend):
+def test_other_backends(backend):
     pytest.importorskip(backend, reason=f"the backend {backend} is absent")
     code = """
 import numpy as np, keras

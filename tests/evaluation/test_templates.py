@@ -1,4 +1,4 @@
-"""IJB's 1:1 against a slow program written from the protocol's text."""
+"""IJB 1:1, compared with a plain implementation of the protocol."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from keras_arcface.evaluation import verify_templates
 def make_images(seed=0, people=20, templates=90, dim=10):
     generator = np.random.default_rng(seed)
     person_of = generator.integers(0, people, templates)
-    numbers = generator.permutation(5000)[:templates]  # neither in order nor without gaps
+    numbers = generator.permutation(5000)[:templates]  # unordered, with gaps
     counts = generator.integers(1, 12, templates)
     template = np.repeat(np.arange(templates), counts)
     media = generator.integers(0, 4, len(template)) * 1000
@@ -23,14 +23,14 @@ def make_images(seed=0, people=20, templates=90, dim=10):
     return (rows[order], numbers[template][order], media[order], detector[order]), numbers, person_of
 
 
-def slow_pooling(embeddings, templates, media, keep_norm, detector):
+def plain_pooling(embeddings, templates, media, weight_by_norm, detector):
     pooled = []
     for template in np.unique(templates):
         total = np.zeros(embeddings.shape[1])
         for medium in np.unique(media[templates == template]):
             chosen = (templates == template) & (media == medium)
             rows = embeddings[chosen]
-            if not keep_norm:
+            if not weight_by_norm:
                 rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
             if detector is not None:
                 rows = rows * detector[chosen][:, None]
@@ -39,21 +39,21 @@ def slow_pooling(embeddings, templates, media, keep_norm, detector):
     return np.unique(templates), np.array(pooled)
 
 
-@pytest.mark.parametrize("keep_norm", [True, False])
+@pytest.mark.parametrize("weight_by_norm", [True, False])
 @pytest.mark.parametrize("with_detector", [True, False])
-@pytest.mark.parametrize("at_once", [1, 37, 32768])
-def test_pooling_is_that_of_the_protocol(keep_norm, with_detector, at_once, monkeypatch):
-    monkeypatch.setattr(templates_module, "_IMAGES_AT_ONCE", at_once)
+@pytest.mark.parametrize("chunk", [1, 37, 32768])
+def test_pooling_matches_plain_implementation(weight_by_norm, with_detector, chunk, monkeypatch):
+    monkeypatch.setattr(templates_module, "_IMAGES_PER_CHUNK", chunk)
     (rows, numbers, media, detector), _, _ = make_images()
     detector = detector if with_detector else None
-    ids, pooled = pool_templates(rows, numbers, media, keep_norm, detector)
-    expected_ids, expected = slow_pooling(rows, numbers, media, keep_norm, detector)
+    ids, pooled = pool_templates(rows, numbers, media, weight_by_norm, detector)
+    expected_ids, expected = plain_pooling(rows, numbers, media, weight_by_norm, detector)
     np.testing.assert_array_equal(ids, expected_ids)
     np.testing.assert_allclose(pooled, expected, atol=1e-6)
     print(f"templates differ by {np.abs(pooled - expected).max():.1e}")
 
 
-def test_the_mean_of_a_video():
+def test_mean_of_a_video():
     rows = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 3.0]])
     ids, pooled = pool_templates(rows, np.array([5, 5, 2]))
     np.testing.assert_array_equal(ids, [2, 5])
@@ -61,7 +61,7 @@ def test_the_mean_of_a_video():
 
 
 @pytest.mark.parametrize("pairs_count", [30, 20000])
-def test_comparing_is_that_of_the_protocol(pairs_count):
+def test_verification_matches_plain_implementation(pairs_count):
     images, numbers, person_of = make_images()
     ids, pooled = pool_templates(*images[:3])
     generator = np.random.default_rng(1)
@@ -69,24 +69,24 @@ def test_comparing_is_that_of_the_protocol(pairs_count):
     same = person_of[chosen[:, 0]] == person_of[chosen[:, 1]]
     same[0] = True
     result = verify_templates(pooled, ids, numbers[chosen], same, fars=(1e-1, 1e-2, 1e-3), progress=False)
-    vectors = dict(zip(*slow_pooling(*images[:3], True, None), strict=True))
+    vectors = dict(zip(*plain_pooling(*images[:3], True, None), strict=True))
     scores = np.array([vectors[numbers[a]] @ vectors[numbers[b]] for a, b in chosen])
-    # Pairs drawn twice tie exactly; what rounding to float32 does to them must not split the ties of the reference.
+    # Pairs that are drawn twice have equal scores. Rounding must not separate them in the reference.
     scores = np.round(scores, 6)
     far, tar, _ = roc_curve(same, scores, drop_intermediate=False)
-    for wanted, value in result.tar.items():
+    for target, value in result.tar.items():
         if not np.isnan(value):
-            assert value == pytest.approx(tar[far <= wanted].max(), abs=1e-12)
+            assert value == pytest.approx(tar[far <= target].max(), abs=1e-12)
     kept_far, kept_tar = (np.flipud(side) for side in roc_curve(same, scores)[:2])
-    for wanted, value in result.tar_published.items():
+    for target, value in result.tar_published.items():
         if np.isnan(value):
-            assert wanted * np.sum(~same) < 1
+            assert target * np.sum(~same) < 1
             continue
-        nearest = min(zip(abs(kept_far - wanted), range(len(kept_far)), strict=True))[1]
+        nearest = min(zip(abs(kept_far - target), range(len(kept_far)), strict=True))[1]
         assert value == pytest.approx(kept_tar[nearest], abs=1e-12)
 
 
-def test_what_does_not_fit_is_named():
+def test_invalid_arguments():
     (rows, numbers, media, _), _, _ = make_images()
     with pytest.raises(ValueError, match=r"media must be integers of shape \(\d+,\), one for each row of embeddings"):
         pool_templates(rows, numbers, media[:-1])
@@ -99,11 +99,11 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="pooled templates: 1 of 1 rows are zero or not finite: template 9"):
         pool_templates(np.array([[1.0, 0], [-1, 0]]), np.array([9, 9]))
     ids, pooled = pool_templates(rows, numbers, media)
-    with pytest.raises(ValueError, match="Pair 1 names template 99999, which is not among the 90"):
+    with pytest.raises(ValueError, match=r"in ids \(90 templates\\). Received: 99999 in pair 1"):
         verify_templates(pooled, ids, np.array([[ids[0], ids[1]], [99999, ids[0]]]), [True, False])
     with pytest.raises(ValueError, match=r"ids must be ascending.*Received: \d+, then \d+"):
         verify_templates(pooled, ids[::-1], np.array([[ids[0], ids[1]]]), [True])
-    with pytest.raises(ValueError, match="Both genuine and impostor pairs are needed"):
+    with pytest.raises(ValueError, match="same must contain both genuine and impostor pairs"):
         verify_templates(pooled, ids, np.array([[ids[0], ids[1]]] * 2), [True, True])
     with pytest.raises(ValueError, match=r"embeddings must be numbers of shape \(n, dim\)"):
         pool_templates(np.ones(3), np.array([1, 1, 2]))

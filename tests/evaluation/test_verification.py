@@ -7,7 +7,7 @@ from keras_arcface.evaluation import verify
 
 
 def embeddings_with_cosines(cosines, spread=5):
-    """Pairs of 2-d unit vectors, each with the wanted cosine."""
+    """Returns pairs of 2-d unit vectors with the given cosines."""
     angles = np.arccos(np.asarray(cosines, np.float64))
     start = np.linspace(0, spread, len(angles))
     turned = np.stack([start, start + angles], axis=1).ravel()
@@ -21,8 +21,8 @@ def noisy_pairs(count=600, separation=1.0, seed=0):
     return embeddings_with_cosines(cosines), same
 
 
-def slow_lfw_procedure(embeddings, same, folds=10):
-    """Written from the protocol: loops over folds and thresholds."""
+def plain_lfw_procedure(embeddings, same, folds=10):
+    """Loops over folds and thresholds, as in the protocol."""
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     distances = ((unit[0::2] - unit[1::2]) ** 2).sum(axis=1)
     indices = np.arange(len(same))
@@ -40,20 +40,20 @@ def slow_lfw_procedure(embeddings, same, folds=10):
 
 
 @pytest.mark.parametrize("count", [600, 603, 40])
-def test_accuracy_is_that_of_the_procedure_written_out(count):
+def test_accuracy_matches_plain_implementation(count):
     embeddings, same = noisy_pairs(count)
     result = verify(embeddings, same)
-    accuracies, thresholds = slow_lfw_procedure(embeddings, same)
+    accuracies, thresholds = plain_lfw_procedure(embeddings, same)
     np.testing.assert_array_equal(result.grid.accuracies, accuracies)
     np.testing.assert_allclose(result.grid.thresholds, thresholds)
     assert result.accuracy == pytest.approx(np.mean(accuracies))
     assert result.accuracy_std == pytest.approx(np.std(accuracies))
 
 
-def test_folds_are_runs_of_pairs_in_order():
+def test_folds_are_consecutive_pairs():
     embeddings, same = noisy_pairs(100)
     result = verify(embeddings, same)
-    # Swapping the two images of a pair, or two pairs of one fold, changes nothing; moving a pair to another fold may.
+    # Swapping the images of a pair, or pairs within a fold, changes nothing.
     swapped = embeddings.reshape(100, 2, 2)[:, ::-1].reshape(200, 2)
     np.testing.assert_array_equal(verify(swapped, same).grid.accuracies, result.grid.accuracies)
     order = np.concatenate([np.arange(10)[::-1], np.arange(10, 100)])
@@ -61,13 +61,13 @@ def test_folds_are_runs_of_pairs_in_order():
     np.testing.assert_array_equal(verify(reordered, same[order]).grid.accuracies, result.grid.accuracies)
 
 
-def test_auc_counts_ordered_pairs_and_ties_half():
+def test_auc_is_the_probability_of_order():
     cosines = np.round(np.tanh(np.random.default_rng(1).normal(0.3, 0.5, 200)), 1)
     same = np.random.default_rng(2).random(200) < 0.5
     result = verify(embeddings_with_cosines(cosines), same)
     scores = np.round(result.scores, 6)
     wins = scores[same][:, None] - scores[~same][None]
-    # verify sees scores with rounding errors of the embeddings, which split some ties.
+    # Rounding errors of the embeddings separate some equal scores in verify.
     assert result.auc == pytest.approx(np.mean((wins > 0) + 0.5 * (wins == 0)), abs=0.03)
     exact = verify(np.repeat(np.eye(2), [300, 100], axis=0)[np.random.default_rng(3).permutation(400)], same)
     wins = exact.scores[same][:, None] - exact.scores[~same][None]
@@ -75,7 +75,7 @@ def test_auc_counts_ordered_pairs_and_ties_half():
 
 
 @pytest.mark.parametrize("far", [0.5, 0.1, 0.01])
-def test_tar_is_the_largest_of_all_thresholds_within_the_far(far):
+def test_tar_is_the_largest_within_the_far(far):
     embeddings, same = noisy_pairs(1000)
     result = verify(embeddings, same, fars=(far,))
     best = 0.0
@@ -86,7 +86,7 @@ def test_tar_is_the_largest_of_all_thresholds_within_the_far(far):
     assert result.tar[far] == best
 
 
-def test_a_far_that_the_impostors_cannot_show_is_nan():
+def test_unmeasurable_far_is_nan():
     embeddings, same = noisy_pairs(100)
     tar = verify(embeddings, same, fars=(0.1, 0.001)).tar
     assert not np.isnan(tar[0.1])
@@ -107,7 +107,7 @@ def test_inverted_separation():
     assert result.accuracy <= 0.5
 
 
-def test_norms_do_not_matter():
+def test_norms_are_ignored():
     embeddings, same = noisy_pairs(100)
     scaled = embeddings * np.random.default_rng(0).uniform(0.1, 50, (200, 1))
     np.testing.assert_allclose(verify(scaled, same).scores, verify(embeddings, same).scores, atol=1e-12)
@@ -117,23 +117,27 @@ def test_norms_do_not_matter():
     ("embeddings", "same", "message"),
     [
         (np.ones((9, 2)), np.ones(5), r"embeddings of shape \(2n, dim\), two rows per pair. Received: .*\(9, 2\)"),
-        (np.ones((10, 2)), np.ones(4), r"each of the 5 pairs .* bool of shape \(5,\). Received: shape \(4,\)"),
-        (np.ones((10, 2)), np.arange(5), r"each of the 5 pairs whether it shows one person"),
+        (np.ones((10, 2)), np.ones(4), r"same must be bool of shape \(5,\).* Received: shape \(4,\)"),
+        (np.ones((10, 2)), np.arange(5), r"same must be bool of shape \(5,\), true for each genuine pair"),
         (
             np.ones((10, 2)),
             np.ones(5),
-            "Both genuine and impostor pairs are needed. Received: 5 genuine and 0 impostor",
+            "both genuine and impostor pairs. Received: 5 genuine and 0 impostor",
         ),
-        (np.ones((10, 2)), np.arange(5) > 2, "folds must be between 2 and the number of pairs, 5. Received: folds=10"),
+        (
+            np.ones((10, 2)),
+            np.arange(5) > 2,
+            r"folds must be in \[2, 5\], at most the number of pairs. Received: folds=10",
+        ),
     ],
 )
-def test_input_of_another_kind_is_refused(embeddings, same, message):
+def test_invalid_arguments(embeddings, same, message):
     with pytest.raises(ValueError, match=message):
         verify(embeddings, same)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
-def test_embeddings_that_say_nothing_are_named(value):
+def test_invalid_embeddings_are_named(value):
     embeddings, same = noisy_pairs(100)
     embeddings[[3, 150]] = value
     with pytest.raises(ValueError, match=r"2 of 200 rows .*: image 3 \(of pair 1\), image 150 \(of pair 75\)"):
@@ -141,11 +145,11 @@ def test_embeddings_that_say_nothing_are_named(value):
 
 
 @pytest.mark.parametrize("decimals", [1, 12])
-def test_the_exact_sweep_tries_every_threshold(decimals):
+def test_exact_search_tries_each_threshold(decimals):
     generator = np.random.default_rng(0)
     same = generator.random(200) < 0.5
     cosines = np.round(np.tanh(generator.normal(0.2 + same, 0.6)), decimals)
-    result = verify(embeddings_with_cosines(cosines, spread=0), same)  # equal cosines make equal scores
+    result = verify(embeddings_with_cosines(cosines, spread=0), same)  # equal cosines give equal scores
     scores = result.scores
     assert len(np.unique(scores)) == len(np.unique(cosines))
     for number, fold in enumerate(np.array_split(np.arange(200), 10)):
@@ -159,16 +163,16 @@ def test_the_exact_sweep_tries_every_threshold(decimals):
     assert result.exact.mean == np.mean(result.exact.accuracies)
 
 
-def test_the_exact_sweep_where_no_threshold_helps():
-    same = np.arange(40) % 4 != 0  # three in four are genuine, and score lower: accepting all is best
+def test_exact_search_if_no_threshold_separates():
+    same = np.arange(40) % 4 != 0  # three in four are genuine with lower scores: accepting all is best
     result = verify(embeddings_with_cosines(np.where(same, 0.1, 0.9)), same, folds=4)
     assert result.exact.mean == 0.75
     result = verify(embeddings_with_cosines(np.where(same, 0.9, 0.1)), ~same, folds=4)  # accepting none
     assert result.exact.mean == 0.75
 
 
-def test_the_interpolated_tar_is_that_of_the_procedure_written_out():
-    """As published for LFW's validation rate, where interpolation is defined: over FARs that differ."""
+def test_interpolated_tar_matches_plain_implementation():
+    """The validation rate of LFW. Its interpolation is defined between different FARs only."""
     embeddings, same = noisy_pairs(3000)
     result = verify(embeddings, same, fars=(0.1, 0.01))
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -180,8 +184,8 @@ def test_the_interpolated_tar_is_that_of_the_procedure_written_out():
             rest = np.setdiff1d(np.arange(3000), fold)
             impostor = distances[rest][~same[rest]]
             fars = np.array([np.mean(impostor < threshold) for threshold in grid])
-            above = np.flatnonzero(fars > far)[0]  # the first of its plateau
-            below = above - 1  # the last of its plateau
+            above = np.flatnonzero(fars > far)[0]  # first threshold with this FAR
+            below = above - 1  # last threshold with this FAR
             share = (far - fars[below]) / (fars[above] - fars[below])
             threshold = grid[below] + share * (grid[above] - grid[below])
             tars.append(np.mean(distances[fold][same[fold]] < threshold))
@@ -189,18 +193,18 @@ def test_the_interpolated_tar_is_that_of_the_procedure_written_out():
         assert std == pytest.approx(np.std(tars), abs=1e-12)
 
 
-def test_what_cannot_be_measured_is_nan_in_both_ways():
+def test_unmeasurable_fars():
     embeddings, same = noisy_pairs(100)
     result = verify(embeddings, same)
     assert [far for far in result.tar if np.isnan(result.tar[far])] == [1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
     assert [far for far in result.tar if np.isnan(result.tar_published[far][0])] == [1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
-    with pytest.raises(ValueError, match=r"No threshold can be given for a FAR of 0\.01"):
+    with pytest.raises(ValueError, match=r"A threshold for FAR 0\.01 requires"):
         result.at_far(0.01)
     assert result.at_far(0.1).impostors == np.sum(~same)
 
 
-def test_pairs_of_rows_as_of_videos():
-    """As on YTF: an embedding stands in several pairs."""
+def test_pairs_argument():
+    """As on YTF, where an embedding is in several pairs."""
     generator = np.random.default_rng(0)
     people = np.repeat(np.arange(20), 4)
     videos = generator.normal(size=(20, 8))[people] + generator.normal(size=(80, 8))
@@ -210,19 +214,19 @@ def test_pairs_of_rows_as_of_videos():
     expected = verify(videos[pairs.ravel()], same)
     np.testing.assert_array_equal(result.scores, expected.scores)
     np.testing.assert_array_equal(result.grid.accuracies, expected.grid.accuracies)
-    with pytest.raises(ValueError, match=r"rows of the 80 embeddings, 0 to 79. Received: pair 0 is \[80, 1\]"):
+    with pytest.raises(ValueError, match=r"row indices of the 80 embeddings, .*Received: pairs\[0\]=\[80, 1\]"):
         verify(videos, [True, False], pairs=np.array([[80, 1], [0, 1]]), folds=2)
     with pytest.raises(ValueError, match=r"integers of shape \(n, 2\). Received: shape \(2, 3\)"):
         verify(videos, [True, False], pairs=np.zeros((2, 3), int), folds=2)
-    with pytest.raises(ValueError, match=r"lies in \(0, 1\]. Received: 2"):
+    with pytest.raises(ValueError, match=r"must be in \(0, 1\]. Received: 2"):
         verify(videos, same, pairs=pairs, fars=(0.1, 2))
 
 
-def test_pairs_that_do_not_stand_in_folds():
+def test_shuffle_seed():
     embeddings, same = noisy_pairs(400)
     order = np.argsort(~same, kind="stable")  # genuine pairs first, as in LFW's View 1
     sorted_embeddings = embeddings.reshape(400, 2, 2)[order].reshape(800, 2)
-    with pytest.warns(UserWarning, match="9 of 10 folds hold pairs of one kind only.*shuffle_seed"):
+    with pytest.warns(UserWarning, match="9 of 10 folds contain pairs of one kind only.*shuffle_seed"):
         verify(sorted_embeddings, same[order])
     result = verify(sorted_embeddings, same[order], shuffle_seed=0)
     assert np.bincount(result.fold_of_pair).tolist() == [40] * 10
@@ -233,30 +237,30 @@ def test_pairs_that_do_not_stand_in_folds():
 
 
 @pytest.mark.parametrize("collapsed", [False, True])
-def test_which_pairs_were_right_is_what_accuracy_counts(collapsed):
-    """Also where all pairs lie on the threshold: an embedding that is the same for all, and not exact in float64."""
+def test_accuracy_is_the_share_of_correct_pairs(collapsed):
+    """Also if all scores equal the threshold: for a constant embedding, up to rounding."""
     embeddings, same = noisy_pairs(300)
     if collapsed:
         embeddings = np.tile(np.random.default_rng(0).normal(size=128), (600, 1))
     result = verify(embeddings, same)
     for fold in range(10):
-        assert np.mean(result.right[result.fold_of_pair == fold]) == pytest.approx(result.grid.accuracies[fold])
-    assert np.mean(result.right) == pytest.approx(result.accuracy)
+        assert np.mean(result.correct[result.fold_of_pair == fold]) == pytest.approx(result.grid.accuracies[fold])
+    assert np.mean(result.correct) == pytest.approx(result.accuracy)
     low, high = result.intervals(samples=100)["accuracy"]
     assert low <= result.accuracy <= high
 
 
-def test_memory_stays_near_that_of_the_embeddings():
-    """Rows of raw pixels are long."""
+def test_memory_is_bounded():
+    """Raw pixels make long rows."""
     embeddings = np.random.default_rng(0).normal(size=(400, 100_000)).astype(np.float32)
     tracemalloc.start()
     verify(embeddings, np.arange(200) % 2 == 0)
     added = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert added < 5 * 2**26  # two sides of some pairs; all of them in float64 would be 610 MB
+    assert added < 5 * 2**26  # all pairs in float64 would need 610 MB
 
 
-def test_intervals_lie_around_the_figures():
+def test_intervals_contain_the_figures():
     embeddings, same = noisy_pairs(600)
     result = verify(embeddings, same)
     intervals = result.intervals(samples=300)
@@ -267,7 +271,7 @@ def test_intervals_lie_around_the_figures():
     assert np.isnan(intervals["tar"][1e-6][0])
 
 
-def test_folds_that_do_not_divide():
+def test_folds_of_unequal_size():
     embeddings, same = noisy_pairs(103)
     result = verify(embeddings, same, folds=10)
     assert np.bincount(result.fold_of_pair).tolist() == [11, 11, 11, *[10] * 7]

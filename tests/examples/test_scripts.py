@@ -98,8 +98,8 @@ def test_errors_after_the_training_are_raised_before_it(train_here, tmp_path):
     data.PairSet(faces, np.ones(20, bool)).save(tmp_path / "genuine.npz")
     for name, message in (
         ("small", r"error: --verify small: expected images of 32 x 32 .* Received: 28 x 28"),
-        ("few", r"error: folds must be between 2 and the number of pairs, 4"),
-        ("genuine", r"error: Both genuine and impostor pairs are needed"),
+        ("few", r"error: folds must be in \[2, 4\], at most the number of pairs"),
+        ("genuine", r"error: same must contain both genuine and impostor pairs"),
     ):
         with pytest.raises(SystemExit, match=message):
             train_here("--verify", tmp_path / f"{name}.npz")
@@ -429,6 +429,7 @@ def test_evaluate_prints_errors(run_evaluate, tmp_path, monkeypatch, capsys):
     data.PairSet([encode(make_face(0, 0))] * 40, np.arange(20) % 2 == 0).save(pairs)
     make_embedder(IResNet((1, 1), width=16, input_shape=(48, 48, 3)), dim=8).save(tmp_path / "lr=0.1.keras")
     for arguments, message in (
+<<<<<<< HEAD
         (["nothing.keras", "--pairs", pairs], "error: There is no embedder at nothing.keras"),
         (["pixels", "--pairs", pairs, tmp_path / "none.bin"], "error: --pairs: expected an existing path. Received: "),
         (["a=pixels", "a=pixels", "--pairs", pairs], "error: Every model needs a unique name"),
@@ -436,6 +437,15 @@ def test_evaluate_prints_errors(run_evaluate, tmp_path, monkeypatch, capsys):
         (["pixels,mean=abc", "--pairs", pairs], "mean=NUMBER, std=NUMBER. Received: 'mean=abc', in pixels,mean=abc"),
         (["lr=0.1.keras", "--pairs", pairs], "error: lr=0.1.keras takes images of 48 x 48"),
         (["pixels"], "expected at least one set: --pairs, --retrieval, --market or --ijb"),
+=======
+        (["nothing.keras", "--pairs", pairs], "error: No embedder found at nothing.keras"),
+        (["pixels", "--pairs", pairs, tmp_path / "none.bin"], "error: --pairs: there is nothing at"),
+        (["a=pixels", "a=pixels", "--pairs", pairs], "error: Every model needs a name of its own"),
+        (["pixels", "--pairs", pairs, pairs], "error: Every set needs a name of its own, as in NAME=PATH"),
+        (["pixels,mean=abc", "--pairs", pairs], "mean=NUMBER, std=NUMBER. Received: 'mean=abc', in pixels,mean=abc"),
+        (["lr=0.1.keras", "--pairs", pairs], "error: lr=0.1.keras expects images of 48 x 48"),
+        (["pixels"], "name at least one set: --pairs, --retrieval, --market or --ijb"),
+>>>>>>> 0d69553 (Rewrite the evaluation package in plain English)
     ):
         with pytest.raises(SystemExit) as ended:
             run_evaluate(*arguments)

@@ -24,7 +24,7 @@ def embedder():
 
 
 def linear_onnx(path, channels_first=True, batch="n", element="FLOAT", channels=3):
-    """By hand: the mean of each color, times a matrix. As of old exporters, weights are listed as inputs."""
+    """Writes an ONNX model: the mean of each color times a matrix. The weights are inputs too, as of old exporters."""
     onnx = pytest.importorskip("onnx", reason="onnx is absent")
     from onnx import TensorProto
     from onnx import helper
@@ -34,7 +34,7 @@ def linear_onnx(path, channels_first=True, batch="n", element="FLOAT", channels=
     shape = [batch, channels, 32, 32] if channels_first else [batch, 32, 32, channels]
     inputs = [helper.make_tensor_value_info("data", getattr(TensorProto, element), shape)]
     inputs.append(helper.make_tensor_value_info("weights", TensorProto.FLOAT, list(weights.shape)))
-    inputs.append(helper.make_tensor_value_info("left_over", TensorProto.FLOAT, [3]))  # that nothing reads any more
+    inputs.append(helper.make_tensor_value_info("left_over", TensorProto.FLOAT, [3]))  # unused
     nodes = [
         helper.make_node("Cast", ["data"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels"], ["means"], axes=[2, 3] if channels_first else [1, 2], keepdims=0),
@@ -64,7 +64,7 @@ def test_keras_files_and_saved_models(embedder, tmp_path):
             embed(np.zeros((1, 40, 32, 3), np.uint8))
 
 
-def test_any_saved_model_with_one_output(tmp_path):
+def test_saved_model_with_one_output(tmp_path):
     class Means(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.float32, "pixels")])
         def serve(self, pixels):
@@ -111,7 +111,7 @@ def test_color_mean_and_std(tmp_path):
         serving.load_embedder(tmp_path / "model.onnx", std=0)
 
 
-def test_what_is_no_embedder_is_refused(tmp_path):
+def test_invalid_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No embedder found at .*nothing.keras"):
         serving.load_embedder(tmp_path / "nothing.keras")
     (tmp_path / "model.pt").write_bytes(b"")
@@ -143,7 +143,7 @@ EXPORTS = {
 
 
 @pytest.mark.parametrize("suffix", EXPORTS)
-def test_exports_give_the_embedding_as_it_was_before_it_was_normalized(suffix, embedder, tmp_path):
+def test_exports_return_unnormalized_embeddings(suffix, embedder, tmp_path):
     export, modules = EXPORTS[suffix]
     for module in modules:
         pytest.importorskip(module, reason=f"{module} is absent")
@@ -158,7 +158,7 @@ def test_exports_give_the_embedding_as_it_was_before_it_was_normalized(suffix, e
 
 @pytest.mark.filterwarnings("ignore:.*np.object")  # in what Keras does for tf2onnx
 @pytest.mark.parametrize("suffix", EXPORTS)
-def test_two_outputs_must_be_embedding_and_norm(suffix, tmp_path):
+def test_two_outputs_that_are_not_embedding_and_norm(suffix, tmp_path):
     for module in EXPORTS[suffix][1]:
         pytest.importorskip(module, reason=f"{module} is absent")
     images = keras.Input((32, 32, 3), name="images")
@@ -171,7 +171,7 @@ def test_two_outputs_must_be_embedding_and_norm(suffix, tmp_path):
         serving.load_embedder(path)
 
 
-def test_any_openvino_model_with_one_output(tmp_path):
+def test_openvino_model_with_one_output(tmp_path):
     openvino = pytest.importorskip("openvino", reason="openvino is absent")
     from openvino import opset13
 
@@ -190,14 +190,14 @@ def test_any_openvino_model_with_one_output(tmp_path):
         serving.load_embedder(tmp_path / "broken.xml")
 
 
-def test_any_litert_model_with_one_output(tmp_path):
+def test_litert_model_with_one_output(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="ai_edge_litert is absent")
 
     @tf.function
     def means(pixels):
         return tf.reduce_mean(pixels, axis=(1, 2))
 
-    for batch in (2, 5):  # neither can be resized, and neither has a signature
+    for batch in (2, 5):  # without a signature, and with a fixed batch size
         concrete = means.get_concrete_function(tf.TensorSpec([batch, 32, 32, 3], tf.float32))
         path = tmp_path / f"{batch}.tflite"
         path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert())
@@ -208,8 +208,8 @@ def test_any_litert_model_with_one_output(tmp_path):
         serving.load_embedder(tmp_path / "broken.tflite")
 
 
-def test_openvino_computes_in_float32_unless_the_model_says_otherwise(embedder, tmp_path):
-    """Left alone it rounds to bfloat16, on machines that are quick at that."""
+def test_openvino_computes_in_the_precision_of_the_export(embedder, tmp_path):
+    """OpenVINO's default is bfloat16 on CPUs that support it."""
     openvino = pytest.importorskip("openvino", reason="openvino is absent")
     expected = embedder.predict(FACES, verbose=0)
     difference = {}
@@ -220,14 +220,14 @@ def test_openvino_computes_in_float32_unless_the_model_says_otherwise(embedder, 
     assert difference["float32"] < 1e-5
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert difference["bfloat16"] > 1e-3
-    else:  # weights of 16 bits, computed in float32
+    else:  # 16-bit weights, float32 arithmetic
         assert difference["bfloat16"] > 1e-5
 
 
 @pytest.mark.parametrize(
     ("suffix", "hidden", "extra"), [(".xml", "openvino", "openvino"), (".tflite", "ai_edge_litert", "litert")]
 )
-def test_without_its_runtime_a_file_says_what_to_install(suffix, hidden, extra, tmp_path, monkeypatch):
+def test_missing_runtime(suffix, hidden, extra, tmp_path, monkeypatch):
     for loaded in [name for name in sys.modules if name.split(".")[0] == hidden]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, hidden, None)
@@ -237,7 +237,7 @@ def test_without_its_runtime_a_file_says_what_to_install(suffix, hidden, extra, 
 
 
 @pytest.mark.parametrize("hidden", ["onnxruntime", "onnx"])
-def test_without_the_extra_it_says_what_to_install(hidden, tmp_path, monkeypatch):
+def test_missing_onnx_modules(hidden, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
     linear_onnx(tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, hidden, None)
@@ -245,8 +245,8 @@ def test_without_the_extra_it_says_what_to_install(hidden, tmp_path, monkeypatch
         serving.load_embedder(tmp_path / "model.onnx")
 
 
-def test_a_saved_model_outlives_its_loading(embedder, tmp_path):
-    """Its variables would go with the object that was loaded, if nothing held it."""
+def test_saved_model_variables_stay_alive(embedder, tmp_path):
+    """The loaded object owns the variables, so the returned function must hold it."""
     serving.export_saved_model(embedder, tmp_path / "1", warmup_batch_sizes=(), check=False)
     embed = serving.load_embedder(tmp_path / "1")
     gc.collect()

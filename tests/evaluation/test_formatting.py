@@ -1,4 +1,4 @@
-"""What results show of themselves: their figures, in a line and as a table."""
+"""Results as one line and as tables."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from keras_arcface.evaluation.tables import verification_table
 
 @pytest.fixture(scope="module")
 def results():
-    """One result of each protocol, of ten identities with four embeddings each."""
+    """One result of each protocol, for ten identities with four embeddings each."""
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(10), 4)
     rows = np.eye(10, 16)[labels] + 0.2 * generator.normal(size=(40, 16))
@@ -27,7 +27,7 @@ def results():
     ]
 
 
-def test_a_result_shows_its_figures_and_no_arrays(results):
+def test_repr_has_figures_and_no_arrays(results):
     for result in [*results, results[0].grid, results[0].roc]:
         shown = repr(result)
         print(shown)
@@ -39,7 +39,7 @@ def test_a_result_shows_its_figures_and_no_arrays(results):
     assert repr(results[2]) == "IdentificationResult(rank_1=1.0000, rank_5=1.0000, dir={}, mated=16, nonmated=4)"
 
 
-def test_every_protocol_has_a_table(results):
+def test_table_of_each_protocol(results):
     columns = [
         ["accuracy", "exact", "AUC", "EER", "TAR@0.1"],
         ["TAR@0.1", "TAR@0.01", "TAR@0.001", "TAR@0.0001", "TAR@1e-05", "TAR@1e-06", "AUC"],
@@ -49,19 +49,19 @@ def test_every_protocol_has_a_table(results):
         ["Recall@1", "Recall@2", "mAP@R", "R-precision"],
     ]
     for result, expected in zip(results, columns, strict=False):
-        table = evaluation.table_of({"ours": result, "again": result})
+        table = evaluation.results_table({"ours": result, "again": result})
         assert list(table.columns) == ["", *expected]
         assert [row[0] for row in table.rows] == ["ours", "again"]
-        assert table.rows[0][1:] == evaluation.table_of(result).rows[0][1:]
+        assert table.rows[0][1:] == evaluation.results_table(result).rows[0][1:]
         assert repr(table) == str(table)
-    assert evaluation.table_of(results[0]).rows == verification_table({"": results[0]}).rows
-    assert evaluation.table_of(results[2]).rows == [["", "100.00%", "100.00%", "100.00%", "-", "-"]]
+    assert evaluation.results_table(results[0]).rows == verification_table({"": results[0]}).rows
+    assert evaluation.results_table(results[2]).rows == [["", "100.00%", "100.00%", "100.00%", "-", "-"]]
 
 
-def test_what_has_no_table_is_refused(results):
+def test_invalid_results(results):
     with pytest.raises(TypeError, match=r"results of one protocol.* Received: VerificationResult, TemplateResult"):
-        evaluation.table_of({"ours": results[0], "theirs": results[1]})
+        evaluation.results_table({"ours": results[0], "theirs": results[1]})
     with pytest.raises(TypeError, match="Received: LabelNoise"):
-        evaluation.table_of(results[-1])
-    with pytest.raises(ValueError, match="one result at least"):
-        evaluation.table_of({})
+        evaluation.results_table(results[-1])
+    with pytest.raises(ValueError, match="at least one result"):
+        evaluation.results_table({})

@@ -1,0 +1,181 @@
+"""Reads the images that `embed_images` and `embed_dataset` accept as arrays of pixels."""
+
+import os
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from keras_arcface._pixels import warn_if_unit_range
+from keras_arcface.data import images as encoded_images
+from keras_arcface.data.pairs import PairSet
+from keras_arcface.data.sources import Source
+
+# Resizing with a bicubic or Lanczos kernel goes beyond 0..255.
+_MIN_PIXEL, _MAX_PIXEL = -64, 320
+
+
+@runtime_checkable
+class _Array(Protocol):
+    """Array or tensor of any library."""
+
+    shape: Any
+    dtype: Any
+
+    def __array__(self) -> np.ndarray: ...
+
+
+@runtime_checkable
+class _Indexable(Protocol):
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any) -> Any: ...
+
+
+class ImageReader:
+    """Reads any collection of images that `embed_images` accepts, in batches of pixels.
+
+    Args:
+        images, name_of, size: as for `embed_images`.
+
+    Raises:
+        ValueError: if `images` is not a collection of images, or is empty.
+    """
+
+    def __init__(self, images: Any, name_of: Callable[[int], str] | None, size: tuple[int, int] | None):
+        _check_collection(images)
+        if len(images) == 0:
+            raise ValueError("embed_images expects at least one image. Received: none")
+        self._images, self._name_of, self._size = images, name_of, size
+        self._first_size: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[str]]:
+        """Returns the pixels and the names of the images `start` to `stop - 1`."""
+        batch = self._slice(start, stop)
+        names = [self._name_of(row) if self._name_of else f"image {row}" for row in range(start, stop)]
+        if isinstance(batch, np.ndarray):
+            pixels = check_pixels(batch, "embed_images")
+            if start == 0:
+                warn_if_unit_range(pixels, "`images` of embed_images")
+            return pixels, names
+        encoded = []
+        for row, item in enumerate(batch):
+            image, own_name = _read_item(item, names[row])
+            if own_name is not None and self._name_of is None:
+                names[row] = own_name
+            encoded.append(encoded_images.to_jpeg_or_png(image, names[row]))
+        if self._size is not None:
+            return _decode_and_resize(encoded, names, self._size), names
+        self._first_size = self._first_size or encoded_images.size_of(encoded[0], names[0])
+        return _decode(encoded, names, self._first_size), names
+
+    def _slice(self, start: int, stop: int) -> np.ndarray | list:
+        """Returns images as an array of pixels, or as a list of encoded images, paths or records.
+
+        - An array or tensor of pixels is sliced, and so is an object whose slices are arrays, such as `data.IjbSet` or
+          an HDF5 dataset.
+        - A source of records (`data.Source`) is read record by record, because it may not support slices.
+        - Any other sequence is sliced to a list. This includes NumPy arrays of strings and objects.
+        """
+        if isinstance(self._images, Source):
+            return [self._images[row] for row in range(start, stop)]
+        batch = self._images[start:stop]
+        is_pixels = isinstance(batch, _Array) and np.asarray(batch[:1]).dtype.kind not in "OSU"
+        return np.asarray(batch) if is_pixels else list(batch)
+
+
+def check_pixels(images: Any, function: str) -> np.ndarray:
+    """Returns pixels as a NumPy array.
+
+    Raises:
+        ValueError: unless they are RGB pixels in 0..255, or slightly beyond, of shape `(n, height, width, 3)`.
+    """
+    pixels = np.asarray(images)
+    received = f"an array of shape {pixels.shape}"
+    if pixels.ndim == 3 and pixels.shape[-1] == 3:
+        raise _unexpected(function, f"{received}, one image. Pass image[np.newaxis]")
+    if pixels.ndim in (2, 3) or (pixels.ndim == 4 and pixels.shape[-1] == 1):
+        raise _unexpected(function, f"{received}, gray images. Repeat the channel three times on the last axis")
+    if pixels.ndim != 4 or pixels.shape[-1] != 3:
+        raise _unexpected(function, received)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind not in "uif" and pixels.dtype.name != "bfloat16":
+        raise _unexpected(function, f"an array of {pixels.dtype}")
+    lowest, highest = pixels.min(), pixels.max()
+    # Normalized pixels are about as far below 0 as above.
+    is_in_range = lowest >= max(_MIN_PIXEL, -float(highest) / 2) and highest <= _MAX_PIXEL
+    if not is_in_range and not (lowest >= -1 and highest <= 1):  # also true for NaN
+        raise _unexpected(function, f"{pixels.dtype} values from {lowest} to {highest}")
+    return pixels
+
+
+def _check_collection(images: Any) -> None:
+    """Raises a ValueError, with advice for frequent mistakes, unless `images` has a length and an order."""
+    if isinstance(images, str | os.PathLike):
+        raise _unexpected("embed_images", f"one path, {str(images)!r}. Pass a list of paths, or data.ImageFolder(path)")
+    if isinstance(images, bytes | bytearray | memoryview):
+        raise _unexpected("embed_images", "the bytes of one image. Pass a list, [image]")
+    if isinstance(images, tf.data.Dataset):
+        raise _unexpected("embed_images", "a tf.data.Dataset. Pass it to embed_dataset")
+    if isinstance(images, PairSet):
+        raise _unexpected("embed_images", "a PairSet. Pass it to embed_pairs")
+    if isinstance(images, Mapping) or not isinstance(images, _Indexable):
+        raise _unexpected("embed_images", f"a {type(images).__name__}, which has no length or no order")
+
+
+def _unexpected(function: str, received: str) -> ValueError:
+    sequence = ", or a sequence of encoded images, of paths or of records" if function == "embed_images" else ""
+    return ValueError(
+        f"{function} expects RGB pixels in 0..255 of shape (n, height, width, 3){sequence}. Received: {received}"
+    )
+
+
+def _read_item(item: Any, name: str) -> tuple[bytes, str | None]:
+    """Returns an encoded image, and its path or the name of its record if it has one."""
+    own_name = None
+    if isinstance(item, str | os.PathLike):
+        path, own_name = Path(item), str(Path(item))
+        if not path.is_file():
+            raise FileNotFoundError(f"No image found at {path}")
+        item = path.read_bytes()
+    elif isinstance(item, tuple) and len(item) == 3:
+        item, _, own_name = item
+    if not isinstance(item, bytes | bytearray | memoryview):
+        shape = f" and shape {item.shape}. Stack the arrays with np.stack" if isinstance(item, _Array) else ""
+        raise _unexpected(
+            "embed_images", f"a sequence whose {own_name or name} has the type {type(item).__name__}{shape}"
+        )
+    return bytes(item), own_name
+
+
+def _decode_and_resize(encoded: Sequence[bytes], names: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+    images = []
+    for image, name in zip(encoded, names, strict=True):
+        height, width = encoded_images.size_of(image, name)
+        shrinks = height > size[0] or width > size[1]
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        images.append(cv2.resize(encoded_images.decode(image).numpy(), size[::-1], interpolation=interpolation))
+    return np.stack(images)
+
+
+def _decode(encoded: Sequence[bytes], names: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+    try:
+        return encoded_images.decode_batch(tf.constant(list(encoded)), tf.constant(list(names)), size).numpy()
+    except tf.errors.InvalidArgumentError:
+        for image, name in zip(encoded, names, strict=True):
+            received = encoded_images.size_of(image, name)  # raises an error for an undecodable image
+            if received != size:
+                raise ValueError(
+                    f"{name} must have the size of the first image, {size} (height, width). Received: {received}. "
+                    "Pass size=(height, width) to resize all images"
+                ) from None
+        raise
