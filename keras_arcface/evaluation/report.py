@@ -121,9 +121,9 @@ def _verification_tables(results: Mapping[str, VerificationResult], note: str) -
         f"{_escape(note)}</p>",
         _table(verification_table(results)),
         "<p>Accuracy: mean and standard deviation over the folds. The threshold of each fold is the best one on the "
-        "other folds, of the published grid or of all thresholds (exact). In brackets: 95% bootstrap intervals. TAR@FAR: "
-        "the largest share of genuine pairs accepted by a threshold that accepts at most this share of the impostor pairs; "
-        f"{impostors:,} impostor pairs cannot measure a FAR below 1/{impostors:,}.</p>",
+        "other folds, of the published grid or of all thresholds (exact). In brackets: 95% bootstrap intervals. "
+        "TAR@FAR: the largest share of genuine pairs accepted by a threshold that accepts at most this share of the "
+        f"impostor pairs; {impostors:,} impostor pairs cannot measure a FAR below 1/{impostors:,}.</p>",
     ]
 
 
