@@ -53,6 +53,10 @@ def embed_images(
 
     Warns:
         UserWarning: once, if all pixels of an array are in 0..1.
+
+    >>> images = np.full((3, 112, 112, 3), 128, "uint8")
+    >>> embed_images(lambda images: images.mean(axis=(1, 2)), images, progress=False).shape
+    (3, 3)
     """
     check_integer("batch_size", batch_size, minimum=1)
     reader = ImageReader(images, name_of, size)

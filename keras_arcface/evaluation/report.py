@@ -56,8 +56,9 @@ class Report:
         note: sentence below the title.
 
     >>> report = Report("Two models on LFW")
-    >>> # report.add_verification("lfw", {"ours": result, "theirs": other}, pairs)
-    >>> # report.write("report.html")
+    >>> report.add_table("LFW", Table(["", "accuracy"], [["ours", "99.8%"], ["theirs", "99.7%"]]))
+    >>> report.write("report.html").name
+    'report.html'
     """
 
     def __init__(self, title: str, note: str = ""):

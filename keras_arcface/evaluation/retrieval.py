@@ -64,6 +64,10 @@ def retrieve(
         ValueError: if the shapes do not match, an embedding is zero or not finite (the error names its row), or no
             query has a match.
 
+    >>> embeddings = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    >>> retrieve(embeddings, labels=[0, 0, 1, 1], ks=(1,), progress=False).recall
+    {1: 1.0}
+
     References:
         - [Deep Metric Learning via Lifted Structured Feature Embedding](https://arxiv.org/abs/1511.06452)
         - [A Metric Learning Reality Check](https://arxiv.org/abs/2003.08505)

@@ -171,6 +171,12 @@ def verify(
     Warns:
         UserWarning: if most folds contain pairs of one kind only.
 
+    >>> first, second = [1.0, 0.1], [0.1, 1.0]
+    >>> embeddings = np.array([first, first, first, second] * 10)  # 20 pairs
+    >>> result = verify(embeddings, same=[True, False] * 10)
+    >>> result.accuracy, result.auc
+    (1.0, 1.0)
+
     References:
         - [Labeled Faces in the Wild](http://vis-www.cs.umass.edu/lfw/lfw.pdf), section on View 2
         - [YouTube Faces](https://www.cs.tau.ac.il/~wolf/ytfaces/WolfHassnerMaoz_CVPR11.pdf)
