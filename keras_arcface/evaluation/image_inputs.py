@@ -29,6 +29,8 @@ class _Array(Protocol):
 
     def __array__(self) -> np.ndarray: ...
 
+    def __getitem__(self, index: Any) -> Any: ...
+
 
 @runtime_checkable
 class _Indexable(Protocol):

@@ -181,7 +181,7 @@ def _min_far(results: Mapping[str, VerificationResult]) -> float:
 
 def _thin_out(far: np.ndarray, tar: np.ndarray, min_far: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns a curve from `min_far` on, with at most about `_MAX_POINTS` points for a logarithmic axis."""
-    first = np.searchsorted(far, min_far, side="left")
+    first = int(np.searchsorted(far, min_far, side="left"))
     start = tar[max(first - 1, 0)]
     far, tar = np.concatenate([[min_far], far[first:]]), np.concatenate([[start], tar[first:]])
     if len(far) > _MAX_POINTS:

@@ -138,8 +138,6 @@ def _load_saved_model(path: Path) -> tuple[_Embedder, _Size]:
 
 
 def _load_onnx(path: Path) -> tuple[_Embedder, _Size]:
-    with optional_import("onnx", "Loading an ONNX file"):
-        pass
     session = _onnx_session(path, str(path))
     if len(session.get_inputs()) > 1:
         session = _onnx_session(path, _remove_unused_inputs(path))
@@ -155,8 +153,8 @@ def _load_onnx(path: Path) -> tuple[_Embedder, _Size]:
 
 
 def _onnx_session(path: Path, model: str | bytes) -> Any:
-    import onnxruntime
-
+    with optional_import("onnx", "Loading an ONNX file"):
+        import onnxruntime
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     try:

@@ -36,21 +36,19 @@ def test_pixel_baseline(pairs):
     assert 0.6 < result.accuracy < 0.72
     assert 0.68 < result.auc < 0.78
     with pytest.warns(UserWarning, match="9 of 10 folds|10 of 10 folds"):
-        evaluation.verify(embeddings, pairs.same)
+        evaluation.verify(embeddings[:, ::100], pairs.same)
 
 
 def test_public_network(pairs, sface):
     """SFace reaches 99.4% on LFW's View 2. This test uses 40 genuine and 40 impostor pairs of View 1."""
     chosen = np.r_[0:40, 500:540]
     some = PairSet([pairs.images[2 * pair + side] for pair in chosen for side in range(2)], pairs.same[chosen])
-    aucs = {}
-    for name, options in {"correct": {}, "dark": {"std": 255}}.items():
-        embed = serving.load_embedder(sface, **options)
-        embeddings = evaluation.embed_pairs(embed, some, flip=False, progress=False)
-        result = evaluation.verify(embeddings, some.same, shuffle_seed=0)
-        aucs[name] = result.auc
-        print(f"SFace, pixels {name}: accuracy {result.accuracy:.4f}, AUC {result.auc:.5f}")
-        if not options:
-            assert result.accuracy > 0.96
-            assert result.auc > 0.99
-    assert aucs["dark"] < aucs["correct"]
+    embeddings = evaluation.embed_pairs(serving.load_embedder(sface), some, flip=False, progress=False)
+    result = evaluation.verify(embeddings, some.same, shuffle_seed=0)
+    print(f"SFace: accuracy {result.accuracy:.4f}, AUC {result.auc:.5f}")
+    assert result.accuracy > 0.96
+    assert result.auc > 0.99
+    # Pixels in 0..1 instead of 0..255 make it worse.
+    half = PairSet([some.images[2 * pair + side] for pair in range(0, 80, 2) for side in range(2)], some.same[::2])
+    dark = evaluation.embed_pairs(serving.load_embedder(sface, std=255), half, flip=False, progress=False)
+    assert evaluation.verify(dark, half.same, shuffle_seed=0).auc < result.auc

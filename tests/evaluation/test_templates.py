@@ -99,7 +99,7 @@ def test_invalid_arguments():
     with pytest.raises(ValueError, match="pooled templates: 1 of 1 rows are zero or not finite: template 9"):
         pool_templates(np.array([[1.0, 0], [-1, 0]]), np.array([9, 9]))
     ids, pooled = pool_templates(rows, numbers, media)
-    with pytest.raises(ValueError, match=r"in ids \(90 templates\\). Received: 99999 in pair 1"):
+    with pytest.raises(ValueError, match=r"in ids \(90 templates\). Received: 99999 in pair 1"):
         verify_templates(pooled, ids, np.array([[ids[0], ids[1]], [99999, ids[0]]]), [True, False])
     with pytest.raises(ValueError, match=r"ids must be ascending.*Received: \d+, then \d+"):
         verify_templates(pooled, ids[::-1], np.array([[ids[0], ids[1]]]), [True])
