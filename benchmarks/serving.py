@@ -67,8 +67,6 @@ def bare(folder, batch, precision, **_):
     import keras
     import tensorflow as tf
 
-    import keras_arcface  # noqa: F401
-
     _use(precision)
     embedder = keras.saving.load_model(Path(folder, "embedder.keras"), compile=False)
     function = tf.function(lambda images: embedder(images, training=False))
@@ -78,8 +76,6 @@ def bare(folder, batch, precision, **_):
 
 def predict(folder, batch, **_):
     import keras
-
-    import keras_arcface  # noqa: F401
 
     embedder = keras.saving.load_model(Path(folder, "embedder.keras"), compile=False)
     images = images_of(batch)
