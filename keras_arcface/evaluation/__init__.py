@@ -3,6 +3,7 @@
 from keras_arcface.evaluation.embedding import embed_dataset
 from keras_arcface.evaluation.embedding import embed_images
 from keras_arcface.evaluation.embedding import embed_pairs
+from keras_arcface.evaluation.folds import FoldAccuracies
 from keras_arcface.evaluation.identification import DistractorResult
 from keras_arcface.evaluation.identification import IdentificationResult
 from keras_arcface.evaluation.identification import identify
@@ -27,7 +28,6 @@ from keras_arcface.evaluation.tables import to_json
 from keras_arcface.evaluation.templates import TemplateResult
 from keras_arcface.evaluation.templates import pool_templates
 from keras_arcface.evaluation.templates import verify_templates
-from keras_arcface.evaluation.verification import FoldAccuracies
 from keras_arcface.evaluation.verification import VerificationResult
 from keras_arcface.evaluation.verification import verify
 

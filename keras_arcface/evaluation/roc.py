@@ -233,7 +233,7 @@ def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
 
 
 def _threshold_between(rejected: float, accepted: float | None) -> float:
-    """Returns a threshold above the highest rejected score and not above the lowest accepted one, None if none is."""
+    """Returns a threshold that separates the highest rejected score from the lowest accepted one, if it exists."""
     if accepted is None:
         return float(np.nextafter(rejected, np.inf))
     if np.isinf(rejected):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_arcface.evaluation.folds import FoldAccuracies
 from keras_arcface.evaluation.identification import DistractorResult
 from keras_arcface.evaluation.identification import IdentificationResult
 from keras_arcface.evaluation.reidentification import ReidentificationResult
@@ -16,7 +17,6 @@ from keras_arcface.evaluation.retrieval import RetrievalResult
 from keras_arcface.evaluation.roc import OperatingPoint
 from keras_arcface.evaluation.roc import measurable
 from keras_arcface.evaluation.templates import TemplateResult
-from keras_arcface.evaluation.verification import FoldAccuracies
 from keras_arcface.evaluation.verification import VerificationResult
 
 _RANKS = (1, 5, 10)
