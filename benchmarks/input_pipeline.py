@@ -116,11 +116,13 @@ def decoding_only(rec, directory, seconds):
     """Measures our decoding of batches in memory, with one call per batch and parallel calls."""
     import tensorflow as tf
 
-    from keras_arcface.data import images
+    from keras_arcface.data import encoded_images
 
     encoded = tf.constant(images_of(rec)[: 32 * BATCH])
     dataset = tf.data.Dataset.from_tensor_slices(tf.reshape(encoded, (-1, BATCH))).repeat()
-    dataset = dataset.map(lambda e: (images.decode_batch(e, e, (112, 112)), e), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(
+        lambda e: (encoded_images.decode_batch(e, e, (112, 112)), e), num_parallel_calls=tf.data.AUTOTUNE
+    )
     return rate(dataset, seconds)
 
 

@@ -41,7 +41,7 @@ from keras_arcface import data
 from keras_arcface import evaluation
 from keras_arcface import serving
 from keras_arcface import training
-from keras_arcface.data import images as encoded_images
+from keras_arcface.data import encoded_images
 from keras_arcface.evaluation import tables
 
 HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
@@ -111,7 +111,7 @@ def check(embedder: keras.Model, info: data.DatasetInfo, output: Path, sets: dic
         pass  # fails now, not after the training, if the folder is read-only
     for name, pairs in sets.items():
         where = f"image 0 of {name}"
-        size = encoded_images.size_of(encoded_images.to_jpeg_or_png(pairs.images[0], where), where)
+        size = encoded_images.decoded_size(encoded_images.to_jpeg_or_png(pairs.images[0], where), where)
         if size != info.image_size:
             raise ValueError(
                 f"--verify {name}: expected images of {info.image_size[0]} x {info.image_size[1]} (height x width), "

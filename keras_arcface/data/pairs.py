@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_arcface.data import images as encoded_images
+from keras_arcface.data import encoded_images
 from keras_arcface.data import verification_pickle
 from keras_arcface.data.sources import IMAGE_SUFFIXES
 
@@ -73,7 +73,7 @@ class PairSet:
         try:
             pairs = cls(images, same)
             for number, image in enumerate(pairs.images):
-                if not encoded_images.is_known(image):
+                if not encoded_images.has_known_signature(image):
                     raise ValueError(
                         f"image {number} is no JPEG, PNG, GIF or BMP: its {len(image)} bytes start with {image[:4]!r}"
                     )

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_arcface.data import augment
-from keras_arcface.data import images
+from keras_arcface.data import encoded_images
 from keras_arcface.data import order
 from keras_arcface.data import schema
 from keras_arcface.data.info import DatasetInfo
@@ -191,7 +191,7 @@ def _decode(info: DatasetInfo, serialized):
         tf.boolean_mask(labels, wrong),
     ]
     with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), complaint)]):
-        return images.decode_batch(encoded, names, info.image_size), labels, names
+        return encoded_images.decode_batch(encoded, names, info.image_size), labels, names
 
 
 def _check_arguments(

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_arcface.data import images
+from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
 from keras_arcface.data.alignment import check_alignment
@@ -215,7 +215,7 @@ def _expected_size(source: Source, selection: Selection, damaged: str) -> tuple[
     for index in tried if told or damaged == "skip" else [0]:
         try:
             record = _read(selection, index)
-            sizes[images.size_of(record.image, record.name)] += 1
+            sizes[encoded_images.decoded_size(record.image, record.name)] += 1
         except ValueError:
             if damaged == "raise" and not told:
                 raise
@@ -324,12 +324,12 @@ def _usable(job: _Job, indices: Iterable[int], skipped: list[str]) -> Iterable[R
             records.append(record)
         except ValueError as error:
             _skip_or_raise(job, error, skipped)
-    if not job.check or images.can_all_be_decoded([record.image for record in records], job.image_size):
+    if not job.check or encoded_images.can_all_be_decoded([record.image for record in records], job.image_size):
         return records
     good = []
     for record in records:
         try:
-            size = images.size_of(record.image, record.name)
+            size = encoded_images.decoded_size(record.image, record.name)
             if size != job.image_size:
                 raise ValueError(
                     f"{record.name} has another size than the others. Expected: {job.image_size[0]} x "
@@ -348,7 +348,7 @@ def _read(source: Selection, index: int) -> Record:
         record = source[index]
     except OSError as error:  # not to be taken for one of the disk that is written to
         raise ValueError(f"record {index} of {source} cannot be read: {type(error).__name__}: {error}") from error
-    image = images.to_jpeg_or_png(record.image, record.name)
+    image = encoded_images.to_jpeg_or_png(record.image, record.name)
     return record if image is record.image else record._replace(image=image)
 
 

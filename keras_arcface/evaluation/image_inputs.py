@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_arcface._pixels import warn_if_unit_range
-from keras_arcface.data import images as encoded_images
+from keras_arcface.data import encoded_images
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.sources import Source
 
@@ -76,7 +76,7 @@ class ImageReader:
             encoded.append(encoded_images.to_jpeg_or_png(image, names[row]))
         if self._size is not None:
             return _decode_and_resize(encoded, names, self._size), names
-        self._first_size = self._first_size or encoded_images.size_of(encoded[0], names[0])
+        self._first_size = self._first_size or encoded_images.decoded_size(encoded[0], names[0])
         return _decode(encoded, names, self._first_size), names
 
     def _slice(self, start: int, stop: int) -> np.ndarray | list:
@@ -162,10 +162,10 @@ def _read_item(item: Any, name: str) -> tuple[bytes, str | None]:
 def _decode_and_resize(encoded: Sequence[bytes], names: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     images = []
     for image, name in zip(encoded, names, strict=True):
-        height, width = encoded_images.size_of(image, name)
+        height, width = encoded_images.decoded_size(image, name)
         shrinks = height > size[0] or width > size[1]
         interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        images.append(cv2.resize(encoded_images.decode(image).numpy(), size[::-1], interpolation=interpolation))
+        images.append(cv2.resize(encoded_images.decode_jpeg_or_png(image).numpy(), size[::-1], interpolation=interpolation))
     return np.stack(images)
 
 
@@ -174,7 +174,7 @@ def _decode(encoded: Sequence[bytes], names: Sequence[str], size: tuple[int, int
         return encoded_images.decode_batch(tf.constant(list(encoded)), tf.constant(list(names)), size).numpy()
     except tf.errors.InvalidArgumentError:
         for image, name in zip(encoded, names, strict=True):
-            received = encoded_images.size_of(image, name)  # raises an error for an undecodable image
+            received = encoded_images.decoded_size(image, name)  # raises an error for an undecodable image
             if received != size:
                 raise ValueError(
                     f"{name} must have the size of the first image, {size} (height, width). Received: {received}. "

@@ -19,7 +19,7 @@ from PIL import Image
 
 from keras_arcface.data import ImageFolder
 from keras_arcface.data import PairSet
-from keras_arcface.data import images
+from keras_arcface.data import encoded_images
 from keras_arcface.data import load_dataset
 from keras_arcface.data import write_dataset
 from keras_arcface.data.sources import Record
@@ -52,7 +52,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("formats")
     write_dataset(Cases(), folder / "converted")
     with pytest.MonkeyPatch.context() as patch:  # as datasets were written that hold the files as they were found
-        patch.setattr(images, "to_jpeg_or_png", lambda encoded, name: encoded)
+        patch.setattr(encoded_images, "to_jpeg_or_png", lambda encoded, name: encoded)
         patch.setattr(Cases, "image_size", (SIZE, SIZE), raising=False)
         write_dataset(Cases(), folder / "as found", check=False)
     converted, read = (
@@ -116,7 +116,7 @@ def difference(pixels, expected) -> str:
 
 
 def test_files_that_need_no_change_are_kept_to_the_byte():
-    kept = {name for name in READ if images.to_jpeg_or_png(CASES[name], name) == CASES[name]}
+    kept = {name for name in READ if encoded_images.to_jpeg_or_png(CASES[name], name) == CASES[name]}
     turned = {name for name in READ if "EXIF" in name and not name.endswith(("EXIF 1", "EXIF 9"))}
     assert kept == {name for name in READ if name.startswith(("JPEG", "PNG"))} - turned
 
@@ -126,14 +126,14 @@ def test_what_opencv_cannot_show_is_an_error_that_names_it(tmp_path):
     (tmp_path / "faces" / "person").mkdir(parents=True)
     (tmp_path / "faces" / "person" / "0.gif").write_bytes(CASES[name])
     source = ImageFolder(tmp_path / "faces")
-    with pytest.raises(ValueError, match=r"person/0.gif is not a readable image. Expected: a whole JPEG"):
+    with pytest.raises(ValueError, match=r"person/0.gif is not a readable image. Expected: an undamaged JPEG"):
         write_dataset(source, tmp_path / "converted")
     with pytest.raises(ValueError, match=r"image 1 is not a readable image"):
         embed_images(flattened, [PNG, CASES[name]], progress=False)
     with pytest.raises(ValueError, match=r"image 1 \(of pair 0\) is not a readable image"):
         embed_pairs(flattened, PairSet([PNG, CASES[name]], [True]), progress=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "to_jpeg_or_png", lambda encoded, name: encoded)
+        patch.setattr(encoded_images, "to_jpeg_or_png", lambda encoded, name: encoded)
         patch.setattr(ImageFolder, "image_size", (SIZE, SIZE), raising=False)
         write_dataset(source, tmp_path / "as found", check=False)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"person/0.gif is not a readable image"):
@@ -161,7 +161,9 @@ def test_a_palette_of_four_colors():
     encoded = bmp(8, bytes([2, 3, 0, 0, 0, 1, 0, 0]), np.pad(colors[:, ::-1], ((0, 0), (0, 1))).tobytes(), size=(2, 2))
     expected = colors.reshape(2, 2, 3)
     np.testing.assert_array_equal(pillow(encoded), expected)
-    np.testing.assert_array_equal(images.decode(images.to_jpeg_or_png(encoded, "")), expected)
+    np.testing.assert_array_equal(
+        encoded_images.decode_jpeg_or_png(encoded_images.to_jpeg_or_png(encoded, "")), expected
+    )
 
 
 def jpegs(size) -> list[bytes]:
@@ -179,13 +181,13 @@ def jpegs(size) -> list[bytes]:
 def test_jpeg_files_are_decoded_as_by_opencv_and_pillow_to_the_bit(size):
     for encoded in jpegs(size):
         np.testing.assert_array_equal(decode(encoded), pillow(encoded))
-        np.testing.assert_array_equal(images.decode(encoded), pillow(encoded))
+        np.testing.assert_array_equal(encoded_images.decode_jpeg_or_png(encoded), pillow(encoded))
 
 
 def test_jpeg_files_are_decoded_in_the_same_way_in_batches_and_when_served():
     encoded = tf.constant(jpegs((33, 47)))
     expected = [decode(image) for image in encoded.numpy()]
-    np.testing.assert_array_equal(images.decode_batch(encoded, encoded, (33, 47)), expected)
+    np.testing.assert_array_equal(encoded_images.decode_batch(encoded, encoded, (33, 47)), expected)
     served, valid = decode_rows(encoded, (33, 47))
     assert valid.numpy().all()
     np.testing.assert_array_equal(served, expected)

@@ -131,7 +131,7 @@ def test_a_wrong_label_in_the_records_is_named(directory):
 def test_a_wrong_size_in_the_records_is_named(directory):
     rewrite(directory, (encode(make_face(0, 0, size=(16, 32))), 1, "small.png"))
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"expected shape \(32, 32, 3\):\] \[small.png\] \[\[16 32 3\]\]"
+        tf.errors.InvalidArgumentError, match=r"have the shape \(32, 32, 3\). Received:\] \[small.png\] \[\[16 32 3\]\]"
     ):
         list(load_dataset(directory, 1))
 

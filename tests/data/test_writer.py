@@ -196,7 +196,7 @@ def test_one_class_alone_is_warned_of(face_folder, tmp_path, caplog):
 def test_a_broken_image_is_named_and_no_dataset_json_is_left(damage, face_folder, tmp_path):
     path = face_folder / "person_1" / "1.jpg"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"person_1/1.jpg is not a readable image. Expected: a whole JPEG"):
+    with pytest.raises(ValueError, match=r"person_1/1.jpg is not a readable image. Expected: an undamaged JPEG"):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="written last: without it, writing did not finish"):
         load_info(tmp_path / "out")
@@ -274,7 +274,9 @@ def test_what_tensorflow_cannot_decode_becomes_png_without_loss(suffix, dtype, c
 def test_an_image_that_png_cannot_hold_is_named(face_folder, tmp_path):
     floats = cv2.imencode(".tiff", np.zeros((32, 32), np.float32))[1].tobytes()
     (face_folder / "person_0" / "9.tiff").write_bytes(floats)
-    with pytest.raises(ValueError, match=r"person_0/9.tiff cannot become a PNG.*8 or 16 bits. Received: float32"):
+    with pytest.raises(
+        ValueError, match=r"person_0/9.tiff cannot be converted to PNG.*8 or 16 bits. Received: dtype=float32"
+    ):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_arcface.data import images as encoded_images
+from keras_arcface.data import encoded_images
 from keras_arcface.serving.layer_replacement import copied
 from keras_arcface.serving.layer_replacement import layers_of
 from keras_arcface.serving.layer_replacement import without_xla
@@ -102,13 +102,13 @@ def calibration_images(source, image_size: tuple[int, int], count: int = 256) ->
     for index in np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int):
         image, _, name = source[int(index)]
         image = encoded_images.to_jpeg_or_png(image, name)
-        size = encoded_images.size_of(image, name)
+        size = encoded_images.decoded_size(image, name)
         if size != tuple(image_size):
             raise ValueError(
                 f"{name} cannot calibrate this embedder. Expected: {image_size[0]} x {image_size[1]} pixels "
                 f"(height x width). Received: {size[0]} x {size[1]}"
             )
-        decoded.append(encoded_images.decode(image).numpy())
+        decoded.append(encoded_images.decode_jpeg_or_png(image).numpy())
     return np.stack(decoded)
 
 

@@ -7,7 +7,7 @@ run through a dataset inside the graph, each with its row number, and are put ba
 
 import tensorflow as tf
 
-from keras_arcface.data import images
+from keras_arcface.data import encoded_images
 
 
 def decode_rows(encoded, image_size):
@@ -28,7 +28,7 @@ def decode_rows(encoded, image_size):
 
     rows = tf.shape(encoded, out_type=tf.int64)[0]
     decoded = (
-        tf.data.Dataset.from_tensor_slices((encoded, images.is_turned(encoded)))
+        tf.data.Dataset.from_tensor_slices((encoded, encoded_images.has_exif_orientation(encoded)))
         .enumerate()
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         .ignore_errors()
@@ -56,7 +56,9 @@ def _resize(pixels, image_size):
 
 def _decode(image, is_turned):
     """Decodes one image of any size. What a header says is checked before anything is decoded."""
-    is_jpeg, is_png, is_gif = (_starts_with(image, magic) for magic in (images.JPEG, images.PNG, b"GIF8"))
+    is_jpeg, is_png, is_gif = (
+        _starts_with(image, magic) for magic in (encoded_images.JPEG, encoded_images.PNG, b"GIF8")
+    )
     return tf.cond(
         is_jpeg | is_png,
         lambda: _decode_jpeg_or_png(image, is_jpeg, is_turned),
@@ -74,7 +76,7 @@ def _decode_jpeg_or_png(image, is_jpeg, is_turned):
     )
 
     def decode():
-        pixels = images.decode(image)
+        pixels = encoded_images.decode_jpeg_or_png(image)
         return tf.cond(is_turned, lambda: _turn(pixels, _orientation(image)), lambda: pixels)
 
     return _decode_if(True, height, width, decode)
@@ -124,7 +126,7 @@ def _first_frame(image):
 
 def _decode_if(known, height, width, decode):
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-    allowed = tf.reduce_all(tf.stack([known, height > 0, width > 0, pixels <= images.MOST_PIXELS]))
+    allowed = tf.reduce_all(tf.stack([known, height > 0, width > 0, pixels <= encoded_images.MAX_PIXELS]))
     with tf.control_dependencies([tf.debugging.Assert(allowed, [height, width])]):
         return tf.ensure_shape(decode(), (None, None, 3))
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from keras_arcface.data import images as encoded_images
+from keras_arcface.data import encoded_images
 from keras_arcface.serving.saved_model.signatures import SMALLEST_NORM
 
 # Where TensorFlow Serving looks for them, in the directory of a SavedModel, and how many records it reads.
@@ -127,7 +127,7 @@ def _encoded(images) -> list[bytes]:
 def _decoded(encoded) -> tuple[np.ndarray, np.ndarray]:
     """The images `(n, height, width, 3)`, black where there is none, and which there are."""
     valid = np.array([image != _NO_IMAGE for image in encoded])
-    images = [encoded_images.decode(image).numpy() for image in encoded if image != _NO_IMAGE]
+    images = [encoded_images.decode_jpeg_or_png(image).numpy() for image in encoded if image != _NO_IMAGE]
     decoded = np.zeros((len(encoded), *images[0].shape), np.uint8)
     decoded[valid] = images
     return decoded, valid

@@ -348,7 +348,7 @@ def test_calibration_images_are_of_everyone(face_folder):
     source = data.ImageFolder(face_folder)  # 4, 3 and 5 images
     images = runtimes.calibration_images(source, (32, 32), 3)
     assert images.dtype == np.uint8
-    decoded = [np.asarray(data.images.decode(source[row].image)) for row in (0, 6, 11)]
+    decoded = [np.asarray(data.encoded_images.decode_jpeg_or_png(source[row].image)) for row in (0, 6, 11)]
     np.testing.assert_array_equal(images, decoded)
     assert runtimes.calibration_images(source, (32, 32)).shape == (12, 32, 32, 3)
 
