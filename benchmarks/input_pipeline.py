@@ -104,11 +104,11 @@ def reading_only(rec, directory, seconds):
 
     from keras_arcface import data
     from keras_arcface.data import reader
-    from keras_arcface.data.stores import Files
+    from keras_arcface.data.shards import ShardReader
 
-    files = Files(directory, data.load_info(directory), skip_damaged=False)
-    batches = functools.partial(reader._streamed, files, reader._Share(BATCH, 0, 1), 0, 0, 10_000)
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec((BATCH,), tf.string))
+    shards = ShardReader(directory, data.load_info(directory), skip_damaged=False)
+    inputs = reader._record_batches(shards, reader._HostBatches(BATCH, 0, 1), True, 0, 0, 10_000)
+    dataset = tf.data.Dataset.from_generator(inputs.batches, output_signature=tf.TensorSpec((BATCH,), tf.string))
     return rate(dataset.map(lambda records: (records, records)), seconds)
 
 

@@ -18,13 +18,12 @@ import cv2
 import numpy as np
 
 from keras_arcface import data
-from keras_arcface.data.sources import Record
 
 BATCH = 512
 IMAGES_PER_CLASS = 10
 
 
-class NumberedImages:
+class NumberedImages(data.Source):
     """Source of images that encode their number, 5 bits in each of four gray squares, sorted by class."""
 
     def __init__(self, num_records: int):
@@ -38,7 +37,7 @@ class NumberedImages:
     def __getitem__(self, index):
         squares = np.array([index >> 5 * square & 31 for square in range(4)], np.uint8).reshape(2, 2) * 8 + 4
         jpeg = cv2.imencode(".jpg", np.kron(squares, np.ones((8, 8), np.uint8)))[1].tobytes()
-        return Record(jpeg, self.labels.item(index), f"{index}")
+        return data.Record(jpeg, self.labels.item(index), f"{index}")
 
     def __str__(self):
         return f"{self._num_records} numbered images"

@@ -27,7 +27,6 @@ import numpy as np
 from keras_arcface import data
 from keras_arcface import evaluation
 from keras_arcface import serving
-from keras_arcface.data.selection import labels_of
 from keras_arcface.evaluation import tables
 
 RECALL_AT = (1, 2, 4, 8, 10, 100, 1000)
@@ -161,7 +160,7 @@ def embed_labeled(embed, path, arguments):
         return evaluation.embed_dataset(embed, data.load_dataset(path, arguments.batch_size), arguments.flip)
     suffixes = {".rec": data.RecordIO, ".csv": data.ImageList, ".lst": data.ImageList}
     source = suffixes.get(path.suffix, data.ImageFolder)(path)
-    return embed_all(embed, Images(source), arguments, lambda row: source[row].name), labels_of(source)
+    return embed_all(embed, Images(source), arguments, lambda row: source[row].name), source.labels
 
 
 class Images:

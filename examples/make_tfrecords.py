@@ -34,7 +34,7 @@ def main():
         parts = {arguments.output: source}
         if arguments.validation:
             training, validation = data.split_identities(
-                data.with_at_least(source, arguments.min_images), arguments.validation, arguments.seed
+                data.drop_small_classes(source, arguments.min_images), arguments.validation, arguments.seed
             )
             parts = {arguments.output / "train": training, arguments.output / "validation": validation}
         for output, part in parts.items():

@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 
 from keras_arcface.data import PairSet
-from keras_arcface.data.sources import Record
+from keras_arcface.data import Record
+from keras_arcface.data import Source
 
 IMAGES_PER_PERSON = 10
 
 
-class OrlFaces:
+class OrlFaces(Source):
     """Source of selected ORL people for `keras_arcface.data.write_dataset`.
 
     The gray images of 92 x 112 pixels are padded with black on both sides to 112 x 112 and encoded as PNG.

@@ -9,7 +9,7 @@ import keras
 from keras_arcface import data
 from keras_arcface import evaluation
 from keras_arcface import serving
-from keras_arcface.data import sources
+from keras_arcface.data.list_files import IMAGE_SUFFIXES
 from keras_arcface.serving.convert import graph as runtimes
 
 
@@ -36,7 +36,7 @@ def open_source(path: Path):
         return data.TFRecords(path)
     if path.suffix in (".rec", ".csv"):
         return {".rec": data.RecordIO, ".csv": data.ImageList}[path.suffix](path)
-    files = sorted(file for file in path.glob("*") if file.suffix.lower() in sources.IMAGE_SUFFIXES)
+    files = sorted(file for file in path.glob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     return Files(files) if files else data.ImageFolder(path)
 
 
@@ -50,7 +50,7 @@ class Files:
         return len(self.files)
 
     def __getitem__(self, index):
-        return sources.Record(self.files[index].read_bytes(), 0, str(self.files[index]))
+        return data.Record(self.files[index].read_bytes(), 0, str(self.files[index]))
 
 
 def verify(embedder, arguments):

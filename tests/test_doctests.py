@@ -1,7 +1,7 @@
 """Executes the examples of all docstrings.
 
-An example can use the public names of the package, `keras`, `np`, and `model`, a small compiled `RecognitionModel` for the
-images of `faces/`. Its working directory contains:
+An example can use the public names of the package, `keras`, `np`, and `model`, a small compiled `RecognitionModel` for
+the images of `faces/`. Its working directory contains:
 
     photos/          one folder of four 32 x 32 images for each of the two people `ann` and `bob`
     photos.csv       the same images and labels as a list

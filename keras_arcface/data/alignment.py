@@ -1,76 +1,93 @@
-"""Brings a face to where the embedder expects it, by five landmarks."""
+"""Alignment of faces to a template of five landmarks."""
 
 import cv2
 import numpy as np
 
-# Where the landmarks stand in a 112 x 112 crop of the published data sets: (x, y) of the eye on the left of the image,
-# that on the right, the nose, and the corners of the mouth.
+from keras_arcface._arguments import check
+
+# The landmarks in a 112 x 112 crop of the published datasets: (x, y) of the eye on the left side of the image, the eye
+# on the right side, the nose, and the left and right corners of the mouth.
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 TEMPLATE_SIZE = 112
-# What can be said of how faces were aligned: as `align` does it, or not at all.
+# The alignments that a dataset can record: "five_points" is that of `align`.
 ALIGNMENTS = ("five_points", "none")
 
 
 def check_alignment(alignment: str | None, image_size: tuple[int, int] | None = None) -> None:
-    """Checks a statement of how faces were aligned.
+    """Checks the argument `alignment` of a dataset or an exported model.
 
     Args:
-        alignment: "five_points", "none", or None where it is not stated.
-        image_size: `(height, width)` of the faces, where it is known.
+        alignment: "five_points", "none", or None if it is not recorded.
+        image_size: the `(height, width)` of the faces, if known.
 
     Raises:
-        ValueError: if it is another word, or "five_points" of images that are not square, which `align` does not give.
+        ValueError: if it has another value, or is "five_points" for images that are not square.
     """
-    if alignment is not None and alignment not in ALIGNMENTS:
-        raise ValueError(f'alignment expects "five_points", "none" or None (not stated). Received: {alignment!r}')
+    is_valid = alignment is None or alignment in ALIGNMENTS
+    check("alignment", alignment, is_valid, '"five_points", "none" or None (not recorded)')
     if alignment == "five_points" and image_size is not None and image_size[0] != image_size[1]:
         raise ValueError(
-            'alignment="five_points" expects square images, as data.align gives them. Received: images of '
-            f"{image_size[0]} x {image_size[1]} (height x width)"
+            'alignment="five_points" requires square images, as keras_arcface.data.align returns them. '
+            f"Received: image_size={image_size}"
         )
 
 
 def align(image, landmarks, size: int = 112) -> np.ndarray:
-    """Turns, scales and moves a face such that its landmarks come as near as they can to the template's.
+    """Rotates, scales and shifts a face so that its landmarks match the template.
 
-    The transform is a similarity (no shear, no mirroring), the best in the sense of least squares. What lies outside
-    the image becomes black.
+    The transform is the similarity (without shear and mirroring) with the least squared distance of the landmarks from
+    the template. Pixels outside the image become black.
 
     Args:
-        image: uint8 array `(height, width, 3)`, or `(height, width)`.
-        landmarks: `(5, 2)`, x and y in pixels: the eye on the left of the image, the eye on the right, the tip of the
-            nose, the corner of the mouth on the left, that on the right.
-        size: height and width of the result; the template is scaled to it.
+        image: uint8 array `(height, width, 3)` or `(height, width)`.
+        landmarks: `(5, 2)`, x and y in pixels: the eye on the left side of the image, the eye on the right side, the
+            tip of the nose, and the left and right corners of the mouth.
+        size: the height and width of the result, to which the template is scaled.
 
     Returns:
-        uint8 array `(size, size, 3)`, or `(size, size)`.
+        uint8 array `(size, size, 3)` or `(size, size)`.
 
     Raises:
-        ValueError: if the arrays are not of these shapes, or the landmarks are not finite or all in one place.
+        ValueError: if an array has another shape, or if the landmarks are not finite or all at one point.
+
+    >>> photo = np.zeros((200, 150, 3), "uint8")
+    >>> landmarks = [[50, 80], [95, 80], [70, 105], [55, 130], [90, 130]]
+    >>> align(photo, landmarks).shape
+    (112, 112, 3)
 
     Reference: Deng et al., ArcFace, arXiv 1801.07698, section 3.1.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
         raise ValueError(
-            f"image expects a uint8 array (height, width, 3) or (height, width). Received: {image.dtype} {image.shape}"
+            "image must be a uint8 array (height, width, 3) or (height, width). "
+            f"Received: image.dtype={image.dtype}, image.shape={image.shape}"
         )
     return cv2.warpAffine(image, similarity(landmarks, size), (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
 
 
 def similarity(landmarks, size: int = 112) -> np.ndarray:
-    """The transform that `align` applies: `(2, 3)`, from `(x, y, 1)` in the image to the crop. Same arguments."""
+    """Returns the transform that `align` applies to a face.
+
+    Args:
+        landmarks: as of `align`.
+        size: as of `align`.
+
+    Returns:
+        `(2, 3)` matrix that maps `(x, y, 1)` in the image to `(x, y)` in the result.
+    """
     landmarks = np.asarray(landmarks, np.float64)
     if landmarks.shape != (5, 2) or not np.isfinite(landmarks).all():
         raise ValueError(
-            f"landmarks expects 5 finite points (x, y). Received: an array of shape {landmarks.shape}"
-            + ("" if landmarks.shape != (5, 2) else f", {landmarks.tolist()}")
+            "landmarks must be 5 finite points (x, y). "
+            + f"Received: landmarks.shape={landmarks.shape}"
+            + ("" if landmarks.shape != (5, 2) else f", landmarks={landmarks.tolist()}")
         )
     if (landmarks == landmarks[0]).all():
-        raise ValueError(f"landmarks expects points that differ. Received: five times {landmarks[0].tolist()}")
-    # As complex numbers a similarity is z -> a z + b, and the best a is a quotient.
+        raise ValueError(f"landmarks must be different points. Received: five times {landmarks[0].tolist()}")
+    # With points as complex numbers, a similarity is z -> a z + b, and the least-squares a is a quotient.
     source, target = landmarks @ [1, 1j], TEMPLATE @ [1, 1j] * size / TEMPLATE_SIZE
     centered = source - source.mean()
     a = np.vdot(centered, target) / np.vdot(centered, centered)

@@ -1,11 +1,12 @@
-"""`dataset.json`: what a dataset directory says of itself, so that nothing has to scan the records."""
+"""`dataset.json`, the description of a dataset directory."""
 
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
+from typing import Any
 
+from keras_arcface._files import write_atomically
 from keras_arcface.data import schema
 
 FILE_NAME = "dataset.json"
@@ -13,7 +14,7 @@ FILE_NAME = "dataset.json"
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One TFRecord file: its name in the directory, and what it must hold."""
+    """The name of a TFRecord file in the directory, and its expected content."""
 
     file: str
     num_examples: int
@@ -23,13 +24,13 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """The source and the arguments that a dataset was written with: equal ones give the same bytes.
+    """The source and the arguments with which a dataset was written. Equal ones give equal bytes.
 
     Attributes:
-        images: number of images that were to be written.
-        labels: sha256 of their labels and the names of the classes.
-        fingerprint: sha256 of what the source's `fingerprint()` gave, if it has one.
-        examples_per_shard, seed, check, min_images: as passed to `write_dataset`.
+        images: the number of images to write.
+        labels: the sha256 of the labels and class names.
+        fingerprint: the sha256 of the source's `fingerprint()`.
+        examples_per_shard, seed, check, min_images: the arguments of `write_dataset`.
     """
 
     images: int
@@ -43,21 +44,20 @@ class Conversion:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DatasetInfo:
-    """Everything to know of a dataset before reading it.
+    """The description of a dataset directory.
 
     Attributes:
         num_classes: labels are in `[0, num_classes)`.
-        num_examples: number of images.
-        image_size: `(height, width)` of every image.
-        shards: the files, in order.
-        source: where the images came from, for people.
-        alignment: how the faces are aligned: "five_points" as `align` does it, "none" for not at all, or None where it
-            is not stated.
-        class_names: name of each class, or None where the source has none.
-        source_labels: the label that each class had in the source, or None where all kept theirs.
-        skipped: what was left out when the dataset was written, and why.
-        conversion: what it was written from, by which `write_dataset` recognizes it; None if that is not known.
-        schema_version: of the records.
+        num_examples: the number of images.
+        image_size: the `(height, width)` of every image.
+        shards: the TFRecord files, in order.
+        source: a description of the source, for readers.
+        alignment: how the faces are aligned: "five_points" as by `align`, "none", or None if it is not recorded.
+        class_names: the name of each class, or None if the source has no names.
+        source_labels: the label of each class in the source, or None if all labels are unchanged.
+        skipped: one message per image that was skipped, with the reason.
+        conversion: the source and arguments by which `write_dataset` recognizes the dataset; None if not recorded.
+        schema_version: the version of the record format.
     """
 
     num_classes: int
@@ -80,7 +80,7 @@ class DatasetInfo:
         )
 
     def save(self, directory) -> Path:
-        """Writes `dataset.json` atomically, with a checksum of its own, and returns its path."""
+        """Writes `dataset.json` atomically, with a checksum of its content, and returns its path."""
         path = Path(directory) / FILE_NAME
         fields = dataclasses.asdict(self)
         write_atomically(path, json.dumps({**fields, "sha256": _checksum(fields)}, indent=1, ensure_ascii=False) + "\n")
@@ -88,64 +88,55 @@ class DatasetInfo:
 
 
 def load_info(directory) -> DatasetInfo:
-    """Reads the `dataset.json` of a directory that `write_dataset` made.
+    """Reads the `dataset.json` of a directory that `write_dataset` wrote.
+
+    Args:
+        directory: the dataset directory.
+
+    Returns:
+        The `DatasetInfo`.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: naming the file, if it is damaged or of a schema version that this package does not know.
+        FileNotFoundError: if the directory has no `dataset.json`.
+        ValueError: naming the file, if it is damaged or has an unknown schema version.
+
+    >>> info = load_info("faces")
+    >>> info.num_examples, info.num_classes, info.image_size
+    (8, 2, (32, 32))
     """
     path = Path(directory) / FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist. Expected: a directory made by keras_arcface.data.write_dataset, whose "
-            f"{FILE_NAME} is written last: without it, writing did not finish"
+            f"{path} does not exist. Expected: a directory that keras_arcface.data.write_dataset wrote. {FILE_NAME} is "
+            "written last, so writing did not finish if it is missing"
         )
     try:
         fields = json.loads(path.read_text("utf-8"))
         version = fields["schema_version"]
         if version != schema.VERSION:
-            raise ValueError(f"schema version {version}, this package reads version {schema.VERSION}")
+            raise ValueError(f"schema version must be {schema.VERSION}. Received: schema_version={version!r}")
         if fields.pop("sha256") != _checksum(fields):
-            raise ValueError("its checksum does not hold: it was damaged, or edited, after it was written")
-        optional = {
-            name: None if fields[name] is None else tuple(fields[name]) for name in ("class_names", "source_labels")
-        }
-        conversion = fields.get("conversion")
-        return DatasetInfo(
-            **{
-                **fields,
-                **optional,
-                "conversion": None if conversion is None else Conversion(**conversion),
-                "image_size": tuple(fields["image_size"]),
-                "shards": tuple(Shard(**shard) for shard in fields["shards"]),
-                "skipped": tuple(fields["skipped"]),
-            }
-        )
+            raise ValueError("the checksum does not match: the file was damaged or edited after it was written")
+        return _from_fields(fields)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be used: {type(error).__name__}: {error}") from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file such that it is there whole or not at all, after a loss of power too."""
-    unfinished = path.with_name(f"{path.name}.tmp")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes renames in a directory survive a loss of power."""
-    file = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+def _from_fields(fields: dict) -> DatasetInfo:
+    """Restores the types that JSON does not have."""
+    restored: dict[str, Any] = {
+        "image_size": tuple(fields["image_size"]),
+        "shards": tuple(Shard(**shard) for shard in fields["shards"]),
+        "skipped": tuple(fields["skipped"]),
+    }
+    for name in ("class_names", "source_labels"):
+        restored[name] = None if fields[name] is None else tuple(fields[name])
+    if fields.get("conversion") is not None:
+        restored["conversion"] = Conversion(**fields["conversion"])
+    return DatasetInfo(**{**fields, **restored})
 
 
 def _checksum(fields: dict) -> str:
-    # Of the content, not of the text: json gives the same content whatever the order and the spaces.
+    # The checksum covers the content, not the text, so that it does not depend on the order of keys or on spaces.
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

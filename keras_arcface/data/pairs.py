@@ -1,4 +1,4 @@
-"""Pairs of images, for verification: is it the same person?"""
+"""Pairs of images for verification: whether both show the same person."""
 
 import zipfile
 from collections.abc import Sequence
@@ -8,22 +8,28 @@ import numpy as np
 
 from keras_arcface.data import encoded_images
 from keras_arcface.data import verification_pickle
-from keras_arcface.data.sources import IMAGE_SUFFIXES
+from keras_arcface.data.list_files import IMAGE_SUFFIXES
 
 
 class PairSet:
-    """A verification set: pair i is images `2 * i` and `2 * i + 1`.
+    """A verification set. Pair i is images `2 * i` and `2 * i + 1`.
 
     Args:
-        images: encoded images (JPEG, PNG ...), two per pair, pairs in the order of their folds.
-        same: for every pair, whether both images show the same person.
+        images: encoded images (JPEG, PNG ...), two per pair, with the pairs in the order of their folds.
+        same: whether both images of each pair show the same person.
 
     Attributes:
         images: list of 2n encoded images.
         same: `(n,)` bool array.
 
     Raises:
-        ValueError: if there are not two images per pair.
+        ValueError: if the number of images is not twice the number of pairs.
+
+    >>> pairs = PairSet.load("pairs.npz")
+    >>> pairs
+    <PairSet: 4 pairs, 2 of them genuine>
+    >>> len(pairs.images), pairs.same.tolist()
+    (8, [True, False, True, False])
     """
 
     def __init__(self, images: Sequence[bytes], same):
@@ -31,8 +37,8 @@ class PairSet:
         self.same = np.asarray(same, dtype=bool)
         if self.same.ndim != 1 or len(self.images) != 2 * len(self.same):
             raise ValueError(
-                "PairSet expects two images per pair. Received: "
-                f"{len(self.images)} images for `same` of shape {self.same.shape}"
+                "images must contain two images per pair. "
+                f"Received: {len(self.images)} images for `same` of shape {self.same.shape}"
             )
 
     def __len__(self) -> int:
@@ -42,7 +48,7 @@ class PairSet:
         return f"<PairSet: {len(self):,} pairs, {np.sum(self.same):,} of them genuine>"
 
     def save(self, path) -> None:
-        """Writes the pairs as an uncompressed `.npz` without any pickled object."""
+        """Writes the pairs as an uncompressed `.npz` file without pickled objects."""
         lengths = [len(image) for image in self.images]
         with open(path, "wb") as file:
             np.savez(
@@ -54,14 +60,14 @@ class PairSet:
 
     @classmethod
     def load(cls, path) -> "PairSet":
-        """Reads a `.bin` verification set, as InsightFace hands them on, or the `.npz` that `save` wrote.
+        """Reads a `.bin` verification set, as InsightFace distributes them, or an `.npz` file that `save` wrote.
 
-        A `.bin` file is a pickle, which could run any program. Here it cannot: what is more than lists of bytes and
-        arrays is refused, by name.
+        A `.bin` file is a pickle, which can contain any program. Nothing in it is executed: a file with anything other
+        than lists of bytes and arrays raises.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: naming the file, if it is no such file, is damaged or asks to run something.
+            FileNotFoundError: if the file does not exist.
+            ValueError: naming the file, if it has another format, is damaged, or asks to execute something.
         """
         path = Path(path)
         if not path.is_file():
@@ -75,7 +81,8 @@ class PairSet:
             for number, image in enumerate(pairs.images):
                 if not encoded_images.has_known_signature(image):
                     raise ValueError(
-                        f"image {number} is no JPEG, PNG, GIF or BMP: its {len(image)} bytes start with {image[:4]!r}"
+                        f"image {number} must be a JPEG, PNG, GIF or BMP. "
+                        f"Received: {len(image)} bytes that start with {image[:4]!r}"
                     )
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from None
@@ -83,23 +90,23 @@ class PairSet:
 
     @classmethod
     def from_pairs_txt(cls, path, folder) -> "PairSet":
-        """Reads a list of pairs as LFW has them, over a folder with one sub-folder per person.
+        """Reads a list of pairs in the format of LFW, and the images from a folder with one sub-folder per person.
 
-        After a first line with the number of folds and of pairs of each kind in each (or of the latter alone) come,
-        separated by tabs, `person i j` for a genuine and `person i other j` for an impostor pair. Image i of a
-        person is `folder/person/person_000i.jpg`, or with another suffix. Images become JPEG or PNG, as in
-        `write_dataset`.
+        The first line has the number of folds and the number of pairs of each kind per fold, or only the latter. Every
+        other line, separated by tabs, has `person i j` for a genuine pair or `person i other j` for an impostor pair.
+        Image i of a person is `folder/person/person_000i.jpg`, or has another suffix. Images are converted to JPEG or
+        PNG as by `write_dataset`.
 
         Args:
-            path: `pairs.txt`, `pairsDevTest.txt` or the like.
-            folder: of the images.
+            path: the list, such as `pairs.txt` or `pairsDevTest.txt`.
+            folder: the folder of the images.
 
         Returns:
             The pairs, in the order of the list.
 
         Raises:
-            FileNotFoundError: if there is no such list, or naming the line, if an image is missing.
-            ValueError: naming the line, if it is none of these.
+            FileNotFoundError: if the list does not exist, or naming the line, if an image does not exist.
+            ValueError: naming the line, if it is invalid.
         """
         path = Path(path)
         if not path.is_file():
@@ -112,46 +119,50 @@ class PairSet:
         for number, line in enumerate(lines, start=2):
             if not line.strip():
                 continue
-            fields = line.rstrip("\n").split("\t") if "\t" in line else line.split()
-            if len(fields) == 3:
-                fields = [fields[0], fields[1], fields[0], fields[2]]
-                same.append(True)
-            else:
-                same.append(False)
-            if len(fields) != 4 or not (fields[1].isdecimal() and fields[3].isdecimal()):
-                raise ValueError(
-                    f"{path}, line {number}: expected `person i j` or `person i other j`. Received: {line!r}"
-                )
-            for person, image in (fields[:2], fields[2:]):
-                try:
-                    file = _find(Path(folder), person, int(image))
-                except FileNotFoundError as error:
-                    raise FileNotFoundError(f"{path}, line {number}: {error}") from None
+            where = f"{path}, line {number}"
+            first, second, is_same = _parse_pair(line, where)
+            same.append(is_same)
+            for person, image in (first, second):
+                file = _find_image(Path(folder), person, image, where)
                 images.append(encoded_images.to_jpeg_or_png(file.read_bytes(), str(file)))
         expected = 2 * int(numbers[-1]) * (int(numbers[0]) if len(numbers) == 2 else 1)
         if len(same) != expected:
-            raise ValueError(f"{path} is cut short. Expected, by line 1: {expected} pairs. Received: {len(same)}")
+            raise ValueError(f"{path} must have {expected} pairs according to line 1. Received: {len(same)}")
         return cls(images, same)
 
 
-def _find(folder: Path, person: str, image: int) -> Path:
+def _parse_pair(line: str, where: str) -> tuple[tuple[str, int], tuple[str, int], bool]:
+    """Returns `(person, number of the image)` of both images, and whether the persons are the same."""
+    fields = line.split("\t") if "\t" in line else line.split()
+    is_same = len(fields) == 3
+    if is_same:
+        fields = [fields[0], fields[1], fields[0], fields[2]]
+    if len(fields) != 4 or not (fields[1].isdecimal() and fields[3].isdecimal()):
+        raise ValueError(f"{where}: expected `person i j` or `person i other j`. Received: {line!r}")
+    return (fields[0], int(fields[1])), (fields[2], int(fields[3])), is_same
+
+
+def _find_image(folder: Path, person: str, number: int, where: str) -> Path:
     for suffix in IMAGE_SUFFIXES:
-        path = folder / person / f"{person}_{image:04d}{suffix}"
+        path = folder / person / f"{person}_{number:04d}{suffix}"
         if path.is_file():
             return path
-    raise FileNotFoundError(f"there is no image {folder / person / f'{person}_{image:04d}'}.jpg, nor of another suffix")
+    expected = folder / person / f"{person}_{number:04d}.jpg"
+    raise FileNotFoundError(f"{where}: there is no image {expected}, and none with another suffix")
 
 
 def _load_npz(path: Path) -> tuple[list[bytes], np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-                raise ValueError("it says it holds more than it has")
+            # `save` does not compress, so a larger content could only be an attempt to exhaust the memory.
+            declared = sum(member.file_size for member in archive.infolist())
+            if declared > path.stat().st_size:
+                raise ValueError(f"it declares {declared} bytes, more than the file has")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             joined, ends, same = stored["bytes"].tobytes(), stored["ends"], stored["same"]
-    except Exception as error:  # zipfile, numpy and zlib each raise their own
-        raise ValueError(f"{path} is not a pair set saved by PairSet.save: {error}") from error
+    except Exception as error:  # zipfile, NumPy and zlib raise different exceptions
+        raise ValueError(f"{path} is not a pair set that PairSet.save wrote: {error}") from error
     starts = np.concatenate([[0], ends[:-1]])
     if len(ends) == 0 or ends[-1] != len(joined) or (ends < starts).any():
-        raise ValueError(f"{path} is damaged: its image boundaries do not fit its {len(joined)} bytes")
+        raise ValueError(f"{path} is damaged: its image boundaries do not match its {len(joined)} bytes")
     return [joined[start:end] for start, end in zip(starts, ends, strict=True)], same

@@ -1,4 +1,4 @@
-"""Reads a dataset directory back as batches."""
+"""Reads a dataset directory as batches of images and labels."""
 
 import dataclasses
 import functools
@@ -12,15 +12,18 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from keras_arcface._arguments import check
+from keras_arcface._arguments import check_choice
+from keras_arcface._arguments import check_integer
 from keras_arcface.data import augment
 from keras_arcface.data import encoded_images
-from keras_arcface.data import order
 from keras_arcface.data import schema
+from keras_arcface.data import training_order
+from keras_arcface.data.caches import DecodedCache
+from keras_arcface.data.caches import EncodedCache
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import load_info
-from keras_arcface.data.stores import Decoded
-from keras_arcface.data.stores import Encoded
-from keras_arcface.data.stores import Files
+from keras_arcface.data.shards import ShardReader
 
 
 def load_dataset(
@@ -40,176 +43,221 @@ def load_dataset(
     deterministic: bool = True,
     names: bool = False,
 ) -> tf.data.Dataset:
-    """Gives batches of `(images, labels)`: uint8 `(batch, height, width, 3)` in 0..255 and int64 `(batch,)`.
+    """Returns a dataset of batches `(images, labels)`.
 
-    For training the dataset is endless and reads every image once per pass, in an order that differs from pass to
-    pass; give `fit` a `steps_per_epoch`. With the same arguments, what a step sees depends on nothing but
-    `(seed, step)`, so a run that stopped after N steps goes on with `start_step=N`; what lies before is skipped
-    undecoded. Otherwise it is one pass in the order of the files, and its last batch may be smaller.
+    Images are uint8 `(batch, height, width, 3)` in 0..255, labels int64 `(batch,)`. With `training=True` the dataset is
+    endless, so `fit` needs `steps_per_epoch`. It contains every image once per epoch, in an order that differs per
+    epoch. What a step sees depends only on the arguments, including `seed`, and the step. A run that stopped after N
+    steps therefore continues with `start_step=N`; earlier images are skipped without decoding. With `training=False`
+    the dataset is one epoch in the order of the files, and the last batch may be smaller.
 
     Args:
-        directory: made by `write_dataset`.
-        batch_size: images per batch on this host, over all its replicas.
+        directory: a directory that `write_dataset` wrote.
+        batch_size: the number of images per batch on this host, over all its replicas.
         training: whether to shuffle, augment and repeat.
-        seed: of order and augmentation.
-        start_step: the first batch to give, counted from 0; only for training.
-        num_classes: what the model expects, to have it compared with the data.
-        augmentation: function `(images, seed)` -> images, for training, such as those of `keras_arcface.data.augment`;
-            None for none.
-        shuffle_buffer: how many encoded images are held to draw from. The files are shuffled already.
-        images_per_class: for training: make every batch of `batch_size / images_per_class` different classes with so
-            many images of each (P x K), for losses that compare images within a batch. A class is then as frequent as
-            any other, however many images it has. The labels are read once at the start, and images one by one.
-        cache: for a dataset that fits in memory: "encoded" to hold the files as they are, "decoded" to hold the pixels
-            (height x width x 3 bytes each) and never decode again; shuffles perfectly and starts anywhere at once.
-        host, num_hosts: which share of every batch to give, where several hosts train together with the same seed. The
-            shares are disjoint, and together the images that one host would see with `num_hosts` times the batch size
-            (augmented by other draws).
-        damaged: what to do with a record whose checksum does not hold: "raise", or "skip". To skip, all files are read
-            once at the start, and every damaged place is logged, and their number.
-        deterministic: whether batches come in the order of their steps; False lets a batch overtake a slower one.
-        names: whether to give where each image came from, as a third element, strings `(batch,)`; to look at what a
-            step saw, not for `fit`.
+        seed: the seed of the order and the augmentation.
+        start_step: the index of the first batch; only with `training=True`.
+        num_classes: the number of classes that the model expects; another number in the dataset raises. None to accept
+            any number.
+        augmentation: function `(images, seed) -> images`, such as those of `keras_arcface.data.augment`, or None; only
+            applied with `training=True`.
+        shuffle_buffer: the number of encoded images from which the next one is drawn. The files are permuted and
+            interleaved too.
+        images_per_class: if given, every training batch has `batch_size / images_per_class` different classes with
+            `images_per_class` images each (P x K), for losses that compare images within a batch. All classes are
+            then equally frequent, whatever their size. The labels are read once at the start, and images one by one.
+        cache: "encoded" to keep the files in memory, "decoded" to keep the pixels (height x width x 3 bytes per image)
+            and decode only once, or None. A cached dataset is shuffled uniformly and starts at any step at once.
+        host, num_hosts: the part of every batch that this host reads if several hosts train together with the same
+            seed. The parts are disjoint. Together they are the batch that one host would read with `num_hosts` times
+            the batch size, with other augmentations.
+        damaged: "raise" to raise at a record with a wrong checksum, or "skip" to leave it out. With "skip" all files
+            are read once at the start, and every damaged section is logged.
+        deterministic: whether batches are in the order of their steps. If false, a batch may overtake a slower one.
+        names: whether to add a third element, the origins of the images as strings `(batch,)`. `fit` does not take it.
+
+    Returns:
+        A `tf.data.Dataset`. While it is read, a label outside `[0, num_classes)`, an image of another size, or a
+        damaged record raises a `tf.errors.InvalidArgumentError` that names the image, or the file and offset.
 
     Raises:
-        FileNotFoundError: if the directory holds no dataset, or a shard is missing.
-        ValueError: if it is damaged, if its classes are not `num_classes`, or for arguments that do not fit together.
+        FileNotFoundError: if the directory contains no dataset.
+        ValueError: if a file is damaged or missing, the number of classes is not `num_classes`, or arguments are
+            invalid or cannot be combined.
 
-    While reading, a label outside `[0, num_classes)`, an image of another size and a damaged record raise
-    `tf.errors.InvalidArgumentError`; it names the image, or the file and offset.
+    >>> dataset = load_dataset("faces", batch_size=4, training=True, seed=1)
+    >>> images, labels = next(iter(dataset))
+    >>> images.shape
+    TensorShape([4, 32, 32, 3])
     """
     seed = operator.index(seed)
-    _check_arguments(
-        batch_size, training, start_step, shuffle_buffer, images_per_class, cache, host, num_hosts, damaged
-    )
+    _check_sampling_arguments(batch_size, training, start_step, shuffle_buffer, images_per_class)
+    check("cache", cache, cache in (None, "encoded", "decoded"), 'None, "encoded" or "decoded"')
+    check_choice("damaged", damaged, ("raise", "skip"))
+    check("host", host, 0 <= host < num_hosts, f"in [0, num_hosts={num_hosts})")
     info = load_info(directory)
     if num_classes is not None and num_classes != info.num_classes:
         raise ValueError(
-            f"{directory} holds {info.num_classes} classes. Expected: num_classes={num_classes}, as the model has"
+            f"num_classes must be {info.num_classes}, the number of classes in {directory}. "
+            f"Received: num_classes={num_classes}"
         )
-    files = Files(directory, info, skip_damaged=damaged == "skip")
-    share = _Share(batch_size, host, num_hosts)
-    decode = functools.partial(_decode, info)
-
-    # What a batch is taken from, how it is turned into images and labels, and which part of it each step takes.
+    shards = ShardReader(directory, info, skip_damaged=damaged == "skip")
+    host_batches = _HostBatches(batch_size, host, num_hosts)
     if cache is None and images_per_class is None:
-        kind, fetch = tf.string, decode
-        if training:
-            batches = functools.partial(_streamed, files, share, seed, start_step, shuffle_buffer)
-        else:
-            batches = functools.partial(share.one_pass, files)
+        inputs = _record_batches(shards, host_batches, training, seed, start_step, shuffle_buffer)
     else:
-        store = {None: lambda: files, "encoded": lambda: Encoded(files), "decoded": lambda: Decoded(files, decode)}
-        store = store[cache]()
-        kind = tf.int64
-        fetch = store.fetch if cache == "decoded" else lambda rows: decode(store.fetch(rows))
-        if images_per_class is not None:
-            balance = order.ClassBalance(store.labels, share.across_hosts // images_per_class, images_per_class, seed)
-            batches = functools.partial(_balanced, balance, share, start_step)
-        elif training:
-            batches = functools.partial(_shuffled, store.num_examples, share, seed, start_step)
-        else:
-            batches = functools.partial(share.one_pass, range(store.num_examples))
+        inputs = _index_batches(shards, cache, host_batches, training, seed, start_step, images_per_class)
 
     def prepare(step, batch):
-        pixels, labels, came_from = fetch(batch)
+        images, labels, origins = inputs.fetch(batch)
         if training and augmentation is not None:
-            pixels = augmentation(pixels, tf.stack([tf.constant(seed, tf.int64), step * num_hosts + host]))
-        return (pixels, labels, came_from) if names else (pixels, labels)
+            images = augmentation(images, tf.stack([tf.constant(seed, tf.int64), step * num_hosts + host]))
+        return (images, labels, origins) if names else (images, labels)
 
     dataset = tf.data.Dataset.from_generator(
-        lambda: zip(itertools.count(start_step), batches(), strict=False),
+        lambda: zip(itertools.count(start_step), inputs.batches(), strict=False),
         output_signature=(
             tf.TensorSpec((), tf.int64),
-            tf.TensorSpec((batch_size if training else None,), kind),
+            tf.TensorSpec((batch_size if training else None,), inputs.dtype),
         ),
     )
-    num_batches = tf.data.INFINITE_CARDINALITY if training else share.batches_in(files.num_examples)
+    num_batches = tf.data.INFINITE_CARDINALITY if training else host_batches.per_epoch(shards.num_examples)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
-    # A batch is parsed and decoded in one call, which costs less than one for every image. One call more than there are
-    # cores, and batches read ahead, keep the cores busy; many more calls would drive each other out of the caches.
-    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), 16)
-    dataset = dataset.prefetch(4).map(prepare, num_parallel_calls=cores + 1, deterministic=deterministic)
+    # Parsing and decoding a batch in one call costs less than one call per image. Prefetched batches and one call more
+    # than there are cores keep the cores busy. Many more calls would evict each other's data from the CPU caches.
+    dataset = dataset.prefetch(4).map(prepare, num_parallel_calls=_num_cores() + 1, deterministic=deterministic)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Share:
-    """What this host takes of a stream: every `num_hosts`-th of it, in batches."""
+class _HostBatches:
+    """The batches of one host: every `num_hosts`-th element of a stream that all hosts share."""
 
     batch_size: int
     host: int
     num_hosts: int
 
     @property
-    def across_hosts(self) -> int:
+    def global_size(self) -> int:
         return self.batch_size * self.num_hosts
 
-    def batches_in(self, num_examples: int) -> int:
-        """Batches in one pass."""
-        return len(range(self.host, num_examples, self.across_hosts))
+    def per_epoch(self, num_examples: int) -> int:
+        return len(range(self.host, num_examples, self.global_size))
 
-    def rows(self, step: int) -> np.ndarray:
-        """Where in an endless stream the rows of a step stand."""
-        return step * self.across_hosts + self.host + self.num_hosts * np.arange(self.batch_size)
+    def positions(self, step: int) -> np.ndarray:
+        """Returns the positions of a step's elements in the stream."""
+        return step * self.global_size + self.host + self.num_hosts * np.arange(self.batch_size)
 
-    def batches(self, stream: Iterator) -> Iterator[list]:
-        """The batches of a stream; the last may be smaller."""
-        mine = itertools.islice(stream, self.host, None, self.num_hosts)
-        while batch := list(itertools.islice(mine, self.batch_size)):
+    def of_stream(self, stream: Iterable) -> Iterator[list]:
+        """Iterates over the batches of a stream. The last may be smaller."""
+        elements = itertools.islice(stream, self.host, None, self.num_hosts)
+        while batch := list(itertools.islice(elements, self.batch_size)):
             yield batch
 
-    def one_pass(self, stream: Iterable) -> Iterator[list]:
-        return self.batches(iter(stream))
+
+@dataclasses.dataclass(frozen=True)
+class _BatchInputs:
+    """What the batches are made of: serialized records, or indices of records.
+
+    Attributes:
+        batches: function without arguments that returns an iterator over the batches.
+        dtype: the type of a batch's elements.
+        fetch: function that maps a batch to images, labels and names.
+    """
+
+    batches: Callable[[], Iterator]
+    dtype: tf.DType
+    fetch: Callable
 
 
-def _streamed(files: Files, share: _Share, seed: int, start_step: int, shuffle_buffer: int) -> Iterator[list[bytes]]:
-    """Pass after pass; batches may span two, so every image counts alike."""
-    first, skipped = divmod(start_step * share.across_hosts, files.num_examples)
-    passes = (
-        order.streamed_pass(files.paths, files.read, seed, number, shuffle_buffer) for number in itertools.count(first)
-    )
-    return share.batches(itertools.islice(itertools.chain.from_iterable(passes), skipped, None))
+def _record_batches(
+    shards: ShardReader, host_batches: _HostBatches, training: bool, seed: int, start_step: int, shuffle_buffer: int
+) -> _BatchInputs:
+    """Batches of serialized records, which are streamed from the files."""
+
+    def batches():
+        if not training:
+            return host_batches.of_stream(shards)
+        # Batches may span two epochs, so that all images are equally frequent.
+        first_epoch, skipped = divmod(start_step * host_batches.global_size, shards.num_examples)
+        epochs = (
+            training_order.shuffled_epoch(shards.paths, shards.read_shard, seed, epoch, shuffle_buffer)
+            for epoch in itertools.count(first_epoch)
+        )
+        return host_batches.of_stream(itertools.islice(itertools.chain.from_iterable(epochs), skipped, None))
+
+    return _BatchInputs(batches, tf.string, functools.partial(_decode, shards.info))
 
 
-def _shuffled(num_examples: int, share: _Share, seed: int, start_step: int) -> Iterator[np.ndarray]:
-    return (order.shuffled_rows(num_examples, seed, share.rows(step)) for step in itertools.count(start_step))
+def _index_batches(
+    shards: ShardReader,
+    cache: str | None,
+    host_batches: _HostBatches,
+    training: bool,
+    seed: int,
+    start_step: int,
+    images_per_class: int | None,
+) -> _BatchInputs:
+    """Batches of indices, with which records are read from memory or from the files."""
+    decode = functools.partial(_decode, shards.info)
+    store: ShardReader | EncodedCache | DecodedCache
+    if cache == "decoded":
+        store = DecodedCache(shards, decode)
+        fetch = store.fetch
+    else:
+        store = EncodedCache(shards) if cache == "encoded" else shards
+        fetch = functools.partial(_fetch_and_decode, store, decode)
+    num_examples = store.num_examples
+    if images_per_class is not None:
+        classes_per_batch = host_batches.global_size // images_per_class
+        balanced = training_order.ClassBalancedBatches(store.labels, classes_per_batch, images_per_class, seed)
+        start = host_batches.host * host_batches.batch_size
+
+        def indices(step: int) -> np.ndarray:
+            return balanced(step)[start : start + host_batches.batch_size]
+    else:
+
+        def indices(step: int) -> np.ndarray:
+            return training_order.shuffled_indices(num_examples, seed, host_batches.positions(step))
+
+    def batches():
+        if training:
+            return (indices(step) for step in itertools.count(start_step))
+        return host_batches.of_stream(range(num_examples))
+
+    return _BatchInputs(batches, tf.int64, fetch)
 
 
-def _balanced(balance: Callable, share: _Share, start_step: int) -> Iterator[np.ndarray]:
-    mine = slice(share.host * share.batch_size, (share.host + 1) * share.batch_size)
-    return (balance(step)[mine] for step in itertools.count(start_step))
+def _fetch_and_decode(store, decode: Callable, indices):
+    return decode(store.fetch(indices))
 
 
 def _decode(info: DatasetInfo, serialized):
+    """Parses, checks and decodes serialized records: string tensor `(n,)` -> images, labels and names."""
     encoded, labels, names = schema.parse(serialized)
-    wrong = tf.logical_or(labels < 0, labels >= info.num_classes)
-    complaint = [
-        f"labels outside [0, {info.num_classes}) in the records",
-        tf.boolean_mask(names, wrong),
-        "with the labels",
-        tf.boolean_mask(labels, wrong),
+    is_wrong = tf.logical_or(labels < 0, labels >= info.num_classes)
+    message = [
+        f"labels must be in [0, {info.num_classes}). Received:",
+        tf.boolean_mask(names, is_wrong),
+        "with labels",
+        tf.boolean_mask(labels, is_wrong),
     ]
-    with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), complaint)]):
+    with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(is_wrong)), message)]):
         return encoded_images.decode_batch(encoded, names, info.image_size), labels, names
 
 
-def _check_arguments(
-    batch_size, training, start_step, shuffle_buffer, images_per_class, cache, host, num_hosts, damaged
-) -> None:
-    for name, number in (("batch_size", batch_size), ("shuffle_buffer", shuffle_buffer)):
-        if number < 1:
-            raise ValueError(f"{name} expects 1 or more. Received: {number}")
-    for name, value, without in (("start_step", start_step, 0), ("images_per_class", images_per_class, None)):
-        if value != without and not training:
-            raise ValueError(f"{name} goes with training=True. Received: {name}={value}, training=False")
-    if start_step < 0:
-        raise ValueError(f"start_step expects 0 or more. Received: {start_step}")
-    if images_per_class is not None and (images_per_class < 1 or batch_size % images_per_class):
-        raise ValueError(f"images_per_class expects a divisor of batch_size={batch_size}. Received: {images_per_class}")
-    if cache not in (None, "encoded", "decoded"):
-        raise ValueError(f'cache expects None, "encoded" or "decoded". Received: {cache!r}')
-    if damaged not in ("raise", "skip"):
-        raise ValueError(f'damaged expects "raise" or "skip". Received: {damaged!r}')
-    if not 0 <= host < num_hosts:
-        raise ValueError(f"host expects a number in [0, num_hosts={num_hosts}). Received: {host}")
+def _num_cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 16)
+
+
+def _check_sampling_arguments(batch_size, training, start_step, shuffle_buffer, images_per_class) -> None:
+    check_integer("batch_size", batch_size, 1)
+    check_integer("shuffle_buffer", shuffle_buffer, 1)
+    check_integer("start_step", start_step, 0)
+    for name, value, default in (("start_step", start_step, 0), ("images_per_class", images_per_class, None)):
+        if value != default and not training:
+            raise ValueError(f"{name} requires training=True. Received: {name}={value}, training=False")
+    if images_per_class is not None:
+        is_divisor = images_per_class >= 1 and batch_size % images_per_class == 0
+        check("images_per_class", images_per_class, is_divisor, f"a divisor of batch_size={batch_size}")

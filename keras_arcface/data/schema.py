@@ -1,4 +1,4 @@
-"""The TFRecord schema: one `tf.train.Example` per image. Nothing else in the package names its fields."""
+"""The record schema: one `tf.train.Example` per image. No other module names its fields."""
 
 import functools
 
@@ -7,32 +7,27 @@ import tensorflow as tf
 VERSION = 1
 
 _FEATURES = {
-    "image": tf.io.FixedLenFeature((), tf.string),  # the encoded file, JPEG or PNG, as it was found
+    "image": tf.io.FixedLenFeature((), tf.string),  # an encoded JPEG or PNG file
     "label": tf.io.FixedLenFeature((), tf.int64),  # in [0, num_classes)
-    "name": tf.io.FixedLenFeature((), tf.string),  # where it came from, for error messages
+    "name": tf.io.FixedLenFeature((), tf.string),  # the origin of the image, for error messages
 }
 
-
-def encode(image: bytes, label: int, name: str) -> bytes:
-    """Serializes one example."""
-    return _before_image(len(image), label, name) + image
+# A prefix of this many bytes is enough for `read_label`.
+LABEL_PREFIX_BYTES = 64
 
 
-def encode_parts(image: bytes, label: int, name: str) -> tuple[bytes, bytes]:
-    """What `encode` gives in two parts, without copying the image: `(all before it, image)`."""
-    return _before_image(len(image), label, name), image
+def encode(image: bytes, label: int, name: str) -> tuple[bytes, bytes]:
+    """Serializes one example, without copying the image.
 
+    Args:
+        image: an encoded JPEG or PNG file.
+        label: an integer of at least 0.
+        name: the origin of the image, for error messages.
 
-def label_of(start: bytes) -> int:
-    """The label of an example that `encode` made, from its first bytes (`LABEL_WITHIN` are enough).
-
-    Raises:
-        ValueError: if these are not the first bytes of such an example.
+    Returns:
+        `(prefix, image)`, whose concatenation is the serialized `tf.train.Example`.
     """
-    at = start.find(_LABEL_ENTRY)
-    if not 0 < at <= _LONGEST_VARINT * 4 + 3:
-        raise ValueError("no label where the schema has it")
-    return _read_varint(start, at + len(_LABEL_ENTRY) + 5)
+    return _prefix(len(image), label, name), image
 
 
 def parse(serialized):
@@ -48,48 +43,58 @@ def parse(serialized):
     return example["image"], example["label"], example["name"]
 
 
-# Protocol buffers by hand: `tf.train.Example` takes 20 us for an image, five times as long as its sha256. The wire
-# format of a field is a tag byte (number << 3 | 2), the length and the content. The label stands first and the image
-# last, so that the labels of a file can be read without its images. What precedes a value depends on its length alone.
-LABEL_WITHIN = 64
-_LONGEST_VARINT = 10
+def read_label(prefix: bytes) -> int:
+    """Returns the label of a serialized example from its first `LABEL_PREFIX_BYTES` bytes.
+
+    Raises:
+        ValueError: if they are not the start of an example of this schema.
+    """
+    position = prefix.find(_LABEL_ENTRY)
+    if not 0 < position <= _MAX_VARINT_BYTES * 4 + 3:
+        raise ValueError("no label at the position that the schema defines")
+    return _read_varint(prefix, position + len(_LABEL_ENTRY) + 5)
+
+
+# The protocol buffer is written by hand because `tf.train.Example` takes 20 us per image, five times as long as its
+# sha256. In the wire format a field is a tag byte (number << 3 | 2), the length and the content. The label is the first
+# field and the image the last, so that labels can be read without the images. The bytes before a value depend only on
+# its length, so they are cached.
+_MAX_VARINT_BYTES = 10
 _LABEL_ENTRY = b"\x0a\x05label\x12"
 _NAME_ENTRY = b"\x0a\x04name\x12"
 _IMAGE_ENTRY = b"\x0a\x05image\x12"
 
 
-def _before_image(image_bytes: int, label: int, name: str) -> bytes:
-    label_entry, encoded_name, image_start = (
-        _label_entry(label),
-        name.encode(errors="backslashreplace"),
-        _before_bytes(_IMAGE_ENTRY, image_bytes),
-    )
-    name_start = _before_bytes(_NAME_ENTRY, len(encoded_name))
-    features = len(label_entry) + len(name_start) + len(encoded_name) + len(image_start) + image_bytes
-    return b"".join((_before_content(features), label_entry, name_start, encoded_name, image_start))
+def _prefix(image_bytes: int, label: int, name: str) -> bytes:
+    label_field = _label_field(label)
+    encoded_name = name.encode(errors="backslashreplace")
+    name_prefix = _bytes_field_prefix(_NAME_ENTRY, len(encoded_name))
+    image_prefix = _bytes_field_prefix(_IMAGE_ENTRY, image_bytes)
+    num_bytes = len(label_field) + len(name_prefix) + len(encoded_name) + len(image_prefix) + image_bytes
+    return b"".join((_length_prefix(num_bytes), label_field, name_prefix, encoded_name, image_prefix))
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _label_entry(label: int) -> bytes:
+def _label_field(label: int) -> bytes:
     value = _varint(label)
-    int64_list = _before_content(len(value)) + value
+    int64_list = _length_prefix(len(value)) + value
     feature = b"\x1a" + _varint(len(int64_list)) + int64_list
     entry = _LABEL_ENTRY + _varint(len(feature)) + feature
-    return _before_content(len(entry)) + entry
+    return _length_prefix(len(entry)) + entry
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _before_bytes(entry: bytes, length: int) -> bytes:
-    """The entry of a value of bytes, up to the value."""
-    start = b""
-    # From the inside out: the value in a BytesList, this in a Feature, this in the entry, this in Features.
+def _bytes_field_prefix(entry: bytes, length: int) -> bytes:
+    """Returns the bytes before a value of `length` bytes."""
+    prefix = b""
+    # From the innermost message outward: the value in a BytesList, in a Feature, in the entry, in Features.
     for tag in (b"\x0a", b"\x0a", entry, b"\x0a"):
-        start = tag + _varint(len(start) + length) + start
-    return start
+        prefix = tag + _varint(len(prefix) + length) + prefix
+    return prefix
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _before_content(length: int) -> bytes:
+def _length_prefix(length: int) -> bytes:
     return b"\x0a" + _varint(length)
 
 
@@ -101,10 +106,10 @@ def _varint(value: int) -> bytes:
     return bytes((*low, value))
 
 
-def _read_varint(data: bytes, at: int) -> int:
+def _read_varint(data: bytes, position: int) -> int:
     value = 0
-    for shift, byte in enumerate(data[at : at + _LONGEST_VARINT]):
+    for shift, byte in enumerate(data[position : position + _MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
             return value
-    raise ValueError("a number that does not end")
+    raise ValueError("an unterminated varint")

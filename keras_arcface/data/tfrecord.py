@@ -1,7 +1,8 @@
-"""The framing of TFRecord files, with its checksums: what TensorFlow's reader does, and names file and offset.
+"""Reads and writes the framing of TFRecord files, with checksums.
 
-A record is its length (8 bytes, little-endian), a checksum of the length (4), the data and a checksum of the data (4).
-TensorFlow's own reader says of a damaged record neither in which file it is, nor can it go on behind it.
+A record has its length (8 bytes, little-endian), a checksum of the length (4), the data, a checksum of the data (4).
+TensorFlow's reader is not used because it does not name the file and offset of a damaged record and cannot continue
+after it.
 """
 
 import functools
@@ -14,20 +15,20 @@ import google_crc32c
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
-_BEFORE, _AFTER = 12, 4  # bytes around the data
-_CHUNK = 1 << 20
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4
+_CHUNK_BYTES = 1 << 20
 
 
 class DamagedRecordError(ValueError):
-    """A record whose checksum or framing does not hold. The message names file and offset."""
+    """Raised for a record with a wrong checksum or length. The message names the file and the offset."""
 
 
 def frame(*parts: bytes) -> list[bytes]:
-    """The pieces to write for a record whose data are given in parts."""
+    """Frames a record. Its data is the concatenation of `parts`, the result that of the returned pieces."""
     crc = 0
     for part in parts:
         crc = google_crc32c.extend(crc, part)
-    return [_head(sum(map(len, parts))), *parts, _masked(crc)]
+    return [_header(sum(map(len, parts))), *parts, _masked_checksum(crc)]
 
 
 def read_records(path, on_damage: Callable[[DamagedRecordError], None] | None = None) -> Iterator[tuple[int, bytes]]:
@@ -35,32 +36,32 @@ def read_records(path, on_damage: Callable[[DamagedRecordError], None] | None = 
 
     Args:
         path: the file.
-        on_damage: called with the error for every damaged stretch, after which reading goes on with the next record
-            that is intact; None to raise the error.
+        on_damage: function that is called with the error of every damaged section. Reading then continues with the
+            next intact record. If None, the error is raised.
 
     Yields:
         `(offset, data)` of each record.
 
     Raises:
-        DamagedRecordError: naming file and offset.
+        DamagedRecordError: naming file and offset, if a record is damaged and `on_damage` is None.
     """
-    with open(path, "rb", buffering=_CHUNK) as file:
+    with open(path, "rb", buffering=_CHUNK_BYTES) as file:
         size = os.fstat(file.fileno()).st_size
         offset = 0
         while offset < size:
-            head = file.read(_BEFORE)
-            length = _length(head)
+            header = file.read(_HEADER_BYTES)
+            length = _read_length(header)
             if length is None:
-                reason = "the checksum of its length does not hold"
-            elif length > size - offset - _BEFORE - _AFTER:
-                reason = f"it has {length} bytes, but the file ends before"
+                reason = "the checksum of its length does not match"
+            elif length > size - offset - _HEADER_BYTES - _FOOTER_BYTES:
+                reason = f"its length is {length} bytes, but the file ends before"
             else:
                 data = file.read(length)
-                if file.read(_AFTER) == _masked(google_crc32c.value(data)):
+                if file.read(_FOOTER_BYTES) == _masked_checksum(google_crc32c.value(data)):
                     yield offset, data
-                    offset += _BEFORE + length + _AFTER
+                    offset += _HEADER_BYTES + length + _FOOTER_BYTES
                     continue
-                reason = "the checksum of its data does not hold"
+                reason = "the checksum of its data does not match"
             error = DamagedRecordError(f"{path}: damaged record at offset {offset}: {reason}")
             if on_damage is None:
                 raise error
@@ -69,68 +70,83 @@ def read_records(path, on_damage: Callable[[DamagedRecordError], None] | None = 
 
 
 def read_record(file: int, offset: int, length: int, path) -> bytes:
-    """Reads the record of a known place from an open file descriptor; `path` is for the error.
+    """Reads one record.
+
+    Args:
+        file: an open file descriptor.
+        offset: the position of the record in the file.
+        length: the number of bytes of its data.
+        path: the path of the file for error messages.
 
     Raises:
-        DamagedRecordError: naming file and offset.
+        DamagedRecordError: naming file and offset, if the record is damaged.
     """
-    raw = os.pread(file, _BEFORE + length + _AFTER, offset)
-    data = raw[_BEFORE : _BEFORE + length]
-    if _length(raw[:_BEFORE]) != length or raw[_BEFORE + length :] != _masked(google_crc32c.value(data)):
-        raise DamagedRecordError(f"{path}: damaged record at offset {offset}: its checksums do not hold")
+    raw = os.pread(file, _HEADER_BYTES + length + _FOOTER_BYTES, offset)
+    data = raw[_HEADER_BYTES : _HEADER_BYTES + length]
+    if _read_length(raw[:_HEADER_BYTES]) != length or raw[_HEADER_BYTES + length :] != _masked_checksum(
+        google_crc32c.value(data)
+    ):
+        raise DamagedRecordError(f"{path}: damaged record at offset {offset}: its checksums do not match")
     return data
 
 
-def read_places(path, start_bytes: int) -> Iterator[tuple[int, int, bytes]]:
-    """Walks through a file without reading it whole: `(offset, length, first bytes of the data)` of each record.
+def read_prefixes(path, num_bytes: int) -> Iterator[tuple[int, int, bytes]]:
+    """Reads the positions of all records and the first bytes of their data, but not the rest of the file.
+
+    Args:
+        path: the file.
+        num_bytes: how many bytes of each record's data to read.
+
+    Yields:
+        `(offset, length, first bytes of the data)` of each record. The data is not checked.
 
     Raises:
-        DamagedRecordError: naming file and offset, for a damaged length. The data are not checked.
+        DamagedRecordError: naming file and offset, if a length is damaged.
     """
     file = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(file).st_size
         offset = 0
         while offset < size:
-            head = os.pread(file, _BEFORE + start_bytes, offset)
-            length = _length(head[:_BEFORE])
-            if length is None or length > size - offset - _BEFORE - _AFTER:
+            start = os.pread(file, _HEADER_BYTES + num_bytes, offset)
+            length = _read_length(start[:_HEADER_BYTES])
+            if length is None or length > size - offset - _HEADER_BYTES - _FOOTER_BYTES:
                 raise DamagedRecordError(f"{path}: damaged record at offset {offset}: its length is damaged")
-            yield offset, length, head[_BEFORE : _BEFORE + length]
-            offset += _BEFORE + length + _AFTER
+            yield offset, length, start[_HEADER_BYTES : _HEADER_BYTES + length]
+            offset += _HEADER_BYTES + length + _FOOTER_BYTES
     finally:
         os.close(file)
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _head(length: int) -> bytes:
+def _header(length: int) -> bytes:
     packed = _LENGTH.pack(length)
-    return packed + _masked(google_crc32c.value(packed))
+    return packed + _masked_checksum(google_crc32c.value(packed))
 
 
-def _masked(crc: int) -> bytes:
+def _masked_checksum(crc: int) -> bytes:
     return _CHECKSUM.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def _length(head: bytes) -> int | None:
-    """The length that the first 12 bytes of a record tell; None if its checksum does not hold."""
-    if len(head) != _BEFORE or head[8:] != _masked(google_crc32c.value(head[:8])):
+def _read_length(header: bytes) -> int | None:
+    """Returns the length of a record's data, or None if the header's checksum does not match."""
+    if len(header) != _HEADER_BYTES or header[8:] != _masked_checksum(google_crc32c.value(header[:8])):
         return None
-    return _LENGTH.unpack_from(head)[0]
+    return _LENGTH.unpack_from(header)[0]
 
 
 def _next_record(file: int, damaged: int, length: int | None, size: int) -> int:
-    """Where the next record starts behind a damaged one; the end of the file if there is none."""
+    """Returns the offset of the next record after a damaged one, or the size of the file if there is none."""
     if length is not None:
-        return min(damaged + _BEFORE + length + _AFTER, size)
-    # The upper half of a length is zero: only such places are looked at.
+        return min(damaged + _HEADER_BYTES + length + _FOOTER_BYTES, size)
+    # The upper half of a length is zero. Searching for zeros avoids a checksum at every offset.
     start = damaged + 1
     while start < size:
-        chunk = os.pread(file, _CHUNK, start)
+        chunk = os.pread(file, _CHUNK_BYTES, start)
         zeros = chunk.find(bytes(4), 4)
         while zeros >= 0:
-            if _length(chunk[zeros - 4 : zeros - 4 + _BEFORE]) is not None:
+            if _read_length(chunk[zeros - 4 : zeros - 4 + _HEADER_BYTES]) is not None:
                 return start + zeros - 4
             zeros = chunk.find(bytes(4), zeros + 1)
-        start += max(1, len(chunk) - _BEFORE + 1)  # a head may lie across the border
+        start += max(1, len(chunk) - _HEADER_BYTES + 1)  # a header may cross the end of the chunk
     return size

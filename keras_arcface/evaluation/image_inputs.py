@@ -165,7 +165,9 @@ def _decode_and_resize(encoded: Sequence[bytes], names: Sequence[str], size: tup
         height, width = encoded_images.decoded_size(image, name)
         shrinks = height > size[0] or width > size[1]
         interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        images.append(cv2.resize(encoded_images.decode_jpeg_or_png(image).numpy(), size[::-1], interpolation=interpolation))
+        images.append(
+            cv2.resize(encoded_images.decode_jpeg_or_png(image).numpy(), size[::-1], interpolation=interpolation)
+        )
     return np.stack(images)
 
 

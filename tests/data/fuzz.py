@@ -42,11 +42,13 @@ from conftest import encode
 from conftest import make_face
 
 from keras_arcface.data import PairSet
+from keras_arcface.data import Record
 from keras_arcface.data import RecordIO
+from keras_arcface.data import Source
 from keras_arcface.data import load_info
 from keras_arcface.data import schema
 from keras_arcface.data import write_dataset
-from keras_arcface.data.stores import Files
+from keras_arcface.data.shards import ShardReader
 
 PEOPLE = [[encode(make_face(p, i), (".jpg", ".png")[(p + i) % 2]) for i in range(4)] for p in range(8)]
 IMAGES = [(image, label) for label, images in enumerate(PEOPLE) for image in images]
@@ -173,18 +175,16 @@ class Dataset:
     """A dataset directory; a shard or its `dataset.json` is damaged."""
 
     def __init__(self, folder: Path, damaged: str, skip: bool):
-        class Faces(list):
+        class Faces(list, Source):
             num_classes = len(PEOPLE)
 
         if not (folder / "out").exists():
-            from keras_arcface.data.sources import Record
-
             write_dataset(Faces(Record(*pair, f"{i}") for i, pair in enumerate(IMAGES)), folder / "out", 11)
         self.folder, self.skip = folder / "out", skip
         self.target = self.folder / damaged
         self.content = self.target.read_bytes()
         self.info = load_info(self.folder)
-        self.expected = sorted(Files(self.folder, self.info, False))
+        self.expected = sorted(ShardReader(self.folder, self.info, False))
         self.numbers, at = [], 0
         while self.target.suffix == ".tfrecord" and at < len(self.content):
             self.numbers += [at, at + 4, at + 8]
@@ -197,11 +197,11 @@ class Dataset:
         info = load_info(self.folder)
         if info != self.info:
             return {"info": info}, []
-        files = Files(self.folder, info, self.skip)
-        records = list(files)
+        shards = ShardReader(self.folder, info, self.skip)
+        records = list(shards)
         for record in records:
-            schema.label_of(record)
-        errors = [] if files.num_examples == info.num_examples else [f"{self.target}: damaged, at an offset"]
+            schema.read_label(record)
+        errors = [] if shards.num_examples == info.num_examples else [f"{self.target}: damaged, at an offset"]
         return records, errors
 
     def is_named(self, error):

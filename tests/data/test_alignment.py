@@ -74,12 +74,20 @@ def test_outside_the_image_is_black_and_gray_images_stay_gray():
 @pytest.mark.parametrize(
     ("image", "landmarks", "message"),
     [
-        (np.zeros((9, 9, 3), np.float32), TEMPLATE, r"image expects a uint8 array.*Received: float32 \(9, 9, 3\)"),
-        (np.zeros((9, 9, 4), np.uint8), TEMPLATE, r"Received: uint8 \(9, 9, 4\)"),
-        (np.zeros((0, 9, 3), np.uint8), TEMPLATE, r"Received: uint8 \(0, 9, 3\)"),
-        (np.zeros((9, 9, 3), np.uint8), TEMPLATE[:4], r"landmarks expects 5 finite points.*shape \(4, 2\)"),
-        (np.zeros((9, 9, 3), np.uint8), TEMPLATE * np.nan, r"landmarks expects 5 finite points"),
-        (np.zeros((9, 9, 3), np.uint8), np.ones((5, 2)), r"points that differ. Received: five times \[1.0, 1.0\]"),
+        (
+            np.zeros((9, 9, 3), np.float32),
+            TEMPLATE,
+            r"image must be a uint8 array.*Received: image.dtype=float32, image.shape=\(9, 9, 3\)",
+        ),
+        (np.zeros((9, 9, 4), np.uint8), TEMPLATE, r"Received: image.dtype=uint8, image.shape=\(9, 9, 4\)"),
+        (np.zeros((0, 9, 3), np.uint8), TEMPLATE, r"Received: image.dtype=uint8, image.shape=\(0, 9, 3\)"),
+        (np.zeros((9, 9, 3), np.uint8), TEMPLATE[:4], r"landmarks must be 5 finite points.*shape=\(4, 2\)"),
+        (np.zeros((9, 9, 3), np.uint8), TEMPLATE * np.nan, r"landmarks must be 5 finite points"),
+        (
+            np.zeros((9, 9, 3), np.uint8),
+            np.ones((5, 2)),
+            r"landmarks must be different points. Received: five times \[1.0, 1.0\]",
+        ),
     ],
 )
 def test_what_is_no_face_is_refused(image, landmarks, message):

@@ -33,7 +33,9 @@ def test_pairs_survive_saving(pairs, tmp_path):
 
 
 def test_two_images_per_pair_are_expected(pairs):
-    with pytest.raises(ValueError, match=r"two images per pair. Received: 5 images for `same` of shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"must contain two images per pair. Received: 5 images for `same` of shape \(3,\)"
+    ):
         PairSet(pairs.images[:5], pairs.same)
 
 
@@ -61,7 +63,7 @@ def test_a_file_with_pickled_objects_is_refused(tmp_path):
 def test_a_file_that_would_unpack_to_much_more_is_refused(tmp_path):
     path = tmp_path / "pairs.npz"
     np.savez_compressed(path, bytes=np.zeros(10**8, np.uint8), ends=np.array([10**8]), same=np.array([True]))
-    with pytest.raises(ValueError, match="it says it holds more than it has"):
+    with pytest.raises(ValueError, match=r"it declares .* bytes, more than the file has"):
         PairSet.load(path)
 
 
@@ -209,18 +211,18 @@ HOSTILE = {
     "a memo of 2^31": (b"\x80\x02Nr" + struct.pack("<I", 2**31 - 1) + b".", "LONG_BINPUT 2147483647 at offset 3"),
     "a memo in words": (b"Np99999999999\n.", "PUT 99999999999 at offset 1"),
     "a number with many digits": (b"I" + b"9" * 100_000 + b"\n.", "ValueError"),
-    "a bytearray by number": (with_item(Call(bytearray, 2**44)), "a int where bytes are expected"),
+    "a bytearray by number": (with_item(Call(bytearray, 2**44)), "expected bytes. Received: int"),
     "a bytearray with code": (with_item(Call(bytearray, "x", "zlib")), "asks for the encoding 'zlib'"),
     "one bytearray, many times": (
         b"\x80\x05]\x94\x96" + struct.pack("<Q", 10**6) + bytes(10**6) + b"\x94a" + b"h\x00h\x01a" * 400 + b"]\x86.",
         "two images per pair. Received: 401 images",
     ),
     "lists in lists": (b"(" * 200_000 + b"l" * 200_000 + b".", "ValueError"),
-    "itself": (b"\x80\x02]q\x00(h\x00h\x00e.", "is a list, not bytes"),
+    "itself": (b"\x80\x02]q\x00(h\x00h\x00e.", "must be bytes or a uint8 array. Received: list"),
     "an array of zeros by number": (
         b"\x80\x05\x8c\x13numpy._core.numeric\x8c\x0b_frombuffer\x93(J\x00\x00\x00\x11cnumpy\ndtype\n\x8c\x02u1\x85R"
         b"J\x00\x00\x00\x11\x85\x8c\x01CtR.",
-        "a int where bytes are expected",
+        "expected bytes. Received: int",
     ),
     "copies of copies": (
         b"\x80\x05]\x94\x96" + struct.pack("<Q", 10**6) + bytes(10**6) + b"\x94"
@@ -231,7 +233,7 @@ HOSTILE = {
         + b"\x85\x8c\x01CtRa" * 1
         + (b"h\x00h\x02(h\x01h\x03J" + struct.pack("<i", 10**6) + b"\x85\x8c\x01CtRa") * 200
         + b".",
-        "it would unpack to more than the file holds",
+        "its content would be larger than the file",
     ),
     "another object": (pickle.dumps("a text"), "ValueError"),
     "nothing": (b"", "pickle exhausted before seeing STOP"),
@@ -269,30 +271,39 @@ def test_a_hostile_pickle_does_run_where_it_is_simply_loaded(tmp_path, monkeypat
     ("content", "message"),
     [
         ((IMAGES[:5], SAME), "two images per pair. Received: 5 images"),
-        ((IMAGES, [True, 2, True]), "pair 1 says '2', neither True nor False"),
-        (([*IMAGES[:5], 7], SAME), "image 5 is a int, not bytes"),
-        (([*IMAGES[:5], b"text"], SAME), "image 5 is no JPEG, PNG, GIF or BMP: its 4 bytes start with b'text'"),
+        ((IMAGES, [True, 2, True]), "the label of pair 1 must be True or False. Received: '2'"),
+        (([*IMAGES[:5], 7], SAME), "image 5 must be bytes or a uint8 array. Received: int"),
+        (
+            ([*IMAGES[:5], b"text"], SAME),
+            "image 5 must be a JPEG, PNG, GIF or BMP. Received: 4 bytes that start with b'text'",
+        ),
         (([*IMAGES[:5], np.zeros((4, 4), np.uint8)], SAME), r"an array of shape \(4, 4\)"),
         ((IMAGES,), "not enough values to unpack"),
         (
             ([*IMAGES[:5], np.zeros((8, 8, 3), np.uint8)], SAME),
-            r"image 5 is an array of shape \(8, 8, 3\); expected: an enc",
+            r"image 5 must be an encoded image .*Received: an array of shape \(8, 8, 3\)",
         ),
         (
             ([*IMAGES[:5], np.zeros(9, np.float32)], SAME),
-            r"image 5 is an array of type 'f4'; expected: an encoded image",
+            r"image 5 must be an encoded image .*Received: an array of type 'f4'",
         ),
-        (([*IMAGES[:5], np.zeros(9, np.int8)], SAME), r"image 5 is an array of type 'i1'"),
-        ((np.array(IMAGES), SAME), r"the images are an array of type 'S\d+' and shape \(6,\); expected: a list"),
-        ((objects(IMAGES, (3, 2)), SAME), r"the images are an array of type 'O8' and shape \(3, 2\)"),
-        ((np.zeros((6, 99), np.uint8), SAME), r"the images are an array of type 'u1' and shape \(6, 99\)"),
-        ((IMAGES, np.array([0, 1, 2])), "pair 2 says '2', neither True nor False"),
-        ((IMAGES, np.array([0, np.nan, 1])), "pair 1 says 'nan', neither True nor False"),
-        ((IMAGES, np.array([0.5, 0, 1])), "pair 0 says '0.5', neither True nor False"),
-        ((IMAGES, np.eye(3)), r"the same person is an array of shape \(3, 3\); expected: booleans"),
-        ((IMAGES, np.array(["a", "b", "c"])), r"the same person is an array of type 'U1'"),
-        ((IMAGES, [True, np.array([True, False]), True]), "pair 1 says 2 values, not one"),
-        ((IMAGES, [True, True, np.array(["a"])]), "pair 2 says an array of type 'U1', neither True nor False"),
+        (([*IMAGES[:5], np.zeros(9, np.int8)], SAME), r"image 5 must be .*Received: an array of type 'i1'"),
+        ((np.array(IMAGES), SAME), r"the images must be a list .*Received: an array of type 'S\d+' and shape \(6,\)"),
+        ((objects(IMAGES, (3, 2)), SAME), r"the images must be .*Received: an array of type 'O8' and shape \(3, 2\)"),
+        (
+            (np.zeros((6, 99), np.uint8), SAME),
+            r"the images must be .*Received: an array of type 'u1' and shape \(6, 99\)",
+        ),
+        ((IMAGES, np.array([0, 1, 2])), "the label of pair 2 must be True or False. Received: '2'"),
+        ((IMAGES, np.array([0, np.nan, 1])), "the label of pair 1 must be True or False. Received: 'nan'"),
+        ((IMAGES, np.array([0.5, 0, 1])), "the label of pair 0 must be True or False. Received: '0.5'"),
+        ((IMAGES, np.eye(3)), r"the labels of the pairs must be booleans.*Received: an array of shape \(3, 3\)"),
+        ((IMAGES, np.array(["a", "b", "c"])), r"the labels of the pairs must be .*Received: an array of type 'U1'"),
+        ((IMAGES, [True, np.array([True, False]), True]), "the label of pair 1 must be one value. Received: 2 values"),
+        (
+            (IMAGES, [True, True, np.array(["a"])]),
+            "the label of pair 2 must be True or False. Received: an array of type 'U1'",
+        ),
     ],
 )
 def test_a_pickle_of_something_else_is_named(content, message, tmp_path):
@@ -304,7 +315,7 @@ def test_a_pickle_of_something_else_is_named(content, message, tmp_path):
 def test_every_operation_that_is_allowed_exists():
     from keras_arcface.data import verification_pickle
 
-    assert {opcode.name for opcode in pickletools.opcodes} >= verification_pickle._OPERATIONS
+    assert {opcode.name for opcode in pickletools.opcodes} >= verification_pickle._ALLOWED_OPERATIONS
 
 
 def test_the_view_1_pairs_of_lfw():
@@ -355,8 +366,12 @@ def test_a_list_of_pairs_over_a_folder(head, lfw_folder, tmp_path):
         ("Ann_Lee\t1\t2\n", ValueError, "line 1: expected the number of pairs"),
         ("1\nBo\t1\n", ValueError, r"line 2: expected `person i j` or `person i other j`. Received: 'Bo\\t1'"),
         ("1\nBo\tx\t1\n", ValueError, "line 2: expected `person i j`"),
-        ("1\nBo\t1\t2\nBo\t1\tCy\t9\n", FileNotFoundError, r"line 3: there is no image .*Cy_0009.jpg, nor of another"),
-        ("2\nBo\t1\t2\nBo\t1\tCy\t2\n", ValueError, "cut short. Expected, by line 1: 4 pairs. Received: 2"),
+        (
+            "1\nBo\t1\t2\nBo\t1\tCy\t9\n",
+            FileNotFoundError,
+            r"line 3: there is no image .*Cy_0009.jpg, and none with another",
+        ),
+        ("2\nBo\t1\t2\nBo\t1\tCy\t2\n", ValueError, "must have 4 pairs according to line 1. Received: 2"),
     ],
 )
 def test_a_list_of_pairs_that_is_none(text, error, message, lfw_folder, tmp_path):

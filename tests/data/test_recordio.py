@@ -108,13 +108,16 @@ def test_labels_that_float32_cannot_tell_apart_are_refused_unless_given(tmp_path
     faces = RecordIO(tmp_path)
     assert faces[0].label == 2**24 - 1
     for index in (1, 2):
-        with pytest.raises(ValueError, match=r"label 16777216\. RecordIO holds labels as float32.*labels=\.\.\."):
+        with pytest.raises(
+            ValueError,
+            match=r"must have a label below 16777216\. RecordIO stores labels.*labels=\.\.\.\).*label=16777216",
+        ):
             faces[index]
     assert faces.labels.tolist() == [2**24 - 1, -1, -1]
     given = RecordIO(tmp_path, labels=true)
     assert [record.label for record in given] == true
     assert given.labels.tolist() == true
-    with pytest.raises(ValueError, match=r"labels expects 3 integers from 0 on.*shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"labels must be 3 integers of at least 0.*shape \(2,\)"):
         RecordIO(tmp_path, labels=true[:2])
 
 
@@ -135,7 +138,7 @@ def test_a_key_that_its_record_contradicts_is_damage(ms1m):
     index = ms1m / "train.idx"
     index.write_text(index.read_text().replace("\n3\t", "\n300\t"))
     faces = RecordIO(ms1m)
-    with pytest.raises(ValueError, match=r"train.rec\[300\] at offset \d+ is damaged: it says that its key is 3"):
+    with pytest.raises(ValueError, match=r"train.rec\[300\] at offset \d+ is damaged. Expected: key 300. Received: 3"):
         faces[11]
     assert read(faces[i] for i in range(2)) == EXPECTED[:2]
 
@@ -153,7 +156,9 @@ def test_the_fingerprint_changes_with_the_file(ms1m):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"RecordIO expects a .rec file, or a folder with train.rec. Received"):
+    with pytest.raises(
+        FileNotFoundError, match=r"path must be a .rec file, or a folder that contains train.rec. Received"
+    ):
         RecordIO(tmp_path / "absent.rec")
 
 
@@ -175,7 +180,7 @@ def test_no_index_where_one_is_asked_for(ms1m):
         (lambda text: re.sub(r"\n2\t\d+", "\n2\t0", text), "offset 0 occurs more than once"),
         (
             lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t\g<1>1", text),
-            "key 2 has offset .* expected: a multiple of 4 below",
+            "key 2 has offset .*, not a multiple of 4 below",
         ),
         (lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t400000000", text), "key 2 has offset 400000000"),
         (lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t-4", text), "key 2 has offset -4"),
@@ -195,8 +200,8 @@ def test_an_index_that_lacks_a_record_is_noticed(ms1m):
     index.write_text(re.sub(r"\n5\t\d+", "", index.read_text()))
     with pytest.raises(
         ValueError,
-        match=r"train.idx has only part of the records of .*train.rec: after the record at offset \d+ another record "
-        r"follows at offset \d+ that the index does not have. Expected: an index with every record",
+        match=r"train.idx has only part of the records of .*train.rec. Expected: an index with every record.*"
+        r"Received: an index with offset \d+ but without \d+",
     ):
         RecordIO(ms1m)
     assert read(RecordIO(ms1m, index=False)) == EXPECTED
@@ -216,7 +221,7 @@ def test_a_property_of_another_image_size_is_blamed_and_not_the_image(tmp_path):
     recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(PEOPLE), "4,112,96\n")
     with pytest.raises(
         ValueError,
-        match=r"RecordIO\(.*train.rec'\) says that its images are 112 x 96 .*none is, and most are 32 x 32.*`property`",
+        match=r"image_size of RecordIO\(.*train.rec'\) must be .*`property`. Received: 112 x 96.*most are 32 x 32",
     ):
         write_dataset(RecordIO(tmp_path), tmp_path / "out")
 
@@ -224,12 +229,16 @@ def test_a_property_of_another_image_size_is_blamed_and_not_the_image(tmp_path):
 def test_a_property_with_too_few_classes_is_named_beside_the_label(tmp_path):
     recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(PEOPLE), "2,32,32\n")
     faces = RecordIO(tmp_path)
-    message = r"train.rec\[7\] at offset \d+: label 2, but .*property says that there are 2 classes"
+    message = r"train.rec\[7\] at offset \d+ must have a label below 2, .*property.*Received: label=2"
     with pytest.raises(ValueError, match=message):
         faces[6]
-    with pytest.raises(ValueError, match=r"label [23], but .*property says that there are 2 classes"):
+    with pytest.raises(
+        ValueError, match=r"must have a label below 2, the number of classes in .*property.*Received: label=[23]"
+    ):
         write_dataset(faces, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"labels: label 11, but .*property says that there are 2 classes"):
+    with pytest.raises(
+        ValueError, match=r"labels must have a label below 2, the number of classes in .*property.*Received: label=11"
+    ):
         RecordIO(tmp_path, labels=range(12))
 
 
@@ -260,10 +269,10 @@ def test_a_damaged_property_is_named(text, ms1m):
 
 
 DAMAGES = {
-    "magic": (0, b"\0", "expected the magic number 0a23d7ce, received 0023d7ce"),
-    "kind": (7, b"\x40", "a part of kind 2 where 0 or 1 is expected"),
-    "too long": (4, struct.pack("<I", 2**29 - 1), "it says it has 536870911 bytes more, and"),
-    "too short": (4, struct.pack("<I", 40), r"it ends \d+ bytes before its place"),
+    "magic": (0, b"\0", "expected the magic number 0a23d7ce after 0 bytes. Received: 0023d7ce"),
+    "kind": (7, b"\x40", "expected a part of kind 0 or 1. Received: 2"),
+    "too long": (4, struct.pack("<I", 2**29 - 1), "expected 536870911 more bytes. Received: "),
+    "too short": (4, struct.pack("<I", 40), r"expected \d+ bytes. Received: \d+"),
     "many labels": (8, struct.pack("<I", 2**31), "2147483648 labels in"),
 }
 
@@ -298,7 +307,7 @@ def test_padding_that_is_not_zero_is_damage(tmp_path):
         assert content[-4:] == b"1\0\0\0"
         content[-2] = 7
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"offset 0: it is filled up with 000700 where zeros are expected"):
+        with pytest.raises(ValueError, match=r"offset 0: expected zeros as padding. Received: 000700"):
             RecordIO(path)[0]
 
 
@@ -307,9 +316,7 @@ def test_a_truncated_file(ms1m):
     whole = RecordIO(ms1m, index=False)
     offset = int(whole[11].name.partition("@")[2])
     file.write_bytes(file.read_bytes()[: offset + 100])
-    with pytest.raises(
-        ValueError, match=r"train.idx is damaged: key \d+ has offset \d+; expected: a multiple of 4 below"
-    ):
+    with pytest.raises(ValueError, match=r"train.idx is damaged: key \d+ has offset \d+, not a multiple of 4 below"):
         RecordIO(ms1m)
     scanned = RecordIO(ms1m, index=False)
     assert read(scanned[i] for i in range(11)) == EXPECTED[:11]

@@ -7,8 +7,8 @@ from keras_arcface.data import ImageFolder
 from keras_arcface.data import ImageList
 from keras_arcface.data import Relabeled
 from keras_arcface.data import TFRecords
+from keras_arcface.data import drop_small_classes
 from keras_arcface.data import load_dataset
-from keras_arcface.data import with_at_least
 from keras_arcface.data import write_dataset
 
 
@@ -30,12 +30,12 @@ def test_hidden_files_and_text_beside_the_folders_are_passed_over(face_folder):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"one sub-folder per class. Received: .*absent"):
+    with pytest.raises(FileNotFoundError, match=r"one sub-folder per class. Received: path=.*absent"):
         ImageFolder(tmp_path / "absent")
 
 
 def test_no_images(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no sub-folders\. Expected: one sub-folder of images per class"):
+    with pytest.raises(ValueError, match=r"contains no sub-folders\. Expected: one sub-folder of images per class"):
         ImageFolder(tmp_path)
 
 
@@ -43,7 +43,7 @@ def test_an_empty_person_is_named_and_left_out_when_written(face_folder, tmp_pat
     (face_folder / "person_1b").mkdir()
     (face_folder / "person_1b" / "Thumbs.db").write_text("")
     faces = ImageFolder(face_folder)
-    assert f"{face_folder}: 1 of 4 sub-folders hold no images: person_1b" in caplog.text
+    assert f"{face_folder}: 1 of 4 sub-folders contain no images: person_1b" in caplog.text
     assert faces.class_names == ["person_0", "person_1", "person_1b", "person_2"]
     assert faces.labels.tolist() == [0] * 4 + [1] * 3 + [3] * 5
     info = write_dataset(faces, tmp_path / "out")
@@ -52,7 +52,7 @@ def test_an_empty_person_is_named_and_left_out_when_written(face_folder, tmp_pat
 
 def test_people_without_any_image(tmp_path):
     (tmp_path / "person").mkdir()
-    with pytest.raises(ValueError, match=r"holds no images in its 1 sub-folders. Expected: .jpg, .jpeg"):
+    with pytest.raises(ValueError, match=r"contains no images in its 1 sub-folders. Expected: .jpg, .jpeg"):
         ImageFolder(tmp_path)
 
 
@@ -71,7 +71,7 @@ def test_what_file_managers_leave_behind_is_ignored(name, face_folder):
 def test_of_a_nested_folder_the_one_that_was_meant_is_suggested(above, face_folder, tmp_path):
     (tmp_path / "root" / above).parent.mkdir(parents=True)
     face_folder.rename(tmp_path / "root" / above)
-    with pytest.raises(ValueError, match=r"(train|data) holds folders, where the images of one class") as caught:
+    with pytest.raises(ValueError, match=r"(train|data) contains folders. Expected: the images of one class") as caught:
         ImageFolder(tmp_path / "root")
     message = str(caught.value)
     assert message.endswith(
@@ -88,13 +88,15 @@ def test_a_fingerprint_does_not_depend_on_where_the_folder_is(face_folder, tmp_p
 
 def test_a_file_that_is_no_image_is_named(face_folder):
     (face_folder / "person_1" / "notes.txt").write_text("")
-    with pytest.raises(ValueError, match=r"notes.txt is no image by its name. Expected: one of .jpg, .jpeg, .png"):
+    with pytest.raises(
+        ValueError, match=r"notes.txt does not have the suffix of an image. Expected: .jpg, .jpeg, .png"
+    ):
         ImageFolder(face_folder)
 
 
 def test_an_image_outside_the_folders_is_named(face_folder):
     (face_folder / "stray.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"stray.jpg belongs to no class"):
+    with pytest.raises(ValueError, match=r"stray.jpg does not belong to a class"):
         ImageFolder(face_folder)
 
 
@@ -120,7 +122,7 @@ def write_list(folder, text, encoding="utf-8"):
 def test_a_list_with_numbers_for_labels(face_folder):
     faces = ImageList(write_list(face_folder, "path,label\nperson_0/0.png,3\n\nperson_2/1.jpg, 0\n"))
     assert (len(faces), faces.num_classes) == (2, 4)
-    assert not hasattr(faces, "class_names")
+    assert faces.class_names is None
     assert list(faces) == [
         ((face_folder / "person_0" / "0.png").read_bytes(), 3, "person_0/0.png"),
         ((face_folder / "person_2" / "1.jpg").read_bytes(), 0, "person_2/1.jpg"),
@@ -168,15 +170,18 @@ def test_lists_of_mxnet_and_insightface(layout, face_folder, tmp_path):
     [
         (
             "",
-            r"train.lst lists no images. Expected: lines of index<tab>label<tab>path \(mxnet\) or aligned<tab>path",
+            r"train.lst contains no images. Expected: lines of index<tab>label<tab>path \(mxnet\) or aligned<tab>path",
         ),
         ("a.jpg\t1\n", r"line 1: expected index<tab>label<tab>path .*Received: 'a.jpg<tab>1'"),
         ("0 1 a.jpg\n", r"line 1: expected index<tab>label<tab>path"),
-        ("0\t1\ta.jpg\n0\t1\t7\n", r"line 2: expected .*with a path that is not a number. Received: '0<tab>1<tab>7'"),
-        ("0\t1\ta.jpg\n1\tb.jpg\t1\n", r"line 2: the layout is aligned<tab>path<tab>label, but the lines before have"),
-        ("0\ta.jpg\t1\n", r"line 1: aligned is 0: a.jpg is a photo, not an aligned face"),
-        ("7\ta.jpg\t1\n", r"line 1: expected aligned<tab>path<tab>label, with aligned 0 or 1.*the first '7'"),
-        ("0\t1\t0.5\ta.jpg\n", r"line 1: expected one label for each image. Received: 2 labels for a.jpg"),
+        ("0\t1\ta.jpg\n0\t1\t7\n", r"line 2: expected .*and a path that is not a number. Received: '0<tab>1<tab>7'"),
+        (
+            "0\t1\ta.jpg\n1\tb.jpg\t1\n",
+            r"line 2: expected index<tab>label<tab>path, as in the lines before. Received: aligned<tab>path",
+        ),
+        ("0\ta.jpg\t1\n", r"line 1: a.jpg must be an aligned face.*Received: aligned=0"),
+        ("7\ta.jpg\t1\n", r"line 1: expected aligned<tab>path<tab>label, where aligned is 0 or 1.*the first '7'"),
+        ("0\t1\t0.5\ta.jpg\n", r"line 1: expected one label per image. Received: 2 labels for a.jpg"),
         ("0\t0.5\ta.jpg\n", r"line 1: expected an integer label from 0 to .*Received: '0.5'"),
         ("\n1\ta.jpg\t-1\n", r"line 2: expected an integer label from 0 to .*Received: '-1'"),
     ],
@@ -205,20 +210,26 @@ def test_labels_of_a_list_beyond_float32(face_folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.jpg,1\nb.jpg\n", r"faces.csv, line 2: expected path,label, received 'b.jpg'"),
-        ("a.jpg,1\nb.jpg,1,2\n", r"line 2: expected path,label, received 'b.jpg,1,2'"),
-        ("a.jpg,1\n,2\n", r"line 2: expected path,label, received ',2'"),
-        ("a.jpg,1\nb.jpg, \n", r"line 2: expected path,label"),
-        ("", "lists no images. Expected: lines of path,label"),
-        ("path,label\n", "lists no images"),
-        ("a.jpg,Ann\nb.jpg,1\n", r"line 1: its label is not a number, unlike all other lines.*Received: 'a.jpg,Ann'"),
-        ("src,cls\n001,1\n002,0\n", r"line 1: its label is not a number.*Expected: a heading such as path,label"),
-        ("001,Ann\nb.jpg,Bo\n", r"line 1: its path is not the name of an image.*Received: '001,Ann'"),
-        ("a.jpg,0\nb.jpg,1\nc.jpg,Ann\n", r"line 3: label 'Ann', but line 1 has label '0'. Expected: either numbers"),
+        ("a.jpg,1\nb.jpg\n", r"faces.csv, line 2: expected path,label. Received: 'b.jpg'"),
+        ("a.jpg,1\nb.jpg,1,2\n", r"line 2: expected path,label. Received: 'b.jpg,1,2'"),
+        ("a.jpg,1\n,2\n", r"line 2: expected path,label. Received: ',2'"),
+        ("a.jpg,1\nb.jpg, \n", r"line 2: expected path,label. Received"),
+        ("", "contains no images. Expected: lines of path,label"),
+        ("path,label\n", "contains no images"),
+        (
+            "a.jpg,Ann\nb.jpg,1\n",
+            r"line 1: the label is not a number, unlike in all other lines.*Received: 'a.jpg,Ann'",
+        ),
+        ("src,cls\n001,1\n002,0\n", r"line 1: the label is not a number.*Expected: a header such as path,label"),
+        ("001,Ann\nb.jpg,Bo\n", r"line 1: the path is not the name of an image.*Received: '001,Ann'"),
+        (
+            "a.jpg,0\nb.jpg,1\nc.jpg,Ann\n",
+            r"line 3: labels must be all numbers or all names.*Received: 'Ann', after '0' in line 1",
+        ),
         ("a.jpg,0\nb.jpg,-1\n", r"line 2: expected an integer label from 0 to 9223372036854775807. Received: '-1'"),
         ("path,label\na.jpg,9223372036854775808\n", r"line 2: expected an integer label .*'9223372036854775808'"),
         (f"a.jpg,{'9' * 5000}\n", r"line 1: expected an integer label from 0"),
-        ("label,path\n0,a.jpg\n1,b.jpg\n", r"line 1: the label is the name of an image. Expected: path,label, in this"),
+        ("label,path\n0,a.jpg\n1,b.jpg\n", r"line 1: the label is the name of an image. Expected: path,label in this"),
     ],
 )
 def test_a_list_that_is_none(text, message, tmp_path):
@@ -233,7 +244,7 @@ def test_a_list_that_is_not_utf8(tmp_path):
 
 def test_no_list(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"ImageList expects a CSV file of path,label, or a .lst file. Received"
+        FileNotFoundError, match=r"path must be a CSV file with lines of path,label, or a .lst file. Received"
     ):
         ImageList(tmp_path / "absent.csv")
 
@@ -272,5 +283,5 @@ def test_sources_describe_themselves_in_a_line(face_folder, tmp_path):
     info = write_dataset(faces, tmp_path / "records", examples_per_shard=5)
     assert repr(info) == f"<DatasetInfo: 12 images of 3 classes, 32 x 32, in 3 shards, from {faces}>"
     assert repr(TFRecords(tmp_path / "records")) == f"<TFRecords('{tmp_path / 'records'}'): 12 images of 3 classes>"
-    assert repr(with_at_least(faces, 4)) == f"<Selection: 9 images, 2 classes of {faces}>"
+    assert repr(drop_small_classes(faces, 4)) == f"<ClassSubset: 9 images, 2 classes of {faces}>"
     assert repr(Relabeled(faces, [0] * 11 + [-1])) == f"<Relabeled: 3 classes, 11 images of {faces}>"

@@ -18,15 +18,16 @@ from conftest import make_face
 
 from keras_arcface.data import ImageFolder
 from keras_arcface.data import ImageList
+from keras_arcface.data import Record
+from keras_arcface.data import Source
 from keras_arcface.data import check_dataset
+from keras_arcface.data import drop_small_classes
 from keras_arcface.data import load_dataset
 from keras_arcface.data import load_info
 from keras_arcface.data import schema
 from keras_arcface.data import split_identities
-from keras_arcface.data import with_at_least
 from keras_arcface.data import write_dataset
-from keras_arcface.data.lock import Lock
-from keras_arcface.data.sources import Record
+from keras_arcface.data.run_lock import RunLock
 
 
 def read_records(directory, info):
@@ -63,7 +64,7 @@ def test_alignment_is_recorded_as_stated_and_never_guessed(face_folder, tmp_path
     for alignment in (None, "none", "five_points"):
         write_dataset(faces, tmp_path / str(alignment), alignment=alignment)
         assert load_info(tmp_path / str(alignment)).alignment == alignment
-    with pytest.raises(ValueError, match='alignment expects "five_points", "none" or None'):
+    with pytest.raises(ValueError, match='alignment must be "five_points", "none" or None'):
         write_dataset(faces, tmp_path / "eyes", alignment="eyes")
     assert not (tmp_path / "eyes").exists()
 
@@ -83,12 +84,12 @@ def test_people_are_mixed_and_the_seed_decides_how(face_folder, tmp_path):
 def test_an_unchanged_dataset_is_used_again(face_folder, tmp_path, caplog, monkeypatch):
     written = write_dataset(ImageFolder(face_folder), tmp_path / "out", examples_per_shard=5)
     before = content_of(tmp_path / "out")
-    caplog.set_level("INFO", "keras_arcface.data.conversion")
+    caplog.set_level("INFO", "keras_arcface.data.existing_dataset")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ImageFolder, "__getitem__", None)  # no image is read
     again = write_dataset(ImageFolder("faces"), "out", examples_per_shard=5, processes=2, damaged="skip")
     assert again == written
-    assert "out holds this dataset already: <DatasetInfo: 12 images of 3 classes" in caplog.text
+    assert "out contains this dataset already: <DatasetInfo: 12 images of 3 classes" in caplog.text
     assert content_of(tmp_path / "out") == before
 
 
@@ -119,16 +120,16 @@ def write_image(folder):
             {},
             r"the number of images was 12, now 13; files of ImageFolder\(.*\) were added, removed or written",
         ),
-        (write_image, {}, r"of this call: files of ImageFolder\(.*faces'\) were added, removed or written since"),
+        (write_image, {}, r"cannot be reused: files of ImageFolder\(.*faces'\) were added, removed or written since"),
         (
             lambda folder: (folder / "person_1").rename(folder / "person_9"),
             {},
-            r"labels or names of classes were others; files of ImageFolder",
+            r"labels or class names have changed; files of ImageFolder",
         ),
         (
             lambda folder: None,
             {"seed": 1},
-            r"of this call: seed was 0, now 1\. To write it again, remove the directory",
+            r"cannot be reused: seed was 0, now 1\. To write it again, remove the directory",
         ),
         (lambda folder: None, {"examples_per_shard": 5}, r"examples_per_shard was 10000, now 5\. To"),
         (lambda folder: None, {"min_images": 4}, r"the number of images was 12, now 9; min_images was 1, now 4\. To"),
@@ -139,7 +140,7 @@ def test_a_dataset_of_something_else_is_never_overwritten(change, options, messa
     write_dataset(ImageFolder(face_folder), tmp_path / "out")
     before = content_of(tmp_path / "out")
     change(face_folder)
-    with pytest.raises(FileExistsError, match=rf"out holds a dataset already, and not the one .*{message}.*load_info"):
+    with pytest.raises(FileExistsError, match=rf"out contains a dataset that cannot be reused: .*{message}.*load_info"):
         write_dataset(ImageFolder(face_folder), tmp_path / "out", **options)
     assert content_of(tmp_path / "out") == before
 
@@ -155,12 +156,12 @@ def test_a_dataset_of_another_source_says_of_which(face_folder, tmp_path):
 def test_a_source_that_cannot_be_recognized_is_not_taken_for_the_same(face_folder, tmp_path):
     faces = Interrupted(ImageFolder(face_folder), fail_at=0)
     write_dataset(faces, tmp_path / "out")
-    unknown = r"out holds a dataset already\. Whether it is the one of this call cannot be told: "
-    with pytest.raises(FileExistsError, match=rf"{unknown}Faces has no fingerprint\(\) by which to see"):
+    message = r"out contains a dataset that cannot be reused: Faces has no fingerprint\(\) that shows"
+    with pytest.raises(FileExistsError, match=message):
         write_dataset(faces, tmp_path / "out")
-    write_dataset(with_at_least(faces, 4), tmp_path / "selected")
+    write_dataset(drop_small_classes(faces, 4), tmp_path / "selected")
     with pytest.raises(FileExistsError, match=r"2 classes of Faces has no fingerprint\(\)"):
-        write_dataset(with_at_least(faces, 4), tmp_path / "selected")
+        write_dataset(drop_small_classes(faces, 4), tmp_path / "selected")
 
 
 def test_other_names_for_the_same_labels_are_a_change(face_folder, tmp_path):
@@ -168,7 +169,7 @@ def test_other_names_for_the_same_labels_are_a_change(face_folder, tmp_path):
         (face_folder / "faces.csv").write_text(f"person_0/0.png,{names[0]}\nperson_1/0.png,{names[1]}\n")
         if names[0] == "Ann":
             write_dataset(ImageList(face_folder / "faces.csv"), tmp_path / "out")
-    with pytest.raises(FileExistsError, match=r"of this call: labels or names of classes were others\. To"):
+    with pytest.raises(FileExistsError, match=r"cannot be reused: labels or class names have changed\. To"):
         write_dataset(ImageList(face_folder / "faces.csv"), tmp_path / "out")
 
 
@@ -188,8 +189,8 @@ def test_a_dataset_that_lost_a_shard_is_not_used_again(face_folder, tmp_path):
 
 
 def test_one_class_alone_is_warned_of(face_folder, tmp_path, caplog):
-    write_dataset(with_at_least(ImageFolder(face_folder), 5), tmp_path / "out")
-    assert "has one class. A network needs two or more to learn to tell them apart" in caplog.text
+    write_dataset(drop_small_classes(ImageFolder(face_folder), 5), tmp_path / "out")
+    assert "has only one class. Training requires at least two" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not an image"])
@@ -198,17 +199,19 @@ def test_a_broken_image_is_named_and_no_dataset_json_is_left(damage, face_folder
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"person_1/1.jpg is not a readable image. Expected: an undamaged JPEG"):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match="written last: without it, writing did not finish"):
+    with pytest.raises(FileNotFoundError, match="written last, so writing did not finish if it is missing"):
         load_info(tmp_path / "out")
 
 
 def test_an_image_of_another_size_is_named(face_folder, tmp_path):
     (face_folder / "person_2" / "1.jpg").write_bytes(encode(make_face(2, 1, size=(40, 32)), ".jpg"))
-    with pytest.raises(ValueError, match=r"person_2/1.jpg has another size.*Expected: 32 x 32.*Received: 40 x 32"):
+    with pytest.raises(
+        ValueError, match=r"person_2/1.jpg must have the size of the other images, 32 x 32.*Received: 40 x 32"
+    ):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
 
 
-class Faces(list):
+class Faces(list, Source):
     """A source made of records."""
 
     num_classes = 2
@@ -216,12 +219,12 @@ class Faces(list):
 
 def test_a_label_outside_the_range_is_named(tmp_path):
     faces = Faces(Record(encode(make_face(label, 0)), label, f"face {label}") for label in (0, 1, 2))
-    with pytest.raises(ValueError, match=r"face 2 has a label outside \[0, 2\). Received: label 2"):
+    with pytest.raises(ValueError, match=r"face 2 must have a label in \[0, 2\). Received: label=2"):
         write_dataset(faces, tmp_path / "out")
 
 
 def test_an_empty_source_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no images: there is nothing to write"):
+    with pytest.raises(ValueError, match=r"source must contain an image. Received: source="):
         write_dataset(Faces(), tmp_path / "out")
 
 
@@ -233,12 +236,15 @@ def test_an_empty_source_is_refused(tmp_path):
             lambda text: text.replace('"num_classes"', '"classes"'),
             "dataset.json cannot be used.*checksum",
         ),
-        (lambda text: text.replace('"num_examples": 12', '"num_examples": 13'), "its checksum does not hold"),
+        (lambda text: text.replace('"num_examples": 12', '"num_examples": 13'), "the checksum does not match"),
         (lambda text: text.replace('"sha256"', '"sha265"'), "dataset.json cannot be used: KeyError: 'sha256'"),
         (lambda text: "[" * 100_000, "dataset.json cannot be used: RecursionError"),
         (lambda text: "[1]", "dataset.json cannot be used: TypeError"),
         (lambda text: "{}", "dataset.json cannot be used: KeyError"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 9'), "schema version 9, this package"),
+        (
+            lambda text: text.replace('"schema_version": 1', '"schema_version": 9'),
+            "schema version must be 1. Received: schema_version=9",
+        ),
     ],
 )
 def test_a_damaged_dataset_json_is_named(change, message, face_folder, tmp_path):
@@ -340,7 +346,7 @@ def test_labels_become_contiguous(tmp_path):
     }
 
 
-class Interrupted(list):
+class Interrupted(list, Source):
     """A source that fails once, as if the program had been stopped."""
 
     def __init__(self, faces, fail_at):
@@ -396,7 +402,7 @@ def test_a_run_that_was_stopped_while_it_tidied_up(face_folder, tmp_path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_arcface.data.lock.Lock.remove", stop)
+        patch.setattr("keras_arcface.data.run_lock.RunLock.remove", stop)
         with pytest.raises(KeyboardInterrupt):
             write_dataset(faces, tmp_path / "out", examples_per_shard=3)
     shutil.copytree(tmp_path / "out", tmp_path / "aligned")
@@ -412,11 +418,11 @@ def test_a_run_that_was_stopped_while_it_tidied_up(face_folder, tmp_path, monkey
 
 
 def test_two_runs_do_not_write_to_one_directory(face_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_arcface.data.lock._PATIENCE", 0.2)
+    monkeypatch.setattr("keras_arcface.data.run_lock._TIMEOUT", 0.2)
     (tmp_path / "out").mkdir()
     with (
-        Lock(tmp_path / "out" / "unfinished.json"),
-        pytest.raises(BlockingIOError, match=r"Another run is writing to .*out: it holds unfinished.json"),
+        RunLock(tmp_path / "out" / "unfinished.json"),
+        pytest.raises(BlockingIOError, match=r"Another run is writing to .*out and holds unfinished.json"),
     ):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
     write_dataset(ImageFolder(face_folder), tmp_path / "out")
@@ -433,12 +439,12 @@ def test_a_full_disk_loses_nothing_that_is_finished(face_folder, tmp_path, monke
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_arcface.data.writer._write_all", full)
+        patch.setattr("keras_arcface.data.shard_writer._write_all", full)
         with pytest.raises(OSError, match=r"No space left on device, while writing.*00002-of-00004.tfrecord") as caught:
             write_dataset(faces, tmp_path / "out", examples_per_shard=3)
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.__notes__ == [
-        f"2 of 4 shards in {tmp_path / 'out'} are finished and stay. The same call goes on from there"
+        f"2 of 4 shards in {tmp_path / 'out'} are finished. The same call continues from there"
     ]
     finished = {name for name in content_of(tmp_path / "out") if name.endswith(".tfrecord")}
     assert finished == {"00000-of-00004.tfrecord", "00001-of-00004.tfrecord"}
@@ -487,9 +493,12 @@ def test_a_killed_run_of_two_processes_goes_on(face_folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"damaged": "ignore"}, 'damaged expects "raise" or "skip". Received: \'ignore\''),
-        ({"examples_per_shard": 0}, "examples_per_shard expects 1 or more. Received: 0"),
-        ({"processes": 0}, "processes expects 1 or more. Received: 0"),
+        ({"damaged": "ignore"}, "damaged must be one of raise, skip. Received: damaged='ignore'"),
+        (
+            {"examples_per_shard": 0},
+            "examples_per_shard must be an integer of at least 1. Received: examples_per_shard=0",
+        ),
+        ({"processes": 0}, "processes must be an integer of at least 1. Received: processes=0"),
     ],
 )
 def test_arguments_that_cannot_be(arguments, message, face_folder, tmp_path):
@@ -505,7 +514,9 @@ def test_a_dataset_can_be_checked(face_folder, tmp_path):
     content[200] ^= 1
     damaged.write_bytes(content)
     missing.unlink()
-    with pytest.raises(ValueError, match=r"(?s)out is damaged:.*00001-of-00004.*expected sha256 .*received.*offset 0"):
+    with pytest.raises(
+        ValueError, match=r"(?s)out is damaged:.*00001-of-00004.* is damaged. Expected: sha256 .*Received: .*offset 0"
+    ):
         check_dataset(tmp_path / "out")
     with pytest.raises(ValueError, match=r"00003-of-00004.tfrecord is missing"):
         check_dataset(tmp_path / "out")
@@ -525,7 +536,10 @@ def test_shards_without_their_conversion_are_not_taken_for_another(face_folder, 
         write_dataset(Interrupted(faces, 9), tmp_path / "out", examples_per_shard=3)
     (tmp_path / "out" / "unfinished.json").unlink()
     for _ in range(2):
-        with pytest.raises(FileExistsError, match=r"out holds shards that belong to no conversion"):
+        with pytest.raises(
+            FileExistsError,
+            match=r"out must be a new or empty directory, or contain unfinished.json. Received: shards without",
+        ):
             write_dataset(Interrupted(faces, 0), tmp_path / "out", examples_per_shard=3, seed=1)
 
 
@@ -533,7 +547,7 @@ def test_a_run_that_waited_for_another_does_not_take_its_dataset(face_folder, tm
     faces = ImageFolder(face_folder)
     write_dataset(faces, tmp_path / "out", examples_per_shard=3)
     (tmp_path / "out" / "unfinished.json").touch()  # as the lock leaves it that had to wait
-    with pytest.raises(FileExistsError, match="holds a dataset already"):
+    with pytest.raises(FileExistsError, match="contains a dataset that cannot be reused"):
         write_dataset(faces, tmp_path / "out", seed=1)
     assert not (tmp_path / "out" / "unfinished.json").exists()
     (tmp_path / "out" / "unfinished.json").touch()
@@ -574,7 +588,9 @@ def test_shards_of_another_size_are_written_again(face_folder, tmp_path):
     (face_folder / "person_0" / "0.png").write_bytes(encode(make_face(0, 0, size=(40, 32))))
     faces = ImageFolder(face_folder)
     seed = next(seed for seed in range(100) if np.random.default_rng(seed).permutation(12)[0] == 0)
-    with pytest.raises(ValueError, match="has another size"):  # the first image, alone in its shard, set the size
+    with pytest.raises(
+        ValueError, match="must have the size of the other images"
+    ):  # the first image, alone in its shard, set the size
         write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=seed)
     assert len(list((tmp_path / "out").glob("*.tfrecord"))) == 1
     info = write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=seed, damaged="skip")
@@ -587,7 +603,7 @@ def test_a_dataset_without_images_is_none(face_folder, tmp_path):
         path.write_bytes(b"\xff\xd8\xff broken")
     faces = Interrupted(ImageFolder(face_folder), fail_at=0)
     faces.image_size = (32, 32)
-    with pytest.raises(ValueError, match=r"all 12 images of Faces were skipped. The first: .* is not a readable image"):
+    with pytest.raises(ValueError, match=r"All 12 images of Faces were skipped. The first: .* is not a readable image"):
         write_dataset(faces, tmp_path / "out", damaged="skip")
 
 
@@ -595,7 +611,7 @@ def test_a_dataset_without_images_is_none(face_folder, tmp_path):
 def test_a_size_that_no_image_has_is_the_fault_of_who_said_it(damaged, face_folder, tmp_path):
     faces = Interrupted(ImageFolder(face_folder), fail_at=0)
     faces.image_size = (99, 98)
-    message = r"Faces says that its images are 99 x 98 \(height x width\), but of 12 .* none is, and most are 32 x 32"
+    message = r"image_size of Faces must be .*Received: 99 x 98 .*none of 12 tested images .*most are 32 x 32"
     with pytest.raises(ValueError, match=message):
         write_dataset(faces, tmp_path / "out", damaged=damaged)
 
@@ -624,7 +640,7 @@ def test_any_integer_is_a_seed_and_nothing_else(face_folder, tmp_path):
 
 
 def test_the_mapping_of_labels_goes_through_selections(face_folder, tmp_path):
-    training, validation = split_identities(with_at_least(ImageFolder(face_folder), 4), 0.5)
+    training, validation = split_identities(drop_small_classes(ImageFolder(face_folder), 4), 0.5)
     infos = [write_dataset(part, tmp_path / name) for name, part in (("t", training), ("v", validation))]
     labels = [info.source_labels or tuple(range(info.num_classes)) for info in infos]
     assert sorted(labels) == [(0,), (2,)]

@@ -28,7 +28,6 @@ from keras_arcface import RecognitionModel
 from keras_arcface import backbones
 from keras_arcface import data
 from keras_arcface import training
-from keras_arcface.data.sources import Record
 from keras_arcface.models import make_embedder
 
 ROUNDING = 2.0**-24
@@ -176,12 +175,12 @@ def write_faces(directory: Path, people: int = 16, images: int = 2) -> None:
     """A few pictures of people, who are a few among many classes."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (people * images, 32, 32, 3), np.uint8)
-    faces = Faces(Record(cv2.imencode(".png", p)[1].tobytes(), i // images, f"{i}") for i, p in enumerate(pixels))
+    faces = Faces(data.Record(cv2.imencode(".png", p)[1].tobytes(), i // images, f"{i}") for i, p in enumerate(pixels))
     faces.num_classes = people
     data.write_dataset(faces, directory)
 
 
-class Faces(list):
+class Faces(list, data.Source):
     """Records, as a source."""
 
 

@@ -324,7 +324,7 @@ def test_what_an_export_would_refuse_can_be_asked_before_a_training(saved_model,
     for arguments, kind, message in (
         ((embedder, saved_model), FileExistsError, "Expected: a new or empty directory"),
         ((embedder, tmp_path / "file" / "1"), PermissionError, r"1 cannot be made: .*file is no directory"),
-        ((embedder, tmp_path / "1", "eyes"), ValueError, "alignment expects"),
+        ((embedder, tmp_path / "1", "eyes"), ValueError, "alignment must be"),
         ((RecognitionModel(embedder, ArcFace(3)), tmp_path / "1"), ValueError, r"pass model.embedder"),
     ):
         with pytest.raises(kind, match=message):

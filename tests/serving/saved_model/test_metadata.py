@@ -43,7 +43,7 @@ def test_alignment_is_what_is_known_of_it(tmp_path):
 @pytest.mark.parametrize(
     ("size", "alignment", "message"),
     [
-        ((28, 20), "five_points", r"expects square images.* Received: images of 28 x 20 \(height x width\)"),
+        ((28, 20), "five_points", r"requires square images.* Received: image_size=\(28, 20\)"),
         ((28, 28), "yes", r'expects "five_points", "none" or None \(not stated\)\. Received: \'yes\''),
     ],
 )

@@ -3,7 +3,7 @@ import collections
 import numpy as np
 import pytest
 
-from keras_arcface.data import order
+from keras_arcface.data import training_order
 
 FILES = [[f"{file}-{record}" for record in range(length)] for file, length in enumerate((7, 1, 30, 0, 12, 5, 45))]
 EMPTY = [[]] * 40
@@ -11,7 +11,7 @@ ALL = sorted(record for file in FILES for record in file)
 
 
 def one_pass(number, seed=3, shuffle_buffer=20, files=FILES):
-    return list(order.streamed_pass(files, lambda file: file, seed, number, shuffle_buffer))
+    return list(training_order.shuffled_epoch(files, lambda file: file, seed, number, shuffle_buffer))
 
 
 @pytest.mark.parametrize("shuffle_buffer", [1, 20, 1000])
@@ -53,7 +53,7 @@ def test_only_the_buffer_is_held():
             read.append(record)
             yield record
 
-    stream = order.streamed_pass([0], counting, 0, 0, 50)
+    stream = training_order.shuffled_epoch([0], counting, 0, 0, 50)
     for _ in range(10):
         next(stream)
     assert len(read) <= 50 + 1024
@@ -61,16 +61,16 @@ def test_only_the_buffer_is_held():
 
 def test_rows_of_a_shuffled_stream():
     rows = np.arange(35)
-    stream = order.shuffled_rows(10, 1, rows)
+    stream = training_order.shuffled_indices(10, 1, rows)
     for start in (0, 10, 20):
         assert sorted(stream[start : start + 10]) == list(range(10))
     assert stream[:10].tolist() != stream[10:20].tolist()
-    np.testing.assert_array_equal(order.shuffled_rows(10, 1, rows[17:23]), stream[17:23])
+    np.testing.assert_array_equal(training_order.shuffled_indices(10, 1, rows[17:23]), stream[17:23])
 
 
 def test_every_class_is_as_frequent_as_any_other():
     labels = np.repeat(np.arange(11), np.arange(1, 12))
-    balance = order.ClassBalance(labels, classes_per_batch=3, images_per_class=4, seed=1)
+    balance = training_order.ClassBalancedBatches(labels, classes_per_batch=3, images_per_class=4, seed=1)
     counts = collections.Counter()
     for step in range(300):
         chosen = labels[balance(step)].reshape(3, 4)

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
+from keras_arcface.data import Record
 from keras_arcface.data import Relabeled
+from keras_arcface.data import Source
+from keras_arcface.data import drop_small_classes
 from keras_arcface.data import split_identities
-from keras_arcface.data import with_at_least
-from keras_arcface.data.sources import Record
 
 
-class Faces(list):
+class Faces(list, Source):
     """A source made of labels; the image tells the label."""
 
     def __init__(self, labels, num_classes=10, class_names=None):
@@ -20,7 +21,7 @@ class Faces(list):
 
 
 def test_classes_with_too_few_images_are_left_out_and_the_others_renumbered():
-    selection = with_at_least(Faces([7, 2, 7, 5, 2, 7], class_names=[f"person {label}" for label in range(10)]), 2)
+    selection = drop_small_classes(Faces([7, 2, 7, 5, 2, 7], class_names=[f"person {label}" for label in range(10)]), 2)
     assert (len(selection), selection.num_classes) == (5, 2)
     assert selection.source_labels.tolist() == [2, 7]
     assert selection.class_names == ["person 2", "person 7"]
@@ -36,23 +37,25 @@ def test_classes_with_too_few_images_are_left_out_and_the_others_renumbered():
 
 
 def test_with_one_image_only_empty_classes_are_left_out():
-    selection = with_at_least(Faces([7, 2, 5]), 1)
+    selection = drop_small_classes(Faces([7, 2, 5]), 1)
     assert selection.source_labels.tolist() == [2, 5, 7]
     assert selection.labels.tolist() == [2, 0, 1]
 
 
 def test_a_wrong_label_is_kept_to_be_heard_of():
-    selection = with_at_least(Faces([0, 12, 1, -3, 1]), 2)
+    selection = drop_small_classes(Faces([0, 12, 1, -3, 1]), 2)
     assert [record.label for record in selection] == [12, 0, -3, 0]
     assert selection.labels.tolist() == [-1, 0, -1, 0]
 
 
 def test_no_class_with_so_many_images():
-    with pytest.raises(ValueError, match=r"No class of Faces has 4 images or more. Received: at most 3 per class"):
-        with_at_least(Faces([1, 1, 1, 2]), 4)
+    with pytest.raises(
+        ValueError, match=r"Faces must have a class of at least 4 images. Received: at most 3 images per class"
+    ):
+        drop_small_classes(Faces([1, 1, 1, 2]), 4)
 
 
-class Unlabeled:
+class Unlabeled(Source):
     """A source that does not say its labels, with a record that cannot be read."""
 
     num_classes = 3
@@ -72,7 +75,7 @@ class Unlabeled:
 
 def test_a_source_that_does_not_say_its_labels_is_read_once():
     source = Unlabeled()
-    selection = with_at_least(source, 1)
+    selection = drop_small_classes(source, 1)
     assert source.reads == 4
     assert selection.labels.tolist() == [0, 1, -1, 0]
     with pytest.raises(ValueError, match="record 2 is damaged"):
@@ -80,15 +83,15 @@ def test_a_source_that_does_not_say_its_labels_is_read_once():
 
 
 def test_a_selection_of_a_selection_knows_the_first_labels():
-    once = with_at_least(Faces([7, 2, 7, 5, 2, 7, 5, 9]), 2)
-    twice = with_at_least(once, 3)
+    once = drop_small_classes(Faces([7, 2, 7, 5, 2, 7, 5, 9]), 2)
+    twice = drop_small_classes(once, 3)
     assert once.source_labels.tolist() == [2, 5, 7]
     assert twice.source_labels.tolist() == [7]
     assert [record.image for record in twice] == [b"of 7"] * 3
 
 
 def test_labels_beyond_any_table():
-    selection = with_at_least(Faces([10**15, 3, 2**24 + 1], num_classes=10**15 + 1), 1)
+    selection = drop_small_classes(Faces([10**15, 3, 2**24 + 1], num_classes=10**15 + 1), 1)
     assert selection.labels.tolist() == [2, 0, 1]
     assert selection.source_labels.tolist() == [3, 2**24 + 1, 10**15]
 
@@ -109,7 +112,9 @@ def test_no_identity_is_on_both_sides_of_a_split():
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.99, 1.0, 2.0, -1.0])
 def test_a_share_that_leaves_a_side_without_classes(share):
-    with pytest.raises(ValueError, match=r"share expects a part of the 10 classes of Faces.*Received"):
+    with pytest.raises(
+        ValueError, match=r"share must be a fraction that leaves classes of Faces in both parts. Received: share="
+    ):
         split_identities(Faces(range(10)), share)
 
 
@@ -123,13 +128,17 @@ def test_other_labels_and_what_is_left_out():
     ]
     assert (len(relabeled), relabeled.num_classes, relabeled.labels.tolist()) == (3, 10, [7, 5, 5])
     assert str(relabeled) == "3 images of Faces"
-    assert with_at_least(relabeled, 2).class_names == ["person 5"]
+    assert drop_small_classes(relabeled, 2).class_names == ["person 5"]
     assert relabeled.fingerprint() != Relabeled(source, [7, 2, 5, 5]).fingerprint()
 
 
 @pytest.mark.parametrize(
     ("labels", "named"),
-    [([1, 2], r"holds 3 images.*Received: \(2,\)"), ([1, 2, 10], "below 10.*Received: 10"), ([-1] * 3, "No image")],
+    [
+        ([1, 2], r"must have the shape \(3,\).*Received: labels.shape=\(2,\)"),
+        ([1, 2, 10], r"below 10.*Received: labels.max\(\)=10"),
+        ([-1] * 3, "must keep an image"),
+    ],
 )
 def test_labels_that_do_not_fit_a_source_are_refused(labels, named):
     with pytest.raises(ValueError, match=named):

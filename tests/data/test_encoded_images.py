@@ -19,10 +19,11 @@ from PIL import Image
 
 from keras_arcface.data import ImageFolder
 from keras_arcface.data import PairSet
+from keras_arcface.data import Record
+from keras_arcface.data import Source
 from keras_arcface.data import encoded_images
 from keras_arcface.data import load_dataset
 from keras_arcface.data import write_dataset
-from keras_arcface.data.sources import Record
 from keras_arcface.evaluation import embed_images
 from keras_arcface.evaluation import embed_pairs
 from keras_arcface.serving.saved_model.decoding import decode_rows
@@ -30,7 +31,7 @@ from keras_arcface.serving.saved_model.decoding import decode_rows
 READ = [name for name in CASES if name not in NOT_READ]
 
 
-class Cases:
+class Cases(Source):
     """All cases as a source."""
 
     num_classes = 1
@@ -53,7 +54,7 @@ def found(tmp_path_factory):
     write_dataset(Cases(), folder / "converted")
     with pytest.MonkeyPatch.context() as patch:  # as datasets were written that hold the files as they were found
         patch.setattr(encoded_images, "to_jpeg_or_png", lambda encoded, name: encoded)
-        patch.setattr(Cases, "image_size", (SIZE, SIZE), raising=False)
+        patch.setattr(Cases, "image_size", (SIZE, SIZE))
         write_dataset(Cases(), folder / "as found", check=False)
     converted, read = (
         {
@@ -134,7 +135,7 @@ def test_what_opencv_cannot_show_is_an_error_that_names_it(tmp_path):
         embed_pairs(flattened, PairSet([PNG, CASES[name]], [True]), progress=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoded_images, "to_jpeg_or_png", lambda encoded, name: encoded)
-        patch.setattr(ImageFolder, "image_size", (SIZE, SIZE), raising=False)
+        patch.setattr(ImageFolder, "image_size", (SIZE, SIZE))
         write_dataset(source, tmp_path / "as found", check=False)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"person/0.gif is not a readable image"):
         next(iter(load_dataset(tmp_path / "as found", 1)))

@@ -22,14 +22,16 @@ def test_names_say_who_and_by_which_camera(tmp_path):
 
 
 def test_what_does_not_fit_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"CameraFolder expects a folder of images"):
+    with pytest.raises(FileNotFoundError, match=r"path must be a folder of images"):
         CameraFolder(tmp_path / "query")
-    with pytest.raises(ValueError, match="holds no images"):
+    with pytest.raises(ValueError, match="contains no images"):
         CameraFolder(tmp_path)
     for name in ("bounding_box_train", "query"):
         (tmp_path / name).mkdir()
-    with pytest.raises(ValueError, match=r"holds no images. Expected: one of its folders, bounding_box_train, query"):
+    with pytest.raises(
+        ValueError, match=r"contains no images. Expected: one of its folders, bounding_box_train, query"
+    ):
         CameraFolder(tmp_path)
     (tmp_path / "somebody.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"somebody.jpg is not named <identity>_c<camera>"):
+    with pytest.raises(ValueError, match=r"somebody.jpg must be named <identity>_c<camera>"):
         CameraFolder(tmp_path)

@@ -1,0 +1,57 @@
+"""Datasets in memory, encoded or decoded."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from keras_arcface.data import schema
+from keras_arcface.data.shards import ShardReader
+
+
+class EncodedCache:
+    """All records in memory, serialized as in the shards.
+
+    Args:
+        shards: the shards to read.
+
+    Attributes:
+        num_examples: the number of records.
+        labels: `(num_examples,)` int64 array.
+    """
+
+    def __init__(self, shards: ShardReader):
+        records = list(shards)
+        self.num_examples = len(records)
+        self.labels = np.array([schema.read_label(record[: schema.LABEL_PREFIX_BYTES]) for record in records], np.int64)
+        self._records = tf.constant(records)
+
+    def fetch(self, indices):
+        """Returns serialized records: int64 tensor `(n,)` -> string tensor `(n,)`."""
+        return tf.gather(self._records, indices)
+
+
+class DecodedCache:
+    """All images, labels and names in memory, decoded.
+
+    Args:
+        shards: the shards to read.
+        decode: function that maps serialized records `(n,)` to images, labels and names.
+
+    Attributes:
+        num_examples: the number of records.
+        labels: `(num_examples,)` int64 array.
+    """
+
+    def __init__(self, shards: ShardReader, decode: Callable):
+        batches = tf.data.Dataset.from_generator(lambda: shards, output_signature=tf.TensorSpec((), tf.string))
+        batches = batches.batch(256).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        progress = tqdm(batches, desc="decoding", unit="batch", delay=1, dynamic_ncols=True)
+        self._images, self._labels, self._names = (tf.concat(parts, axis=0) for parts in zip(*progress, strict=True))
+        self.labels = self._labels.numpy()
+        self.num_examples = len(self.labels)
+
+    def fetch(self, indices):
+        """Returns images, labels and names: int64 tensor `(n,)` -> `(n, height, width, 3)`, `(n,)` and `(n,)`."""
+        return tuple(tf.gather(values, indices) for values in (self._images, self._labels, self._names))

@@ -1,0 +1,67 @@
+"""Folders of Market-1501 and DukeMTMC-reID, whose file names contain the identity and the camera."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_arcface.data.list_files import IMAGE_SUFFIXES
+from keras_arcface.data.sources import visible_entries
+
+_NAME = re.compile(r"(-?\d+)_c(\d+)")
+
+
+class CameraFolder(Sequence):
+    """Sequence of the encoded images in a folder whose files are named `<identity>_c<camera>...`.
+
+    Examples of names are `0002_c1s1_000451_03.jpg` and `0001_c2_f0046182.jpg`. The images are in the order of their
+    names. `keras_arcface.evaluation.embed_images` accepts the sequence, and `keras_arcface.evaluation.reidentify`
+    ignores identity -1, which Market-1501 calls junk.
+
+    Args:
+        path: the folder: `query` or `bounding_box_test`.
+
+    Attributes:
+        path: the folder.
+        files: n paths.
+        ids, cameras: `(n,)` int64 arrays.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        ValueError: naming the file, if one has another name; also if the folder contains no images.
+    """
+
+    def __init__(self, path):
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"path must be a folder of images. Received: path={str(path)!r}")
+        self.path = path
+        entries = visible_entries(path)
+        self.files = [file for file in entries if file.suffix.lower() in IMAGE_SUFFIXES]
+        if not self.files:
+            folders = [entry.name for entry in entries if entry.is_dir()]
+            hint = f". Expected: one of its folders, {', '.join(folders[:5])}" if folders else ""
+            raise ValueError(f"{path} contains no images{hint}")
+        matches = [_match_name(file) for file in self.files]
+        self.ids = np.array([int(match[1]) for match in matches], np.int64)
+        self.cameras = np.array([int(match[2]) for match in matches], np.int64)
+
+    def __repr__(self) -> str:
+        num_ids = len(np.unique(self.ids))
+        return f"<CameraFolder({str(self.path)!r}): {len(self):,} images of {num_ids:,} identities>"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [file.read_bytes() for file in self.files[index]]
+        return self.files[index].read_bytes()
+
+
+def _match_name(file: Path) -> re.Match:
+    match = _NAME.match(file.name)
+    if match is None:
+        raise ValueError(f"{file} must be named <identity>_c<camera>..., such as 0002_c1s1_000451_03.jpg")
+    return match

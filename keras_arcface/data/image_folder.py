@@ -1,0 +1,117 @@
+"""A folder with one sub-folder of images per class, as a source."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from keras_arcface.data.list_files import IMAGE_SUFFIXES
+from keras_arcface.data.sources import Record
+from keras_arcface.data.sources import Source
+from keras_arcface.data.sources import fingerprint_files
+from keras_arcface.data.sources import visible_entries
+
+_log = logging.getLogger(__name__)
+
+
+class ImageFolder(Source):
+    """Source that reads a folder with one sub-folder of images per class.
+
+    Labels number the sub-folders in sorted order of their names. Hidden files and folders are ignored, and so are files
+    that operating systems create (`Thumbs.db`, `desktop.ini`, `__MACOSX` ...). A sub-folder without images is logged as
+    a warning and keeps its label; `write_dataset` leaves such classes out.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        num_classes: the number of classes.
+        class_names: the name of each class's sub-folder; the label is the index.
+        labels: `(len,)` int64 array.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if the folder contains no classes or no images, if a class contains folders instead of images, or if
+            a file does not have the suffix of an image.
+
+    >>> faces = ImageFolder("photos")
+    >>> faces
+    <ImageFolder('photos'): 8 images of 2 classes>
+    >>> image, label, name = faces[0]
+    >>> name
+    'ann/0.jpg'
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise FileNotFoundError(
+                f"path must be a folder with one sub-folder per class. Received: path={str(path)!r}"
+            )
+        entries = visible_entries(self.path)
+        for entry in entries:
+            if entry.suffix.lower() in IMAGE_SUFFIXES:
+                raise ValueError(
+                    f"{entry} does not belong to a class. Expected: images in sub-folders of {path}, one per class"
+                )
+        folders = [entry for entry in entries if entry.is_dir()]
+        if not folders:
+            raise ValueError(
+                f"{path} contains no sub-folders. Expected: one sub-folder of images per class, as in "
+                f"{self.path / 'some_person' / 'image.jpg'}"
+            )
+        self.class_names = [folder.name for folder in folders]
+        self.num_classes = len(folders)
+        files = [_images(folder) for folder in folders]
+        self._names = [file.relative_to(self.path).as_posix() for images in files for file in images]
+        self.labels = np.repeat(np.arange(self.num_classes), [len(images) for images in files])
+        empty = [name for name, images in zip(self.class_names, files, strict=True) if not images]
+        if not self._names:
+            raise ValueError(
+                f"{path} contains no images in its {len(folders)} sub-folders. Expected: {', '.join(IMAGE_SUFFIXES)}"
+            )
+        if empty:
+            _log.warning(
+                "%s: %d of %d sub-folders contain no images: %s",
+                *(path, len(empty), len(folders), ", ".join(empty[:10]) + (" ..." if len(empty) > 10 else "")),
+            )
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Record:
+        name = self._names[index]
+        return Record((self.path / name).read_bytes(), self.labels.item(index), name)
+
+    def __str__(self) -> str:
+        return f"ImageFolder({str(self.path)!r})"
+
+    def __repr__(self) -> str:
+        return f"<{self}: {len(self):,} images of {self.num_classes:,} classes>"
+
+    def fingerprint(self) -> str:
+        """Returns a hash that changes when a file is added, removed or written, but not when the folder is moved."""
+        return fingerprint_files(self.path, self._names)
+
+
+def _images(folder: Path) -> list[Path]:
+    files = visible_entries(folder)
+    nested = [file for file in files if file.is_dir()]
+    if nested:
+        raise ValueError(_nested_folders_message(folder, nested))
+    for file in files:
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            raise ValueError(f"{file} does not have the suffix of an image. Expected: {', '.join(IMAGE_SUFFIXES)}")
+    return files
+
+
+def _nested_folders_message(folder: Path, nested: list[Path]) -> str:
+    """Returns the error for a class that contains folders; suggests the folder that was probably meant."""
+    suggested = folder
+    while inner := [entry for entry in visible_entries(nested[0]) if entry.is_dir()]:
+        suggested, nested = nested[0], inner
+    names = ", ".join(entry.name for entry in nested[:3]) + (" ..." if len(nested) > 3 else "")
+    return (
+        f"{folder} contains folders. Expected: the images of one class. If {names} are the classes, use "
+        f"ImageFolder({str(suggested)!r})"
+    )

@@ -1,0 +1,214 @@
+"""The format of RecordIO files, from records to labels and images.
+
+A record is a magic number (4 bytes), the kind and length of the following part (4 bytes), the part, and zeros up to a
+multiple of four bytes. A payload that contains the magic number is split there into several parts. The payload is a
+header with the label, followed by the encoded image. All numbers are little-endian.
+"""
+
+import logging
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+MAGIC = b"\x0a\x23\xd7\xce"
+# The first label of a record is within this many bytes: the frame, the header and one float32.
+LABEL_PREFIX_BYTES = 36
+
+_FRAME = struct.Struct("<4sI")
+_HEADER = struct.Struct("<IfQQ")  # number of labels, label, id, id2
+_LABEL = struct.Struct("<f")
+_LENGTH_BITS = 29
+_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+_CHUNK_BYTES = 1 << 20
+# float32 represents all integers up to this one. Above it, neighboring classes may have the same label.
+_MAX_EXACT_LABEL = 2**24
+
+Read = Callable[[int, int], bytes]  # (offset, number of bytes) -> bytes
+
+_log = logging.getLogger(__name__)
+
+
+def unpack_record(raw: bytes, offset: int, path: Path) -> tuple[float, int, bytes]:
+    """Unpacks a record.
+
+    Args:
+        raw: the bytes of the record.
+        offset: the position of the record in the file.
+        path: the path of the file for error messages.
+
+    Returns:
+        `(label, id, image)`; the first label if there are several.
+
+    Raises:
+        ValueError: naming file and offset, if the record is damaged.
+    """
+    # Nearly every record has one part. Its kind is 0, so that the second number of the frame is the length.
+    magic, length = _FRAME.unpack_from(raw) if len(raw) >= _FRAME.size else (b"", 0)
+    start, end = _FRAME.size, _FRAME.size + length
+    if magic != MAGIC or end + -length % 4 != len(raw) or any(raw[end:]):
+        raw = _join_parts(raw, offset, path)
+        start, end = 0, len(raw)
+    if end - start < _HEADER.size:
+        raise ValueError(f"{path}: damaged record at offset {offset}: its {end - start} bytes do not contain a header")
+    num_labels, label, id_, _ = _HEADER.unpack_from(raw, start)
+    start += _HEADER.size
+    if num_labels:
+        if num_labels > (end - start) // 4:
+            raise ValueError(f"{path}: damaged record at offset {offset}: {num_labels} labels in {end - start} bytes")
+        (label,) = _LABEL.unpack_from(raw, start)
+    return label, id_, raw[start + 4 * num_labels : end]
+
+
+def unpack_label(prefix: bytes, num_bytes: int) -> float | None:
+    """Returns the label of a record from its first `LABEL_PREFIX_BYTES` bytes.
+
+    Args:
+        prefix: the first bytes of the record.
+        num_bytes: the size of the whole record.
+
+    Returns:
+        The label, or None if the record has several parts or is damaged, and must be read as a whole.
+    """
+    try:
+        magic, length = _FRAME.unpack_from(prefix)
+        num_labels, label, _, _ = _HEADER.unpack_from(prefix, _FRAME.size)
+        if magic != MAGIC or _FRAME.size + length + -length % 4 != num_bytes or _HEADER.size + 4 * num_labels > length:
+            return None
+        return _LABEL.unpack_from(prefix, _FRAME.size + _HEADER.size)[0] if num_labels else label
+    except struct.error:
+        return None
+
+
+def check_label(label: float, path: Path, offset: int) -> int:
+    """Converts a label to an integer.
+
+    Raises:
+        ValueError: naming file and offset, if the label is not an integer of at least 0, or is so large that float32
+            cannot represent all integers.
+    """
+    if label >= _MAX_EXACT_LABEL:
+        raise ValueError(
+            f"{path}: the record at offset {offset} must have a label below {_MAX_EXACT_LABEL}. RecordIO stores labels "
+            "as float32, which cannot represent all larger integers. Pass the true labels as "
+            f"RecordIO(path, labels=...). Received: label={label:.0f}"
+        )
+    if not (label >= 0 and label.is_integer()):
+        raise ValueError(f"{path}: damaged record at offset {offset}: its label is {label}")
+    return int(label)
+
+
+def scan(read: Read, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Finds all records in a file without an index.
+
+    Args:
+        read: function that reads from the file.
+        size: the size of the file.
+        path: the path of the file for messages.
+
+    Returns:
+        `(starts, ends)`, each `(n,)` int64. A damaged section counts as one record.
+    """
+    starts, ends = [], []
+    start = 0
+    with tqdm(total=size, desc=f"scanning {path.name}", unit="B", unit_scale=True, delay=1, leave=False) as progress:
+        while start < size:
+            end = end_of_record(read, start, size)
+            if end is None or not (end == size or read(end, 4) == MAGIC):
+                following = _next_record(read, start + 4, size)
+                # Either the length of this record is wrong, or the magic number of the next. In the second case the
+                # length leads to a part that ends where the following record starts.
+                if end is None or end > following or _end_of_part(read, end) != following:
+                    _log.warning("%s: damaged between offsets %d and %d", path, start, following)
+                    end = following
+            starts.append(start)
+            ends.append(end)
+            progress.update(end - start)
+            start = end
+    return np.array(starts, np.int64), np.array(ends, np.int64)
+
+
+def end_of_record(read: Read, start: int, size: int) -> int | None:
+    """Returns the end of a record from the lengths of its parts, or None if they are not valid."""
+    position, expected = start, (_WHOLE, _FIRST)
+    while True:
+        frame = read(position, _FRAME.size)
+        end = _end_of_part(read, position)
+        if end is None:
+            return None
+        magic, kind_and_length = _FRAME.unpack(frame)
+        kind = kind_and_length >> _LENGTH_BITS
+        if magic != MAGIC or kind not in expected or end > size:
+            return None
+        if kind in (_WHOLE, _LAST):
+            return end
+        position, expected = end, (_MIDDLE, _LAST)
+
+
+def missing_in_index_message(path: Path, offset: int, missing: int) -> str:
+    """Returns the error for an index without the record at offset `missing`, which follows that at `offset`."""
+    return (
+        f"{path.with_suffix('.idx')} has only part of the records of {path}. Expected: an index with every record, or "
+        f"RecordIO(path, index=False), which scans the file. Received: an index with offset {offset} but without "
+        f"{missing}, where the next record starts"
+    )
+
+
+def _end_of_part(read: Read, start: int) -> int | None:
+    frame = read(start, _FRAME.size)
+    if len(frame) < _FRAME.size:
+        return None
+    length = _FRAME.unpack(frame)[1] & (1 << _LENGTH_BITS) - 1
+    return start + _FRAME.size + length + -length % 4
+
+
+def _next_record(read: Read, start: int, size: int) -> int:
+    """Returns the next offset at which a record may start, or the size of the file if there is none."""
+    while start < size:
+        chunk = read(start, _CHUNK_BYTES)
+        position = chunk.find(MAGIC)
+        while position >= 0:
+            frame = read(start + position, _FRAME.size)
+            is_aligned = (start + position) % 4 == 0 and len(frame) == _FRAME.size
+            if is_aligned and _FRAME.unpack(frame)[1] >> _LENGTH_BITS in (_WHOLE, _FIRST):
+                return start + position
+            position = chunk.find(MAGIC, position + 1)
+        start += max(1, len(chunk) - 3)
+    return size
+
+
+def _join_parts(raw: bytes, offset: int, path: Path) -> bytes:
+    """Returns the payload of a record, joined from its parts."""
+
+    def damaged(reason: str) -> ValueError:
+        return ValueError(f"{path}: damaged record at offset {offset}: {reason}")
+
+    parts: list[bytes] = []
+    position = 0
+    while True:
+        if len(raw) - position < _FRAME.size:
+            raise damaged("it is cut short")
+        magic, kind_and_length = _FRAME.unpack_from(raw, position)
+        kind, length = kind_and_length >> _LENGTH_BITS, kind_and_length & (1 << _LENGTH_BITS) - 1
+        if magic != MAGIC:
+            raise damaged(f"expected the magic number {MAGIC.hex()} after {position} bytes. Received: {magic.hex()}")
+        if kind not in ((_MIDDLE, _LAST) if parts else (_WHOLE, _FIRST)):
+            raise damaged(f"expected a part of kind {'2 or 3' if parts else '0 or 1'}. Received: {kind}")
+        position += _FRAME.size
+        if length > len(raw) - position:
+            raise damaged(f"expected {length} more bytes. Received: {len(raw) - position}")
+        parts.append(raw[position : position + length])
+        position += length
+        padding = raw[position : position + -length % 4]
+        if any(padding):
+            raise damaged(f"expected zeros as padding. Received: {padding.hex()}")
+        position += -length % 4
+        if kind in (_WHOLE, _LAST):
+            break
+    if position < len(raw) and raw[position : position + 4] == MAGIC:
+        raise ValueError(missing_in_index_message(path, offset, offset + position))
+    if position != len(raw):
+        raise damaged(f"expected {len(raw)} bytes. Received: {position}")
+    return parts[0] if len(parts) == 1 else MAGIC.join(parts)

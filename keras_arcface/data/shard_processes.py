@@ -1,0 +1,98 @@
+"""Writes shards with several processes.
+
+The processes are forked from a server process that has loaded this module. They are not forked from the caller's
+process, because a fork does not copy its threads.
+"""
+
+import concurrent.futures
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from keras_arcface.data.run_lock import RunLock
+from keras_arcface.data.shard_writer import ShardJob
+from keras_arcface.data.shard_writer import ShardReport
+from keras_arcface.data.shard_writer import write_shard
+
+
+def write_shards(
+    job: ShardJob, shards: list[tuple[int, np.ndarray]], processes: int, lock_path: Path, progress: tqdm
+) -> dict[int, ShardReport]:
+    """Writes shards with several processes.
+
+    Args:
+        job: the dataset to write.
+        shards: `(number, indices)` of each shard, as of `write_shard`.
+        processes: the number of processes.
+        lock_path: the lock file, which the caller has shared.
+        progress: the progress bar, in images.
+
+    Returns:
+        The report of each shard, by its number.
+
+    Raises:
+        RuntimeError: if a process died.
+        Exception: the first exception of `write_shard`.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    num_written = context.Value("q", 0)
+    executor = concurrent.futures.ProcessPoolExecutor(
+        min(processes, len(shards)), context, _initialize, (job, lock_path, num_written)
+    )
+    num_shown = 0
+    try:
+        futures = {executor.submit(_write_shard, *shard): shard[0] for shard in shards}
+        waiting = set(futures)
+        while waiting:
+            finished, waiting = concurrent.futures.wait(waiting, 0.2, concurrent.futures.FIRST_EXCEPTION)
+            written = num_written.get_obj().value  # without the lock, which a killed process may hold
+            progress.update(written - num_shown)
+            num_shown = written
+            for future in finished:
+                future.result()
+        return {number: future.result() for future, number in futures.items()}
+    except (concurrent.futures.BrokenExecutor, ConnectionError, EOFError) as error:
+        raise RuntimeError(
+            f"A process that wrote to {job.directory} died: it was killed, it ran out of memory, or the script lacks "
+            '`if __name__ == "__main__":`. The same call continues from the finished shards'
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+class _Worker:
+    """The state of a worker process."""
+
+    job: ShardJob
+    num_written: Any  # a synchronized integer of multiprocessing, the number of images
+
+
+def _initialize(job: ShardJob, lock_path: Path, num_written) -> None:
+    _Worker.job, _Worker.num_written = job, num_written
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    RunLock(lock_path).join()
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _write_shard(number: int, indices: np.ndarray) -> ShardReport:
+    def progress(count: int) -> None:
+        with _Worker.num_written.get_lock():
+            _Worker.num_written.value += count
+
+    return write_shard(_Worker.job, number, indices, progress)

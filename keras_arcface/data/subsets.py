@@ -1,0 +1,183 @@
+"""Sources that select classes or images of another source, or change its labels."""
+
+import hashlib
+
+import numpy as np
+
+from keras_arcface._arguments import check
+from keras_arcface.data.sources import Record
+from keras_arcface.data.sources import Source
+
+
+class ClassSubset(Source):
+    """Source with the images of some classes of another source, with labels numbered from 0.
+
+    A record that cannot be read, or whose label is invalid in the source, is kept, so that the reader of the subset
+    reports it.
+
+    Args:
+        source: the `Source` to select from.
+        classes: labels in the source. The position of a class in this list is its new label.
+
+    Attributes:
+        num_classes: the number of classes.
+        class_names: the names of these classes, or None if the source has none.
+        labels: `(len,)` int64 array; -1 for a record without a valid label.
+        source_labels: `(num_classes,)` int64 array, the label of each class in the source. If that is a subset too, the
+            label in its source.
+    """
+
+    source_labels: np.ndarray
+
+    def __init__(self, source: Source, classes):
+        self.source = source
+        classes = np.asarray(classes, np.int64)
+        self.num_classes = len(classes)
+        self.source_labels = classes if source.source_labels is None else source.source_labels[classes]
+        order = np.argsort(classes)
+        positions = np.searchsorted(classes, source.labels, sorter=order)
+        new_labels = order[np.minimum(positions, self.num_classes - 1)]
+        is_selected = classes[new_labels] == source.labels
+        self._indices = np.flatnonzero(is_selected | ~_is_valid(source.labels, source))
+        self.labels = np.where(is_selected, new_labels, -1)[self._indices]
+        names = source.class_names
+        self.class_names = None if names is None else [names[label] for label in classes.tolist()]
+        self.image_size = source.image_size
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Record:
+        image, source_label, name = self.source[self._indices.item(index)]
+        label = self.labels.item(index)
+        return Record(image, label if label >= 0 else source_label, name)
+
+    def __str__(self) -> str:
+        return f"{self.num_classes} classes of {self.source}"
+
+    def __repr__(self) -> str:
+        return f"<ClassSubset: {len(self):,} images, {self}>"
+
+    def fingerprint(self) -> str | None:
+        fingerprint = self.source.fingerprint()
+        return None if fingerprint is None else f"{self.source_labels.tolist()} of {fingerprint}"
+
+
+class Relabeled(Source):
+    """Source with other labels for the images of another source, and without those with a negative label.
+
+    Args:
+        source: the `Source` of the images.
+        labels: `(len(source),)` integers below `source.num_classes`. A negative label removes the image.
+
+    Raises:
+        ValueError: if the number of labels is wrong, a label is too large, or no image remains.
+
+    >>> faces = ImageFolder("photos")
+    >>> Relabeled(faces, [1, 0, 0, -1, 1, 1, 1, 1])
+    <Relabeled: 2 classes, 7 images of ImageFolder('photos')>
+    """
+
+    def __init__(self, source: Source, labels):
+        labels = np.asarray(labels, np.int64)
+        if labels.shape != (len(source),):
+            raise ValueError(
+                f"labels must have the shape ({len(source)},), one label per image of {source}. "
+                f"Received: labels.shape={labels.shape}"
+            )
+        if labels.max(initial=-1) >= source.num_classes:
+            raise ValueError(
+                f"labels must be below {source.num_classes}, the number of classes of {source}. "
+                f"Received: labels.max()={labels.max()}"
+            )
+        self._indices = np.flatnonzero(labels >= 0)
+        if not len(self._indices):
+            raise ValueError(f"labels must keep an image of {source}. Received: {len(labels)} negative labels")
+        self.source, self.labels, self.num_classes = source, labels[self._indices], source.num_classes
+        self.class_names, self.image_size = source.class_names, source.image_size
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Record:
+        image, _, name = self.source[self._indices.item(index)]
+        return Record(image, self.labels.item(index), name)
+
+    def __str__(self) -> str:
+        return f"{len(self)} images of {self.source}"
+
+    def __repr__(self) -> str:
+        return f"<Relabeled: {self.num_classes:,} classes, {self}>"
+
+    def fingerprint(self) -> str | None:
+        fingerprint = self.source.fingerprint()
+        selection = hashlib.sha256(self._indices.tobytes() + self.labels.tobytes()).hexdigest()
+        return None if fingerprint is None else f"{selection} of {fingerprint}"
+
+
+def drop_small_classes(source: Source, min_images: int) -> ClassSubset:
+    """Returns the classes of a source that have at least `min_images` images, numbered from 0.
+
+    Args:
+        source: a `Source`.
+        min_images: the smallest number of images; 1 drops only the classes without images.
+
+    Returns:
+        A source.
+
+    Raises:
+        ValueError: if no class remains.
+
+    >>> drop_small_classes(ImageFolder("photos"), min_images=4)
+    <ClassSubset: 8 images, 2 classes of ImageFolder('photos')>
+    """
+    is_valid = _is_valid(source.labels, source)
+    if len(source) and not is_valid.any():
+        try:
+            first = f"the label of {source[0].name} is {source[0].label}"
+        except (ValueError, OSError) as error:
+            first = str(error)
+        raise ValueError(
+            f"None of the {len(source)} images of {source} can be read with a label in [0, {source.num_classes}). "
+            f"The first: {first}"
+        )
+    classes, counts = np.unique(source.labels[is_valid], return_counts=True)
+    is_large = counts >= min_images
+    if not is_large.any():
+        raise ValueError(
+            f"{source} must have a class of at least {min_images} images. Received: at most {counts.max(initial=0)} "
+            "images per class"
+        )
+    return ClassSubset(source, classes[is_large])
+
+
+def split_identities(source: Source, share: float, seed: int = 0) -> tuple[ClassSubset, ClassSubset]:
+    """Splits a source into training and validation, so that no class is in both parts.
+
+    Args:
+        source: a `Source`.
+        share: the fraction of the classes with images that goes to validation, in (0, 1).
+        seed: the seed of the random choice of classes.
+
+    Returns:
+        `(training, validation)`, two sources with classes numbered from 0.
+
+    Raises:
+        ValueError: if a part would have no class.
+
+    >>> training, validation = split_identities(ImageFolder("photos"), share=0.5)
+    >>> len(training), len(validation)
+    (4, 4)
+    """
+    classes = np.unique(source.labels[_is_valid(source.labels, source)])
+    num_validation = round(share * len(classes))
+    check(
+        "share", share, 0 < num_validation < len(classes), f"a fraction that leaves classes of {source} in both parts"
+    )
+    shuffled = np.random.default_rng(seed).permutation(classes)
+    training, validation = shuffled[num_validation:], shuffled[:num_validation]
+    return ClassSubset(source, np.sort(training)), ClassSubset(source, np.sort(validation))
+
+
+def _is_valid(labels: np.ndarray, source: Source) -> np.ndarray:
+    return (labels >= 0) & (labels < source.num_classes)

@@ -1,0 +1,66 @@
+"""A dataset directory as a source."""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from keras_arcface.data import schema
+from keras_arcface.data.info import load_info
+from keras_arcface.data.shards import ShardReader
+from keras_arcface.data.sources import Record
+from keras_arcface.data.sources import Source
+
+
+class TFRecords(Source):
+    """Source that reads a dataset directory, to select classes, change labels, or write it again.
+
+    Records are in the order of the files, as in `load_dataset(training=False)`.
+
+    Args:
+        directory: a directory that `write_dataset` wrote.
+
+    Attributes:
+        num_classes: the number of classes.
+        class_names: the name of each class, or None.
+        labels: `(len,)` int64 array.
+        image_size: `(height, width)`.
+
+    Raises:
+        FileNotFoundError: if the directory contains no dataset.
+        ValueError: naming the file, if a file is damaged or a shard is missing.
+
+    >>> faces = TFRecords("faces")
+    >>> len(faces), faces.class_names
+    (8, ('ann', 'bob'))
+    >>> image, label, name = faces[0]
+    """
+
+    def __init__(self, directory):
+        self._info = load_info(directory)
+        self._shards = ShardReader(directory, self._info, skip_damaged=False)
+        self._directory = directory
+        self.num_classes, self.image_size = self._info.num_classes, self._info.image_size
+        self.class_names = self._info.class_names
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        return self._shards.labels
+
+    def __len__(self) -> int:
+        return self._info.num_examples
+
+    def __getitem__(self, index: int) -> Record:
+        index = range(len(self))[index]
+        image, label, name = schema.parse(tf.constant([self._shards.record(index)]))
+        return Record(image[0].numpy(), int(label[0]), name[0].numpy().decode())
+
+    def __str__(self) -> str:
+        return str(self._directory)
+
+    def __repr__(self) -> str:
+        return f"<TFRecords({str(self._directory)!r}): {len(self):,} images of {self.num_classes:,} classes>"
+
+    def fingerprint(self) -> str:
+        """Returns the checksums of the shards."""
+        return " ".join(shard.sha256 for shard in self._info.shards)

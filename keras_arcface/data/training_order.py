@@ -1,0 +1,137 @@
+"""The order of training records: which records a step sees, as a function of the seed and the step alone."""
+
+import functools
+import itertools
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+import numpy as np
+
+# The purpose of a random number is part of its seed, so that files, records, classes and images are independent.
+_FILES, _RECORDS, _CLASSES, _IMAGES = range(4)
+_INTERLEAVED_FILES = 16
+_BLOCK_SIZE = 1024  # records that are drawn from the shuffle buffer with one call of the generator
+
+
+def shuffled_epoch(
+    files: Sequence, read: Callable[..., Iterable[bytes]], seed: int, epoch: int, shuffle_buffer: int
+) -> Iterator[bytes]:
+    """Iterates once over the records of all files in a random order.
+
+    The files are permuted, 16 of them are interleaved, and the records are drawn from a shuffle buffer.
+
+    Args:
+        files: arguments of `read`.
+        read: function that returns the records of a file, in order.
+        seed: the seed of the order.
+        epoch: the number of the epoch, from 0. Every epoch has another order.
+        shuffle_buffer: the number of records in the buffer.
+
+    Returns:
+        An iterator over the records.
+    """
+    order = _generator(seed, epoch, _FILES).permutation(len(files))
+    records = _interleave((read(files[index]) for index in order), min(_INTERLEAVED_FILES, len(files)))
+    return _shuffle_with_buffer(records, _generator(seed, epoch, _RECORDS), shuffle_buffer)
+
+
+def shuffled_indices(num_examples: int, seed: int, positions: np.ndarray) -> np.ndarray:
+    """Returns the records at some positions of an endless stream that contains every record once per epoch.
+
+    Args:
+        num_examples: the number of records; every epoch is a permutation of all of them.
+        seed: the seed of the order.
+        positions: `(n,)` positions in the stream, in ascending order.
+
+    Returns:
+        `(n,)` indices of records.
+    """
+    epochs, offsets = np.divmod(positions, num_examples)
+    return np.concatenate(
+        [_permutation(num_examples, seed, epoch, _RECORDS)[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
+    )
+
+
+class ClassBalancedBatches:
+    """Batches of P classes with K images each, for losses that compare images within a batch.
+
+    An epoch contains every class once, in an order that differs per epoch, except for the last fewer than P classes.
+    The K images of a class are distinct if it has that many. Otherwise each occurs equally often, up to one.
+
+    Args:
+        labels: `(num_examples,)` label of every record.
+        classes_per_batch: P.
+        images_per_class: K.
+        seed: the seed of the choice of classes and images.
+
+    Raises:
+        ValueError: if there are fewer than P classes.
+    """
+
+    def __init__(self, labels: np.ndarray, classes_per_batch: int, images_per_class: int, seed: int):
+        self._records = np.argsort(labels, kind="stable")
+        _, self._starts, self._counts = np.unique(labels[self._records], return_index=True, return_counts=True)
+        if len(self._counts) < classes_per_batch:
+            raise ValueError(
+                f"The dataset must have at least {classes_per_batch} classes for batches with {images_per_class} "
+                f"images per class. Received: {len(self._counts)} classes with images"
+            )
+        self._classes_per_batch, self._images_per_class, self._seed = classes_per_batch, images_per_class, seed
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Returns the `(P * K,)` indices of the records of a step, grouped by class."""
+        epoch, batch = divmod(step, len(self._counts) // self._classes_per_batch)
+        first = batch * self._classes_per_batch
+        classes = _permutation(len(self._counts), self._seed, epoch, _CLASSES)[first : first + self._classes_per_batch]
+        generator = _generator(self._seed, step, _IMAGES)
+        chosen = []
+        for start, count in zip(self._starts[classes].tolist(), self._counts[classes].tolist(), strict=True):
+            repeats, rest = divmod(self._images_per_class, count)
+            images = np.append(np.tile(np.arange(count), repeats), generator.choice(count, rest, replace=False))
+            chosen.append(self._records[start + images])
+        return np.concatenate(chosen)
+
+
+def _generator(seed: int, number: int, purpose: int) -> np.random.Generator:
+    return np.random.default_rng([seed % 2**63, number, purpose])
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(length: int, seed: int, number: int, purpose: int) -> np.ndarray:
+    return _generator(seed, number, purpose).permutation(length)
+
+
+def _interleave(sequences: Iterator[Iterable[bytes]], num_open: int) -> Iterator[bytes]:
+    """Yields one record of each open sequence in turn. When a sequence ends, the next non-empty one replaces it."""
+    active = [iter(sequence) for sequence in itertools.islice(sequences, num_open)]
+    while active:
+        ended = set()
+        for position, sequence in enumerate(active):
+            for record in sequence:
+                yield record
+                break
+            else:
+                ended.add(position)
+                for replacement in map(iter, sequences):
+                    first = list(itertools.islice(replacement, 1))
+                    if first:
+                        active[position] = replacement
+                        ended.remove(position)
+                        yield from first
+                        break
+        active = [sequence for position, sequence in enumerate(active) if position not in ended]
+
+
+def _shuffle_with_buffer(records: Iterator[bytes], generator: np.random.Generator, size: int) -> Iterator[bytes]:
+    buffer = list(itertools.islice(records, size))
+    while True:
+        block = list(itertools.islice(records, _BLOCK_SIZE))
+        if not block:
+            break
+        for position, record in zip(generator.integers(len(buffer), size=len(block)).tolist(), block, strict=True):
+            yield buffer[position]
+            buffer[position] = record
+    for position in generator.permutation(len(buffer)).tolist():
+        yield buffer[position]
