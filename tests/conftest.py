@@ -1,9 +1,14 @@
 """Fixtures that more than one room uses."""
 
 import cv2
+import hypothesis
 import keras
 import numpy as np
 import pytest
+
+# The same examples in every run, and no time limit, which a busy machine would exceed.
+hypothesis.settings.register_profile("tests", max_examples=50, deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
@@ -24,7 +26,7 @@ def read(path, **kwargs):
     return [record for _, record in tfrecord.read_records(path, **kwargs)]
 
 
-def test_tensorflow_reads_what_is_written_here_and_the_reverse(path, tmp_path):
+def test_tensorflow_writes_the_same_file_and_reads_it(path, tmp_path):
     assert [record.numpy() for record in tf.data.TFRecordDataset(str(path))] == RECORDS
     with tf.io.TFRecordWriter(str(tmp_path / "theirs")) as writer:
         for record in RECORDS:
@@ -33,11 +35,11 @@ def test_tensorflow_reads_what_is_written_here_and_the_reverse(path, tmp_path):
     assert list(tfrecord.read_records(path)) == list(zip(OFFSETS, RECORDS, strict=False))
 
 
-def test_places_of_records(path):
-    places = list(tfrecord.read_prefixes(path, num_bytes=10))
-    assert places == [(o, len(r), r[:10]) for o, r in zip(OFFSETS, RECORDS, strict=False)]
+def test_prefixes_and_single_records(path):
+    prefixes = list(tfrecord.read_prefixes(path, num_bytes=10))
+    assert prefixes == [(o, len(r), r[:10]) for o, r in zip(OFFSETS, RECORDS, strict=False)]
     with open(path, "rb") as file:
-        for (offset, length, _), record in zip(places, RECORDS, strict=True):
+        for (offset, length, _), record in zip(prefixes, RECORDS, strict=True):
             assert tfrecord.read_record(file.fileno(), offset, length, path) == record
 
 
@@ -56,7 +58,7 @@ def damaged(path, offset, content):
         (12 + 900, "the checksum of its data does not match"),
     ],
 )
-def test_a_damaged_record_is_named_and_the_next_is_found(at, reason, path):
+def test_a_damaged_record_is_named_and_reading_continues_with_the_next(at, reason, path):
     damaged(path, OFFSETS[3] + at, b"\xee")
     with pytest.raises(tfrecord.DamagedRecordError, match=rf"records.tfrecord: damaged record at offset 948: {reason}"):
         read(path)
@@ -67,7 +69,7 @@ def test_a_damaged_record_is_named_and_the_next_is_found(at, reason, path):
         tfrecord.read_record(file.fileno(), OFFSETS[3], 900, path)
 
 
-def test_a_length_with_a_true_checksum_that_leads_out_of_the_file(path):
+def test_a_length_with_a_correct_checksum_beyond_the_end_of_the_file(path):
     length = struct.pack("<Q", 2**40)
     damaged(
         path,
@@ -90,7 +92,7 @@ def test_a_file_that_ends_within_a_record(left, path):
     assert read(path, on_damage=lambda error: None) == RECORDS[:5]
 
 
-def test_a_long_damaged_stretch_is_passed_over(tmp_path):
+def test_a_long_damaged_section_is_skipped(tmp_path):
     record = bytes(range(256)) * 4000
     path = tmp_path / "long"
     path.write_bytes(b"".join(tfrecord.frame(record) * 1 + tfrecord.frame(record) + tfrecord.frame(b"end")))
@@ -98,22 +100,39 @@ def test_a_long_damaged_stretch_is_passed_over(tmp_path):
     assert read(path, on_damage=lambda error: None) == [b"end"]
 
 
-@pytest.mark.parametrize("label", [0, 1, 127, 128, 16_383, 16_384, 2**24 + 1, 2**40 + 3])
-@pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 5_000, 20_000, 3_000_000])
-@pytest.mark.parametrize("name", ["", "a/b.jpg", "é" * 100])
-def test_an_example_is_what_protocol_buffers_say(label, size, name):
-    image = bytes(size)
+def check_example(image, label, name):
     serialized = b"".join(schema.encode(image, label, name))
     features = tf.train.Example.FromString(serialized).features.feature
     assert set(features) == {"image", "label", "name"}
     assert features["image"].bytes_list.value[:] == [image]
     assert features["label"].int64_list.value[:] == [label]
-    assert features["name"].bytes_list.value[:] == [name.encode()]
+    assert features["name"].bytes_list.value[:] == [name.encode(errors="backslashreplace")]
     assert len(tf.train.Example.FromString(serialized).SerializeToString()) == len(serialized)
     assert schema.read_label(serialized[: schema.LABEL_PREFIX_BYTES]) == label
 
 
+@given(st.binary(max_size=300), st.integers(0, 2**63 - 1), st.text(max_size=300))
+def test_an_example_is_what_protocol_buffers_read(image, label, name):
+    check_example(image, label, name)
+
+
+# Sizes at which the lengths of the enclosing messages need one more byte.
+@pytest.mark.parametrize("size", [90, 127, 128, 16_200, 16_384, 3_000_000])
+@pytest.mark.parametrize("label", [127, 128, 2**40 + 3])
+def test_examples_of_any_size(size, label):
+    check_example(bytes(size), label, "a/b.jpg")
+
+
+@given(st.lists(st.lists(st.binary(max_size=100), max_size=3), max_size=10))
+def test_records_survive_writing_and_reading(tmp_path_factory, records):
+    path = tmp_path_factory.getbasetemp() / "any.tfrecord"
+    path.write_bytes(b"".join(piece for parts in records for piece in tfrecord.frame(*parts)))
+    expected = [b"".join(parts) for parts in records]
+    assert read(path) == expected
+    assert [prefix for *_, prefix in tfrecord.read_prefixes(path, 10)] == [record[:10] for record in expected]
+
+
 @pytest.mark.parametrize("start", [b"", b"\x0a\x05", b"no example at all", b"\x0a\x05label\x12" + bytes(20)])
-def test_no_label_in_what_is_no_example(start):
+def test_bytes_that_are_not_an_example_have_no_label(start):
     with pytest.raises(ValueError, match="no label at the position that the schema defines"):
         schema.read_label(start)
