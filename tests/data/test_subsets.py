@@ -19,6 +19,9 @@ class Faces(list, Source):
     def __str__(self):
         return "Faces"
 
+    def fingerprint(self):
+        return "faces"
+
 
 def test_classes_with_too_few_images_are_left_out_and_the_others_renumbered():
     selection = drop_small_classes(Faces([7, 2, 7, 5, 2, 7], class_names=[f"person {label}" for label in range(10)]), 2)
@@ -130,6 +133,7 @@ def test_other_labels_and_what_is_left_out():
     assert str(relabeled) == "3 images of Faces"
     assert drop_small_classes(relabeled, 2).class_names == ["person 5"]
     assert relabeled.fingerprint() != Relabeled(source, [7, 2, 5, 5]).fingerprint()
+    assert Relabeled(Unlabeled(), [0, 0, 1, 2]).fingerprint() is None
 
 
 @pytest.mark.parametrize(
