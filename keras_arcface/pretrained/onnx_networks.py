@@ -22,9 +22,9 @@ def read_onnx(path) -> Weights:
     x, scale = _normalized_pixels(graph)
     stem = graph.only_consumer(x, "Conv")
     if graph.attribute(stem, "strides", [1, 1]) == [1, 1]:
-        network.follow_iresnet(stem, scale)
+        network.read_iresnet(stem, scale)
     else:
-        network.follow_mobilefacenet(stem, scale)
+        network.read_mobilefacenet(stem, scale)
     return Weights(network.weights, graph.input_size)
 
 
@@ -41,7 +41,7 @@ def _normalized_pixels(graph):
         value = graph.constant(node, index).astype(np.float64)
         if value.size not in (1, 3) or (value.size == 3 and value.shape[-3:] != (3, 1, 1)):
             raise UnsupportedFileError(
-                f"expected a number, or one per channel, in {describe(node)}. Received: {value.shape}"
+                f"expected a number, or one per channel, in {describe(node)}. Received: shape {value.shape}"
             )
         if index == 0 and node.op_type in ("Sub", "Div"):
             graph.raise_unexpected(tensor, "pixels minus a constant or divided by one")
@@ -70,7 +70,7 @@ class _Network:
         self._graph = graph
         self.weights: dict[str, Weight] = {}
 
-    def follow_iresnet(self, stem, scale):
+    def read_iresnet(self, stem, scale):
         graph = self._graph
         x = self._conv_norm(stem, "conv1", "bn1", scale=scale)
         x = self._prelu(x, "prelu")
@@ -91,7 +91,7 @@ class _Network:
         x = self._norm(graph.only_consumer(x, "BatchNormalization"), "bn2")
         self._embedding(x, "fc", "features")
 
-    def follow_mobilefacenet(self, stem, scale):
+    def read_mobilefacenet(self, stem, scale):
         graph = self._graph
         x = self._conv_norm_prelu(stem, "layers.0", strides=2, scale=scale)
         for stage in range(1, 8):
