@@ -1,5 +1,6 @@
 """One model definition, one set of weights, two backends, and fresh processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,12 +14,28 @@ from keras_arcface import RecognitionModel
 from keras_arcface import backbones
 from keras_arcface.models import make_embedder
 
-# Runs in a process of its own, under the backend of its environment.
+# Runs in a separate process, with the backend of its environment. On JAX it runs as if TensorFlow were not installed.
 ANSWER = """
+import json
+import os
 import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+if os.environ["KERAS_BACKEND"] == "jax":
+    sys.meta_path.insert(0, Hide())
 import keras, numpy as np
 import keras_arcface
 
+def load_data():
+    if keras.backend.backend() == "tensorflow":
+        keras_arcface.data
+        yield "keras_arcface.data" in sys.modules
+
+packages = {name.split(".")[1] for name in sys.modules if name.startswith("keras_arcface.")}
 model_path, functional_path, inputs_path, outputs_path = sys.argv[1:]
 inputs = dict(np.load(inputs_path))
 images, labels = inputs["images"], inputs["labels"]
@@ -30,16 +47,23 @@ outputs = {
     "functional": functional.predict([inputs["embeddings"], labels], verbose=0),
 }
 history = model.fit(images, labels, batch_size=8, epochs=3, shuffle=False, verbose=0).history
+model.save(outputs_path.replace(".npz", ".keras"))
 np.savez(outputs_path, loss=history["loss"], centers=keras.ops.convert_to_numpy(model.head.centers), **outputs)
+print(json.dumps({
+    "backend": keras.backend.backend(),
+    "packages": sorted(name for name in packages if name[0] != "_"),
+    "tensorflow": "tensorflow" in sys.modules,
+    "data is imported": ["keras_arcface.data" in sys.modules, *load_data()],
+}))
 """
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A compiled RecognitionModel and a functional model with the head in it, saved, and what they answer."""
+    """A saved RecognitionModel, a saved functional model with a head, and the outputs of both."""
     folder = tmp_path_factory.mktemp("saved")
     keras.utils.set_random_seed(5)
-    embedder = make_embedder(backbones.IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=16, dropout=0.0)
+    embedder = make_embedder(backbones.IResNet((1,), width=16, input_shape=(32, 32, 3)), dim=16, dropout=0.0)
     model = RecognitionModel(embedder, ArcFace(7, scale=16.0, centers_initializer="glorot_uniform"))
     model.compile(keras.optimizers.SGD(0.003, momentum=0.9))
     model.build((None, 32, 32, 3))
@@ -73,7 +97,7 @@ def answer_in_a_fresh_process(folder, backend):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return dict(np.load(files[-1]))
+    return {**np.load(files[-1]), "report": json.loads(done.stdout)}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +107,17 @@ def answers(saved):
 
 def difference(first, second):
     return np.abs(first - second).max()
+
+
+def test_importing_the_package_loads_only_the_core(answers):
+    for backend, answer in answers.items():
+        assert answer["report"] == {
+            "backend": backend,
+            "packages": ["backbones", "layers", "losses", "margins", "models"],
+            "tensorflow": backend == "tensorflow",
+            # The first use of a package beyond the core imports it.
+            "data is imported": [False, True] if backend == "tensorflow" else [False],
+        }
 
 
 def test_loaded_models_answer_the_same_in_a_fresh_process(saved, answers):

@@ -1,8 +1,6 @@
-"""Which room may know which, and that the core stands without TensorFlow."""
+"""Which package may import which."""
 
 import ast
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -115,56 +113,6 @@ def test_a_room_knows_only_what_it_may(file):
     allowed = MAY_KNOW[held_to] | set(sys.stdlib_module_names) | {own} | SHARED
     unexpected = set(imports_of(file)) - allowed
     assert not unexpected, f"{file.relative_to(PACKAGE)} imports {sorted(unexpected)}"
-
-
-WITHOUT_TENSORFLOW = """
-import sys
-
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "tensorflow":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Hide())
-import keras, numpy as np
-from keras_arcface import ArcFace, CosFace, RecognitionModel, SphereFace, backbones, margins
-from keras_arcface.models import make_embedder
-
-model = RecognitionModel(make_embedder(backbones.IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=8), ArcFace(3))
-model.compile("sgd")
-images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
-model.fit(images, np.array([0, 1, 2, 0]), batch_size=4, verbose=0)
-model.save(sys.argv[1])
-loaded = keras.saving.load_model(sys.argv[1])
-assert np.array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
-assert "tensorflow" not in sys.modules
-print("trained on", keras.backend.backend())
-"""
-
-
-def run_python(code, *arguments, backend):
-    environment = {**os.environ, "KERAS_BACKEND": backend}
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def test_the_core_trains_where_there_is_no_tensorflow(tmp_path):
-    pytest.importorskip("jax", reason="the core without TensorFlow runs on JAX, which is absent")
-    done = run_python(WITHOUT_TENSORFLOW, tmp_path / "model.keras", backend="jax")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "trained on jax\n"
-
-
-def test_importing_the_package_loads_the_core_alone():
-    code = (
-        "import sys, keras_arcface;"
-        "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('keras_arcface.')};"
-        "print(sorted(room for room in rooms if room[0] != '_')); keras_arcface.data;"
-        "print('keras_arcface.data' in sys.modules)"
-    )
-    done = run_python(code, backend="tensorflow")
-    assert done.stdout.splitlines() == ["['backbones', 'layers', 'losses', 'margins', 'models']", "True"], done.stderr
 
 
 def test_the_public_names_are_there():
