@@ -1,4 +1,4 @@
-"""A head of classes beside its paper's formula in float64."""
+"""Compares a head with the formula of its paper in float64."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ BATCH, CLASSES, DIM = 9, 7, 6
 
 
 def problem():
-    """Embeddings from far from their center to close to it, labels and centers."""
+    """Returns embeddings at very different distances from their centers, labels and centers."""
     generator = np.random.default_rng(2)
     labels = generator.integers(0, CLASSES, BATCH)
     centers = generator.normal(size=(CLASSES, DIM)).astype("float32")
@@ -25,7 +25,7 @@ def unit(vectors):
 
 
 def assert_is(reference, head, embeddings, labels, centers):
-    """Holds losses and gradients of a head beside `reference(embeddings, centers) -> losses`."""
+    """Checks the losses and gradients of a head against `reference(embeddings, centers) -> losses`."""
     exact = embeddings.astype("float64"), centers.astype("float64")
     losses, expected = ops.convert_to_numpy(head.loss(labels, embeddings)), reference(*exact)
     wanted = (
@@ -40,7 +40,7 @@ def assert_is(reference, head, embeddings, labels, centers):
 
 
 def model_of(head, dim=DIM, rate=0.1):
-    """An embedder of one layer under the head."""
+    """Returns a compiled model: an embedder of one layer, and the head."""
     keras.utils.set_random_seed(1)
     model = RecognitionModel(keras.Sequential([keras.Input((dim,)), keras.layers.Dense(dim)]), head)
     model.compile(keras.optimizers.SGD(rate, momentum=0.9))
@@ -48,7 +48,7 @@ def model_of(head, dim=DIM, rate=0.1):
 
 
 def assert_goes_on_after_loading(model, inputs, labels, folder):
-    """Trains, saves, loads; both then train on alike, to the bit."""
+    """Checks that a saved and loaded model continues training exactly as the original does."""
     model.fit(inputs, labels, batch_size=len(labels), epochs=2, shuffle=False, verbose=0)
     model.save(folder / "model.keras")
     loaded = keras.saving.load_model(folder / "model.keras")

@@ -1,4 +1,4 @@
-"""Every head there is, small, with what it has to keep and to draw."""
+"""Every head of the package, with few classes."""
 
 import keras
 
@@ -7,7 +7,7 @@ from keras_arcface.layers import EmbeddingHead
 from keras_arcface.losses import TripletLoss
 from keras_arcface.margins import CombinedMargin
 
-# (num_classes) -> head. Statistics move fast, and annealing has an effect, so that few steps show them.
+# Functions of num_classes. Running statistics move fast and annealing is short, so that a few steps show their effect.
 WITH_CLASSES = {
     "softmax": layers.SoftmaxProduct,
     "softmax and center loss": lambda n: layers.WithCenterLoss(layers.SoftmaxProduct(n), weight=0.1),

@@ -1,15 +1,15 @@
-"""Gradients on whichever backend Keras runs."""
+"""Gradients on the current Keras backend."""
 
 import keras
 import numpy as np
 
 
 def value_and_gradients(function, *arrays):
-    """A function of tensors -> its value and its gradients by each argument, as numpy arrays.
+    """Returns the value of a function and its gradients with respect to each argument, as NumPy arrays.
 
     Args:
-        function: float tensors -> a scalar tensor.
-        arrays: its arguments.
+        function: Maps float tensors to a scalar tensor.
+        arrays: The arguments.
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -29,14 +29,14 @@ def value_and_gradients(function, *arrays):
 
 
 def with_centers(head, centers):
-    """Builds a head, with these centers."""
+    """Builds a head, assigns its centers, and returns it."""
     head.build((None, centers.shape[-1]))
     head.centers.assign(centers)
     return head
 
 
 def mean_loss_gradients(head, embeddings, centers, labels):
-    """Of `head.loss`, by embeddings and by centers."""
+    """Returns the gradients of the mean `head.loss` with respect to the embeddings and the centers."""
     backend = keras.backend.backend()
     if backend == "jax":
 

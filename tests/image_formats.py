@@ -1,4 +1,4 @@
-"""Small images in every format; where OpenCV and Pillow disagree about them, and which a served model refuses."""
+"""Small images in many formats, and lists of those that OpenCV and Pillow decode differently or a server refuses."""
 
 import io
 import struct
@@ -40,7 +40,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def tiff(orientation: int, order="II", kind=3, start=8) -> bytes:
-    """EXIF data by hand: one directory, with the orientation alone."""
+    """Returns EXIF data with one directory that holds only the orientation."""
     endian = "<" if order == "II" else ">"
     head = order.encode() + struct.pack(f"{endian}HI", 42, start) + bytes(start - 8)
     value = struct.pack(f"{endian}HH", orientation, 0) if kind == 3 else struct.pack(f"{endian}I", orientation)
@@ -52,7 +52,7 @@ def app1(content: bytes) -> bytes:
 
 
 def with_exif(*contents: bytes, after: bytes = b"\xff\xd8") -> bytes:
-    """A JPEG with EXIF data behind its start, or behind another marker's segment."""
+    """Returns a JPEG with EXIF data after its start, or after the segment of another marker."""
     jpeg = encode(FACE, ".jpg")
     at = jpeg.index(after) + 2
     at += 0 if after == b"\xff\xd8" else struct.unpack_from(">H", jpeg, at)[0]
@@ -70,15 +70,15 @@ def bmp(bits, rows: bytes, colors=b"", compression=0, size=(SIZE, SIZE)) -> byte
     return b"BM" + head + counts + colors + rows
 
 
-def gif(canvas=None, place=None, **options) -> bytes:
-    """A GIF whose canvas or whose first frame's place on it is changed in the file."""
+def gif(canvas=None, position=None, **options) -> bytes:
+    """Returns a GIF file in which the size of the canvas or the position of the first frame is replaced."""
     frame = PALETTE if canvas is None else PALETTE.resize((SIZE - 6, SIZE - 4))
     found = bytearray(saved(frame, "GIF", **options))
     if canvas is not None:
         found[6:10] = struct.pack("<HH", *canvas)
-    if place is not None:
+    if position is not None:
         at = found.index(b",", 13 + 3 * (2 << (found[10] & 7)))
-        found[at + 1 : at + 5] = struct.pack("<HH", *place)
+        found[at + 1 : at + 5] = struct.pack("<HH", *position)
     return bytes(found)
 
 
@@ -104,8 +104,8 @@ CASES = {
     "GIF, animated": saved(PALETTE, "GIF", save_all=True, append_images=[PALETTE.rotate(90)], loop=0, duration=90),
     "GIF, transparent": saved(PALETTE, "GIF", transparency=int(np.asarray(PALETTE)[0, 0])),
     "GIF, frame smaller than the canvas": gif(canvas=(SIZE, SIZE)),
-    "GIF, frame off the corner": gif(canvas=(SIZE, SIZE), place=(3, 2)),
-    "GIF, frame beyond the canvas": gif(place=(3, 2)),
+    "GIF, frame off the corner": gif(canvas=(SIZE, SIZE), position=(3, 2)),
+    "GIF, frame beyond the canvas": gif(position=(3, 2)),
     "BMP": encode(FACE, ".bmp"),
     "BMP, gray": saved(COLOR.convert("L"), "BMP"),
     "BMP, palette": saved(PALETTE, "BMP"),
@@ -144,9 +144,9 @@ CASES = {
     "JPEG, EXIF 1, then 6": with_exif(tiff(1), tiff(6)),
     "PNG, EXIF 7, behind the pixels": PNG[:-12] + chunk(b"eXIf", tiff(7, "MM")) + PNG[-12:],
 }
-# Where OpenCV and Pillow disagree. Pillow cuts gray values of 16 bits off at 255, rounds 5 bits in another way, shows
-# transparent colors, and does not multiply by the alpha channel of TIFF. OpenCV rounds CMYK and 16 bits of TIFF in
-# another way.
+# OpenCV and Pillow decode these differently. Pillow clips 16-bit gray values at 255, rounds 5-bit values differently,
+# shows transparent colors and does not multiply by the alpha channel of TIFF. OpenCV rounds CMYK and 16-bit TIFF
+# differently.
 LIKE_OPENCV = {"PNG, gray, 16 bits", "TIFF, gray, 16 bits", "BMP, 16 bits", "GIF, transparent", "TIFF, alpha"}
 LIKE_PILLOW = {"JPEG, CMYK", "TIFF, 16 bits"}
 NOT_READ = {"GIF, frame beyond the canvas"}

@@ -1,4 +1,4 @@
-"""Writes RecordIO files for tests, from the description of the format and not from the package's reader."""
+"""Writes RecordIO files for tests by the description of the format, independently of the package's reader."""
 
 import struct
 from pathlib import Path
@@ -8,7 +8,7 @@ MAGIC_BYTES = struct.pack("<I", MAGIC)
 
 
 def frame(payload: bytes) -> bytes:
-    """A record: one part, or several where the magic number stands at a multiple of four in the payload."""
+    """Returns a record. It has several parts if the payload has the magic number at a multiple of four."""
     parts, start = [], 0
     for at in range(0, len(payload) - 3, 4):
         if payload[at : at + 4] == MAGIC_BYTES:
@@ -23,14 +23,14 @@ def frame(payload: bytes) -> bytes:
 
 
 def payload(image: bytes, label, id_: int, id2: int = 0) -> bytes:
-    """Header and image; a list of labels is written behind the header."""
+    """Returns the header and the image; a list of labels follows the header."""
     if isinstance(label, (list, tuple)):
         return struct.pack(f"<IfQQ{len(label)}f", len(label), 0.0, id_, id2, *label) + image
     return struct.pack("<IfQQ", 0, label, id_, id2) + image
 
 
 def write(path: Path, records, property_=None, index=True) -> list[int]:
-    """Writes `(key, payload)` records in order, with an index unless told otherwise; returns their offsets."""
+    """Writes `(key, payload)` records in order, with an index by default, and returns their offsets."""
     offsets, content = [], b""
     for _, data in records:
         offsets.append(len(content))
@@ -45,7 +45,7 @@ def write(path: Path, records, property_=None, index=True) -> list[int]:
 
 
 def ms1m_layout(people: list[list[bytes]], first_key: int = 1):
-    """Records as in MS1M: images, identities and, last, the header with key 0."""
+    """Returns records in the order of MS1M: images, identities, and the header with key 0 as the last one."""
     records, ranges, key = [], [], first_key
     for label, images in enumerate(people):
         ranges.append((key, key + len(images)))

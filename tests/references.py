@@ -1,23 +1,23 @@
-"""The papers' formulas in plain float64 numpy, as slow and clear as can be."""
+"""The formulas of the papers in plain float64 NumPy, for clarity and not for speed."""
 
 import numpy as np
 
 
 def psi(theta, m1=1.0, m2=0.0, m3=0.0):
-    """(-1)^k cos(phi) - 2 k - m3 with phi = m1 theta + m2, k = floor(phi / pi), of an angle in [0, pi]."""
+    """Returns (-1)^k cos(phi) - 2 k - m3 for an angle in [0, pi], with phi = m1 theta + m2 and k = floor(phi / pi)."""
     phi = m1 * np.asarray(theta, np.float64) + m2
     k = np.floor(phi / np.pi)
     return (-1.0) ** k * np.cos(phi) - 2 * k - m3
 
 
 def psi_slope(theta, m1=1.0, m2=0.0, m3=0.0):
-    """d psi / d cos(theta)."""
+    """Returns d psi / d cos(theta)."""
     phi = m1 * np.asarray(theta, np.float64) + m2
     return (-1.0) ** np.floor(phi / np.pi) * m1 * np.sin(phi) / np.sin(theta)
 
 
 def logits(embeddings, centers, labels, scale, **margin):
-    """`(batch, classes)` penalized logits."""
+    """Returns `(batch, classes)` penalized logits."""
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     cosines = unit @ (centers / np.linalg.norm(centers, axis=1, keepdims=True)).T
     rows = np.arange(len(labels))
@@ -27,14 +27,14 @@ def logits(embeddings, centers, labels, scale, **margin):
 
 
 def losses(embeddings, centers, labels, scale, **margin):
-    """`(batch,)` cross-entropies."""
+    """Returns `(batch,)` cross-entropies."""
     z = logits(embeddings, centers, labels, scale, **margin)
     top = z.max(axis=1, keepdims=True)
     return np.log(np.exp(z - top).sum(axis=1)) + top[:, 0] - z[np.arange(len(labels)), labels]
 
 
 def mean_loss_gradients(embeddings, centers, labels, scale, straight_through=False, **margin):
-    """Gradients of the mean loss by the embeddings and by the centers, by the chain rule, written out."""
+    """Returns the gradients of the mean loss with respect to the embeddings and the centers, by the chain rule."""
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     center_norms = np.linalg.norm(centers, axis=1, keepdims=True)
     unit, unit_centers = embeddings / norms, centers / center_norms
@@ -59,7 +59,7 @@ def mean_loss_gradients(embeddings, centers, labels, scale, straight_through=Fal
 
 
 def slopes(function, array, step=1e-6):
-    """The gradient of a function of a float64 array, by central differences."""
+    """Returns the gradient of a function of a float64 array, by central differences."""
     result = np.zeros_like(array)
     for index in np.ndindex(array.shape):
         moved = [array.copy(), array.copy()]

@@ -1,4 +1,4 @@
-"""What TensorFlow Serving reads, as its own source says."""
+"""Flags and messages that TensorFlow Serving accepts, taken from its source."""
 
 import pytest
 from google.protobuf import descriptor_pb2
@@ -7,8 +7,8 @@ from google.protobuf import message_factory
 from google.protobuf import text_format
 from google.protobuf import wrappers_pb2
 
-# Of tensorflow_serving/model_servers/main.cc, releases 2.19.1 and 2.20.0, and most of them for years before. The server
-# prints a warning about a flag that it does not know, and goes on without it.
+# From tensorflow_serving/model_servers/main.cc, releases 2.19.1 and 2.20.0; most are much older. The server only warns
+# about an unknown flag and then ignores it.
 SERVER_FLAGS = """
     port grpc_socket_path rest_api_port rest_api_num_threads rest_api_timeout_in_ms rest_api_enable_cors_support
     enable_batching allow_version_labels_for_unavailable_models batching_parameters_file
@@ -24,9 +24,9 @@ SERVER_FLAGS = """
     enable_grpc_healthcheck_service enable_serialization_as_tensor_content
 """
 
-# The wheel of tensorflow-serving-api lacks these messages. Fields and their numbers are those of
-# tensorflow_serving/config/monitoring_config.proto and ssl_config.proto, and of servables/tensorflow/
-# session_bundle_config.proto (BatchingParameters).
+# The wheel of tensorflow-serving-api lacks these messages. The fields and numbers are from
+# tensorflow_serving/config/monitoring_config.proto, ssl_config.proto and
+# servables/tensorflow/session_bundle_config.proto (BatchingParameters).
 PROTOS = """
 name: "messages.proto" package: "serving" syntax: "proto3" dependency: "google/protobuf/wrappers.proto"
 message_type { name: "PrometheusConfig"
@@ -61,7 +61,7 @@ message_type { name: "BatchingParameters"
 
 
 def parse(name, text):
-    """A file as the server parses it."""
+    """Parses a text file as the server does."""
     pool = descriptor_pool.DescriptorPool()
     wrappers = descriptor_pb2.FileDescriptorProto()
     wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)

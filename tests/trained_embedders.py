@@ -1,4 +1,4 @@
-"""Embedders with random weights that differ everywhere from what a network starts with."""
+"""Embedders whose weights are random and differ from the initial weights of every layer."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ def layers_of(model):
 
 
 def trained(backbone):
-    """An embedder with statistics and slopes as no network has before its training: a layer left out would show."""
+    """Returns an embedder whose statistics and slopes are random, so that a converter that skips a layer fails."""
     keras.utils.set_random_seed(1)
     embedder = make_embedder(backbone, dim=16)
     generator = np.random.default_rng(0)
