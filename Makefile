@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Half of the test time is single-threaded Python, so two workers keep two cores busy. `make test WORKERS=` disables workers.
 WORKERS ?= -n 2 --dist worksteal
 CORE_TESTS := tests/margins tests/layers tests/losses tests/test_models.py tests/backbones \
-	$(patsubst %,tests/training/test_%.py,checkpoints curves fine_tuning sanity schedules sgd steps)
+	$(patsubst %,tests/training/test_%.py,checkpoints curves fine_tuning schedules sgd steps)
 
 # Hides TensorFlow's startup messages.
 export TF_CPP_MIN_LOG_LEVEL ?= 2

@@ -251,7 +251,7 @@ def make_head(recipe: Recipe, num_classes: int, steps_in_epoch: int) -> keras.la
     options |= {"scale": recipe.scale, "warmup_steps": round(recipe.warmup_margin * steps_in_epoch)}
     options |= {"initial_scale": recipe.initial_scale or None}
     options |= {name: getattr(recipe, name) for name in ("sub_centers", "ignored_above", "sample_rate")}
-    options |= {"sample_slots": 1 if recipe.optimizer == "SGD" else 2, "sample_seed": recipe.seed}
+    options["sample_seed"] = recipe.seed
     if recipe.head == "norm-softmax":
         return NormSoftmax(num_classes, **options)
     return HEADS[recipe.head](num_classes, margin=recipe.margin, **options)

@@ -3,9 +3,18 @@
 With one replica, and on other backends, the functions change nothing.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
+
+
+def variable_scope(model):
+    """Returns a context in which a compiled model's new variables are created for all replicas."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    return model.distribute_strategy.scope()
 
 
 def run_on_share(function, images, training):

@@ -1,4 +1,4 @@
-"""The model that is trained, and the embedder inside it that is kept."""
+"""`RecognitionModel`, which trains an embedder with a head, and `make_embedder`."""
 
 import inspect
 
@@ -9,49 +9,54 @@ from keras import ops
 
 from keras_arcface import _cpu_training
 from keras_arcface import _pixels
+from keras_arcface import _private_api
 from keras_arcface import _replicas
+from keras_arcface.layers import Head
 
-# An entry of a step's logs that callbacks do not see: whether the batch's pixels look scaled.
+# Entry of a step's logs that is removed before callbacks see it: whether the batch's pixels look scaled to 0..1.
 _SCALED_PIXELS = "_scaled_pixels"
 _IMAGES_OF = "the images given to {}"
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class RecognitionModel(keras.Model):
-    """An embedder and the head that teaches it.
+    """An embedder and the head that trains it.
 
-    `fit` and `evaluate` take `(images, labels)`; `predict` and calling the model give embeddings, as no label is an
-    input. The head owns the loss, so `compile` takes none:
+    `fit` and `evaluate` take `(images, labels)`. `predict` and calling the model return embeddings: labels are not an
+    input. The head owns the loss, so `compile` takes none.
 
     >>> embedder = make_embedder(MobileFaceNet(), dim=128)
     >>> model = RecognitionModel(embedder, ArcFace(num_classes=1000))
     >>> model.compile(optimizer="adam")
-    >>> # model.fit(images, labels); model.embedder.save("embedder.keras")
 
-    While training, `accuracy` is the share of examples whose own class center is the nearest, without the margin, and
-    `target_angle` is the mean angle in radians between an embedding and its own center: about pi / 2 at the start,
-    well below 1 in a good run. `target_angle_std` is the angles' standard deviation, and `embedding_norm` the mean L2
-    norm of the embeddings before they are normalized.
+    Then `model.fit(images, labels)` trains, and `model.embedder.save("embedder.keras")` keeps the embedder.
+
+    In training, `accuracy` is the share of examples whose own class center is the nearest, without the margin.
+    `target_angle` is the mean angle in radians between an embedding and its own center: about pi / 2 at the start, well
+    below 1 in a good run. `target_angle_std` is the standard deviation of these angles, and `embedding_norm` the mean
+    L2 norm of the embeddings before normalization.
+
+    Arrays, and the first batch of a training, give a `UserWarning` if all their pixels lie within 0..1 and the embedder
+    rescales pixels itself, as the embedders of `make_embedder` do.
 
     Args:
-        embedder: a built model, images `(batch, height, width, 3)` -> embeddings `(batch, dim)`.
-        head: a layer with `build(embeddings_shape)` and `loss_and_stats(labels, embeddings, training)`, such as
-            `keras_arcface.ArcFace`.
-
-    Where the embedder rescales pixels itself, as those of `make_embedder` do, arrays and the first batch of a training
-    whose pixels all lie within 0..1 give a `UserWarning`.
+        embedder: a model, images `(batch, height, width, 3)` -> embeddings `(batch, dim)`.
+        head: a `keras_arcface.layers.Head`, such as `keras_arcface.ArcFace`.
 
     Raises:
+        TypeError: if the head is not a `Head`.
         ValueError: if a loss or metrics are given to `compile`, an endless dataset to `fit` without `steps_per_epoch`,
-            or an array of labels, `validation_data` included, that are not integers in `[0, num_classes)`. In a
-            dataset a label outside makes the loss NaN.
+            or an array of labels, `validation_data` included, that are not integers in `[0, num_classes)`. In a dataset
+            such a label makes the loss NaN.
     """
 
     def __init__(self, embedder, head, **kwargs):
+        if not isinstance(head, Head):
+            raise TypeError(f"head must be a keras_arcface.layers.Head, such as ArcFace. Received: head={head!r}")
         super().__init__(**kwargs)
         self.embedder = _cpu_training.speed_up(embedder)
         self.head = head
-        # Keras' own reduction of a batch, with sample weights and the scaling that tf.distribute needs.
+        # Keras' reduction over a batch, with sample weights and the scaling that tf.distribute needs.
         self._reduction = _PerExampleLoss(name="margin_loss")
         self.accuracy_tracker = keras.metrics.Mean(name="accuracy")
         self.target_angle_tracker = keras.metrics.Mean(name="target_angle")
@@ -59,8 +64,8 @@ class RecognitionModel(keras.Model):
         self.embedding_norm_tracker = keras.metrics.Mean(name="embedding_norm")
         self._takes_bytes = _rescales_bytes(embedder)
         self._pixels_were_checked = False
-        if embedder.built and not head.built and hasattr(embedder, "output_shape"):
-            head.build(embedder.output_shape)  # so that its weights are there to be counted and set
+        if embedder.built and not head.built and hasattr(embedder, "output_shape"):  # subclassed models have none
+            head.build(embedder.output_shape)
 
     def build(self, input_shape):
         if not self.embedder.built:
@@ -79,7 +84,7 @@ class RecognitionModel(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         self._check_compiled()
         if y is None:
-            raise ValueError(f"{type(self).__name__} learns from images and labels. Received: images without labels")
+            raise ValueError(f"{type(self).__name__} trains with images and labels. Received: images without labels")
         losses, target_cosines, hits = self.head.loss_and_stats(y, y_pred, training=training)
         angles, norms = ops.arccos(target_cosines), ops.norm(ops.cast(y_pred, "float32"), axis=-1)
         self.accuracy_tracker.update_state(hits, sample_weight=sample_weight)
@@ -101,19 +106,19 @@ class RecognitionModel(keras.Model):
         )
 
     def _check_compiled(self):
-        """Refuses what Keras would compute of embeddings as if they were class scores."""
-        if getattr(self, "loss", None) is not None:
+        """Raises a ValueError for a loss or metrics, which Keras would compute of embeddings as of class scores."""
+        if self.compiled and self.loss is not None:
             raise ValueError(
                 f"The loss of {type(self).__name__} belongs to its head ({type(self.head).__name__}): call compile() "
                 f"without `loss`. Received: loss={self.loss!r}"
             )
-        config = self._compile_config.config if self.compiled else {}
+        config = _private_api.compile_arguments(self)
         for name in ("metrics", "weighted_metrics"):
             if config.get(name):
                 raise ValueError(
-                    f"{type(self).__name__} gives embeddings, not class scores, and computes loss, accuracy, "
-                    "target_angle, target_angle_std and embedding_norm by itself: call compile() without "
-                    f"`{name}`. Figures of verification come from keras_arcface.training.VerificationCallback. "
+                    f"{type(self).__name__} returns embeddings, not class scores, and computes loss, accuracy, "
+                    "target_angle, target_angle_std and embedding_norm itself: call compile() without "
+                    f"`{name}`. For verification accuracy use keras_arcface.training.VerificationCallback. "
                     f"Received: {name}={config[name]!r}"
                 )
 
@@ -129,6 +134,7 @@ class RecognitionModel(keras.Model):
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
             return
+        self._connect_partial_fc()
         super().make_train_function(force)
         function = self.train_function
 
@@ -144,24 +150,36 @@ class RecognitionModel(keras.Model):
 
         self.train_function = step
 
+    def _connect_partial_fc(self):
+        """Gives sampled centers storage for the optimizer's slots, which must exist before a step is compiled."""
+        if not self.head.is_sampled:
+            return
+        if not self.head.built:
+            raise ValueError(
+                "A head with a sample_rate below 1 must be built before it is trained: call "
+                f"model.build((None, 112, 112, 3)) with the shape of the images. Received: {self.head!r}"
+            )
+        with _replicas.variable_scope(self):
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+            self.head.partial_fc.connect(self.optimizer)
+
     def _train_step(self, images, labels, *arguments):
-        if not getattr(self.head, "samples", False):
+        sampled = self.head.partial_fc
+        if sampled is None:
             return super().train_step(*arguments)
-        if not self.head.built:  # the model's first step, which builds it
-            self.build(images.shape)
-        slots = _slots_of_sample(self)
         if keras.backend.backend() == "tensorflow":
-            self.head.draw_sample(labels, slots)
+            sampled.draw(labels, self.head.steps)
             logs = super().train_step(*arguments)
-            self.head.return_sample(slots)
+            sampled.store()
             return logs
         state, data = arguments
-        state = self._in_state(state, lambda: self.head.draw_sample(labels, slots))
+        state = self._with_state(state, lambda: sampled.draw(labels, self.head.steps))
         logs, state = super().train_step(state, data)
-        return logs, self._in_state(state, lambda: self.head.return_sample(slots))
+        return logs, self._with_state(state, sampled.store)
 
-    def _in_state(self, state, function):
-        """Calls a function on variables that have the values of a state, as JAX has it; gives the state after it."""
+    def _with_state(self, state, function):
+        """Calls a function while the variables have the values of a JAX training state; returns the state after it."""
         variables = [self.trainable_variables, self.non_trainable_variables, self.optimizer.variables]
         pairs = [pair for group in zip(variables, state, strict=False) for pair in zip(*group, strict=True)]
         with keras.StatelessScope(state_mapping=pairs) as scope:
@@ -193,12 +211,12 @@ class RecognitionModel(keras.Model):
         return super().predict(x, *args, **kwargs)
 
     def _check_arrays(self, method, images, labels=None):
-        """Checks what lies in memory, before anything runs; in a dataset a wrong label makes the loss NaN."""
+        """Checks images and labels that are arrays; in a dataset a wrong label makes the loss NaN."""
         if method != "predict":
             self._check_compiled()
         if self._takes_bytes and hasattr(images, "dtype") and len(images.shape) == 4:
             _pixels.warn_if_unit_range(_as_numpy(images[:16]), _IMAGES_OF.format(method))
-        num_classes = getattr(self.head, "num_classes", None)
+        num_classes = self.head.num_classes
         if num_classes is None or not hasattr(labels, "dtype") or 0 in labels.shape:
             return
         labels, received = _as_numpy(labels), None
@@ -210,9 +228,8 @@ class RecognitionModel(keras.Model):
             received = f"labels from {labels.min()} to {labels.max()}"
         if received:
             raise ValueError(
-                f"The labels given to {method} must be in [0, {num_classes}), the classes of the head, as integers of "
-                "shape (n,). "
-                f"Received: {received}"
+                f"The labels given to {method} must be integers in [0, {num_classes}), the classes of the head, of shape "
+                f"(n,). Received: {received}"
             )
 
     def get_config(self):
@@ -251,35 +268,8 @@ class _StandardDeviation(keras.metrics.Metric):
         self.mean_square.reset_state()
 
 
-def _slots_of_sample(model):
-    """The optimizer's variables for the centers of a step."""
-    head, optimizer = model.head, model.optimizer
-    if keras.backend.backend() not in ("tensorflow", "jax"):
-        raise NotImplementedError(
-            f"A sample_rate below 1 needs the TensorFlow or JAX backend. Received: {keras.backend.backend()}"
-        )
-    if not optimizer.built:
-        optimizer.build(model.trainable_variables)
-    prefix = head.sample.path.replace("/", "_") + "_"
-    slots = [v for v in optimizer.variables if v.name.startswith(prefix)]
-    accumulated = [v.name for v in slots if v.name.removeprefix(prefix) in ("gradient_accumulator", "sum")]
-    if accumulated:
-        raise ValueError(
-            "A sample_rate below 1 cannot be used with gradient accumulation: the steps would add up gradients of "
-            f"different classes. Received: an optimizer with the variable {accumulated[0]!r}"
-        )
-    slots = [v for v in slots if v.name.removeprefix(prefix) != "average"]
-    if len(slots) != len(head.slots):
-        raise ValueError(
-            f"The head keeps sample_slots={len(head.slots)} for each center. Expected: sample_slots={len(slots)}, "
-            f"as many as the optimizer has for a weight. Received: {type(optimizer).__name__} with "
-            f"{', '.join(v.name.removeprefix(prefix) for v in slots) or 'none'}"
-        )
-    return slots
-
-
 def _rescales_bytes(layer):
-    """Whether a model holds a layer that brings pixels in 0..255 down to a few units."""
+    """Whether a model contains a layer that rescales pixels from 0..255 to a few units."""
     if isinstance(layer, layers.Rescaling):
         return float(np.max(np.abs(layer.scale))) < 0.1
     return any(_rescales_bytes(inner) for inner in getattr(layer, "layers", ()))
@@ -296,22 +286,22 @@ def _is_endless(dataset):
 
 
 def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embedder", scaled=False):
-    """Wraps a backbone into an embedder: pixels in, embeddings out.
+    """Makes an embedder from a backbone: pixels in, embeddings out.
 
-    Pixels are RGB in 0..255, uint8 or float, and become `x / 127.5 - 1` inside the model. Behind the backbone comes
-    the ArcFace paper's neck (its option E): BatchNorm, dropout, a dense layer, and a BatchNorm without scale.
-    Embeddings leave raw, float32 under every dtype policy; normalize them to compare them.
+    Pixels are RGB in 0..255, uint8 or float, and become `x / 127.5 - 1` inside the model. After the backbone comes the
+    neck of the ArcFace paper (option E): BatchNorm, dropout, a dense layer, and a BatchNorm without scale. Embeddings
+    are not normalized, and float32 under every dtype policy; normalize them to compare them.
 
     Args:
         backbone: a model, images `(batch, height, width, 3)` in [-1, 1] -> feature map
             `(batch, rows, columns, channels)`, such as `keras_arcface.backbones.IResNet50()`.
         dim: length of an embedding.
         dropout: share of the features that is dropped in training, in [0, 1).
-        synchronized: whether BatchNorm normalizes by the statistics of the whole batch instead of each replica's share
+        synchronized: if true, BatchNorm normalizes by the statistics of the whole batch instead of each replica's part
             (TensorFlow backend only). Give the backbone the same value.
         name: name of the model.
-        scaled: whether the last BatchNorm has a scale. Without one the norms of embeddings stay near `sqrt(dim)`,
-            which is the paper's choice; `MagFace`, whose margin is to follow them, wants them free.
+        scaled: if true, the last BatchNorm has a scale. Without one the norms of embeddings stay near `sqrt(dim)`, as
+            in the paper. `MagFace`, whose margin depends on the norms, requires a scale.
 
     Returns:
         A functional `keras.Model`, `(batch, height, width, 3)` -> `(batch, dim)`.

@@ -1,5 +1,6 @@
-"""Heads: `MarginProduct`, presets of it under the papers' names, what came before it, and terms to join to a head."""
+"""Heads: `MarginProduct` and its presets under the papers' names, softmax heads, and terms that join a head's loss."""
 
+from keras_arcface.layers.base import Head
 from keras_arcface.layers.embedding_head import EmbeddingHead
 from keras_arcface.layers.joined import JoinedHead
 from keras_arcface.layers.joined import WithCenterLoss
@@ -24,7 +25,7 @@ from keras_arcface.layers.presets import CosMarginProduct
 from keras_arcface.layers.presets import SphereFace
 from keras_arcface.layers.presets import SphereMarginProduct
 from keras_arcface.layers.softmax_product import SoftmaxProduct
-from keras_arcface.layers.unified import UniFace
+from keras_arcface.layers.uniface import UniFace
 
 __all__ = [
     "ASoftmax",
@@ -37,6 +38,7 @@ __all__ = [
     "CurricularNegatives",
     "ElasticFace",
     "EmbeddingHead",
+    "Head",
     "JoinedHead",
     "LSoftmax",
     "MVSoftmax",

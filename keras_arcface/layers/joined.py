@@ -1,19 +1,23 @@
-"""Terms that are added to a head's loss."""
+"""Heads that add a term to the loss of another head."""
 
 import math
 
 import keras
 from keras import ops
 
-from keras_arcface.layers import blocks
-from keras_arcface.layers import kernels
-from keras_arcface.layers import parts
-from keras_arcface.layers import ways
+from keras_arcface._arguments import check_number
+from keras_arcface.layers import validation
+from keras_arcface.layers import vectors
+from keras_arcface.layers.base import Head
+from keras_arcface.layers.chunked import ChunkedReductions
+from keras_arcface.layers.chunked import backends
+from keras_arcface.layers.chunked import chunking
+from keras_arcface.layers.chunked import reductions
 from keras_arcface.margins.base import angles_of
 
 
-class JoinedHead(keras.layers.Layer):
-    """Base class: a head whose loss is that of another head, and `weight` times a term.
+class JoinedHead(Head):
+    """Base class of heads whose loss is that of another head plus `weight` times a term.
 
     To make your own, implement `term`, and decorate the class with `keras.saving.register_keras_serializable`:
 
@@ -23,41 +27,41 @@ class JoinedHead(keras.layers.Layer):
     ...         return keras.ops.sum(keras.ops.square(embeddings), axis=-1)
     >>> head = WithShortEmbeddings(ArcFace(10), weight=1e-4)
 
-    Joined heads are heads, and can be joined again. What they are called with and give is as of the inner head; the
-    term is in the loss alone.
+    Joined heads can be joined again. They are called like the inner head and return what it returns; the term is only
+    in the loss.
 
     Args:
-        head: a head with classes, such as `ArcFace(num_classes)`; not one that samples classes.
-        weight: of the term, at least 0.
-        **kwargs: `name`, `trainable` and the like. `dtype` may only be float32.
+        head: a head with classes that does not sample them, such as `ArcFace(num_classes)`.
+        weight: weight of the term, at least 0.
+        **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
 
     Attributes:
         head: the inner head.
         centers, sub_centers: those of the inner head.
 
     Raises:
-        ValueError: for arguments out of range.
+        ValueError: for arguments out of range, or for a call with labels in a functional model or with `training=True`,
+            whose logits would train without the term.
     """
 
-    samples = False
-
     def __init__(self, head, weight, **kwargs):
-        if getattr(head, "num_classes", None) is None or getattr(head, "samples", False):
+        if not isinstance(head, Head) or head.num_classes is None or head.is_sampled:
             raise ValueError(
-                "A term can be joined to a head with classes, such as ArcFace(num_classes), that does not sample them. "
+                "head must be a head with classes that does not sample them, such as ArcFace(num_classes). "
                 f"Received: head={head!r}"
             )
-        parts.check_number("weight", weight, lambda weight: weight >= 0, "at least 0")
-        super().__init__(dtype=parts.float32_policy(kwargs.pop("dtype", None)), **kwargs)
+        check_number("weight", weight, lambda weight: weight >= 0, "at least 0")
+        super().__init__(**kwargs)
         self.head, self.weight, self.num_classes = head, float(weight), head.num_classes
+        self.sub_centers = head.sub_centers
 
     def term(self, labels, embeddings, training):
-        """What is added to the loss.
+        """Computes what is added to the loss.
 
         Args:
             labels: `(batch,)` int32 in [0, num_classes).
             embeddings: `(batch, dim)` float32, not normalized; NaN where a label was out of range.
-            training: whether this is a batch of a training.
+            training: whether this is a training step.
 
         Returns:
             `(batch,)` float32.
@@ -68,33 +72,27 @@ class JoinedHead(keras.layers.Layer):
     def centers(self):
         return self.head.centers
 
-    @property
-    def sub_centers(self):
-        return getattr(self.head, "sub_centers", 1)
-
     def __repr__(self):
-        return parts.describe(self, "head", "weight")
+        return self.describe("head", "weight")
 
     def build(self, embeddings_shape, labels_shape=None):
         if not self.head.built:
             self.head.build(embeddings_shape)
 
-    def call(self, embeddings, labels=None):
-        if labels is not None:
-            return self.head(embeddings, labels)
-        # The model knows only this head, so the inner one cannot see that the model has labels.
-        return self.head(embeddings, training=False) if parts.takes_labels_in_a_model(self) else self.head(embeddings)
-
-    def loss(self, labels, embeddings):
-        """As `MarginProduct.loss`, with the term."""
-        return self.loss_and_stats(labels, embeddings)[0]
+    def call(self, embeddings, labels=None, training=None):
+        embeddings, labels = validation.split_pair(self, embeddings, labels)
+        self.check_call(embeddings, labels, training)
+        # Without labels the outer head has checked the call.
+        return self.head(embeddings, training=False) if labels is None else self.head(embeddings, labels)
 
     def loss_and_stats(self, labels, embeddings, training=False):
-        """As `MarginProduct.loss_and_stats`, with the term."""
         losses, target_cosines, hits = self.head.loss_and_stats(labels, embeddings, training=training)
-        labels, embeddings, _ = parts.checked_batch(self, labels, embeddings)
+        labels, embeddings, _ = self.check_batch(labels, embeddings)
         term = self.term(labels, embeddings, training)
         return losses + self.weight * term, target_cosines, hits
+
+    def loss_beyond_logits(self):
+        return f"the term of {type(self).__name__}"
 
     def get_config(self):
         return {
@@ -110,19 +108,19 @@ class JoinedHead(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithCenterLoss(JoinedHead):
-    """Center loss: half the squared distance of each embedding to the mean place of its class.
+    """Center loss: half the squared distance of each embedding to the mean embedding of its class.
 
-    The places are no trainable weight. Those of a training batch's classes move after the loss was taken, by
-    `alpha * sum(x - place) / (1 + n)` over the class's `n` embeddings in the batch, that of all replicas. They begin at
-    0. Embeddings that are not finite move nothing. Each step copies the places once.
+    The class means are not trained by gradients. After the loss of a training batch, the means of its classes move by
+    `alpha * sum(x - mean) / (1 + n)` over the class's `n` embeddings in the batch of all replicas. They start at 0.
+    Embeddings that are not finite move nothing. Each step copies the means once.
 
     Args:
-        head: a head with classes; the paper joins it to plain softmax, `SoftmaxProduct`.
-        weight: of the distances, at least 0. The paper takes 0.003, for embeddings that are not normalized.
-        alpha: how fast places follow, in [0, 1].
+        head: a head with classes; the paper uses plain softmax, `SoftmaxProduct`.
+        weight: weight of the distances, at least 0. The paper uses 0.003, for embeddings that are not normalized.
+        alpha: rate at which the means move, in [0, 1].
 
     Attributes:
-        places: non-trainable, `(num_classes, dim)`.
+        class_means: non-trainable weight `(num_classes, dim)`.
 
     References:
         - [A Discriminative Feature Learning Approach for Deep Face
@@ -130,36 +128,36 @@ class WithCenterLoss(JoinedHead):
     """
 
     def __init__(self, head, weight=0.003, alpha=0.5, **kwargs):
-        parts.check_number("alpha", alpha, lambda alpha: 0 <= alpha <= 1, "in [0, 1]")
+        check_number("alpha", alpha, lambda alpha: 0 <= alpha <= 1, "in [0, 1]")
         super().__init__(head, weight, **kwargs)
         self.alpha = float(alpha)
 
     def build(self, embeddings_shape, labels_shape=None):
         super().build(embeddings_shape, labels_shape)
-        shape = (self.num_classes, embeddings_shape[-1])
+        shape = (self.num_classes, self.embedding_dim(embeddings_shape, labels_shape))
         state = {"trainable": False, "aggregation": "only_first_replica"}
-        self.places = self.add_weight(name="places", shape=shape, initializer="zeros", **state)
+        self.class_means = self.add_weight(name="class_means", shape=shape, initializer="zeros", **state)
 
     def term(self, labels, embeddings, training):
-        places = kernels.here().read(self.places)
-        distances = ops.sum(ops.square(embeddings - ops.take(places, labels, axis=0)), axis=-1)
+        means = backends.current().read(self.class_means)
+        distances = ops.sum(ops.square(embeddings - ops.take(means, labels, axis=0)), axis=-1)
         if training:
-            self._follow(places, labels, ops.stop_gradient(embeddings))
+            self._move_means(means, labels, ops.stop_gradient(embeddings))
         return 0.5 * distances
 
-    def _follow(self, places, labels, embeddings):
-        kernel = kernels.here()
-        labels, embeddings = kernel.of_all_replicas(labels), kernel.of_all_replicas(embeddings)
-        before = ops.take(places, labels, axis=0)
-        counts = ops.all(ops.isfinite(embeddings), axis=1)
-        moves = ops.where(ops.expand_dims(counts, 1), embeddings - before, 0.0)
-        # By products and not by adding up at places, which on a GPU comes out otherwise every time.
+    def _move_means(self, means, labels, embeddings):
+        backend = backends.current()
+        labels, embeddings = backend.gather_replicas(labels), backend.gather_replicas(embeddings)
+        before = ops.take(means, labels, axis=0)
+        is_finite = ops.all(ops.isfinite(embeddings), axis=1)
+        moves = ops.where(ops.expand_dims(is_finite, 1), embeddings - before, 0.0)
+        # A matrix product, as adding up at indices gives another result each time on a GPU.
         same = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(labels, 0))
-        weights = ops.cast(ops.logical_and(same, counts), "float32")
+        weights = ops.cast(ops.logical_and(same, is_finite), "float32")
         moves = ops.matmul(weights, moves) / (1.0 + ops.sum(weights, axis=1, keepdims=True))
-        first = ops.argmax(ops.cast(same, "int32"), axis=1)  # of each class, so that a place is written once or alike
+        first = ops.argmax(ops.cast(same, "int32"), axis=1)  # of each class, so that all its rows write the same mean
         after = ops.take(before + self.alpha * moves, first, axis=0)
-        self.places.assign(ops.scatter_update(places, ops.expand_dims(labels, 1), after))
+        self.class_means.assign(ops.scatter_update(means, ops.expand_dims(labels, 1), after))
 
     def get_config(self):
         return {**super().get_config(), "alpha": self.alpha}
@@ -167,13 +165,13 @@ class WithCenterLoss(JoinedHead):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithIntraLoss(JoinedHead):
-    """The ArcFace paper's intra-loss: the angle between an embedding and its own center, divided by pi.
+    """The intra-loss of the ArcFace paper: the angle between an embedding and its own center, divided by pi.
 
     With sub-centers it is the angle to the nearest one.
 
     Args:
-        head: a head with classes; the paper joins it to norm-softmax, `NormSoftmax`.
-        weight: of the angles, at least 0.
+        head: a head with classes; the paper uses norm-softmax, `NormSoftmax`.
+        weight: weight of the angles, at least 0.
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), equation 5
@@ -185,38 +183,42 @@ class WithIntraLoss(JoinedHead):
     def term(self, labels, embeddings, training):
         own = ops.take(self.centers, labels, axis=0)
         own = ops.reshape(own, (-1, math.prod(own.shape[1:-1]), own.shape[-1]))
-        cosines = ops.sum(parts.unit(own) * ops.expand_dims(parts.unit(embeddings), 1), axis=-1)
+        cosines = ops.sum(vectors.unit(own) * ops.expand_dims(vectors.unit(embeddings), 1), axis=-1)
         return angles_of(ops.max(cosines, axis=-1)) / math.pi
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithInterLoss(JoinedHead):
-    """The ArcFace paper's inter-loss: minus the mean angle between the own center and all other centers, over pi.
+    """The inter-loss of the ArcFace paper: minus the mean angle between the own center and all other centers, over pi.
 
-    It takes the angles of the batch's centers to all in blocks of classes, and as much time as the bare head.
+    It computes the angles between the batch's centers and all centers in chunks of classes, in about the time of the
+    inner head.
 
     Args:
-        head: a head with one center per class; the paper joins it to norm-softmax, `NormSoftmax`.
-        weight: of the angles, at least 0.
-        block_size, logits_memory: as of `MarginProduct`.
+        head: a head with one center per class; the paper uses norm-softmax, `NormSoftmax`.
+        weight: weight of the angles, at least 0.
+        chunk_size, max_cache_bytes: as of `MarginProduct`.
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), equation 6
     """
 
-    def __init__(self, head, weight=1.0, block_size=None, logits_memory=2**28, **kwargs):
-        ways.check(block_size, logits_memory, "float32")
-        if getattr(head, "sub_centers", 1) != 1:
-            raise ValueError(f"The inter-loss is of one center per class. Received: sub_centers={head.sub_centers}")
+    def __init__(self, head, weight=1.0, chunk_size=None, max_cache_bytes=2**28, **kwargs):
+        chunking.check(chunk_size, max_cache_bytes, "float32")
         super().__init__(head, weight, **kwargs)
-        self.block_size, self.logits_memory = block_size, logits_memory
+        if head.sub_centers != 1:
+            raise ValueError(
+                f"WithInterLoss requires one center per class. Received: a head with sub_centers={head.sub_centers}"
+            )
+        self.chunk_size, self.max_cache_bytes = chunk_size, max_cache_bytes
+        self._reductions = ChunkedReductions({"angle_sum": reductions.AngleSum()})
 
     def term(self, labels, embeddings, training):
-        centers = kernels.here().read(self.centers)
-        sizes = self.block_size, self.logits_memory
-        way = ways.choose(labels.shape[0], centers.shape, 1.0, *sizes, mean=True, angles=True)
-        own = parts.unit(ops.take(centers, labels, axis=0))
-        return -blocks.others(own, centers, labels, 1.0, way).sum / ((self.num_classes - 1) * math.pi)
+        centers = backends.current().read(self.centers)
+        chunks = chunking.choose(labels.shape[0], centers.shape, self.chunk_size, self.max_cache_bytes)
+        own = vectors.unit(ops.take(centers, labels, axis=0))
+        angle_sum = self._reductions(own, centers, labels, chunks)["angle_sum"]
+        return -angle_sum / ((self.num_classes - 1) * math.pi)
 
     def get_config(self):
-        return {**super().get_config(), "block_size": self.block_size, "logits_memory": self.logits_memory}
+        return {**super().get_config(), "chunk_size": self.chunk_size, "max_cache_bytes": self.max_cache_bytes}

@@ -1,4 +1,4 @@
-"""The heads of papers since ArcFace: `MarginProduct` with the margin or the negatives, and the values, of each."""
+"""Heads of papers after ArcFace: `MarginProduct` with the margin, negatives and defaults of each."""
 
 import keras
 
@@ -21,7 +21,7 @@ class NormSoftmax(MarginProduct):
 
     Args:
         num_classes: number of classes, at least 2.
-        scale: the radius of the hypersphere, above 0.
+        scale: radius of the hypersphere, above 0.
 
     References:
         - [NormFace](https://arxiv.org/abs/1704.06369)
@@ -36,7 +36,7 @@ class NormSoftmax(MarginProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class AdaFace(MarginProduct):
-    """AdaFace: an `AdaptiveMargin`, which asks more of good images and less of bad ones, by the embedding's norm.
+    """AdaFace: an `AdaptiveMargin`, which is larger for images of high quality, judged by the embedding's norm.
 
     Call arguments, other arguments and attributes are those of `MarginProduct`.
 
@@ -44,8 +44,8 @@ class AdaFace(MarginProduct):
         num_classes: number of classes, at least 2.
         margin: `m`, in [0, 1].
         concentration: `h`, above 0.
-        momentum: the share of the old statistics of norms that is kept in each training step, in [0, 1).
-        scale: the radius of the hypersphere, above 0.
+        momentum: weight of the old statistics of norms in each training step, in [0, 1).
+        scale: radius of the hypersphere, above 0.
 
     References:
         - [AdaFace: Quality Adaptive Margin for Face Recognition](https://arxiv.org/abs/2204.00964)
@@ -61,17 +61,18 @@ class AdaFace(MarginProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class MagFace(MarginProduct):
-    """MagFace: a `MagnitudeMargin`, which grows with the embedding's norm, and a term that makes norms grow.
+    """MagFace: a `MagnitudeMargin`, which grows with the embedding's norm, and a regularizer that makes norms grow.
 
-    It wants an embedder whose norms are free, `make_embedder(..., scaled=True)`. The term is in `loss` alone, not in
-    the logits. Call arguments, other arguments and attributes are those of `MarginProduct`.
+    It requires an embedder whose norms are free, `make_embedder(..., scaled=True)`. The regularizer is only in the
+    loss, so a functional model cannot train MagFace by its logits. Call arguments, other arguments and attributes are
+    those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
         smallest, largest: margins in radians, `0 <= smallest <= largest <= pi / 2`.
         shortest, longest: norms at which they are reached, `0 < shortest < longest`.
-        weight: of the term, at least 0.
-        scale: the radius of the hypersphere, above 0.
+        weight: weight of the regularizer, at least 0.
+        scale: radius of the hypersphere, above 0.
 
     References:
         - [MagFace: A Universal Representation for Face Recognition and Quality
@@ -99,7 +100,7 @@ class MagFace(MarginProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class ElasticFace(MarginProduct):
-    """ElasticFace: an `ElasticMargin`, drawn at random for each example in each training step.
+    """ElasticFace: an `ElasticMargin`, which is drawn at random for each example in each training step.
 
     ElasticFace-Cos is `ElasticFace(n, margin=0.35, angular=False)`. Call arguments, other arguments and attributes are
     those of `MarginProduct`.
@@ -107,10 +108,11 @@ class ElasticFace(MarginProduct):
     Args:
         num_classes: number of classes, at least 2.
         margin: mean of the margins, radians in [0, pi / 2] or a cosine in [0, 1].
-        std: their standard deviation, in the same range. The paper's sorted forms take 0.0175, and 0.025 for cosines.
-        angular: whether they are added to the angle, or subtracted from the cosine.
-        sort: whether the largest of a batch go to the examples farthest from their center (ElasticFace+).
-        scale: the radius of the hypersphere, above 0.
+        std: standard deviation of the margins, in the same range. The paper's sorted forms use 0.0175, and 0.025 for
+            cosines.
+        angular: if true, the margin is added to the angle; if false, subtracted from the cosine.
+        sort: if true, the largest margins of a batch go to the examples farthest from their center (ElasticFace+).
+        scale: radius of the hypersphere, above 0.
 
     References:
         - [ElasticFace: Elastic Margin Loss for Deep Face Recognition](https://arxiv.org/abs/2109.09416)
@@ -127,15 +129,15 @@ class ElasticFace(MarginProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CurricularFace(MarginProduct):
-    """CurricularFace: ArcFace with `CurricularNegatives`, easy in the beginning and hard later.
+    """CurricularFace: ArcFace with `CurricularNegatives`, which gain weight during training.
 
-    Call arguments, other arguments and attributes are those of `MarginProduct`; there is no label smoothing.
+    Call arguments, other arguments and attributes are those of `MarginProduct`, without `label_smoothing`.
 
     Args:
         num_classes: number of classes, at least 2.
         margin: radians added to the target's angle, in [0, pi / 2].
-        scale: the radius of the hypersphere, above 0.
-        momentum: the share of the old mean of target cosines that is kept in each training step, in [0, 1).
+        scale: radius of the hypersphere, above 0.
+        momentum: weight of the old mean of target cosines in each training step, in [0, 1).
 
     References:
         - [CurricularFace: Adaptive Curriculum Learning Loss for Deep Face
@@ -153,19 +155,19 @@ class CurricularFace(MarginProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class MVSoftmax(MarginProduct):
-    """MV-softmax: ArcFace or CosFace with `MisclassifiedNegatives`, by which mis-classified examples count for more.
+    """MV-softmax: ArcFace or CosFace with `MisclassifiedNegatives`, which give misclassified examples more weight.
 
-    MV-AM-Softmax is `MVSoftmax(n, margin=0.35, angular=False)`. The paper's scale is 32. Other code in use has no
-    margin where the own cosine is below 0; here there is one. Call arguments, other arguments and attributes are those
-    of `MarginProduct`; there is no label smoothing.
+    MV-AM-Softmax is `MVSoftmax(n, margin=0.35, angular=False)`. The paper's scale is 32. Other implementations apply no
+    margin where the own cosine is below 0; this one does. Call arguments, other arguments and attributes are those of
+    `MarginProduct`, without `label_smoothing`.
 
     Args:
         num_classes: number of classes, at least 2.
         margin: radians added to the angle, in [0, pi / 2], or a cosine, in [0, 1].
-        weight: `t`, how much hard negatives count, at least 1.
-        angular: whether the margin is added to the angle, or subtracted from the cosine.
-        fixed: whether hard negatives all gain the same.
-        scale: the radius of the hypersphere, above 0.
+        weight: `t`, weight of hard negatives, at least 1.
+        angular: if true, the margin is added to the angle; if false, subtracted from the cosine.
+        fixed: if true, all hard negatives gain the same.
+        scale: radius of the hypersphere, above 0.
 
     References:
         - [Mis-classified Vector Guided Softmax Loss for Face Recognition](https://arxiv.org/abs/1912.00833)

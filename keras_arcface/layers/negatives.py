@@ -1,26 +1,26 @@
-"""Maps of the cosines to other classes: hard negatives count for more than they are.
+"""Hard negatives: other classes that get more weight in the softmax.
 
-A negative is hard where its cosine is above the target's, the margin taken off. The softmax sees `negatives(cosine)` of
-it instead, and the cosine itself of all others.
+A negative is hard where its cosine is above the target's penalized cosine. The softmax then uses `negatives(cosine)` in
+its place, and the cosine itself for all other negatives.
 """
 
 import keras
 from keras import ops
 
-from keras_arcface.layers import parts
+from keras_arcface._arguments import check_number
 from keras_arcface.margins.base import repr_of_config
 
 
 class Negatives:
-    """Base class: `negatives(cosines, targets, weight) -> cosines` that the softmax is to see.
+    """Base class: maps the cosines to other classes to those that the softmax uses.
 
-    To make your own, implement `hard` and `slope_of_hard` with `keras.ops`, and `get_config`, and decorate the class
-    with `keras.saving.register_keras_serializable`, so that models that hold it can be loaded. The loss in blocks keeps
-    no tape, so it asks for the slope.
+    To make your own, implement `hard` and `hard_derivatives` with `keras.ops`, and `get_config`, and decorate the class
+    with `keras.saving.register_keras_serializable`, so that models with it can be loaded. The chunked loss keeps no
+    tape, so it needs the derivatives.
 
     Attributes:
-        start: the weight in the beginning.
-        learns: whether `next_weight` changes it; then the head keeps and saves it.
+        start: the weight at the start.
+        learns: whether `next_weight` changes the weight; then the head keeps and saves it.
     """
 
     start = 0.0
@@ -31,7 +31,7 @@ class Negatives:
 
         Args:
             cosines: float tensor, in [-1, 1].
-            targets: the own cosines with their margin, of a shape that fits.
+            targets: penalized target cosines, of a shape that broadcasts.
             weight: scalar.
 
         Returns:
@@ -39,22 +39,24 @@ class Negatives:
         """
         return ops.where(cosines > targets, self.hard(cosines, weight), cosines)
 
-    def slope(self, cosines, targets, weight):
-        """The derivative by the cosines; the targets count as given."""
-        return ops.where(cosines > targets, self.slope_of_hard(cosines, weight), 1.0)
+    def derivatives(self, cosines, targets, weight):
+        """Returns the derivatives with respect to the cosines; targets are constants."""
+        return ops.where(cosines > targets, self.hard_derivatives(cosines, weight), 1.0)
 
     def hard(self, cosines, weight):
+        """Maps the cosines of hard negatives."""
         raise NotImplementedError(f"{type(self).__name__} does not implement hard(cosines, weight).")
 
-    def slope_of_hard(self, cosines, weight):
-        raise NotImplementedError(f"{type(self).__name__} does not implement slope_of_hard(cosines, weight).")
+    def hard_derivatives(self, cosines, weight):
+        """Returns the derivatives of `hard` with respect to the cosines."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement hard_derivatives(cosines, weight).")
 
     def next_weight(self, weight, target_cosines):
-        """The weight of a training step.
+        """Returns the weight of a training step.
 
         Args:
-            weight: that of the step before.
-            target_cosines: `(batch,)`, plain, of the whole batch.
+            weight: weight of the step before.
+            target_cosines: `(batch,)` cosines without the margin, of all replicas.
         """
         return weight
 
@@ -69,15 +71,27 @@ class Negatives:
         return repr_of_config(self, Negatives)
 
 
+def get(identifier):
+    """Resolves negatives: a `Negatives`, its serialized config, or None, which stays None."""
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if identifier is not None and not isinstance(identifier, Negatives):
+        raise ValueError(
+            "negatives must be None or a keras_arcface.layers.Negatives, such as MisclassifiedNegatives(). "
+            f"Received: negatives={identifier!r}"
+        )
+    return identifier
+
+
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CurricularNegatives(Negatives):
-    """CurricularFace's: a hard negative becomes `cosine * (t + cosine)`.
+    """The hard negatives of CurricularFace: their cosines become `cosine * (t + cosine)`.
 
-    `t` is a running mean of the target cosines, from 0 on: hard negatives count for less in the beginning, and for more
-    as embeddings come closer to their centers. Cosines that are not finite do not count.
+    `t` is a running mean of the target cosines that starts at 0: hard negatives have less weight at first, and more as
+    embeddings come closer to their centers. Cosines that are not finite are left out.
 
     Args:
-        momentum: the share of the old mean that is kept in each step, in [0, 1).
+        momentum: weight of the old mean in each step, in [0, 1).
 
     References:
         - [CurricularFace](https://arxiv.org/abs/2004.00288), equations 5, 6 and 9
@@ -86,13 +100,13 @@ class CurricularNegatives(Negatives):
     learns = True
 
     def __init__(self, momentum=0.99):
-        parts.check_number("momentum", momentum, lambda share: 0 <= share < 1, "in [0, 1)")
+        check_number("momentum", momentum, lambda share: 0 <= share < 1, "in [0, 1)")
         self.momentum = float(momentum)
 
     def hard(self, cosines, weight):
         return cosines * (weight + cosines)
 
-    def slope_of_hard(self, cosines, weight):
+    def hard_derivatives(self, cosines, weight):
         return weight + 2.0 * cosines
 
     def next_weight(self, weight, target_cosines):
@@ -107,18 +121,18 @@ class CurricularNegatives(Negatives):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class MisclassifiedNegatives(Negatives):
-    """MV-softmax's: a hard negative becomes `t * cosine + t - 1`, or `cosine + t - 1`.
+    """The hard negatives of MV-softmax: their cosines become `t * cosine + t - 1`, or `cosine + t - 1`.
 
     Args:
-        weight: `t`, at least 1; 1 changes nothing. The paper takes 1.2.
-        fixed: whether hard negatives all gain the same, `t - 1`, and not more the closer they are.
+        weight: `t`, at least 1; 1 changes nothing. The paper uses 1.2.
+        fixed: if true, all hard negatives gain the same, `t - 1`; if false, closer ones gain more.
 
     References:
         - [Mis-classified Vector Guided Softmax Loss](https://arxiv.org/abs/1912.00833), equations 8 and 9
     """
 
     def __init__(self, weight=1.2, fixed=False):
-        parts.check_number("weight", weight, lambda weight: weight >= 1, "at least 1")
+        check_number("weight", weight, lambda weight: weight >= 1, "at least 1")
         self.weight, self.fixed = float(weight), bool(fixed)
 
     @property
@@ -128,7 +142,7 @@ class MisclassifiedNegatives(Negatives):
     def hard(self, cosines, weight):
         return cosines + weight - 1.0 if self.fixed else weight * cosines + weight - 1.0
 
-    def slope_of_hard(self, cosines, weight):
+    def hard_derivatives(self, cosines, weight):
         return ops.ones_like(cosines) * (1.0 if self.fixed else weight)
 
     def get_config(self):

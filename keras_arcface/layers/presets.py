@@ -1,4 +1,4 @@
-"""The papers' heads: `MarginProduct` with the margin and the default values of each."""
+"""ArcFace, CosFace and SphereFace: `MarginProduct` with the margin and the defaults of each paper."""
 
 import keras
 
@@ -10,7 +10,7 @@ from keras_arcface.margins.base import check_factor
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-@keras.saving.register_keras_serializable(package="keras_arcface", name="ArcMarginProduct")  # loads, but is not saved
+@keras.saving.register_keras_serializable(package="keras_arcface", name="ArcMarginProduct")  # an alias for loading
 class ArcFace(MarginProduct):
     """ArcFace: an additive angular margin, `scale * cos(theta + margin)` for the target class.
 
@@ -19,7 +19,7 @@ class ArcFace(MarginProduct):
     Args:
         num_classes: number of classes, at least 2.
         margin: radians added to the target's angle, in [0, pi / 2].
-        scale: the radius of the hypersphere, above 0.
+        scale: radius of the hypersphere, above 0.
 
     >>> head = ArcFace(num_classes=10)
     >>> logits = head(np.random.rand(4, 8), np.array([0, 1, 2, 3]))
@@ -38,7 +38,7 @@ class ArcFace(MarginProduct):
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-@keras.saving.register_keras_serializable(package="keras_arcface", name="CosMarginProduct")  # loads, but is not saved
+@keras.saving.register_keras_serializable(package="keras_arcface", name="CosMarginProduct")  # an alias for loading
 class CosFace(MarginProduct):
     """CosFace: an additive cosine margin, `scale * (cos(theta) - margin)` for the target class.
 
@@ -47,7 +47,7 @@ class CosFace(MarginProduct):
     Args:
         num_classes: number of classes, at least 2.
         margin: amount subtracted from the target's cosine, in [0, 1].
-        scale: the radius of the hypersphere, above 0.
+        scale: radius of the hypersphere, above 0.
 
     >>> head = CosFace(num_classes=10, margin=0.2, scale=30)
 
@@ -63,20 +63,18 @@ class CosFace(MarginProduct):
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-@keras.saving.register_keras_serializable(
-    package="keras_arcface", name="SphereMarginProduct"
-)  # loads, but is not saved
+@keras.saving.register_keras_serializable(package="keras_arcface", name="SphereMarginProduct")  # an alias for loading
 class SphereFace(MarginProduct):
     """SphereFace: a multiplicative angular margin, `scale * psi(margin * theta)` for the target class.
 
-    Also importable as `SphereMarginProduct`. This is the form of the ArcFace paper's comparison, with normalized
-    embeddings and a fixed scale, where 1.35 works best; the SphereFace paper itself keeps the embedding's norm and uses
-    4. Call arguments, other arguments and attributes are those of `MarginProduct`.
+    Also importable as `SphereMarginProduct`. This is the form in the comparison of the ArcFace paper, with normalized
+    embeddings and a fixed scale, where 1.35 works best. The SphereFace paper keeps the embedding's norm and uses 4
+    (`ASoftmax`). Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
         margin: factor on the target's angle, in [1, 10].
-        scale: the radius of the hypersphere, above 0.
+        scale: radius of the hypersphere, above 0.
 
     >>> head = SphereFace(num_classes=10)
 

@@ -1,11 +1,14 @@
 """Margins: maps of the target cosine, applied before the softmax.
 
-A margin knows nothing of classes, batches or layers. It receives the cosine between an embedding and the center of
-its own class and returns the smaller cosine that the network is asked to beat.
+A margin receives the cosine between an embedding and the center of its own class, and returns the smaller cosine that
+the loss uses instead. `get` resolves what heads accept as a margin.
 """
 
 from keras_arcface.margins.base import Batch
 from keras_arcface.margins.base import Margin
+from keras_arcface.margins.base import NoMargin
+from keras_arcface.margins.base import get
+from keras_arcface.margins.base import serialize
 from keras_arcface.margins.class_size import ClassSizeMargin
 from keras_arcface.margins.combined import CombinedMargin
 from keras_arcface.margins.elastic import ElasticMargin
@@ -20,4 +23,7 @@ __all__ = [
     "ElasticMargin",
     "MagnitudeMargin",
     "Margin",
+    "NoMargin",
+    "get",
+    "serialize",
 ]

@@ -1,4 +1,4 @@
-"""What a margin is, and the cosine of an angle with a margin."""
+"""The base class of margins, how a margin is resolved, and the cosine of an angle with a margin."""
 
 import math
 import numbers
@@ -13,7 +13,7 @@ from keras import ops
 # Published factors on the angle go up to 4.
 _LARGEST_FACTOR = 10.0
 
-# Large numbers are embedding lengths, which the heads of other libraries take as an argument.
+# Large numbers are usually embedding lengths, which the heads of other libraries take as an argument.
 _NOT_A_MARGIN = "the length of the embeddings is not an argument: a head takes it from the embeddings"
 
 # Below this, sin^2(theta) counts as zero: no two float32 cosines other than +-1 itself are that close to the end.
@@ -21,23 +21,23 @@ _SMALLEST_SIN_SQUARED = 1e-14
 
 
 class Batch(NamedTuple):
-    """What a margin may ask for beside the cosine.
+    """What a margin can use besides the cosine.
 
     Attributes:
         labels: `(batch,)` int32.
-        norms: `(batch,)` float32, L2 norms of the embeddings before they are normalized, with their gradient.
-        normals: `(batch,)` float32 from N(0, 1), others in each training step; None outside of training, and for a
-            margin that is not `random`.
-        of_all: `(batch,)` of this replica -> `(all,)` of the whole batch, the same on every replica.
-        own: the reverse of it.
+        norms: `(batch,)` float32, L2 norms of the embeddings before normalization, with gradient.
+        normals: `(batch,)` float32 from N(0, 1), different in each training step; None outside of training and for
+            margins that are not `random`.
+        gather: function `(batch,)` of this replica -> `(all,)` of all replicas, the same on every replica.
+        local: function `(all,)` of all replicas -> `(batch,)` of this replica.
         state: the margin's statistics, by name.
     """
 
     labels: keras.KerasTensor
     norms: keras.KerasTensor
     normals: keras.KerasTensor | None
-    of_all: Callable
-    own: Callable
+    gather: Callable
+    local: Callable
     state: Mapping
 
 
@@ -45,7 +45,7 @@ class Margin:
     """Base class of margins: `psi(cosine) -> penalized cosine`.
 
     To make your own, implement `__call__` with `keras.ops` and `get_config`, and decorate the class with
-    `keras.saving.register_keras_serializable`, so that models that hold it can be loaded.
+    `keras.saving.register_keras_serializable`, so that models with it can be loaded.
 
     >>> @keras.saving.register_keras_serializable(package="mine")
     ... class Halfway(Margin):
@@ -57,7 +57,7 @@ class Margin:
     A margin that depends on more than the cosine implements `for_batch` instead.
 
     Attributes:
-        random: whether it wants `normals` in training.
+        random: if true, the margin gets `Batch.normals` in training.
         start: statistics that the head keeps for the margin, as weights that are saved: `{name: first value}`.
     """
 
@@ -76,22 +76,25 @@ class Margin:
         raise NotImplementedError(f"{type(self).__name__} does not implement __call__(cosines).")
 
     def for_batch(self, batch):
-        """The margin of a batch; one that depends on the cosine alone is the same for every batch.
+        """Returns the margin of a batch, a function of the `(batch,)` target cosines.
+
+        A margin that depends on the cosine alone is the same for every batch.
 
         Args:
             batch: a `Batch`.
-
-        Returns:
-            A function of the `(batch,)` target cosines, such as a margin.
         """
         return self
 
     def next_state(self, batch):
-        """The statistics after another training step: `{name: scalar}`, from a `Batch` that has those before it."""
+        """Returns the statistics after another training step: `{name: scalar}`.
+
+        Args:
+            batch: a `Batch` with the statistics before the step.
+        """
         return {}
 
     def regularizer(self, batch):
-        """What is added to the `(batch,)` losses of a `Batch`, or None."""
+        """Returns what is added to the `(batch,)` losses of a `Batch`, or None."""
         return None
 
     def get_config(self):
@@ -106,51 +109,108 @@ class Margin:
         return repr_of_config(self, Margin)
 
 
+class NoMargin(Margin):
+    """The identity: norm-softmax. Heads take and save it as None."""
+
+    def __call__(self, cosines):
+        return cosines
+
+    def __repr__(self):
+        return "None"
+
+
+class FunctionMargin(Margin):
+    """A plain function of the cosines as a margin. Heads take and save it as the function.
+
+    Args:
+        function: maps target cosines to penalized ones.
+    """
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, cosines):
+        return self.function(cosines)
+
+    def __repr__(self):
+        return repr(self.function)
+
+
+def get(identifier):
+    """Resolves a margin.
+
+    Args:
+        identifier: a `Margin`, a function of the cosines, a config from `serialize`, or None for no margin.
+
+    Returns:
+        A `Margin`.
+
+    Raises:
+        ValueError: for anything else.
+
+    >>> get({"class_name": "keras_arcface>CombinedMargin", "config": {"m2": 0.5}})
+    CombinedMargin(m1=1.0, m2=0.5, m3=0.0)
+    """
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if identifier is None:
+        return NoMargin()
+    if isinstance(identifier, Margin):
+        return identifier
+    if not callable(identifier) or isinstance(identifier, type):
+        raise ValueError(
+            "margin must be None or a callable such as keras_arcface.margins.CombinedMargin(m2=0.5). "
+            f"Received: margin={identifier!r}"
+        )
+    return FunctionMargin(identifier)
+
+
+def serialize(margin):
+    """Returns the config of a `Margin`, from which `get` makes it again."""
+    if isinstance(margin, NoMargin):
+        return None
+    return keras.saving.serialize_keras_object(margin.function if isinstance(margin, FunctionMargin) else margin)
+
+
 def repr_of_config(instance, base):
-    """A call of the class with the config as arguments; with none if `get_config` is that of the base class."""
+    """Returns a call of the class with the config as arguments, or without if `get_config` is the base class's."""
     config = {} if type(instance).get_config is base.get_config else instance.get_config()
     return f"{type(instance).__name__}({', '.join(f'{name}={value!r}' for name, value in config.items())})"
 
 
 def angles_of(cosines):
-    """The angles of cosines, in radians, with slopes that are finite at the ends."""
+    """Returns the angles of cosines, in radians, with derivatives that are finite at the ends."""
     cosines = ops.clip(cosines, -1.0, 1.0)
-    # arctan2(sin, cos) is accurate at both ends, where arccos loses half of the digits; the lower bound keeps the
-    # slope of the root finite at cos = +-1.
+    # arctan2(sin, cos) is accurate at both ends, where arccos loses half of the digits. The lower bound keeps the
+    # derivative of the root finite at cos = +-1.
     sines = ops.sqrt(ops.maximum((1.0 - cosines) * (1.0 + cosines), _SMALLEST_SIN_SQUARED))
     return ops.arctan2(sines, cosines)
 
 
-def slopes_of_angles(cosines):
-    """The derivative of `angles_of` by the cosines."""
+def angle_derivatives(cosines):
+    """Returns the derivatives of `angles_of` with respect to the cosines."""
     squared = (1.0 - cosines) * (1.0 + cosines)
-    has_slope = squared > _SMALLEST_SIN_SQUARED
-    return ops.where(has_slope, -ops.rsqrt(ops.where(has_slope, squared, 1.0)), 0.0)
+    is_finite = squared > _SMALLEST_SIN_SQUARED
+    return ops.where(is_finite, -ops.rsqrt(ops.where(is_finite, squared, 1.0)), 0.0)
 
 
 def penalized(cosines, m1, m2):
-    """`cos(m1 * theta + m2)`, falling on the whole of [0, pi]."""
+    """Returns `cos(m1 * theta + m2)`, continued so that it falls on the whole of [0, pi]."""
     angles = m1 * angles_of(cosines) + m2
-    angles = ops.where(angles < 0.0, 0.0, angles)  # of negative margins
-    # The half turns are a constant of the step: no gradient is defined, or wanted, through a floor.
+    angles = ops.where(angles < 0.0, 0.0, angles)  # with negative margins
+    # The number of half turns is a constant: a floor has no gradient.
     half_turns = ops.stop_gradient(ops.floor(angles / math.pi))
     signs = 1.0 - 2.0 * (half_turns - 2.0 * ops.floor(half_turns / 2.0))
     return signs * ops.cos(angles) - 2.0 * half_turns
 
 
-def check(name, value, is_right, expected):
-    """Raises a ValueError for an argument that is not right."""
-    if not is_right:
-        raise ValueError(f"{name} must be {expected}. Received: {name}={value!r}")
-
-
 def check_angle(name, value, largest=math.pi / 2):
-    """Returns an angular margin as a float; raises a ValueError if it cannot be meant as one.
+    """Returns an angular margin as a float, or raises a ValueError that tells the likely mistake.
 
     Args:
-        name: of the argument.
+        name: name of the argument.
         value: the margin, in radians.
-        largest: a right angle, beyond which an embedding at its own center has a negative logit.
+        largest: the largest margin. Beyond a right angle an embedding at its own center has a negative logit.
     """
     value = _non_negative(name, value, "an angle in radians")
     if value > largest:
@@ -162,7 +222,7 @@ def check_angle(name, value, largest=math.pi / 2):
 
 
 def check_cosine(name, value):
-    """Returns an additive cosine margin as a float; raises a ValueError if it cannot be meant as one."""
+    """Returns an additive cosine margin as a float, or raises a ValueError that tells the likely mistake."""
     value = _non_negative(name, value, "a cosine")
     if value > 1:
         meant = f"{value:g} percent are {value / 100:g}" if value <= 100 else _NOT_A_MARGIN
@@ -171,7 +231,7 @@ def check_cosine(name, value):
 
 
 def check_factor(name, value, least=1.0):
-    """Returns a factor on the angle as a float; raises a ValueError if it cannot be meant as one."""
+    """Returns a factor on the angle as a float, or raises a ValueError that tells the likely mistake."""
     value = _non_negative(name, value, "a factor on the angle")
     if not least <= value <= _LARGEST_FACTOR:
         meant = f" ({_NOT_A_MARGIN})" if value > 90 else ""

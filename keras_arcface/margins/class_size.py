@@ -1,8 +1,9 @@
-"""A margin of its own for each class, by how many images it has."""
+"""A margin per class that depends on its number of images."""
 
 import keras
 from keras import ops
 
+from keras_arcface._arguments import check
 from keras_arcface.margins.base import Margin
 from keras_arcface.margins.base import check_angle
 from keras_arcface.margins.base import penalized
@@ -10,14 +11,14 @@ from keras_arcface.margins.base import penalized
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class ClassSizeMargin(Margin):
-    """ArcFace with a margin of its own for each class: the fewer images a class has, the larger.
+    """ArcFace with a margin per class: the fewer images a class has, the larger its margin.
 
-    Of a class with n images it is `smallest + (largest - smallest) * f(n)`, where `f(n) = n**-power`, scaled so that it
-    is 1 for the smallest class and 0 for the largest. With the default values, the recipe of the landmark competitions'
-    third places, for data where some classes have a few images and others thousands.
+    A class with n images has the margin `smallest + (largest - smallest) * f(n)`, where `f(n)` is `n**-power`, scaled
+    to 1 for the smallest class and 0 for the largest. The defaults are the recipe of the third places in the landmark
+    competitions, for data where some classes have a few images and others thousands.
 
     Args:
-        class_sizes: the number of images of each class, all at least 1; `num_classes` of them.
+        class_sizes: number of images of each class, all at least 1; `num_classes` of them.
         smallest: margin of the largest class, in radians, at least 0.
         largest: margin of the smallest class, in radians, at most `pi / 2`.
         power: how fast the margin falls with the size, above 0.
@@ -37,14 +38,14 @@ class ClassSizeMargin(Margin):
     def __init__(self, class_sizes, smallest=0.05, largest=0.5, power=0.25):
         class_sizes = [int(size) for size in class_sizes]
         if len(class_sizes) < 2 or min(class_sizes) < 1:
-            few = min(range(len(class_sizes)), key=class_sizes.__getitem__, default=None)
-            received = f"{len(class_sizes)} classes" + ("" if few is None else f", class {few} with {class_sizes[few]}")
+            smallest = min(range(len(class_sizes)), key=class_sizes.__getitem__, default=None)
+            received = f"{len(class_sizes)} classes"
+            if smallest is not None:
+                received += f", class {smallest} with {class_sizes[smallest]}"
             raise ValueError(f"class_sizes must be at least 2 numbers of images of at least 1. Received: {received}")
         smallest, largest = check_angle("smallest", smallest), check_angle("largest", largest)
-        if smallest > largest:
-            raise ValueError(f"smallest must be at most largest. Received: smallest={smallest}, largest={largest}")
-        if not power > 0:
-            raise ValueError(f"power must be above 0. Received: power={power}")
+        check("smallest", smallest, smallest <= largest, f"at most largest={largest}")
+        check("power", power, power > 0, "above 0")
         self.class_sizes, self.smallest, self.largest, self.power = class_sizes, smallest, largest, power
 
     @property

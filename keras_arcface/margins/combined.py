@@ -1,4 +1,4 @@
-"""The formula of SphereFace, ArcFace and CosFace."""
+"""The formula that SphereFace, ArcFace and CosFace share."""
 
 import math
 
@@ -14,7 +14,7 @@ from keras_arcface.margins.base import penalized
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CombinedMargin(Margin):
-    """The one formula behind SphereFace, ArcFace and CosFace: `cos(m1 * theta + m2) - m3`.
+    """The combined margin: `cos(m1 * theta + m2) - m3`.
 
     | margin     | m1   | m2  | m3   |
     |------------|------|-----|------|
@@ -25,15 +25,14 @@ class CombinedMargin(Margin):
     Past `m1 * theta + m2 = pi` the plain cosine would rise again and reward embeddings for moving away from their
     center. Here psi keeps falling: with `k = floor((m1 * theta + m2) / pi)` it is
     `(-1)**k * cos(m1 * theta + m2) - 2 * k - m3`, SphereFace's own continuation used for every margin. It is
-    continuous, has a continuous slope and falls on the whole of [0, pi]. (InsightFace instead switches to
-    `cos(theta) - m2 * sin(m2)` there, which falls too but jumps at the switch; with its `easy_margin` it applies no
-    margin there.)
+    continuous with a continuous derivative, and falls on the whole of [0, pi]. (InsightFace switches to
+    `cos(theta) - m2 * sin(m2)` there, which falls but is not continuous; its `easy_margin` applies no margin there.)
 
-    Gradients are those of the formula, and finite at the ends, where the formula's own slope is not.
+    Gradients are those of the formula. They are finite at both ends, where the derivative of the formula is not.
 
     Args:
-        m1: factor on the angle, above 0 and at most 10. Below 1 only together with an `m2` of at least
-            `(1 - m1) * pi`, as otherwise large angles would be rewarded.
+        m1: factor on the angle, above 0 and at most 10. A factor below 1 requires an `m2` of at least `(1 - m1) * pi`;
+            otherwise large angles would be rewarded.
         m2: angle added, in radians, at least 0 and at most `pi / 2`; with `m1` below 1, `(1 - m1) * pi` more.
         m3: amount subtracted from the cosine, in [0, 1].
 

@@ -1,4 +1,4 @@
-"""Margins drawn at random in training."""
+"""Margins that are drawn at random in training."""
 
 import keras
 from keras import ops
@@ -11,16 +11,16 @@ from keras_arcface.margins.base import penalized
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class ElasticMargin(Margin):
-    """ElasticFace: each example's margin is drawn from a normal distribution, anew in each training step.
+    """ElasticFace: each example's margin is drawn from a normal distribution in each training step.
 
-    Outside of training it is the distribution's mean. The defaults are ElasticFace-Arc's; ElasticFace-Cos takes
-    `ElasticMargin(0.35, 0.05, angular=False)`, and the sorted forms a deviation of 0.0175 and 0.025.
+    Outside of training the margin is the mean. The defaults are those of ElasticFace-Arc. ElasticFace-Cos is
+    `ElasticMargin(0.35, 0.05, angular=False)`. The sorted forms use a standard deviation of 0.0175 and 0.025.
 
     Args:
-        mean: of the margins, radians in [0, pi / 2] or a cosine in [0, 1].
-        std: their standard deviation, in the same range.
-        angular: whether it is added to the angle (ArcFace), or subtracted from the cosine (CosFace).
-        sort: whether the largest margins of a batch go to the examples farthest from their center (ElasticFace+).
+        mean: mean of the margins, radians in [0, pi / 2] or a cosine in [0, 1].
+        std: standard deviation of the margins, in the same range.
+        angular: if true, the margin is added to the angle (ArcFace); if false, subtracted from the cosine (CosFace).
+        sort: if true, the largest margins of a batch go to the examples farthest from their center (ElasticFace+).
 
     Raises:
         ValueError: for values outside these ranges.
@@ -59,6 +59,6 @@ class ElasticMargin(Margin):
 
 
 def _largest_to_farthest(margins, cosines, batch):
-    margins, cosines = batch.of_all(margins), batch.of_all(cosines)
-    place = ops.argsort(ops.argsort(-cosines))  # 0 for the closest
-    return batch.own(ops.take(ops.sort(margins), place))
+    margins, cosines = batch.gather(margins), batch.gather(cosines)
+    rank = ops.argsort(ops.argsort(-cosines))  # 0 for the closest
+    return batch.local(ops.take(ops.sort(margins), rank))

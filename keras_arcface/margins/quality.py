@@ -1,33 +1,34 @@
-"""Margins from the length of an embedding, which grows with the quality of its image."""
+"""Margins that depend on the norm of the embedding, which grows with the quality of the image."""
 
 from types import MappingProxyType
 
 import keras
 from keras import ops
 
+from keras_arcface._arguments import check
 from keras_arcface.margins.base import Margin
-from keras_arcface.margins.base import check
 from keras_arcface.margins.base import check_angle
 from keras_arcface.margins.base import check_cosine
 from keras_arcface.margins.base import penalized
 
-# AdaFace's: norms outside count as these, and a standard deviation is never 0.
+# AdaFace clips norms to this range, and adds the second number to the standard deviation.
 _NORMS, _SMALLEST_STD = (1e-3, 100.0), 1e-3
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class AdaptiveMargin(Margin):
-    """AdaFace: good images get an additive cosine margin that grows, bad ones an angular one that turns.
+    """AdaFace: a margin that is larger for images of high quality.
 
-    With `z`, how many standard deviations of the running norms an embedding's norm lies above their mean, times
-    `concentration` and cut to [-1, 1], it is `cos(theta - margin * z) - margin * (1 + z)`: CosFace for middling images,
-    an ArcFace with a negative margin for the best and ArcFace for the worst. Where `theta - margin * z` falls below 0
-    it counts as 0. No gradient goes through the norm. Norms that are not finite do not count in the running ones.
+    Let `z` be the embedding's norm, minus the running mean of norms, divided by their standard deviation, times
+    `concentration`, clipped to [-1, 1]. The penalized cosine is `cos(theta - margin * z) - margin * (1 + z)`: ArcFace
+    for the worst images, CosFace for average ones, and ArcFace with a negative angular margin for the best. A negative
+    `theta - margin * z` counts as 0. No gradient flows through the norm. Norms that are not finite are left out of the
+    running statistics.
 
     Args:
         margin: `m`, in [0, 1].
         concentration: `h`, above 0.
-        momentum: the share of the old statistics that is kept in each training step, in [0, 1).
+        momentum: weight of the old statistics in each training step, in [0, 1).
 
     Raises:
         ValueError: for values outside these ranges.
@@ -36,7 +37,7 @@ class AdaptiveMargin(Margin):
         - [AdaFace](https://arxiv.org/abs/2204.00964), equations 12 to 14
     """
 
-    # As published: far from any batch's, so that z is near 0 in the first steps.
+    # As published: far from the statistics of any batch, so that z is near 0 in the first steps.
     start = MappingProxyType({"norm_mean": 20.0, "norm_std": 100.0})
 
     def __init__(self, margin=0.4, concentration=0.333, momentum=0.99):
@@ -49,14 +50,14 @@ class AdaptiveMargin(Margin):
         )
 
     def next_state(self, batch):
-        norms = batch.of_all(ops.stop_gradient(ops.clip(batch.norms, *_NORMS)))
+        norms = batch.gather(ops.stop_gradient(ops.clip(batch.norms, *_NORMS)))
         finite = ops.isfinite(norms)
         count = ops.sum(ops.cast(finite, "float32"))
         mean = ops.sum(ops.where(finite, norms, 0.0)) / ops.maximum(count, 1.0)
         squares = ops.sum(ops.where(finite, ops.square(norms - mean), 0.0))
-        found = {"norm_mean": mean, "norm_std": ops.sqrt(squares / ops.maximum(count - 1.0, 1.0))}
+        current = {"norm_mean": mean, "norm_std": ops.sqrt(squares / ops.maximum(count - 1.0, 1.0))}
         kept = ops.where(count > 0, self.momentum, 1.0)
-        return {name: kept * batch.state[name] + (1.0 - kept) * found[name] for name in found}
+        return {name: kept * batch.state[name] + (1.0 - kept) * current[name] for name in current}
 
     def for_batch(self, batch):
         norms = ops.stop_gradient(ops.clip(batch.norms, *_NORMS))
@@ -73,18 +74,18 @@ class AdaptiveMargin(Margin):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class MagnitudeMargin(Margin):
-    """MagFace: ArcFace with a margin that grows with the embedding's norm, and a term that makes norms grow.
+    """MagFace: ArcFace with a margin that grows with the embedding's norm, and a regularizer that makes norms grow.
 
-    The margin rises linearly from `smallest`, at the norm `shortest` and below, to `largest`, at `longest` and above.
-    The regularizer is `weight * (norm / longest**2 + 1 / norm)`, which falls up to `longest`. Gradients go through the
-    norm: an embedding is long where that pays, in good images. Norms outside count as `shortest` or `longest`, and get
-    no gradient, so embeddings must be able to reach what lies between: `make_embedder(..., scaled=True)`. The published
-    code has no margin where the cosine is below 0.
+    The margin rises linearly from `smallest` at the norm `shortest` to `largest` at the norm `longest`. The regularizer
+    is `weight * (norm / longest**2 + 1 / norm)`, which falls up to `longest`. Gradients flow through the norm, so that
+    good images get long embeddings. Norms outside of the range count as `shortest` or `longest` and get no gradient;
+    embeddings must be able to reach the range: `make_embedder(..., scaled=True)`. (The published code applies no margin
+    where the cosine is below 0.)
 
     Args:
         smallest, largest: margins in radians, `0 <= smallest <= largest <= pi / 2`.
         shortest, longest: norms, `0 < shortest < longest`.
-        weight: of the regularizer, at least 0. The paper takes 35.
+        weight: weight of the regularizer, at least 0. The paper uses 35.
 
     Raises:
         ValueError: for values outside these ranges.

@@ -12,7 +12,6 @@ from keras_arcface.training.fine_tuning import trainable_from
 from keras_arcface.training.interruption import AlignEpochs
 from keras_arcface.training.interruption import StopOnInterrupt
 from keras_arcface.training.replica_check import check_replicas
-from keras_arcface.training.sanity import expected_first_loss
 from keras_arcface.training.schedules import CosineSchedule
 from keras_arcface.training.schedules import PolynomialSchedule
 from keras_arcface.training.schedules import StepSchedule
@@ -51,7 +50,6 @@ __all__ = [
     "all_gpus_strategy",
     "check_replicas",
     "divisible_classes",
-    "expected_first_loss",
     "layerwise",
     "placed",
     "plot_training",

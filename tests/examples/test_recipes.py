@@ -118,7 +118,7 @@ def test_every_head_trains(head):
     assert np.isfinite(history["loss"]).all()
     if head != "softmax":
         assert model.head.scale == recipe.scale
-        assert np.isfinite(training.expected_first_loss(model.head, recipe.dim))
+        assert np.isfinite(model.head.expected_first_loss(recipe.dim))
         assert int(model.head.steps) == 3
 
 

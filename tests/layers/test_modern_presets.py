@@ -32,7 +32,7 @@ PRESETS = {
     "ElasticFace-Cos": ("ElasticFace", {"margin": 0.35, "angular": False}, ElasticMargin(0.35, 0.05, False), None),
     "ElasticFace+": ("ElasticFace", {"std": 0.0175, "sort": True}, ElasticMargin(0.5, 0.0175, sort=True), None),
     "CurricularFace": ("CurricularFace", {}, ARC, CurricularNegatives(0.99)),
-    "CurricularFace, other": ("CurricularFace", {"margin": 0.4, "momentum": 0.5, "block_size": 3}, None, None),
+    "CurricularFace, other": ("CurricularFace", {"margin": 0.4, "momentum": 0.5, "chunk_size": 3}, None, None),
     "MVSoftmax": ("MVSoftmax", {}, ARC, MisclassifiedNegatives(1.2)),
     "MV-AM-Softmax": ("MVSoftmax", {"margin": 0.35, "angular": False}, COS, MisclassifiedNegatives(1.2)),
     "MVSoftmax, fixed": ("MVSoftmax", {"weight": 1.1, "fixed": True}, ARC, MisclassifiedNegatives(1.1, True)),

@@ -87,7 +87,7 @@ def head_with(negatives, centers, **options):
 def test_hard_negatives_are_their_formula(name, memory, block):
     negatives, hard = HARD[name]
     embeddings, labels, centers = problem()
-    head = head_with(negatives, centers, block_size=block, logits_memory=memory)
+    head = head_with(negatives, centers, chunk_size=block, max_cache_bytes=memory)
     assert_is(lambda e, c: softmax_losses(e, c, labels, hard), head, embeddings, labels, centers)
     cosines = cosines_of(embeddings, centers)
     own = references.psi(np.arccos(cosines[np.arange(BATCH), labels]), m2=0.5)
@@ -107,7 +107,7 @@ def test_the_logits_are_those_of_the_loss(name):
 def test_sub_centers_have_hard_negatives_too():
     embeddings, labels, centers = problem()
     twice = np.stack([centers, -centers], axis=1)
-    head = head_with(MisclassifiedNegatives(), twice, sub_centers=2, block_size=5)
+    head = head_with(MisclassifiedNegatives(), twice, sub_centers=2, chunk_size=5)
     whole = ops.convert_to_numpy(head(embeddings, labels)).astype("float64")
     expected = np.logaddexp.reduce(whole, axis=1) - whole[np.arange(BATCH), labels]
     np.testing.assert_allclose(ops.convert_to_numpy(head.loss(labels, embeddings)), expected, rtol=1e-5)
@@ -144,7 +144,7 @@ def test_only_what_is_learned_is_kept():
 @pytest.mark.parametrize("block", [5, 23])
 def test_uniface_is_its_formula(memory, block):
     embeddings, labels, centers = problem()
-    options = {"block_size": block, "logits_memory": memory}
+    options = {"chunk_size": block, "max_cache_bytes": memory}
     head = with_centers(UniFace(CLASSES, margin=0.3, scale=SCALE, negatives_weight=0.5, **options), centers)
     assert float(ops.convert_to_numpy(head.bias)) == pytest.approx(np.log(10 * CLASSES))
     head.bias.assign(2.5)

@@ -41,7 +41,7 @@ def test_adaface_is_its_formula():
 
 def test_adafaces_statistics_follow_the_norms_of_the_whole_batch():
     state = {"norm_mean": 20.0, "norm_std": 100.0}
-    batch = batch_of(state=state)._replace(of_all=lambda v: ops.concatenate([v, v + 10.0]))
+    batch = batch_of(state=state)._replace(gather=lambda v: ops.concatenate([v, v + 10.0]))
     found = AdaptiveMargin(momentum=0.9).next_state(batch)
     clipped = np.clip(NORMS.astype("float64"), 1e-3, 100)
     whole = np.concatenate([clipped, clipped + 10])
@@ -121,10 +121,10 @@ def test_random_margins_differ_from_step_to_step_and_come_again_with_the_step():
 
 
 def test_the_draws_are_normal():
-    from keras_arcface.layers import sampling
+    from keras_arcface.layers.partial_fc import sampler
 
     draws = np.stack(
-        [ops.convert_to_numpy(sampling.normals(500, 3, ops.convert_to_tensor(step))) for step in range(100)]
+        [ops.convert_to_numpy(stateless_random.normals(500, 3, ops.convert_to_tensor(step))) for step in range(100)]
     )
     print(f"50,000 draws: mean {draws.mean():.4f}, standard deviation {draws.std():.4f}")
     assert abs(draws.mean()) < 0.02

@@ -22,13 +22,13 @@ from keras_arcface.training import CoupledSGD
 
 DEVICES, BATCH, DIM = 8, 64, 32
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1}
-OTHERWISE = {"logits_memory": 0, "scale": 100.0, "sub_centers": 2, "ignored_above": 0.5, "label_smoothing": 0.1}
+OTHERWISE = {"max_cache_bytes": 0, "scale": 100.0, "sub_centers": 2, "ignored_above": 0.5, "label_smoothing": 0.1}
 EXACT = {
-    "exact, 8 shards": (8, {"block_size": 256}),
-    "exact, 2 shards": (2, {"block_size": 256}),
-    "hard negatives, 8 shards": (8, {"block_size": 256, "negatives": MisclassifiedNegatives()}),
-    "binary, 8 shards": (8, {"block_size": 256, "of": UniFace}),
-    "sub-centers, computed again, 8 shards": (8, {"block_size": 200, **OTHERWISE}),
+    "exact, 8 shards": (8, {"chunk_size": 256}),
+    "exact, 2 shards": (2, {"chunk_size": 256}),
+    "hard negatives, 8 shards": (8, {"chunk_size": 256, "negatives": MisclassifiedNegatives()}),
+    "binary, 8 shards": (8, {"chunk_size": 256, "of": UniFace}),
+    "sub-centers, computed again, 8 shards": (8, {"chunk_size": 200, **OTHERWISE}),
 }
 CLASSES = (4096, 16384)
 

@@ -85,7 +85,7 @@ def main():
         "rounding": outcome(strategy, damage=1 + 1e-6),
         "center loss": outcome(strategy, head=lambda n: layers.WithCenterLoss(ArcFace(n))),
         "random margins": outcome(strategy, head=layers.ElasticFace),
-        "sampled": outcome(strategy, head=lambda n: ArcFace(n, sample_rate=0.5, sample_slots=2)),
+        "sampled": outcome(strategy, head=lambda n: ArcFace(n, sample_rate=0.5)),
         "damaged images": outcome(strategy, damage=1.5),
         "NaN": outcome(strategy, damage=np.nan),
         "counted twice": outcome(strategy, times=2.0),

@@ -15,7 +15,6 @@ from keras_arcface.layers import MVSoftmax
 from keras_arcface.layers import SoftmaxProduct
 from keras_arcface.layers import WithIntraLoss
 from keras_arcface.margins import ClassSizeMargin
-from keras_arcface.training import expected_first_loss
 
 
 @pytest.mark.parametrize(
@@ -51,21 +50,21 @@ def test_is_the_loss_of_random_embeddings(make):
     head = make()
     labels = generator.integers(0, head.num_classes, 2000)
     losses = head.loss(labels, generator.normal(size=(2000, 128)).astype(np.float32))
-    expected, found = expected_first_loss(head, dim=128), float(keras.ops.mean(losses))
+    expected, found = head.expected_first_loss(dim=128), float(keras.ops.mean(losses))
     print(f"expected {expected:.3f}, found {found:.3f}")
     assert expected == pytest.approx(found, rel=0.03)
 
 
 @pytest.mark.parametrize("head", [SoftmaxProduct(10), LSoftmax(10), WithIntraLoss(ArcFace(10))], ids=str)
 def test_a_head_without_a_scale_is_refused(head):
-    with pytest.raises(ValueError, match="is for a MarginProduct, such as ArcFace"):
-        expected_first_loss(head, 128)
+    with pytest.raises(ValueError, match="Expected: a MarginProduct, such as ArcFace"):
+        head.expected_first_loss(128)
 
 
 def test_more_classes_than_are_drawn():
     """Without a margin and at a small scale it is the logarithm of the number of classes."""
-    assert expected_first_loss(MarginProduct(10_000_000, scale=1e-3), dim=64) == pytest.approx(np.log(1e7), rel=1e-3)
+    assert MarginProduct(10_000_000, scale=1e-3).expected_first_loss(dim=64) == pytest.approx(np.log(1e7), rel=1e-3)
 
 
 def test_tells_a_wrong_head():
-    assert expected_first_loss(ArcFace(1000), 512) > 1.5 * expected_first_loss(ArcFace(1000, margin=0.2), 512)
+    assert ArcFace(1000).expected_first_loss(512) > 1.5 * ArcFace(1000, margin=0.2).expected_first_loss(512)

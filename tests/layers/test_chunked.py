@@ -55,7 +55,7 @@ def test_loss_and_gradients_in_blocks_equal_the_formula(batch, classes, dim, blo
     embeddings, labels, centers = problem(batch, classes, dim)
     for scale in (1.0, 30.0, 128.0):
         head = MarginProduct(
-            classes, margin=CombinedMargin(**margin), scale=scale, block_size=block, logits_memory=memory
+            classes, margin=CombinedMargin(**margin), scale=scale, chunk_size=block, max_cache_bytes=memory
         )
         with_centers(head, centers)
         exact = embeddings.astype("float64"), centers.astype("float64")
@@ -95,7 +95,7 @@ def test_sub_centers_and_the_noise_filter_equal_the_formula(sub_centers, ignored
     centers = generator.normal(size=shape).astype("float32")
     choices = {"sub_centers": sub_centers, "ignored_above": ignored_above}
     head = MarginProduct(
-        11, margin=CombinedMargin(m2=0.5), scale=8.0, block_size=block, logits_memory=memory, **choices
+        11, margin=CombinedMargin(m2=0.5), scale=8.0, chunk_size=block, max_cache_bytes=memory, **choices
     )
     with_centers(head, centers)
 
@@ -161,7 +161,7 @@ def test_at_the_ends_of_the_cosine(scale, own, others):
     centers[labels] = own
     centers = np.concatenate([centers, np.zeros_like(centers)], axis=1)
     embeddings = np.array([[2.0, 0.0]] * 2, "float32")
-    head = with_centers(MarginProduct(classes, margin=None, scale=scale, block_size=512), centers)
+    head = with_centers(MarginProduct(classes, margin=None, scale=scale, chunk_size=512), centers)
     losses, cosines, hits = (ops.convert_to_numpy(part) for part in head.loss_and_stats(labels, embeddings))
     # The other label's center is one of the others, at the same end as the own.
     rest = np.logaddexp(np.log(classes - 2) + scale * others, scale * own)
@@ -188,9 +188,9 @@ def test_products_in_bfloat16_are_as_exact_as_that():
             1000,
             margin=CombinedMargin(m2=0.5),
             scale=16.0,
-            block_size=300,
-            logits_memory=memory,
-            products="bfloat16",
+            chunk_size=300,
+            max_cache_bytes=memory,
+            matmul_dtype="bfloat16",
         )
         with_centers(head, centers)
         losses = ops.convert_to_numpy(head.loss(labels, embeddings))
@@ -209,7 +209,7 @@ def test_products_in_tensorfloat32_are_at_least_as_exact_as_that():
     losses = []
     for products in ("float32", "tensorfloat32"):
         head = with_centers(
-            MarginProduct(300, margin=CombinedMargin(m2=0.5), block_size=100, products=products), centers
+            MarginProduct(300, margin=CombinedMargin(m2=0.5), chunk_size=100, matmul_dtype=products), centers
         )
         losses.append(ops.convert_to_numpy(head.loss(labels, embeddings)))
     np.testing.assert_allclose(*losses, rtol=2**-9)
@@ -220,7 +220,7 @@ def test_products_in_tensorfloat32_are_at_least_as_exact_as_that():
     "choices",
     [
         {},
-        *(pytest.param(choice, marks=pytest.mark.slow) for choice in ({"sample_rate": 0.5}, {"products": "bfloat16"})),
+        *(pytest.param(choice, marks=pytest.mark.slow) for choice in ({"sample_rate": 0.5}, {"matmul_dtype": "bfloat16"})),
     ],
     ids=["exact", "sampled", "bfloat16"],
 )
@@ -232,8 +232,8 @@ def test_a_model_compiled_by_xla_trains_as_one_that_is_not(choices):
         keras.utils.set_random_seed(0)
         embedder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
         model = RecognitionModel(
-            embedder, MarginProduct(40, margin=CombinedMargin(m2=0.5), scale=16.0, block_size=16, **choices)
+            embedder, MarginProduct(40, margin=CombinedMargin(m2=0.5), scale=16.0, chunk_size=16, **choices)
         )
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=jit_compile)
         losses.append(model.fit(inputs, labels, batch_size=20, epochs=3, shuffle=False, verbose=0).history["loss"])
-    np.testing.assert_allclose(*losses, rtol=2e-2 if "products" in choices else 1e-4)
+    np.testing.assert_allclose(*losses, rtol=2e-2 if "matmul_dtype" in choices else 1e-4)

@@ -52,7 +52,7 @@ def built(head, centers):
 )
 def test_blocks_change_neither_loss_nor_gradients(make, block, memory, length):
     embeddings, labels, centers = problem(length)
-    whole, split = built(make(CLASSES), centers), built(make(CLASSES, block_size=block, logits_memory=memory), centers)
+    whole, split = built(make(CLASSES), centers), built(make(CLASSES, chunk_size=block, max_cache_bytes=memory), centers)
     losses = [ops.convert_to_numpy(head.loss(labels, embeddings)) for head in (whole, split)]
     assert losses[0].max() > (length if "inter" not in whole.name else 0)
     np.testing.assert_allclose(*losses, rtol=1e-5, atol=1e-5 * length)
@@ -65,7 +65,7 @@ def test_blocks_change_neither_loss_nor_gradients(make, block, memory, length):
 @pytest.mark.parametrize("length", [1.0, 1000.0])
 def test_plain_softmax_and_its_gradients_are_those_of_the_whole_logits(smoothing, length):
     embeddings, labels, centers = problem(length)
-    head = built(SoftmaxProduct(CLASSES, label_smoothing=smoothing, block_size=7, logits_memory=0), centers)
+    head = built(SoftmaxProduct(CLASSES, label_smoothing=smoothing, chunk_size=7, max_cache_bytes=0), centers)
     logits = embeddings.astype("float64") @ centers.astype("float64").T + np.linspace(-1, 1, CLASSES)
     log_sums = np.logaddexp.reduce(logits, axis=1, keepdims=True)
     wanted = np.eye(CLASSES)[labels] * (1 - smoothing) + smoothing / CLASSES
@@ -97,21 +97,21 @@ def test_logits_of_all_classes_never_exist(make):
         return jax.jit(jax.grad(mean_loss, argnums=(0, 1))).lower(embeddings, centers).as_text()
 
     assert f"<{BATCH}x{CLASSES}xf32>" in shapes_of()
-    assert f"<{BATCH}x7xf32>" in shapes_of(block_size=7, logits_memory=0)
-    assert f"{BATCH}x{CLASSES}x" not in shapes_of(block_size=7, logits_memory=0)
+    assert f"<{BATCH}x7xf32>" in shapes_of(chunk_size=7, max_cache_bytes=0)
+    assert f"{BATCH}x{CLASSES}x" not in shapes_of(chunk_size=7, max_cache_bytes=0)
 
 
 @every_head
 def test_sizes_survive_the_config(make):
-    head = make(CLASSES, block_size=7, logits_memory=0)
+    head = make(CLASSES, chunk_size=7, max_cache_bytes=0)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
-    assert (copy.block_size, copy.logits_memory) == (7, 0)
+    assert (copy.chunk_size, copy.max_cache_bytes) == (7, 0)
     assert copy.get_config() == head.get_config()
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [({"block_size": 0}, "block_size=0"), ({"logits_memory": -1}, "logits_memory=-1")],
+    [({"chunk_size": 0}, "chunk_size=0"), ({"max_cache_bytes": -1}, "max_cache_bytes=-1")],
 )
 @every_head
 def test_sizes_out_of_range_are_refused(make, arguments, named):

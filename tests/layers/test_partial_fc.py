@@ -1,4 +1,4 @@
-"""What a step draws, and that it trains that and nothing else."""
+"""Partial FC: what a step draws, and that it trains that and nothing else."""
 
 import collections
 import functools
@@ -24,8 +24,8 @@ from keras_arcface import MagFace
 from keras_arcface import RecognitionModel
 from keras_arcface import UniFace
 from keras_arcface.layers import MVSoftmax
-from keras_arcface.layers import kernels
-from keras_arcface.layers import sampling
+from keras_arcface.layers.chunked import backends
+from keras_arcface.layers.partial_fc import sampler
 from keras_arcface.training import CoupledSGD
 from keras_arcface.training import WholeBatchOptimizer
 
@@ -51,9 +51,9 @@ SAMPLING = {
 @functools.cache
 def compiled_draw(num_classes, size, seed, shards):
     def draw(labels, step):
-        return sampling.draw(labels, num_classes, size, seed, step, shards)
+        return sampler.draw(labels, num_classes, size, seed, step, shards)
 
-    return kernels.here().compiled(draw, "float32")
+    return backends.current().jit(draw, "float32")
 
 
 def draw(labels, num_classes, size, seed=0, step=0, shards=1):
@@ -136,15 +136,15 @@ def test_what_is_not_drawn_stays_bit_for_bit():
     head = model.head
     train(model)  # so that there is momentum
     for step in range(4):
-        before = [np.array(v) for v in (head.centers, *head.slots)]
+        before = [np.array(v) for v in (head.centers, *head.partial_fc.slots)]
         batch = slice(BATCH * step, BATCH * (step + 1))
         model.train_on_batch(INPUTS[batch], LABELS[batch])
         if keras.backend.backend() == "jax":
             model.jax_state_sync()
-        drawn = np.array(head.sampled_ids)
+        drawn = np.array(head.partial_fc.sampled_ids)
         assert np.isin(LABELS[batch], drawn).all()
         others = np.setdiff1d(np.arange(CLASSES), drawn)
-        for old, new in zip(before, (head.centers, *head.slots), strict=True):
+        for old, new in zip(before, (head.centers, *head.partial_fc.slots), strict=True):
             new = np.array(new)
             np.testing.assert_array_equal(old[others], new[others])
             assert (old[drawn] != new[drawn]).any(axis=1).all()
@@ -156,12 +156,12 @@ def test_a_step_is_the_exact_one_over_the_classes_drawn():
     train(model)
     head = model.head
     weights = [np.array(v) for v in model.embedder.trainable_weights]
-    centers, slot = np.array(head.centers), np.array(head.slots[0])
+    centers, slot = np.array(head.centers), np.array(head.partial_fc.slots[0])
     momenta = [np.array(v) for v in model.optimizer.variables if "body" in v.name]
     model.train_on_batch(INPUTS[:BATCH], LABELS[:BATCH])
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
-    drawn = np.array(head.sampled_ids)
+    drawn = np.array(head.partial_fc.sampled_ids)
 
     embedder = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(DIM, name="body")])
     small = RecognitionModel(embedder, ArcFace(len(drawn), scale=16.0, name="head"))
@@ -179,7 +179,7 @@ def test_a_step_is_the_exact_one_over_the_classes_drawn():
     if keras.backend.backend() == "jax":
         small.jax_state_sync()
     np.testing.assert_allclose(np.array(head.centers)[drawn], np.array(small.head.centers), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(np.array(head.slots[0])[drawn], np.array(momentum), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.array(head.partial_fc.slots[0])[drawn], np.array(momentum), rtol=1e-5, atol=1e-6)
     for one, other in zip(model.embedder.trainable_weights, embedder.trainable_weights, strict=True):
         np.testing.assert_allclose(np.array(one), np.array(other), rtol=1e-5, atol=1e-6)
 
@@ -192,7 +192,7 @@ def test_the_expectation_over_many_draws_is_that_over_all_choices_of_others():
     exact = embeddings.astype("float64"), centers.astype("float64")
     head = ArcFace(classes, scale=8.0, sample_rate=0.5)
     head.build((None, 5))
-    assert head.sample.shape[0] == size
+    assert head.partial_fc.sample.shape[0] == size
 
     def mean_loss(embeddings):
         with keras.StatelessScope():
@@ -204,8 +204,8 @@ def test_the_expectation_over_many_draws_is_that_over_all_choices_of_others():
     found = []
     for choice in choices:
         chosen, places = np.array(choice), np.searchsorted(choice, labels)
-        head.sampled_ids.assign(chosen)
-        head.sample.assign(centers[chosen])
+        head.partial_fc.sampled_ids.assign(chosen)
+        head.partial_fc.sample.assign(centers[chosen])
         loss, (gradient,) = value_and_gradients(mean_loss, embeddings)
         part = exact[0], exact[1][chosen], places
         np.testing.assert_allclose(loss, references.losses(*part, 8.0, m2=0.5).mean(), rtol=1e-5)
@@ -231,7 +231,7 @@ def test_the_expectation_over_many_draws_is_that_over_all_choices_of_others():
 )
 def test_where_all_are_drawn_it_trains_as_the_exact_head(of):
     sampled, exact = make_model(sample_rate=0.999, of=SAMPLING[of]), make_model(sample_rate=1.0, of=SAMPLING[of])
-    assert sampled.head.sample.shape[0] == CLASSES
+    assert sampled.head.partial_fc.sample.shape[0] == CLASSES
     assert exact.head.centers.trainable
     if of == "UniFace":  # its threshold starts by the share that is drawn
         exact.head.bias.assign(np.array(sampled.head.bias))
@@ -248,9 +248,9 @@ def test_evaluation_looks_at_all_classes():
 
 
 def test_adam_has_two_slots():
-    model = make_model(keras.optimizers.Adam(0.01), sample_slots=2)
+    model = make_model(keras.optimizers.Adam(0.01))
     train(model)
-    assert all(np.abs(np.array(slot)).max() > 0 for slot in model.head.slots)
+    assert all(np.abs(np.array(slot)).max() > 0 for slot in model.head.partial_fc.slots)
 
 
 def test_it_learns_by_fit_and_goes_on_where_it_was_saved(tmp_path):
@@ -278,9 +278,54 @@ def test_accumulation_is_refused():
         train(make_model(keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2)))
 
 
-def test_an_optimizer_with_other_slots_is_named():
-    with pytest.raises(ValueError, match=r"sample_slots=2.*Received: Adam with momentum, velocity"):
-        train(make_model(keras.optimizers.Adam(0.01)))
+def test_another_optimizer_needs_as_many_slots():
+    model = make_model()
+    train(model)
+    model.compile(keras.optimizers.Adam(0.01))
+    with pytest.raises(ValueError, match=r"have 1 optimizer slot.*Received: Adam with 2"):
+        train(model)
+
+
+def test_an_optimizer_with_slots_of_other_shapes_is_named():
+    with pytest.raises(ValueError, match=r"slots have the shape of the weight.*Received: Adafactor"):
+        train(make_model(keras.optimizers.Adafactor(0.01)))
+
+
+def test_another_optimizer_starts_with_slots_of_zeros():
+    model, fresh = make_model(), make_model()
+    train(model)
+    weights = model.get_weights()
+    for variable, value in zip(fresh.weights, weights[: len(fresh.weights)], strict=False):
+        pass
+    model.compile(CoupledSGD(0.1, weight_decay=0.01))
+    model.make_train_function()
+    assert all(np.abs(np.array(slot)).max() == 0 for slot in model.head.partial_fc.slots)
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [
+        (lambda: keras.optimizers.SGD(0.1), 0),
+        (lambda: keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), 1),
+        (lambda: keras.optimizers.Adam(0.1), 2),
+        (lambda: keras.optimizers.Adam(0.1, amsgrad=True), 3),
+        (lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.1)), 2),
+        (lambda: WholeBatchOptimizer(CoupledSGD(0.1)), 1),
+        (
+            lambda: keras.optimizers.MultiOptimizer(
+                keras.optimizers.OptimizerMap(keras.optimizers.Adam(), {".*head/.*": CoupledSGD(0.1)})
+            ),
+            1,
+        ),
+    ],
+    ids=["SGD", "momentum, EMA", "Adam", "AMSGrad", "loss scale", "whole batch", "multi"],
+)
+def test_the_slots_are_learned_from_the_optimizer(make, count):
+    model = make_model(make())
+    model.make_train_function()
+    assert len(model.head.partial_fc.slots) == count
+    shape = tuple(model.head.centers.shape)
+    assert all(tuple(slot.shape) == shape for slot in model.head.partial_fc.slots)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +333,6 @@ def test_an_optimizer_with_other_slots_is_named():
     [
         ({"sample_rate": 0.0}, "sample_rate"),
         ({"sample_rate": 1.5}, "sample_rate"),
-        ({"sample_slots": -1}, "sample_slots"),
         ({"sample_seed": 0.5}, "sample_seed"),
         ({"centers_regularizer": "l2"}, "centers_regularizer"),
     ],

@@ -1,4 +1,4 @@
-"""What the loss in blocks needs of JAX, as tensorflow.py describes it. All of it is compiled as one."""
+"""JAX: the whole loss is compiled as one program. See `Backend` for the functions."""
 
 import jax
 from jax import lax
@@ -9,16 +9,16 @@ def read(variable):
     return variable.value
 
 
-def compiled(function, dtype):
+def jit(function, matmul_dtype):
     return jax.jit(function)
 
 
-def block_limits():
-    return (2**25, 2**12) if jax.default_backend() == "cpu" else (2**27, 2**15)
-
-
-def fused(function):
+def fuse(function):
     return function
+
+
+def chunk_limits():
+    return (2**25, 2**12) if jax.default_backend() == "cpu" else (2**27, 2**15)
 
 
 def repeat(count, body, carry):
@@ -27,56 +27,60 @@ def repeat(count, body, carry):
     return lax.fori_loop(0, count, lambda i, carry: body(i, *carry), carry)
 
 
-def product(first, second, dtype, transpose_first=False, transpose_second=False):
+def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     first, second = first.T if transpose_first else first, second.T if transpose_second else second
-    if dtype != "bfloat16":  # of TensorFloat-32 where the device has it, else of float32
+    if dtype != "bfloat16":  # TensorFloat-32 where the device has it, else float32
         precision = lax.Precision.HIGHEST if dtype == "float32" else lax.Precision.HIGH
         return jnp.matmul(first, second, precision=precision)
     return jnp.matmul(first.astype(dtype), second.astype(dtype), preferred_element_type=jnp.float32)
 
 
-def stack(shape):
+def new_cache(shape):
     return jnp.zeros(shape)
 
 
-def push(stack, number, value):
-    return lax.dynamic_update_index_in_dim(stack, value, number, axis=0)
+def cache_put(cache, index, value):
+    return lax.dynamic_update_index_in_dim(cache, value, index, axis=0)
 
 
-def at(stack, number, shape):
-    return lax.dynamic_index_in_dim(stack, number, axis=0, keepdims=False)
+def cache_get(cache, index, shape):
+    return lax.dynamic_index_in_dim(cache, index, axis=0, keepdims=False)
 
 
 def empty(shape, like):
     return jnp.zeros(shape)
 
 
-def write(array, start, rows):
+def write_rows(array, start, rows):
     return lax.dynamic_update_slice_in_dim(array, rows, start, axis=1)
 
 
-def of_all_replicas(labels):
-    return labels
-
-
-def of_this_replica(values, count):
+def gather_replicas(values):
     return values
 
 
-def take(variable, rows, shards):
+def local_part(values, count):
+    return values
+
+
+# Each shard reads and writes rows of its own part: an index across shards would gather the shards.
+
+
+def take_rows(variable, rows, shards):
     whole, rows = _by_shard(variable.value, shards), _within_shards(variable, rows, shards)
-    return _whole(jax.vmap(lambda part, rows: part[rows])(whole, rows))
+    return _concatenate(jax.vmap(lambda part, rows: part[rows])(whole, rows))
 
 
-def put(variable, rows, values, shards):
+def put_rows(variable, rows, values, shards):
     def put_part(part, rows, values):
         return part.at[rows].set(values, indices_are_sorted=True, unique_indices=True)
 
     whole, rows = _by_shard(variable.value, shards), _within_shards(variable, rows, shards)
-    variable.assign(_whole(jax.vmap(put_part)(whole, rows, _by_shard(values, shards))))
+    variable.assign(_concatenate(jax.vmap(put_part)(whole, rows, _by_shard(values, shards))))
 
 
-# Each shard takes and gives rows of its own part: an index across shards would bring them together.
+def assign(variable, value):
+    variable.assign(value)
 
 
 def _by_shard(array, shards):
@@ -87,9 +91,5 @@ def _within_shards(variable, rows, shards):
     return rows.reshape(shards, -1) % (variable.shape[0] // shards)
 
 
-def _whole(array):
+def _concatenate(array):
     return array.reshape(-1, *array.shape[2:])
-
-
-def assign(variable, value):
-    variable.assign(value)

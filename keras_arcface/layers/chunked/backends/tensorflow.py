@@ -1,0 +1,130 @@
+"""TensorFlow: XLA compiles the loss as a whole. See `Backend` for the functions.
+
+The exception are products in bfloat16 on a CPU: there TensorFlow's own products are twice as fast as XLA's, and XLA
+compiles what lies between them.
+"""
+
+import functools
+
+import tensorflow as tf
+
+from keras_arcface import _private_api
+
+
+def read(variable):
+    return tf.convert_to_tensor(variable.value)
+
+
+def jit(function, matmul_dtype):
+    as_graph, by_xla = (tf.function(function, jit_compile=jit, autograph=False) for jit in (None, True))
+
+    def call(*arguments):
+        by_parts = matmul_dtype == "bfloat16" and not _has_gpu() and not _private_api.is_in_xla_context()
+        # Otherwise a tape that watches the arguments would differentiate the function.
+        return (as_graph if by_parts else by_xla)(*tf.nest.map_structure(tf.stop_gradient, arguments))
+
+    return call
+
+
+def fuse(function):
+    by_xla = tf.function(function, jit_compile=True, autograph=False)
+    return lambda *arguments: (function if _private_api.is_in_xla_context() else by_xla)(*arguments)
+
+
+def chunk_limits():
+    return (2**27, 2**15) if _has_gpu() else (2**25, 2**12)  # CPU: as measured; GPU: enough to keep it busy
+
+
+@functools.cache
+def _has_gpu():
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def repeat(count, body, carry):
+    if count == 1:
+        return body(0, *carry)
+    return tf.while_loop(
+        lambda i, *_: i < count,
+        lambda i, *carry: (i + 1, *body(i, *carry)),
+        (tf.constant(0), *carry),
+        parallel_iterations=1,
+    )[1:]
+
+
+def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
+    transposed = {"transpose_a": transpose_first, "transpose_b": transpose_second}
+    if dtype != "bfloat16":  # tf.config.experimental.enable_tensor_float_32_execution decides about TensorFloat-32
+        return tf.matmul(first, second, **transposed)
+    first, second = tf.cast(first, dtype), tf.cast(second, dtype)
+    if _private_api.is_in_xla_context():
+        return tf.matmul(first, second, output_type=tf.float32, **transposed)
+    return tf.cast(tf.matmul(first, second, **transposed), "float32")  # a CPU has no product with float32 sums
+
+
+def new_cache(shape):
+    if _private_api.is_in_xla_context():
+        return tf.zeros(shape)
+    return tf.raw_ops.TensorListReserve(element_shape=shape[1:], num_elements=shape[0], element_dtype=tf.float32)
+
+
+def cache_put(cache, index, value):
+    if _private_api.is_in_xla_context():
+        return _private_api.xla_dynamic_update_slice(cache, value[None], [index, 0, 0])
+    return tf.raw_ops.TensorListSetItem(input_handle=cache, index=index, item=value)
+
+
+def cache_get(cache, index, shape):
+    if _private_api.is_in_xla_context():
+        return cache[index]
+    return tf.raw_ops.TensorListGetItem(input_handle=cache, index=index, element_shape=shape, element_dtype=tf.float32)
+
+
+def empty(shape, like):
+    if _private_api.is_in_xla_context():
+        return tf.zeros(shape)
+    return tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=False)
+
+
+def write_rows(array, start, rows):
+    if _private_api.is_in_xla_context():
+        return _private_api.xla_dynamic_update_slice(array, rows, [0, start, 0])
+    # In place: nothing else holds the array, as `Empty` is never shared.
+    indices = start + tf.range(rows.shape[1])
+    array, rows = tf.reshape(array, array.shape[1:]), tf.reshape(rows, rows.shape[1:])
+    return tf.raw_ops.InplaceUpdate(x=array, i=indices, v=rows)[None]
+
+
+def gather_replicas(values):
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return values
+    return tf.distribute.get_replica_context().all_gather(values, axis=0)
+
+
+def local_part(values, count):
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return values
+    context = tf.distribute.get_replica_context()
+    counts = context.all_gather(tf.reshape(count, (1,)), axis=0)
+    start = tf.reduce_sum(counts[: context.replica_id_in_sync_group])
+    return values[start : start + count]
+
+
+def take_rows(variable, rows, shards):
+    return tf.gather(_on_this_replica(variable), rows)
+
+
+def put_rows(variable, rows, values, shards):
+    _on_this_replica(variable).scatter_update(tf.IndexedSlices(values, rows))
+
+
+def assign(variable, value):
+    _on_this_replica(variable).assign(value)
+
+
+def _on_this_replica(variable):
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync == 1:
+        return variable.value
+    number = tf.distribute.get_replica_context().replica_id_in_sync_group
+    number = number if isinstance(number, int) else int(tf.get_static_value(number))
+    return strategy.experimental_local_results(variable.value)[number]

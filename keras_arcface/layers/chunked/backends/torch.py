@@ -1,0 +1,77 @@
+"""PyTorch: nothing is compiled. See `Backend` for the functions."""
+
+import torch
+
+
+def read(variable):
+    return variable.value
+
+
+def jit(function, matmul_dtype):
+    return function
+
+
+def fuse(function):
+    return function
+
+
+def chunk_limits():
+    return (2**27, 2**15) if torch.cuda.is_available() else (2**25, 2**12)
+
+
+def repeat(count, body, carry):
+    for i in range(count):
+        carry = body(i, *carry)
+    return carry
+
+
+def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
+    first, second = first.T if transpose_first else first, second.T if transpose_second else second
+    if dtype != "bfloat16":  # torch.backends.cuda.matmul.allow_tf32 decides about TensorFloat-32
+        return first @ second
+    # Not faster: a product in bfloat16 would give its sums in bfloat16.
+    low = getattr(torch, dtype)
+    return first.to(low).float() @ second.to(low).float()
+
+
+def new_cache(shape):
+    return [None] * shape[0]
+
+
+def cache_put(cache, index, value):
+    cache[index] = value
+    return cache
+
+
+def cache_get(cache, index, shape):
+    return cache[index]
+
+
+def empty(shape, like):
+    return torch.empty(shape, device=like.device)
+
+
+def write_rows(array, start, rows):
+    array[:, start : start + rows.shape[1]] = rows
+    return array
+
+
+def gather_replicas(values):
+    return values
+
+
+def local_part(values, count):
+    return values
+
+
+def take_rows(variable, rows, shards):
+    return variable.value[rows]
+
+
+def put_rows(variable, rows, values, shards):
+    with torch.no_grad():
+        variable.value[rows] = values
+
+
+def assign(variable, value):
+    variable.assign(value)

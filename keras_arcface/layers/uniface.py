@@ -1,0 +1,83 @@
+"""UniFace: one-vs-rest sigmoid losses with a learned threshold."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_arcface._arguments import check_number
+from keras_arcface.layers.chunked import reductions
+from keras_arcface.layers.margin_product import MarginProduct
+from keras_arcface.margins import CombinedMargin
+from keras_arcface.margins.base import check_cosine
+
+
+@keras.saving.register_keras_serializable(package="keras_arcface")
+class UniFace(MarginProduct):
+    """UniFace: one learned threshold separates the cosines to the own class from those to all other classes.
+
+    The loss of an example is `softplus(bias - s * (cos(own) - margin))` plus `negatives_weight` times the sum of
+    `softplus(s * cos(other) - bias)`: the unified cross-entropy with a margin. `bias / s` is the threshold.
+
+    Call arguments, other arguments and attributes are those of `MarginProduct`, without `label_smoothing` and
+    `negatives`. The logits of `call` have the bias subtracted. They cannot train the head in a functional model, as a
+    softmax over them is another loss (CosFace's).
+
+    Args:
+        num_classes: number of classes, at least 2.
+        margin: amount subtracted from the own cosine, in [0, 1].
+        scale: radius of the hypersphere, above 0.
+        negatives_weight: weight of the other classes, above 0.
+
+    Attributes:
+        bias: scalar weight. It starts at `log(10 * num_classes * sample_rate)`, as in the published code: at right
+            angles, all other classes together then pull a tenth as hard as the own one.
+
+    References:
+        - [UniFace: Unified Cross-Entropy Loss for Deep Face Recognition](https://github.com/CVI-SZU/UniFace), ICCV 2023
+    """
+
+    def __init__(self, num_classes, *, margin=0.4, scale=64.0, negatives_weight=1.0, **kwargs):
+        for name in ("label_smoothing", "negatives"):
+            if kwargs.get(name):
+                raise ValueError(f"UniFace does not support {name}. Received: {name}={kwargs[name]!r}")
+        check_number("negatives_weight", negatives_weight, lambda weight: weight > 0, "above 0")
+        super().__init__(num_classes, margin=CombinedMargin(m3=check_cosine("margin", margin)), scale=scale, **kwargs)
+        self.negatives_weight = float(negatives_weight)
+
+    def build(self, embeddings_shape, labels_shape=None):
+        super().build(embeddings_shape, labels_shape)
+        self.bias = self.add_weight(
+            name="bias", shape=(), initializer=keras.initializers.Constant(self._initial_loss_inputs()["bias"])
+        )
+
+    def call(self, embeddings, labels=None, training=None):
+        return super().call(embeddings, labels, training=training) - self.bias
+
+    def loss_beyond_logits(self):
+        return "the one-vs-rest loss of UniFace"
+
+    def _make_reductions(self):
+        return {
+            "softplus_sum": reductions.SoftplusSum(self.ignored_above),
+            "sigmoid_sum": reductions.SigmoidSum(self.ignored_above),
+            "target": reductions.TargetCosine(),
+            "highest": reductions.HighestCosine(),
+        }
+
+    def _loss_inputs(self):
+        return {"bias": ops.convert_to_tensor(self.bias)}
+
+    def _initial_loss_inputs(self):
+        return {"bias": math.log(10 * self.num_classes * self.sample_rate)}
+
+    def _combine(self, results, penalized, inputs, num_classes):
+        bias = inputs["bias"]
+        # The bias is a constant of the reductions. Its gradient through the sum is minus the sum of sigmoids.
+        negatives = results["softplus_sum"] + (ops.stop_gradient(bias) - bias) * results["sigmoid_sum"]
+        return ops.softplus(bias - inputs["scale"] * penalized) + self.negatives_weight * negatives
+
+    def get_config(self):
+        config = {**super().get_config(), "margin": self.margin.m3, "negatives_weight": self.negatives_weight}
+        del config["label_smoothing"], config["negatives"]
+        return config
