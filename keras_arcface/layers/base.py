@@ -99,12 +99,12 @@ class Head(keras.layers.Layer):
         """Returns the length of the embeddings, from the arguments of `build`."""
         if isinstance(embeddings_shape[0], (tuple, list)):  # called with [embeddings, labels]
             embeddings_shape, labels_shape = embeddings_shape
-        is_swapped = len(embeddings_shape) == 1 and labels_shape is not None and len(labels_shape) == 2
         if len(embeddings_shape) != 2 or embeddings_shape[-1] is None:
+            received = f"embeddings of shape {tuple(embeddings_shape)}"
+            if labels_shape is not None:
+                received += f" and labels of shape {tuple(labels_shape)} in head(embeddings, labels)"
             raise ValueError(
-                f"{self.name} expects embeddings of shape (batch, dim) with a known dim. Received: embeddings of shape "
-                f"{tuple(embeddings_shape)}"
-                + (f" and labels of shape {tuple(labels_shape)}: head(embeddings, labels), in this order" * is_swapped)
+                f"{self.name} expects embeddings of shape (batch, dim) with a known dim. Received: {received}"
             )
         return embeddings_shape[-1]
 
@@ -142,13 +142,23 @@ class Head(keras.layers.Layer):
         if labels is None:
             return
         validation.check_order(self, labels, embeddings, "head(embeddings, labels)")
+        if training:
+            self._check_logits_train("with training=True")
+
+    def _check_logits_train(self, how):
         missing = self.loss_beyond_logits()
-        if missing and (training or isinstance(embeddings, keras.KerasTensor)):
+        if missing:
             raise ValueError(
                 f"{self.name} cannot be trained by its logits: {missing} is not a part of them. Expected: "
-                "keras_arcface.RecognitionModel(embedder, head), which trains by head.loss. Received: "
-                f"head(embeddings, labels) {'with training=True' if training else 'in a functional model'}"
+                f"keras_arcface.RecognitionModel(embedder, head), which trains by head.loss. Received: head(embeddings, "
+                f"labels) {how}"
             )
+
+    def compute_output_spec(self, embeddings, *args, **kwargs):
+        labels = args[0] if args else kwargs.get("labels")
+        if labels is not None or isinstance(embeddings, (list, tuple)):
+            self._check_logits_train("in a functional model")
+        return super().compute_output_spec(embeddings, *args, **kwargs)
 
     def describe(self, *names):
         """Returns a repr in Keras' form that shows some of the constructor's arguments."""

@@ -24,7 +24,9 @@ def train(strategy=None):
         model.build((None, 6))
     model.fit(inputs, labels, batch_size=16, shuffle=False, epochs=2, verbose=0)
     head = model.head
-    return [np.array(v) for v in (*model.embedder.weights, head.centers, *head.partial_fc.slots)], np.array(head.partial_fc.sampled_ids)
+    return [np.array(v) for v in (*model.embedder.weights, head.centers, *head.partial_fc.slots)], np.array(
+        head.partial_fc.sampled_ids
+    )
 
 
 def main():

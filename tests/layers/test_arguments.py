@@ -71,7 +71,7 @@ NAMES += ("UniFace", "NormSoftmax", "MarginProduct", "LSoftmax", "ASoftmax", "So
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_the_number_of_classes_goes_without_a_name(name):
-    message = rf"{name} takes num_classes, and all else by name.*length of the embeddings.*Received: {name}\(40, 512\)"
+    message = rf"{name} takes num_classes by position and everything else by name.*length of the embeddings.*Received: {name}\(40, 512\)"
     with pytest.raises(TypeError, match=message):
         getattr(layers, name)(40, 512)
 
@@ -95,7 +95,7 @@ LABELS = np.arange(6) % CLASSES
         ArcFace(CLASSES, name="head"),
         MarginProduct(CLASSES, negatives=layers.MisclassifiedNegatives(), name="head"),
         layers.LSoftmax(CLASSES, name="head"),
-        layers.WithIntraLoss(ArcFace(CLASSES, name="head")),
+        layers.WithIntraLoss(ArcFace(CLASSES), name="head"),
     ],
     ids=lambda head: type(head).__name__,
 )
@@ -116,17 +116,55 @@ def test_a_head_without_a_margin_trains_without_labels(head):
     assert np.isfinite(model.fit(EMBEDDINGS, LABELS, verbose=0).history["loss"]).all()
 
 
-@pytest.mark.parametrize("joined", [0, 1, 2])
-def test_plain_logits_beside_those_with_the_margin_are_no_fault(joined):
+def test_plain_logits_beside_those_with_the_margin_are_allowed():
     embeddings, labels = keras.Input((4,)), keras.Input((), dtype="int32")
     head = ArcFace(CLASSES, scale=8.0)
-    for _ in range(joined):
-        head = layers.WithIntraLoss(head)
     model = keras.Model([embeddings, labels], {"penalized": head(embeddings, labels), "plain": head(embeddings)})
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", {"penalized": loss}, metrics={"plain": "sparse_categorical_accuracy"})
     history = model.fit([EMBEDDINGS, LABELS], {"penalized": LABELS, "plain": LABELS}, verbose=0).history
     assert np.isfinite(history["loss"]).all()
+
+
+# Heads with a part of the loss that logits lack.
+BEYOND_LOGITS = {
+    "sample_rate": (lambda: ArcFace(CLASSES, sample_rate=0.5), "sample of classes"),
+    "label_smoothing": (lambda: ArcFace(CLASSES, label_smoothing=0.1), "label_smoothing"),
+    "regularizer": (lambda: keras_arcface.MagFace(CLASSES), "regularizer of MagnitudeMargin"),
+    "one-vs-rest": (lambda: keras_arcface.UniFace(CLASSES), "one-vs-rest loss"),
+    "joined": (lambda: layers.WithIntraLoss(ArcFace(CLASSES)), "term of WithIntraLoss"),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND_LOGITS)
+def test_a_head_is_not_trained_by_logits_that_lack_a_part_of_its_loss(name):
+    """With sample_rate=0.1 the centers of a functional model stood still, with only a generic warning of Keras."""
+    make, missing = BEYOND_LOGITS[name]
+    message = f"cannot be trained by its logits.*{missing}.*RecognitionModel"
+    with pytest.raises(ValueError, match=f"{message}.*in a functional model"):
+        make()(keras.Input((4,)), keras.Input((), dtype="int32"))
+    with pytest.raises(ValueError, match=f"{message}.*training=True"):
+        make()(EMBEDDINGS, LABELS, training=True)
+    assert make()(EMBEDDINGS, LABELS).shape == (6, CLASSES)
+
+
+@pytest.mark.parametrize("head", [ArcFace, layers.LSoftmax, layers.SoftmaxProduct, keras_arcface.UniFace])
+def test_swapped_labels_and_embeddings_are_told(head):
+    head = head(CLASSES, name="head")
+    with pytest.raises(ValueError, match=r"wrong order. Expected: loss\(labels, embeddings\)"):
+        head.loss(EMBEDDINGS, LABELS)
+    with pytest.raises(ValueError, match=r"wrong order. Expected: loss\(labels, embeddings\)"):
+        head.loss_and_stats(EMBEDDINGS.astype("float16"), LABELS.astype("int64"))
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+@pytest.mark.parametrize("head", [ArcFace, layers.LSoftmax, lambda n: layers.WithIntraLoss(ArcFace(n))])
+def test_a_swapped_call_is_told(head, is_built):
+    head = head(CLASSES)
+    if is_built:
+        head.build((None, 4))
+    with pytest.raises(ValueError, match=r"(?s)head\(embeddings, labels\)"):
+        head(LABELS, EMBEDDINGS)
 
 
 @pytest.mark.parametrize("name", ["ArcFace", "CosFace", "SphereFace"])

@@ -1,4 +1,8 @@
-"""The loss in blocks against float64, whatever the sizes."""
+"""The chunked loss against float64, whatever the sizes."""
+
+import copy
+import gc
+import weakref
 
 import keras
 import numpy as np
@@ -10,6 +14,7 @@ from keras import ops
 
 from keras_arcface import MarginProduct
 from keras_arcface import RecognitionModel
+from keras_arcface.layers import MVSoftmax
 from keras_arcface.margins import CombinedMargin
 
 MARGINS = {
@@ -112,7 +117,10 @@ def test_sub_centers_and_the_noise_filter_equal_the_formula(sub_centers, ignored
     np.testing.assert_allclose(by_embeddings, right, rtol=1e-4, atol=1e-6)
     right = references.slopes(lambda c: reference(exact[0], c).mean(), exact[1])
     np.testing.assert_allclose(by_centers, right, rtol=1e-4, atol=1e-6)
-    # The logits, with and without labels, are of the same cosines.
+    # A cross-entropy of the logits is the same loss; before, the filter was ignored there.
+    logits = ops.convert_to_numpy(head(embeddings, labels)).astype("float64")
+    of_logits = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(7), labels]
+    np.testing.assert_allclose(of_logits, reference(*exact), rtol=1e-5)
     plain = ops.convert_to_numpy(head(embeddings)) / 8.0
     highest = np.einsum(
         "bd,ckd->bck", *(a / np.linalg.norm(a, axis=-1, keepdims=True) for a in (exact[0], exact[1].reshape(11, -1, 5)))
@@ -220,7 +228,10 @@ def test_products_in_tensorfloat32_are_at_least_as_exact_as_that():
     "choices",
     [
         {},
-        *(pytest.param(choice, marks=pytest.mark.slow) for choice in ({"sample_rate": 0.5}, {"matmul_dtype": "bfloat16"})),
+        *(
+            pytest.param(choice, marks=pytest.mark.slow)
+            for choice in ({"sample_rate": 0.5}, {"matmul_dtype": "bfloat16"})
+        ),
     ],
     ids=["exact", "sampled", "bfloat16"],
 )
@@ -237,3 +248,21 @@ def test_a_model_compiled_by_xla_trains_as_one_that_is_not(choices):
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=jit_compile)
         losses.append(model.fit(inputs, labels, batch_size=20, epochs=3, shuffle=False, verbose=0).history["loss"])
     np.testing.assert_allclose(*losses, rtol=2e-2 if "matmul_dtype" in choices else 1e-4)
+
+
+def test_deleting_a_head_frees_its_compiled_functions():
+    """Four deleted MVSoftmax heads left four compiled entries in a cache of the module."""
+    head = MVSoftmax(9, chunk_size=4)
+    head.loss(np.array([0, 1]), np.ones((2, 3), "float32"))
+    compiled = [weakref.ref(function) for pair in head._reductions._compiled.values() for function in pair]
+    assert compiled
+    assert all(reference() is not None for reference in compiled)
+    del head
+    gc.collect()
+    assert [reference() for reference in compiled] == [None] * len(compiled)
+
+
+def test_a_copy_of_a_head_compiles_its_own_functions():
+    head = MarginProduct(9)
+    head.loss(np.array([0, 1]), np.ones((2, 3), "float32"))
+    assert copy.copy(head._reductions)._compiled == {}

@@ -16,8 +16,8 @@ BATCH, CLASSES, DIM = 9, 41, 6
 HEADS = {
     "softmax": SoftmaxProduct,
     "softmax, smoothed": lambda n, **blocks: SoftmaxProduct(n, label_smoothing=0.1, **blocks),
-    "L-Softmax": lambda n, **blocks: LSoftmax(n, base=1.0, least=1.0, **blocks),
-    "A-Softmax": lambda n, **blocks: ASoftmax(n, base=1.0, least=1.0, **blocks),
+    "L-Softmax": lambda n, **blocks: LSoftmax(n, base=1.0, minimum=1.0, **blocks),
+    "A-Softmax": lambda n, **blocks: ASoftmax(n, base=1.0, minimum=1.0, **blocks),
     "inter-loss": lambda n, **blocks: WithInterLoss(NormSoftmax(n, scale=8.0, **blocks), 3.0, **blocks),
 }
 every_head = pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
@@ -52,7 +52,10 @@ def built(head, centers):
 )
 def test_blocks_change_neither_loss_nor_gradients(make, block, memory, length):
     embeddings, labels, centers = problem(length)
-    whole, split = built(make(CLASSES), centers), built(make(CLASSES, chunk_size=block, max_cache_bytes=memory), centers)
+    whole, split = (
+        built(make(CLASSES), centers),
+        built(make(CLASSES, chunk_size=block, max_cache_bytes=memory), centers),
+    )
     losses = [ops.convert_to_numpy(head.loss(labels, embeddings)) for head in (whole, split)]
     assert losses[0].max() > (length if "inter" not in whole.name else 0)
     np.testing.assert_allclose(*losses, rtol=1e-5, atol=1e-5 * length)

@@ -41,7 +41,7 @@ def losses_of(embeddings, centers, labels, margin, annealing, normalized):
 @pytest.mark.parametrize("annealing", [0.0, 5.0])
 def test_the_loss_is_its_formula(kind, margin, annealing):
     embeddings, labels, centers = problem()
-    head = with_centers(kind(CLASSES, margin=margin, base=annealing, least=0), centers)
+    head = with_centers(kind(CLASSES, margin=margin, base=annealing, minimum=0), centers)
     normalized = kind is ASoftmax
     assert_is(lambda e, c: losses_of(e, c, labels, margin, annealing, normalized), head, embeddings, labels, centers)
     angles = np.arccos((unit(embeddings) * unit(centers)[labels]).sum(axis=1))
@@ -83,7 +83,7 @@ def test_the_annealing_falls_with_the_batches_of_training(kind, at_1000):
 @heads
 def test_a_batch_of_training_is_counted_before_its_loss(kind):
     embeddings, labels, centers = problem()
-    head = with_centers(kind(CLASSES, margin=4, base=10, gamma=1, power=1, least=0), centers)
+    head = with_centers(kind(CLASSES, margin=4, base=10, gamma=1, power=1, minimum=0), centers)
     exact = embeddings.astype("float64"), centers.astype("float64")
     for annealing in (10 / 2, 10 / 3):
         losses = ops.convert_to_numpy(head.loss_and_stats(labels, embeddings, training=True)[0])
@@ -96,7 +96,7 @@ def test_a_batch_of_training_is_counted_before_its_loss(kind):
 def test_the_ends_are_finite(kind):
     _, labels, centers = problem()
     ends = np.concatenate([3 * centers[labels[:4]], -50 * centers[labels[4:8]], np.zeros((1, DIM))]).astype("float32")
-    head = with_centers(kind(CLASSES, base=0, least=0), centers)
+    head = with_centers(kind(CLASSES, base=0, minimum=0), centers)
     value, (gradient,) = value_and_gradients(lambda e: ops.mean(head.loss(labels, e)), ends)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
@@ -138,7 +138,15 @@ def test_it_computes_in_float32_under_every_policy(kind):
 
 @heads
 def test_survives_its_config(kind):
-    arguments = {"num_classes": 7, "margin": 3, "base": 10.0, "gamma": 0.1, "power": 2.0, "least": 1.0, "name": "head"}
+    arguments = {
+        "num_classes": 7,
+        "margin": 3,
+        "base": 10.0,
+        "gamma": 0.1,
+        "power": 2.0,
+        "minimum": 1.0,
+        "name": "head",
+    }
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(kind(**arguments)))
     assert type(copy) is kind
     assert {name: copy.get_config()[name] for name in arguments} == arguments
@@ -152,7 +160,7 @@ def test_survives_its_config(kind):
         ({"margin": 1.5}, "margin=1.5"),
         ({"margin": 0}, "margin=0"),
         ({"base": -1}, "base=-1"),
-        ({"least": "5"}, "least='5'"),
+        ({"minimum": "5"}, "minimum='5'"),
         ({"dtype": "float16"}, "dtype='float16'"),
     ],
 )

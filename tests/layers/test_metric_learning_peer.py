@@ -24,7 +24,7 @@ PEERS = {
     "CosFace": (CosFace(CLASSES, margin=0.35, scale=16.0), "CosFaceLoss", {"margin": 0.35, "scale": 16}),
     "norm-softmax": (NormSoftmax(CLASSES, scale=16.0), "NormalizedSoftmaxLoss", {"temperature": 1 / 16}),
     "L-Softmax": (LSoftmax(CLASSES, margin=3, base=0.0), "LargeMarginSoftmaxLoss", {"margin": 3}),
-    "A-Softmax": (ASoftmax(CLASSES, margin=4, base=0.0, least=0.0), "SphereFaceLoss", {"margin": 4}),
+    "A-Softmax": (ASoftmax(CLASSES, margin=4, base=0.0, minimum=0.0), "SphereFaceLoss", {"margin": 4}),
 }
 
 

@@ -43,8 +43,7 @@ class PartialFC(keras.layers.Layer):
         self.num_classes, self.center_shape = num_classes, tuple(center_shape)
         self.sample_rate, self.seed, self.initializer = sample_rate, seed, initializer
         self._all_slots = _Slots(dtype=self.dtype_policy, name="slots")
-        self._sample_slots = []
-        self._optimizer = None
+        self._connection = _Connection()
 
     def build(self):
         shape = (self.num_classes, *self.center_shape)
@@ -80,7 +79,7 @@ class PartialFC(keras.layers.Layer):
             ValueError: for an optimizer that accumulates gradients, has slots of another shape than the weight, or
                 another number of slots than the one before.
         """
-        if optimizer is self._optimizer:
+        if optimizer is self._connection.optimizer:
             return
         if keras.backend.backend() not in ("tensorflow", "jax"):
             raise NotImplementedError(
@@ -109,7 +108,7 @@ class PartialFC(keras.layers.Layer):
         if int(optimizer.iterations) == 0:
             for slot in self.slots:
                 slot.assign(ops.zeros(slot.shape, slot.dtype))
-        self._optimizer, self._sample_slots = optimizer, slots
+        self._connection.optimizer, self._connection.slots = optimizer, slots
 
     def draw(self, labels, step):
         """Draws the classes of a step, and loads their centers and slots into the sample.
@@ -149,10 +148,17 @@ class PartialFC(keras.layers.Layer):
         return positions, ops.equal(ops.take(self.sampled_ids, positions), labels)
 
     def _pairs(self):
-        return zip([self.centers, *self.slots], [self.sample, *self._sample_slots], strict=True)
+        return zip([self.centers, *self.slots], [self.sample, *self._connection.slots], strict=True)
 
     def _shards(self):
         return class_sharding.num_shards(self.centers)
+
+
+class _Connection:
+    """The optimizer and its slots for the sample; a plain object, as Keras tracks variables in attributes of layers."""
+
+    def __init__(self):
+        self.optimizer, self.slots = None, []
 
 
 class _Slots(keras.layers.Layer):
