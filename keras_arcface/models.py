@@ -228,8 +228,8 @@ class RecognitionModel(keras.Model):
             received = f"labels from {labels.min()} to {labels.max()}"
         if received:
             raise ValueError(
-                f"The labels given to {method} must be integers in [0, {num_classes}), the classes of the head, of shape "
-                f"(n,). Received: {received}"
+                f"The labels given to {method} must be integers in [0, {num_classes}), the classes of the head, "
+                f"of shape (n,). Received: {received}"
             )
 
     def get_config(self):

@@ -150,8 +150,8 @@ class Head(keras.layers.Layer):
         if missing:
             raise ValueError(
                 f"{self.name} cannot be trained by its logits: {missing} is not a part of them. Expected: "
-                f"keras_arcface.RecognitionModel(embedder, head), which trains by head.loss. Received: head(embeddings, "
-                f"labels) {how}"
+                "keras_arcface.RecognitionModel(embedder, head), which trains by head.loss. "
+                f"Received: head(embeddings, labels) {how}"
             )
 
     def compute_output_spec(self, embeddings, *args, **kwargs):

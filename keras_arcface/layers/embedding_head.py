@@ -55,7 +55,7 @@ class EmbeddingHead(Head):
     def __repr__(self):
         return f"<{type(self).__name__} loss={self.embedding_loss}, name={self.name}, built={self.built}>"
 
-    def build(self, embeddings_shape, labels_shape=None):
+    def build(self, embeddings_shape):
         pass
 
     def call(self, embeddings):

@@ -77,7 +77,8 @@ class JoinedHead(Head):
 
     def build(self, embeddings_shape, labels_shape=None):
         if not self.head.built:
-            self.head.build(embeddings_shape, labels_shape)
+            self.embedding_dim(embeddings_shape, labels_shape)  # checks the shapes
+            self.head.build(embeddings_shape)
 
     def call(self, embeddings, labels=None, training=None):
         embeddings, labels = validation.split_pair(self, embeddings, labels)

@@ -52,8 +52,8 @@ class SoftmaxProduct(InnerProductHead):
         self.label_smoothing = float(label_smoothing)
         super().__init__(num_classes, **kwargs)
 
-    def build(self, embeddings_shape, labels_shape=None):
-        dim = self.embedding_dim(embeddings_shape, labels_shape)
+    def build(self, embeddings_shape):
+        dim = self.embedding_dim(embeddings_shape)
         self.centers = self.add_weight(name="centers", shape=(self.num_classes, dim), initializer="glorot_uniform")
         self.bias = self.add_weight(name="bias", shape=(self.num_classes,), initializer="zeros")
 

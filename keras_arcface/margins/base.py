@@ -115,6 +115,9 @@ class NoMargin(Margin):
     def __call__(self, cosines):
         return cosines
 
+    def get_config(self):
+        return {}
+
     def __repr__(self):
         return "None"
 
@@ -131,6 +134,9 @@ class FunctionMargin(Margin):
 
     def __call__(self, cosines):
         return self.function(cosines)
+
+    def get_config(self):
+        return {"function": keras.saving.serialize_keras_object(self.function)}
 
     def __repr__(self):
         return repr(self.function)

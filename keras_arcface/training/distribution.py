@@ -72,9 +72,9 @@ class ClassParallel(keras.distribution.ModelParallel):
         num_classes = variable.shape[0]
         if num_classes % self.class_shards:
             raise ValueError(
-                f"The number of classes must be divisible by class_shards={self.class_shards}. Expected: a multiple, such "
-                f"as num_classes={divisible_classes(num_classes, self.class_shards)} (the last classes may have no "
-                f"images). Received: {variable.path} of shape {tuple(variable.shape)}"
+                f"The number of classes must be divisible by class_shards={self.class_shards}. Expected: a multiple, "
+                f"such as num_classes={divisible_classes(num_classes, self.class_shards)} (the last classes may have "
+                f"no images). Received: {variable.path} of shape {tuple(variable.shape)}"
             )
         axes = (CLASSES, *[None] * (len(variable.shape) - 1))
         return keras.distribution.TensorLayout(axes, self.device_mesh)

@@ -71,7 +71,9 @@ NAMES += ("UniFace", "NormSoftmax", "MarginProduct", "LSoftmax", "ASoftmax", "So
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_the_number_of_classes_goes_without_a_name(name):
-    message = rf"{name} takes num_classes by position and everything else by name.*length of the embeddings.*Received: {name}\(40, 512\)"
+    message = (
+        rf"{name} takes num_classes by position and everything else by.*of the embeddings.*Received: {name}\(40, 512\)"
+    )
     with pytest.raises(TypeError, match=message):
         getattr(layers, name)(40, 512)
 

@@ -58,7 +58,7 @@ def problem(batch, classes, dim, seed=0):
 @pytest.mark.parametrize("memory", [0, 2**40], ids=["again", "kept"])
 def test_loss_and_gradients_in_blocks_equal_the_formula(batch, classes, dim, block, margin, memory):
     embeddings, labels, centers = problem(batch, classes, dim)
-    for scale in (1.0, 30.0, 128.0):
+    for scale in (1.0, 30.0, 128.0) if classes == 41 and block == 7 else (30.0,):
         head = MarginProduct(
             classes, margin=CombinedMargin(**margin), scale=scale, chunk_size=block, max_cache_bytes=memory
         )

@@ -78,7 +78,7 @@ def test_center_loss_is_its_formula():
     embeddings, labels, centers = problem()
     places = np.random.default_rng(5).normal(size=centers.shape).astype("float32")
     head = with_inner_centers(WithCenterLoss(arcface(), 0.3), centers)
-    head.places.assign(places)
+    head.class_means.assign(places)
 
     def losses(embeddings, centers):
         pairs = zip(embeddings, labels, strict=True)
@@ -108,10 +108,10 @@ def test_the_places_follow_in_training_alone():
         losses, _, _ = head.loss_and_stats(labels, embeddings, training=True)
         np.testing.assert_array_equal(ops.convert_to_numpy(losses), before)  # the loss is that before the step
         places = moved(places, embeddings, labels, alpha=0.7)
-        error = np.abs(ops.convert_to_numpy(head.places) - places).max() / np.abs(places).max()
+        error = np.abs(ops.convert_to_numpy(head.class_means) - places).max() / np.abs(places).max()
         print(f"places {error:.1e}")
         assert error < 1e-6
-    assert not any(weight is head.places for weight in head.trainable_weights)
+    assert not any(weight is head.class_means for weight in head.trainable_weights)
 
 
 def test_embeddings_that_are_not_finite_move_nothing():
@@ -122,7 +122,7 @@ def test_embeddings_that_are_not_finite_move_nothing():
     np.testing.assert_array_equal(np.isnan(losses), np.isin(np.arange(BATCH), [2, 4]))
     right = [i for i in range(BATCH) if i not in (2, 4)]
     expected = moved(np.zeros(centers.shape), embeddings[right], labels[right], alpha=0.5)
-    np.testing.assert_allclose(ops.convert_to_numpy(head.places), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ops.convert_to_numpy(head.class_means), expected, rtol=1e-5, atol=1e-6)
 
 
 @joined
@@ -196,7 +196,7 @@ def test_a_fit_step_moves_the_places():
     before = model.predict(embeddings, verbose=0)
     model.fit(embeddings, labels, batch_size=BATCH, shuffle=False, verbose=0)
     expected = moved(np.zeros((CLASSES, DIM)), before, labels, alpha=0.5)
-    np.testing.assert_allclose(ops.convert_to_numpy(model.head.places), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ops.convert_to_numpy(model.head.class_means), expected, rtol=1e-5, atol=1e-6)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -230,7 +230,7 @@ def test_a_term_of_ones_own_is_one_method(tmp_path):
     ],
 )
 def test_what_cannot_be_is_refused(make, named):
-    with pytest.raises(ValueError, match=f"Received: {named}"):
+    with pytest.raises(ValueError, match=f"Received: .*{named}"):
         make()
 
 
