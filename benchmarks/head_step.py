@@ -248,16 +248,16 @@ def tasks(batch, classes, arguments):
                 framework,
             )
     for head in arguments.heads:
-        recomputed = {"kind": "ours", "head": head, "logits_memory": 0, **size}
+        recomputed = {"kind": "ours", "head": head, "max_cache_bytes": 0, **size}
         yield f"{head}, recomputed", recomputed, arguments.backend
-        yield f"{head}, one chunk", {**recomputed, "block_size": classes, "logits_memory": 2**60}, arguments.backend
+        yield f"{head}, one chunk", {**recomputed, "chunk_size": classes, "max_cache_bytes": 2**60}, arguments.backend
     if arguments.heads:
         return
     for dtype in dtypes:
-        recomputed = {"kind": "ours", "logits_memory": 0, "products": dtype, **size}
+        recomputed = {"kind": "ours", "max_cache_bytes": 0, "matmul_dtype": dtype, **size}
         yield f"ours, recomputed, {dtype}", recomputed, arguments.backend
-        yield f"ours, cached, {dtype}", {**recomputed, "logits_memory": 2**60}, arguments.backend
-    yield "ours, one chunk", {"kind": "ours", "block_size": classes, "logits_memory": 2**60, **size}, arguments.backend
+        yield f"ours, cached, {dtype}", {**recomputed, "max_cache_bytes": 2**60}, arguments.backend
+    yield "ours, one chunk", {"kind": "ours", "chunk_size": classes, "max_cache_bytes": 2**60, **size}, arguments.backend
     yield "Keras, one-hot", {"kind": "one_hot", **size}, arguments.backend
     if arguments.peer:
         yield "pytorch-metric-learning", {"kind": "metric_learning", **size}, "torch"

@@ -22,7 +22,7 @@ def main():
             continue
         # Chunk limits on a CPU. The benchmark's update needs no temporary memory.
         memory = 2.0**60 if found and found[1] == "cached" else 0.0
-        setup = plan.Setup(classes, batch, logits_memory=memory, chunk_bytes=2**25, chunk_classes=2**12)
+        setup = plan.Setup(classes, batch, max_cache_bytes=memory, chunk_bytes=2**25, chunk_classes=2**12)
         name = "chunked" if found else "full logits"
         planned = next(p for p in plan.estimate(setup) if p.name == name)
         planned = dataclasses.replace(planned, update=0.0).memory / 2**30

@@ -162,7 +162,7 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: 
     if start:
         print(f"Resuming after step {start:,}")
     elif recipe.head != "softmax":
-        expected = training.expected_first_loss(model.head, recipe.dim)
+        expected = model.head.expected_first_loss(recipe.dim)
         print(f"The loss should start at about {expected:.1f}, and target_angle at 1.57")
     if training.check_replicas(model, images) is not None:
         print(f"{model.distribute_strategy.num_replicas_in_sync} devices compute the same as one device")

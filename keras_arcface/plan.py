@@ -42,7 +42,7 @@ class Setup:
         sub_centers: number of centers per class.
         slots: number of optimizer slots per weight: 1 for SGD with momentum, 2 for Adam.
         sample_rate: share of the classes that a step with sampling uses.
-        logits_memory: the head's `logits_memory`, in bytes.
+        max_cache_bytes: the head's `max_cache_bytes`, in bytes.
         chunk_bytes: maximum size of the cosines of a chunk; 32 MiB on a CPU.
         chunk_classes: maximum number of classes in a chunk; 4096 on a CPU.
         update: "tensorflow" or "xla": what runs the optimizer's update.
@@ -58,7 +58,7 @@ class Setup:
     sub_centers: int = 1
     slots: int = 1
     sample_rate: float = 0.1
-    logits_memory: float = 2**28
+    max_cache_bytes: float = 2**28
     chunk_bytes: float = 2**27
     chunk_classes: int = 2**15
     update: str = "xla"
@@ -189,7 +189,7 @@ def _chunked_activations(setup, batch, classes):
     """
     cosines = batch * classes * setup.sub_centers * _FLOAT_BYTES
     embeddings = 6 * batch * setup.dim * _FLOAT_BYTES
-    are_cached = cosines <= setup.logits_memory
+    are_cached = cosines <= setup.max_cache_bytes
     if are_cached and classes <= MAX_SINGLE_CHUNK:
         return 2.3 * cosines + 1.4 * _center_bytes(setup, classes) + embeddings, are_cached
     fitting = min(setup.chunk_bytes / (batch * setup.sub_centers * _FLOAT_BYTES), setup.chunk_classes)

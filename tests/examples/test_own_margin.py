@@ -35,7 +35,7 @@ def test_loss_and_gradients_match_the_formula(page_names):
         logits[rows, labels] = 16 * (1 - 2 * (np.arccos(cosines[rows, labels]) + 0.4) / np.pi)
         return np.log(np.exp(logits).sum(axis=1)) - logits[rows, labels]
 
-    head = MarginProduct(comparing.CLASSES, margin=page_names["LinearMargin"](0.4), scale=16.0, block_size=3)
+    head = MarginProduct(comparing.CLASSES, margin=page_names["LinearMargin"](0.4), scale=16.0, chunk_size=3)
     comparing.assert_is(reference, with_centers(head, centers), embeddings, labels, centers)
 
 

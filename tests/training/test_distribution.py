@@ -86,7 +86,7 @@ def test_shards_that_do_not_fit_are_refused(layouts):
     three, none, odd = layouts["errors"]
     assert three == "class_shards must divide the number of devices, 4. Received: class_shards=3"
     assert none.endswith("Received: class_shards=0")
-    assert "2 shards cannot have equally many of 11 classes" in odd
+    assert "must be divisible by class_shards=2" in odd
     assert "num_classes=12" in odd
     assert "Received: head/centers of shape (11, 4)" in odd
 
