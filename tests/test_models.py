@@ -203,7 +203,7 @@ def test_labels_outside_the_range_are_refused_before_anything_runs(label, batch)
 
 
 def test_images_without_labels_are_refused(batch):
-    with pytest.raises(ValueError, match=r"learns from images and labels\. Received: images without labels"):
+    with pytest.raises(ValueError, match=r"trains with images and labels\. Received: images without labels"):
         make_model().fit(batch[0], verbose=0)
 
 
@@ -224,7 +224,7 @@ def test_metrics_in_compile_are_refused(name, batch):
     model = make_model()
     model.compile("adam", **{name: ["accuracy"]})
     for run in (model.fit, model.evaluate, model.train_on_batch, model.test_on_batch):
-        with pytest.raises(ValueError, match=rf"gives embeddings, not class scores.*without `{name}`.*\['accuracy'\]"):
+        with pytest.raises(ValueError, match=rf"returns embeddings, not class scores.*without `{name}`.*\['accuracy'\]"):
             run(*batch)
 
 

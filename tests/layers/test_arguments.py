@@ -48,8 +48,8 @@ LENGTH = r"margin.* Received: margin=512 \(the length of the embeddings is not a
             lambda: SphereFace(40, margin=0.5),
             r"factor on the angle, at least 1 and at most 10\. Received: margin=0\.5$",
         ),
-        (lambda: losses.TripletLoss(margin=20), r"at most the largest distance: 4 with squared=True\. Received: .*=20"),
-        (lambda: losses.TripletLoss(margin=2.5, squared=False), r"largest distance: 2 with squared=False"),
+        (lambda: losses.TripletLoss(margin=20), r"in \[0, 4\] with squared=True\. Received: .*=20"),
+        (lambda: losses.TripletLoss(margin=2.5, squared=False), r"in \[0, 2\] with squared=False"),
     ],
 )
 def test_a_margin_that_cannot_be_meant_is_refused_with_what_may_be_meant(make, message):
