@@ -257,7 +257,8 @@ def tasks(batch, classes, arguments):
         recomputed = {"kind": "ours", "max_cache_bytes": 0, "matmul_dtype": dtype, **size}
         yield f"ours, recomputed, {dtype}", recomputed, arguments.backend
         yield f"ours, cached, {dtype}", {**recomputed, "max_cache_bytes": 2**60}, arguments.backend
-    yield "ours, one chunk", {"kind": "ours", "chunk_size": classes, "max_cache_bytes": 2**60, **size}, arguments.backend
+    one_chunk = {"kind": "ours", "chunk_size": classes, "max_cache_bytes": 2**60, **size}
+    yield "ours, one chunk", one_chunk, arguments.backend
     yield "Keras, one-hot", {"kind": "one_hot", **size}, arguments.backend
     if arguments.peer:
         yield "pytorch-metric-learning", {"kind": "metric_learning", **size}, "torch"

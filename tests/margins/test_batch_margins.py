@@ -8,6 +8,7 @@ from gradients import value_and_gradients
 from keras import ops
 
 from keras_arcface import MarginProduct
+from keras_arcface.layers import stateless_random
 from keras_arcface.margins import AdaptiveMargin
 from keras_arcface.margins import Batch
 from keras_arcface.margins import ElasticMargin
@@ -121,8 +122,6 @@ def test_random_margins_differ_from_step_to_step_and_come_again_with_the_step():
 
 
 def test_the_draws_are_normal():
-    from keras_arcface.layers.partial_fc import sampler
-
     draws = np.stack(
         [ops.convert_to_numpy(stateless_random.normals(500, 3, ops.convert_to_tensor(step))) for step in range(100)]
     )
