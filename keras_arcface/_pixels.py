@@ -1,4 +1,4 @@
-"""Warns about pixels that were scaled to 0..1 for a model that expects 0..255."""
+"""Warns about pixels scaled to 0..1 if the model expects 0..255."""
 
 import sys
 import warnings
@@ -7,55 +7,55 @@ import keras
 import numpy as np
 from keras import ops
 
-# Images to look at: enough that one dark image decides nothing, few enough to cost nothing.
-_IMAGES = 16
+# Number of images checked: one dark image cannot trigger the warning alone, and the check stays cheap.
+_MAX_IMAGES = 16
 
-_warned = set()
+_warned: set[str] = set()
 
 
-def warn_if_unit_range(images, where: str):
-    """Warns if pixels that should be in 0..255 all lie within 0..1, or within -1..1; once per process and `where`.
+def warn_if_unit_range(images, where: str) -> None:
+    """Warns if pixels that should be in 0..255 are all within 0..1 or -1..1; once per process and `where`.
 
-    Only the first images are looked at. Images that are all black have no range, and pass; so do integers, which scaled
-    pixels cannot be.
+    Only the first 16 images are checked. Black images and integers pass: black images have no range, and scaled pixels
+    are never integers.
 
     Args:
-        images: array `(n, height, width, 3)` of numbers.
-        where: what the images are for the reader of the warning, such as "`images` of embed_images".
+        images: array of shape `(n, height, width, 3)`.
+        where: description of the images for the warning, such as "`images` of embed_images".
     """
     if where in _warned:
         return
-    pixels = np.asarray(images[:_IMAGES])
+    pixels = np.asarray(images[:_MAX_IMAGES])
     if pixels.size and _is_floating(pixels) and _is_unit_range(pixels.min(), pixels.max()):
         warn(where)
 
 
-def warn(where: str):
-    """Gives the warning about `where`, once per process."""
+def warn(where: str) -> None:
+    """Emits the warning about `where`, once per process."""
     if where in _warned:
         return
     _warned.add(where)
     warnings.warn(
         f"The pixels of {where} are all within 0..1, or -1..1. The model expects RGB in 0..255 (uint8 or float) and "
-        "scales it itself: pass pixels as they were decoded, without `/ 255` or the like.",
+        "scales it itself: pass decoded pixels without scaling such as `/ 255`.",
         UserWarning,
-        stacklevel=_stacklevel_of_the_caller(),
+        stacklevel=_caller_stacklevel(),
     )
 
 
-def _stacklevel_of_the_caller() -> int:
-    """The `stacklevel` that shows the first frame outside of Keras and this package."""
+def _caller_stacklevel() -> int:
+    """Returns the `stacklevel` of the first frame outside of Keras and this package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("keras", "keras_arcface"):
         frame, level = frame.f_back, level + 1
     return level
 
 
-def unit_range(images):
-    """Whether a batch is one to warn about, a bool scalar; with `keras.ops`, so it also runs inside a graph."""
+def has_unit_range(images):
+    """Returns whether `warn_if_unit_range` would warn about a batch, as a bool scalar; works inside a graph."""
     if not _is_floating(images):
         return ops.convert_to_tensor(False)
-    pixels = ops.cast(images[:_IMAGES], "float32")
+    pixels = ops.cast(images[:_MAX_IMAGES], "float32")
     return _is_unit_range(ops.min(pixels), ops.max(pixels))
 
 

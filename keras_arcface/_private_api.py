@@ -79,3 +79,16 @@ def optimizer_parts(optimizer: Any) -> list:
 def compile_arguments(model: Any) -> dict:
     """Returns what a Keras model's `compile` was called with; nothing for a model that is not compiled."""
     return model._compile_config.config if model.compiled else {}
+
+
+def variable_index(optimizer: Any, variable: Any) -> int:
+    """Returns the index of a variable among those that a Keras optimizer was built with.
+
+    The variable that `update_step` receives may be the copy of one replica, which only the optimizer can identify.
+    """
+    return optimizer._get_variable_index(variable)
+
+
+def variables_to_update(optimizer: Any) -> list:
+    """Returns the variables that a Keras optimizer was built with."""
+    return optimizer._trainable_variables

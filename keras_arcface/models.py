@@ -75,11 +75,13 @@ class RecognitionModel(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):  # Keras', on TensorFlow
         if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
-            iterator, data_batch = None, _replicas.first_share(self.distribute_strategy, iterator)
+            iterator, data_batch = None, _replicas.first_local_batch(self.distribute_strategy, iterator)
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def call(self, images, training=None):
-        return _replicas.run_on_share(lambda share: self.embedder(share, training=training), images, training)
+        return _replicas.run_on_local_batch(
+            lambda local_batch: self.embedder(local_batch, training=training), images, training
+        )
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         self._check_compiled()
@@ -93,7 +95,7 @@ class RecognitionModel(keras.Model):
         self.embedding_norm_tracker.update_state(norms, sample_weight=sample_weight)
         total = self._reduction(losses, losses, sample_weight=sample_weight)
         if training:
-            total = _replicas.weigh_by_rows(total, losses)
+            total = _replicas.scale_gradient_by_batch_share(total, losses)
         if self.losses:
             regularizers = ops.expand_dims(sum(self.losses), 0)
             total = total + self._reduction(regularizers, regularizers)
@@ -101,7 +103,7 @@ class RecognitionModel(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self._check_compiled()
-        return _replicas.metrics_of_all(
+        return _replicas.reduce_metrics(
             self.metrics, lambda: super(RecognitionModel, self).compute_metrics(x, y, y_pred, sample_weight)
         )
 
@@ -128,7 +130,7 @@ class RecognitionModel(keras.Model):
         _replicas.average_statistics(self.embedder.non_trainable_variables, images)
         if self._takes_bytes and hasattr(images, "shape"):
             logs = result[0] if keras.backend.backend() == "jax" else result
-            logs[_SCALED_PIXELS] = ops.cast(_pixels.unit_range(images), "float32")
+            logs[_SCALED_PIXELS] = ops.cast(_pixels.has_unit_range(images), "float32")
         return result
 
     def make_train_function(self, force=False):

@@ -65,6 +65,16 @@ def test_inner_layers_see_the_training_argument_of_the_outer_call():
     assert _private_api.training_of_current_call() is None, VERSIONS
 
 
+def test_an_optimizer_knows_its_variables():
+    first, second = keras.Variable([1.0]), keras.Variable([2.0])
+    optimizer = keras.optimizers.SGD()
+    optimizer.build([first, second])
+    assert _private_api.variable_index(optimizer, second) == 1, VERSIONS
+    updated = _private_api.variables_to_update(optimizer)
+    assert len(updated) == 2, VERSIONS
+    assert updated[0] is first, VERSIONS
+
+
 def test_no_other_file_uses_private_modules():
     private = re.compile(r"tensorflow\.(python|compiler)\b|keras\.src\b|tf\.__internal__")
     files = [file for file in Path(keras_arcface.__file__).parent.rglob("*.py") if private.search(file.read_text())]

@@ -1,16 +1,18 @@
-"""What `fit` needs around it: optimizers, schedules, callbacks, and where to train."""
+"""Optimizers, schedules, callbacks, and devices for training with `fit`."""
 
 from keras_arcface.training.checkpoints import Checkpoints
-from keras_arcface.training.curves import ProgressBar
-from keras_arcface.training.curves import TrainingLog
-from keras_arcface.training.curves import plot_training
 from keras_arcface.training.distribution import ClassParallel
 from keras_arcface.training.distribution import divisible_classes
-from keras_arcface.training.fine_tuning import layerwise
+from keras_arcface.training.fine_tuning import freeze_below
+from keras_arcface.training.fine_tuning import layerwise_lr_decay
 from keras_arcface.training.fine_tuning import stages
-from keras_arcface.training.fine_tuning import trainable_from
+from keras_arcface.training.gradient_accumulation import GradientAccumulationOptimizer
 from keras_arcface.training.interruption import AlignEpochs
 from keras_arcface.training.interruption import StopOnInterrupt
+from keras_arcface.training.loss_scaling import SyncedLossScaleOptimizer
+from keras_arcface.training.precision import PRECISIONS
+from keras_arcface.training.precision import use_precision
+from keras_arcface.training.progress_bar import ProgressBar
 from keras_arcface.training.replica_check import check_replicas
 from keras_arcface.training.schedules import CosineSchedule
 from keras_arcface.training.schedules import PolynomialSchedule
@@ -19,14 +21,12 @@ from keras_arcface.training.sgd import CoupledSGD
 from keras_arcface.training.steps import StepCallback
 from keras_arcface.training.steps import StopAtStep
 from keras_arcface.training.steps import StopOnNaN
-from keras_arcface.training.strategies import PRECISIONS
 from keras_arcface.training.strategies import STRATEGIES
 from keras_arcface.training.strategies import all_gpus_strategy
-from keras_arcface.training.strategies import placed
-from keras_arcface.training.strategies import use_precision
+from keras_arcface.training.strategies import device_scope
+from keras_arcface.training.training_log import TrainingLog
+from keras_arcface.training.training_plot import plot_training
 from keras_arcface.training.verification import VerificationCallback
-from keras_arcface.training.whole_batch import WholeBatchLossScale
-from keras_arcface.training.whole_batch import WholeBatchOptimizer
 
 __all__ = [
     "PRECISIONS",
@@ -36,6 +36,7 @@ __all__ = [
     "ClassParallel",
     "CosineSchedule",
     "CoupledSGD",
+    "GradientAccumulationOptimizer",
     "PolynomialSchedule",
     "ProgressBar",
     "StepCallback",
@@ -43,17 +44,16 @@ __all__ = [
     "StopAtStep",
     "StopOnInterrupt",
     "StopOnNaN",
+    "SyncedLossScaleOptimizer",
     "TrainingLog",
     "VerificationCallback",
-    "WholeBatchLossScale",
-    "WholeBatchOptimizer",
     "all_gpus_strategy",
     "check_replicas",
+    "device_scope",
     "divisible_classes",
-    "layerwise",
-    "placed",
+    "freeze_below",
+    "layerwise_lr_decay",
     "plot_training",
     "stages",
-    "trainable_from",
     "use_precision",
 ]

@@ -1,213 +1,164 @@
-"""The whole state of a training in files, so that a run that was killed goes on as if it had not been."""
+"""Checkpoints of the whole training state, from which a killed run resumes exactly."""
 
-import contextlib
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
+from keras_arcface import _arguments
+from keras_arcface import _replicas
+from keras_arcface.training import checkpoint_files
 from keras_arcface.training.steps import StepCallback
 
 _log = logging.getLogger(__name__)
 
-_FORMAT = 1
-_NAME = "step-{:010d}.npz"
-_PATTERN = re.compile(r"step-(\d+)\.npz")
-
 
 class Checkpoints(StepCallback):
-    """Writes checkpoints during `fit`, and takes up the last one.
+    """Writes checkpoints during `fit`, and restores the last one.
 
-    A checkpoint holds all variables of the model and of its optimizer: weights, BatchNorm's statistics, the state of
-    dropout's random numbers (which Keras' weight files leave out), momenta, moving averages, the loss scale, the head's
-    step counter. Together with data that are a function of the step, the run goes on exactly:
+    A checkpoint holds all variables of the model and its optimizer: weights, BatchNorm statistics, the random state of
+    dropout (which Keras' weight files leave out), momenta, moving averages, the loss scale, and the step counter of the
+    head. With a dataset that is a function of the step, a resumed run equals an uninterrupted one:
 
     >>> checkpoints = Checkpoints("run/checkpoints", every_steps=1000)
-    >>> step = checkpoints.restore(model)     # 0 if there is none
-    >>> dataset = load_dataset("ms1m", batch_size=512, training=True, start_step=step)
-    >>> # model.fit(dataset, initial_epoch=step // 1000, epochs=180, steps_per_epoch=1000, callbacks=[checkpoints, ...])
+    >>> step = checkpoints.restore(model)  # 0 without a checkpoint
+    >>> history = model.fit(images, labels, callbacks=[checkpoints], verbose=0)
 
-    A file is written under another name, brought to the disk and renamed, so what has the name of a checkpoint is
-    whole; every array in it has a checksum. It is plain NumPy, and nothing in it is ever run. Where several hosts
-    train, all of them have this callback and the same directory, and the first one writes.
+    Pass `step` to `load_dataset(..., start_step=step)` and `step // steps_per_epoch` to `fit(initial_epoch=...)`.
+
+    Files are replaced atomically, and every array has a checksum. They are plain NumPy archives; reading one runs no
+    code. When several hosts train together, all of them need this callback and the same directory; the first host
+    writes.
 
     Args:
-        directory: where the files are, `step-0000001000.npz`; it is made.
-        every_steps: write after every so many steps, when the next one begins: then callbacks that change weights for
-            a while at the end of an epoch, such as `SwapEMAWeights`, have put them back.
-        keep: how many of the last checkpoints to keep.
-        about: what else the run is: anything that makes JSON and must be the same when it goes on, such as margin,
-            seed, and dataset.
+        directory: directory of the files, such as `step-0000001000.npz`; created if necessary.
+        every_steps: number of steps between checkpoints. A checkpoint is written when the next step begins: by then,
+            callbacks that replace the weights temporarily at the end of an epoch, such as `SwapEMAWeights`, have
+            restored them.
+        keep: number of checkpoints to keep.
+        run_config: settings that must be equal when the run resumes, such as margin, seed and dataset; must be
+            serializable to JSON.
 
     Attributes:
         step: steps done so far.
 
     Raises:
-        ValueError: if `every_steps` or `keep` is below 1; from `restore`, if the model is not built and compiled, or no
-            checkpoint that is there can be taken up.
+        ValueError: if `every_steps` or `keep` is below 1.
     """
 
-    def __init__(self, directory, every_steps: int = 1000, keep: int = 3, about: Mapping | None = None):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        every_steps: int = 1000,
+        keep: int = 3,
+        run_config: Mapping | None = None,
+    ):
         super().__init__()
-        if every_steps < 1 or keep < 1:
-            raise ValueError(
-                f"every_steps and keep must be at least 1. Received: every_steps={every_steps}, keep={keep}"
-            )
+        _arguments.check_integer("every_steps", every_steps, 1)
+        _arguments.check_integer("keep", keep, 1)
         self.directory, self.every_steps, self.keep = Path(directory), every_steps, keep
-        self.about = json.loads(json.dumps(about or {}))
-        self._due = False
+        self.run_config = json.loads(json.dumps(run_config or {}))
+        self._is_due = False
 
-    def restore(self, model) -> int:
-        """Gives a model the state of the last checkpoint that can be read and is of this model.
+    def restore(self, model: keras.Model) -> int:
+        """Sets a model and its optimizer to the last checkpoint that is readable and belongs to them.
 
-        One that cannot is named in a warning of `logging`, with the reason, and the one before is taken.
+        Other checkpoints are skipped with a warning of `logging` that gives the reason.
 
         Args:
-            model: built and compiled, as it was when the checkpoint was written.
+            model: built and compiled, as when the checkpoint was written.
 
         Returns:
-            Steps done when it was written; 0, and the model as it is, where there is no checkpoint.
+            The step of the checkpoint; 0 if there is none, and the model stays as it is.
 
         Raises:
-            ValueError: if there are checkpoints, but none that can be taken up: a training from the start would replace
-                them; or if hosts that train together do not see the same checkpoints.
+            ValueError: if the model is not built and compiled; if checkpoints exist but none can be restored, as a new
+                training would replace them; or if hosts that train together see different checkpoints.
         """
-        if not model.built or getattr(model, "optimizer", None) is None:
+        if not model.built or not model.compiled:
             raise ValueError(
-                f"To restore a checkpoint, {model.name!r} must be built and compiled: "
-                "model.build((None, 112, 112, 3)), model.compile(optimizer)"
+                f"The model {model.name!r} must be built and compiled before a checkpoint is restored: "
+                f"model.build((None, 112, 112, 3)), model.compile(optimizer). Received: built={model.built}, "
+                f"compiled={model.compiled}"
             )
         try:
             step = self._restore(model)
         except ValueError:
-            _check_agreement(self.directory, -1)  # other hosts may be waiting here
+            _check_hosts_agree(self.directory, -1)  # other hosts may wait for this call
             raise
-        _check_agreement(self.directory, step)
+        _check_hosts_agree(self.directory, step)
         return step
 
-    def _restore(self, model) -> int:
-        variables = _state(model)
-        written, reason = self._written(), None
-        for path in written[::-1]:
+    def _restore(self, model: keras.Model) -> int:
+        variables = _training_state(model)
+        paths = checkpoint_files.list_checkpoints(self.directory)
+        reason: Exception | None = None
+        for path in reversed(paths):
             try:
-                step, values = _read(path, variables, self.about)
-            except Exception as error:  # zipfile and NumPy raise nearly anything on damage
+                step, values = checkpoint_files.read_checkpoint(path, variables, self.run_config)
+            except Exception as error:  # zipfile and NumPy raise many types for damaged files
                 reason = error
-                _log.warning("%s is refused: %s", path, error)
+                _log.warning("Checkpoint %s is skipped: %s", path, error)
                 continue
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
             self.step = step
-            _log.info("going on from %s", path)
+            _log.info("Restored checkpoint %s", path)
             return step
-        if written:
+        if paths:
             raise ValueError(
-                f"None of the {len(written)} checkpoints in {self.directory} can be taken up: the last one tried, "
-                f"{written[0].name}, because {reason}. Choose another directory, or remove them"
+                f"None of the {len(paths)} checkpoints in {self.directory} can be restored. The reason for the last one "
+                f"tried, {paths[0].name}: {reason}. Use another directory, or remove them"
             )
         return 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._due:
-            self._due = False
+        if self._is_due:
+            self._is_due = False
             self.write()
 
-    def on_step_end(self, before, logs=None):
-        self._due = self._due or self.passed(before, self.every_steps)
+    def on_step_end(self, previous_step, logs=None):
+        self._is_due = self._is_due or self.reached_multiple_of(self.every_steps, previous_step)
 
     def write(self) -> Path:
-        """Writes a checkpoint now, and removes the oldest beyond those to keep.
+        """Writes a checkpoint now, and removes the oldest ones beyond `keep`.
+
+        Returns:
+            The path of the checkpoint.
 
         Raises:
-            FloatingPointError: if a variable of the model is not finite; then older checkpoints stay.
+            FloatingPointError: if a variable of the model is not finite. Earlier checkpoints stay.
         """
-        # On JAX, asking for the model brings what the step has computed into its variables.
-        variables = _state(self.model)
-        arrays = {str(index): _whole(variable) for index, variable in enumerate(variables)}
-        for variable, array in zip(variables, arrays.values(), strict=True):
-            if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+        # On JAX, reading `self.model` copies the state of the training step to the variables.
+        variables = _training_state(self.model)
+        values = [_to_numpy(variable) for variable in variables]
+        for variable, value in zip(variables, values, strict=True):
+            if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
                 raise FloatingPointError(
-                    f"{variable.path} is not finite after {self.step} steps. No checkpoint is written, those of before "
-                    f"stay in {self.directory}"
+                    f"The variable {variable.path} must be finite. Received: NaN or infinity after {self.step} steps. "
+                    f"No checkpoint is written; the earlier ones stay in {self.directory}"
                 )
-        path = self.directory / _NAME.format(self.step)
-        if not _is_first_host():
-            return path
-        about = {"format": _FORMAT, "step": self.step, "about": self.about, "variables": _described(variables)}
-        self.directory.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        with open(unfinished, "wb") as file:
-            np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(path)
-        _sync(self.directory)
-        for old in self._written()[: -self.keep]:
-            old.unlink()
+        path = checkpoint_files.checkpoint_path(self.directory, self.step)
+        if _is_first_host():
+            checkpoint_files.write_checkpoint(path, self.step, self.run_config, variables, values)
+            for old in checkpoint_files.list_checkpoints(self.directory)[: -self.keep]:
+                old.unlink()
         return path
 
-    def _written(self) -> list[Path]:
-        """The checkpoints there are, by step."""
-        with contextlib.suppress(FileNotFoundError):
-            found = ((_PATTERN.fullmatch(path.name), path) for path in self.directory.iterdir())
-            return [path for _, path in sorted((int(name[1]), path) for name, path in found if name)]
-        return []
 
-
-def _state(model) -> list:
+def _training_state(model: keras.Model) -> list:
     if not model.optimizer.built:
-        strategy = getattr(model, "distribute_strategy", None)
-        with strategy.scope() if strategy is not None else contextlib.nullcontext():
+        with _replicas.variable_scope(model):
             model.optimizer.build(model.trainable_variables)
     return [*model.variables, *model.optimizer.variables]
 
 
-def _described(variables) -> list:
-    return [
-        {"path": variable.path, "shape": list(variable.shape), "dtype": keras.backend.standardize_dtype(variable.dtype)}
-        for variable in variables
-    ]
-
-
-def _read(path: Path, variables, about: Mapping) -> tuple[int, list[np.ndarray]]:
-    """The step and the values of a checkpoint.
-
-    Raises:
-        ValueError: if it is of another model or run, saying in what it differs.
-        Exception: of many kinds, if it is damaged.
-    """
-    with open(path, "rb") as opened, NpzFile(opened, allow_pickle=False) as file:
-        found = json.loads(file["about"].tobytes())
-        if found["format"] != _FORMAT:
-            raise ValueError(f"it has format {found['format']}. Expected: {_FORMAT}")
-        for key in sorted({*about, *found["about"]}):
-            theirs, ours = found["about"].get(key, "nothing"), about.get(key, "nothing")
-            if theirs != ours:
-                raise ValueError(f"it is of another run, with {key}={theirs!r}. Expected: {key}={ours!r}")
-        expected = _described(variables)
-        for theirs, ours in zip(found["variables"], expected, strict=False):
-            # Not by path: Keras numbers layers through, so a second model in a process has other names.
-            if (theirs["shape"], theirs["dtype"]) != (ours["shape"], ours["dtype"]):
-                raise ValueError(f"it is of another model, with {_text(theirs)}. Expected: {_text(ours)}")
-        if len(found["variables"]) != len(expected):
-            raise ValueError(
-                f"it is of another model, with {len(found['variables'])} variables. Expected: {len(expected)}"
-            )
-        return found["step"], [file[str(index)] for index in range(len(expected))]
-
-
-def _text(described: Mapping) -> str:
-    return f"{described['path']} {tuple(described['shape'])} {described['dtype']}"
-
-
-def _whole(variable) -> np.ndarray:
-    """A variable's value, gathered where the devices of several hosts share it."""
+def _to_numpy(variable) -> np.ndarray:
+    """Returns a variable's value, gathered if it is sharded over the devices of several hosts."""
     if keras.backend.backend() == "jax" and not variable.value.is_fully_addressable:
         from jax.experimental import multihost_utils
 
@@ -223,8 +174,8 @@ def _is_first_host() -> bool:
     return jax.process_index() == 0
 
 
-def _check_agreement(directory: Path, step: int) -> None:
-    """Hosts that go on from different steps would wait for each other for ever, or train nonsense."""
+def _check_hosts_agree(directory: Path, step: int) -> None:
+    """Raises an error if hosts resume from different steps, as they would wait for each other forever."""
     if keras.backend.backend() != "jax":
         return
     import jax
@@ -236,15 +187,6 @@ def _check_agreement(directory: Path, step: int) -> None:
     steps = np.ravel(multihost_utils.process_allgather(np.array(step))).tolist()
     if len(set(steps)) > 1:
         raise ValueError(
-            f"The hosts found different checkpoints in {directory}, of the steps {steps}. Expected: a directory that "
-            "all of them share"
+            f"All hosts must find the same checkpoints in {directory}, a directory that they share. "
+            f"Received: steps {steps}"
         )
-
-
-def _sync(directory: Path) -> None:
-    """Brings a directory's entries to the disk: a rename alone may be lost with the power."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,124 +1,127 @@
-"""Teaching a trained embedder something new: which stages learn, and how fast each of them."""
+"""Fine-tuning of a trained embedder: frozen stages, and learning rates per stage."""
 
 import re
 from collections.abc import Callable
+from collections.abc import Iterator
 
 import keras
 
-# What is not called after its stage.
-_PART_OF = {"embedding": "neck", "global": "last"}
+from keras_arcface import _arguments
+
+# Stages of layers whose names do not start with the name of their stage.
+_STAGE_OF_PREFIX = {"embedding": "neck", "global": "last"}
 
 
 def stages(embedder: keras.Model) -> dict[str, list[keras.layers.Layer]]:
-    """The stages of an embedder, from the pixels up: name -> its layers that have weights.
+    """Returns the stages of an embedder from input to output: the layers with weights by stage name.
 
-    A layer belongs to the stage that its name starts with, up to the first underscore: those of IResNet are `stem`,
-    `stage1` to `stage4` and `neck`; MobileFaceNet has `stage1` to `stage6`, and `last` before the neck. The layer
-    `embedding` is part of the neck. Networks that name their layers in this way, as the ResNets of `keras.applications`
-    do, have stages too.
+    The stage of a layer is the part of its name before the first underscore. An IResNet has `stem`, `stage1` to
+    `stage4` and `neck`; a MobileFaceNet has `stage1` to `stage6`, and `last` before the neck. The layer `embedding`
+    belongs to the neck. Other networks with such names, for instance the ResNets of `keras.applications`, work as well.
+
+    >>> list(stages(embedder))[-1]
+    'neck'
 
     Args:
-        embedder: what `make_embedder` gives, new or loaded.
+        embedder: a model of `make_embedder`, new or loaded.
     """
-    found: dict[str, list[keras.layers.Layer]] = {}
-    for layer in _leaves(embedder):
+    layers_by_stage: dict[str, list[keras.layers.Layer]] = {}
+    for layer in _leaf_layers(embedder):
         if layer.weights:
-            found.setdefault(_stage_of(layer.name), []).append(layer)
-    return found
+            layers_by_stage.setdefault(_stage_of(layer.name), []).append(layer)
+    return layers_by_stage
 
 
-def trainable_from(embedder: keras.Model, stage: str, batch_norm: bool = False) -> None:
-    """Makes a stage and all above it trainable, and freezes what lies below.
+def freeze_below(embedder: keras.Model, stage: str, batch_norm: bool = False) -> None:
+    """Freezes all stages before a stage, and makes this stage and all later ones trainable.
 
-    >>> trainable_from(model.embedder, "neck")
-    >>> model.compile(keras.optimizers.Adam(1e-3))  # again, and with a new optimizer
-    >>> # model.fit(...)
-    >>> trainable_from(model.embedder, "stage4")
-    >>> model.compile(layerwise(model.embedder, keras.optimizers.Adam, 3e-4))
+    >>> freeze_below(model.embedder, "neck")
+    >>> model.compile(keras.optimizers.Adam(1e-3))  # compile again, with a new optimizer
 
-    Compile afterwards, with a new optimizer: a model goes on with what was trainable when it was compiled, and an
-    optimizer knows the weights that it has begun with, and no others. `embedder.trainable = False` leaves only the head
-    to learn; `trainable_from(embedder, "stem", batch_norm=True)` makes everything as it was when new.
+    Compile afterwards, with a new optimizer: a compiled model keeps the trainable weights of its compilation, and an
+    optimizer is bound to its first weights. `embedder.trainable = False` trains only the head.
+    `freeze_below(embedder, "stem", batch_norm=True)` makes all weights trainable, as in a new embedder.
 
-    BatchNorm in what is frozen stays as it is: scale, offset and statistics. It does so in what is trained as well,
-    unless told otherwise, because a few images of a few people are a poor sample: with the momentum of these networks,
-    0.9, two dozen batches replace statistics that came from a million faces. Let it move where the new images are many,
-    and unlike the old ones, as infrared is.
+    BatchNorm layers of frozen stages do not change: scale, offset and statistics. By default those of trained stages do
+    not change either, because a few images of a few people are a poor sample: with the momentum of these networks, 0.9,
+    about 25 batches replace statistics of a million faces. Train them if the new images are many and differ from the
+    old ones, such as infrared images.
 
     Args:
-        embedder: what `make_embedder` gives, new or loaded.
+        embedder: a model of `make_embedder`, new or loaded.
         stage: a name of `stages(embedder)`, such as "neck" or "stage4".
-        batch_norm: whether BatchNorm learns too, and gathers statistics, in the stages that are trained.
+        batch_norm: whether to train BatchNorm layers, and update their statistics, in the trained stages.
 
     Raises:
-        ValueError: if there is no such stage, naming those that there are.
+        ValueError: if the embedder has no such stage.
     """
-    found = stages(embedder)
-    if stage not in found:
+    layers_by_stage = stages(embedder)
+    if stage not in layers_by_stage:
         raise ValueError(
-            f"stage expects one of {', '.join(found)}, the stages of {embedder.name!r}. Received: {stage!r}"
+            f"stage must be one of {', '.join(layers_by_stage)}, the stages of {embedder.name!r}. "
+            f"Received: stage={stage!r}"
         )
-    embedder.trainable = True  # a frozen model would hide what is trainable in it
-    reached = False
-    for name, layers in found.items():
-        reached = reached or name == stage
+    embedder.trainable = True  # the layers of a frozen model count as frozen
+    is_reached = False
+    for name, layers in layers_by_stage.items():
+        is_reached = is_reached or name == stage
         for layer in layers:
-            layer.trainable = reached and (batch_norm or not isinstance(layer, keras.layers.BatchNormalization))
+            layer.trainable = is_reached and (batch_norm or not isinstance(layer, keras.layers.BatchNormalization))
 
 
-def layerwise(
+def layerwise_lr_decay(
     embedder: keras.Model,
     make_optimizer: Callable[[float], keras.optimizers.Optimizer],
-    rate: float,
+    learning_rate: float,
     decay: float = 0.5,
 ) -> keras.optimizers.MultiOptimizer:
-    """Gives each stage a learning rate of its own, lower the deeper it lies.
+    """Returns an optimizer whose learning rate decreases from stage to stage towards the input.
 
-    The head, which is new, learns at `rate`, the neck at `rate * decay`, the last stage at `rate * decay**2`, and so on
-    down: what lies deep is of use for all faces, and should move least. Stages that are frozen get no optimizer, so
-    call `trainable_from` first.
+    The head, which is new, has `learning_rate`, the neck `learning_rate * decay`, the last stage
+    `learning_rate * decay**2`, and so on: features near the input are useful for all faces and should change least.
+    Frozen stages get no optimizer, so call `freeze_below` first.
 
-    >>> def sgd(rate):
-    ...     return CoupledSGD(CosineSchedule(rate, total=10, steps_per_epoch=100))
-    >>> model.compile(layerwise(model.embedder, sgd, rate=0.01, decay=0.3))
+    >>> def sgd(learning_rate):
+    ...     return CoupledSGD(CosineSchedule(learning_rate, total=10, steps_per_epoch=100))
+    >>> model.compile(layerwise_lr_decay(model.embedder, sgd, learning_rate=0.01, decay=0.3))
 
-    Clipping over all of them and gradients of several steps: `WholeBatchOptimizer(layerwise(...), ...)`.
+    Wrap it in `GradientAccumulationOptimizer` for clipping over all stages, and for gradient accumulation.
 
     Args:
-        embedder: of the model that is compiled.
-        make_optimizer: learning rate -> a new optimizer, such as `keras.optimizers.Adam`.
-        rate: of the head, and of whatever else is not the embedder's.
-        decay: factor from a stage to the one below, in (0, 1].
+        embedder: embedder of the model to compile.
+        make_optimizer: function from a learning rate to a new optimizer, such as `keras.optimizers.Adam`.
+        learning_rate: learning rate of the head, and of all other variables outside of the embedder.
+        decay: factor from a stage to the one before it, in (0, 1].
 
     Returns:
-        A `keras.optimizers.MultiOptimizer`; `optimizers` has the stages' from the neck down, and the head's last.
+        A `keras.optimizers.MultiOptimizer`; its `optimizers` are those of the stages, from the neck to the input, then
+        that of the head.
 
     Raises:
-        ValueError: for a decay outside (0, 1].
+        ValueError: if `decay` is outside of (0, 1].
 
     References:
         - [Universal Language Model Fine-tuning](https://arxiv.org/abs/1801.06146), section 3.2
     """
-    if not 0 < decay <= 1:
-        raise ValueError(f"decay must be in (0, 1]. Received: decay={decay}")
+    _arguments.check_number("decay", decay, lambda value: 0 < value <= 1, "in (0, 1]")
     optimizers = {}
     for depth, (name, layers) in enumerate(reversed(stages(embedder).items()), 1):
         if any(layer.trainable_weights for layer in layers):
-            optimizers[_paths_of(name)] = make_optimizer(rate * decay**depth)
-    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(make_optimizer(rate), optimizers))
+            optimizers[_path_pattern(name)] = make_optimizer(learning_rate * decay**depth)
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(make_optimizer(learning_rate), optimizers))
 
 
-def _leaves(model):
+def _leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     for layer in model.layers:
-        yield from _leaves(layer) if isinstance(layer, keras.Model) else [layer]
+        yield from _leaf_layers(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def _stage_of(layer_name: str) -> str:
-    start = layer_name.split("_")[0]
-    return _PART_OF.get(start, start)
+    prefix = layer_name.split("_")[0]
+    return _STAGE_OF_PREFIX.get(prefix, prefix)
 
 
-def _paths_of(stage: str) -> str:
-    """Regular expression for the paths of a stage's variables: by name, so that it holds for a loaded model too."""
-    starts = [stage, *(start for start, whole in _PART_OF.items() if whole == stage)]
-    return rf"(.*/)?({'|'.join(map(re.escape, starts))})(_[^/]*)?/.*"
+def _path_pattern(stage: str) -> str:
+    """Returns a regular expression for the variable paths of a stage, which also holds for a loaded model."""
+    prefixes = [stage, *(prefix for prefix, owner in _STAGE_OF_PREFIX.items() if owner == stage)]
+    return rf"(.*/)?({'|'.join(map(re.escape, prefixes))})(_[^/]*)?/.*"

@@ -1,91 +1,100 @@
-"""Ctrl-C during a training: the current step ends, a checkpoint is written, and epochs stay where they are."""
+"""Callbacks for interrupted trainings: Ctrl-C ends a step and writes a checkpoint; epochs keep their boundaries."""
 
 import signal
 import threading
+from types import FrameType
+from typing import Any
 
+from keras_arcface import _arguments
 from keras_arcface.training.checkpoints import Checkpoints
 from keras_arcface.training.steps import StepCallback
 
 
 class StopOnInterrupt(StepCallback):
-    """Ends a training at Ctrl-C after the current step, writes a checkpoint, and says after which step.
+    """Stops training at Ctrl-C after the current step, and writes a checkpoint.
 
-    Python would raise `KeyboardInterrupt` anywhere in a step, also where its weights are updated and it is not counted
-    yet. Inside the `with` block, SIGINT is noted, and the training ends where the next step begins. So the last step of
-    an epoch is followed by what belongs to the epoch's end, such as verification and the swaps of `SwapEMAWeights`, and
-    the last step of a training by its normal end. A second SIGINT interrupts at once, as usual, without a checkpoint.
-    Python handles signals in the main thread alone; in another thread, Ctrl-C is not changed.
+    By default Python raises `KeyboardInterrupt` anywhere in a step, also between the update of the weights and its
+    count. Inside the `with` block SIGINT only sets a flag, and training stops when the next step begins. After the last
+    step of an epoch, the callbacks of the epoch's end still run, such as verification and the swaps of
+    `SwapEMAWeights`. After the last step of the training, `fit` ends as usual. A second SIGINT interrupts at once,
+    without a checkpoint. Python handles signals only in the main thread: in other threads Ctrl-C is not changed.
 
-    >>> # with StopOnInterrupt(checkpoints) as stop:
-    >>> #     model.fit(dataset, callbacks=[checkpoints, stop])
+    >>> checkpoints = Checkpoints("checkpoints", every_steps=1000)
+    >>> with StopOnInterrupt(checkpoints) as stop:
+    ...     history = model.fit(images, labels, callbacks=[checkpoints, stop], verbose=0)
 
-    The checkpoint may be in the middle of an epoch. `AlignEpochs` resumes from there.
+    The checkpoint may be in the middle of an epoch. `AlignEpochs` resumes from it.
 
     Args:
-        checkpoints: the `Checkpoints` of the training, which must be in the list of callbacks; None to write none.
-        start_step: steps done before `fit`.
+        checkpoints: the `Checkpoints` callback of the training, which must also be in the list of callbacks; None to
+            write no checkpoint.
+        start_step: steps done before `fit`, for a resumed run.
 
     Raises:
-        KeyboardInterrupt: from `fit`, with the step and the checkpoint in its message. Not in the last step, after
-            which the training ends anyway.
-        ValueError: from `fit`, if `checkpoints` counts from another step or is not in the list of callbacks.
+        KeyboardInterrupt: from `fit`, with the step and the checkpoint in its message; not in the last step, after
+            which training ends anyway.
+        ValueError: from `fit`, if `checkpoints` has another start step or is not in the list of callbacks.
     """
 
     def __init__(self, checkpoints: Checkpoints | None = None, start_step: int = 0):
         super().__init__(start_step)
         self.checkpoints = checkpoints
-        self._former, self._asked = None, False
+        self._previous_handler: Any = None
+        self._is_requested = False
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self._former = signal.signal(signal.SIGINT, self._note)
+            self._previous_handler = signal.signal(signal.SIGINT, self._request_stop)
         return self
 
     def __exit__(self, *exception):
-        self._give_back()
+        self._restore_handler()
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.checkpoints is not None and self.checkpoints.step != self.step:
             raise ValueError(
-                "StopOnInterrupt expects its Checkpoints in the list of callbacks, and the same start_step. Received: "
-                f"Checkpoints at step {self.checkpoints.step}, StopOnInterrupt at {self.step}"
+                "The Checkpoints of StopOnInterrupt must be in the list of callbacks and have the same start step. "
+                f"Received: Checkpoints at step {self.checkpoints.step}, StopOnInterrupt at step {self.step}"
             )
-        if not self._asked:
+        if not self._is_requested:
             return
-        self._asked = False
-        stopped = f"Stopped by Ctrl-C after {self.step:,} steps"
-        raise KeyboardInterrupt(stopped if self.checkpoints is None else f"{stopped}, see {self.checkpoints.write()}")
+        self._is_requested = False
+        message = f"Stopped by Ctrl-C after {self.step:,} steps"
+        raise KeyboardInterrupt(message if self.checkpoints is None else f"{message}, see {self.checkpoints.write()}")
 
-    def _note(self, number, frame):
-        self._asked = True
-        self._give_back()
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self._is_requested = True
+        self._restore_handler()
 
-    def _give_back(self):
-        if self._former is not None:
-            signal.signal(signal.SIGINT, self._former)
-            self._former = None
+    def _restore_handler(self) -> None:
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGINT, self._previous_handler)
+            self._previous_handler = None
 
 
 class AlignEpochs(StepCallback):
-    """Ends the first epoch of a resumed training early, so that epochs end at multiples of `steps_per_epoch`.
+    """Shortens the first epoch of a resumed run, so that epochs end at multiples of `steps_per_epoch`.
 
-    Without it, a training that resumes at step 14 with epochs of 10 steps has its epochs end at 24, 34, and so on.
-    Verification then happens at other steps, and with `SwapEMAWeights`, which rounds at each swap, the final weights
-    differ. A second `fit` for the rest would not work: at its end, `fit` replaces the weights by their averages.
+    Without it, a run that resumes at step 14 with epochs of 10 steps ends its epochs at steps 24, 34, and so on.
+    Verification then happens at other steps than without the interruption. With `SwapEMAWeights`, which rounds at each
+    swap, the final weights differ too. A separate `fit` for the rest of the epoch is no alternative: `fit` replaces the
+    weights by their averages when it ends.
 
-    It must be the first callback in the list, and `epochs` must not exceed what the training needs: where the first
-    epoch ends early, another callback that ends the training in the same step is overruled.
+    It must be the first callback in the list. `epochs` must not exceed what the training needs: if the first epoch ends
+    early, a request of another callback to stop in the same step is lost.
 
-    >>> # model.fit(
-    >>> #     dataset,
-    >>> #     steps_per_epoch=1000,
-    >>> #     initial_epoch=step // 1000,
-    >>> #     epochs=180,
-    >>> #     callbacks=[AlignEpochs(1000, step), checkpoints, ...],
-    >>> # )
+    >>> step = 2
+    >>> history = model.fit(
+    ...     dataset,
+    ...     steps_per_epoch=3,
+    ...     initial_epoch=step // 3,
+    ...     epochs=2,
+    ...     callbacks=[AlignEpochs(3, start_step=step)],
+    ...     verbose=0,
+    ... )
 
     Args:
-        steps_per_epoch: of `fit`.
+        steps_per_epoch: the argument of `fit`.
         start_step: steps done before `fit`.
 
     Raises:
@@ -94,15 +103,15 @@ class AlignEpochs(StepCallback):
 
     def __init__(self, steps_per_epoch: int, start_step: int = 0):
         super().__init__(start_step)
-        if steps_per_epoch < 1:
-            raise ValueError(f"steps_per_epoch must be at least 1. Received: steps_per_epoch={steps_per_epoch}")
+        _arguments.check_integer("steps_per_epoch", steps_per_epoch, 1)
         self.steps_per_epoch = steps_per_epoch
         self._ends_early = False
 
-    def on_step_end(self, before, logs=None):
-        is_early = self.step - self._before_epoch < self.steps_per_epoch
-        if is_early and self.passed(before, self.steps_per_epoch):
-            self._ends_early = self.model.stop_training = True  # Keras looks at it after each step and after each epoch
+    def on_step_end(self, previous_step, logs=None):
+        is_partial_epoch = self.step - self._epoch_start < self.steps_per_epoch
+        if is_partial_epoch and self.reached_multiple_of(self.steps_per_epoch, previous_step):
+            # Keras reads `stop_training` after each step and after each epoch.
+            self._ends_early = self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
         if self._ends_early:

@@ -1,24 +1,25 @@
-"""Learning rates by step: a linear warm-up, then the decays of the papers.
+"""Learning-rate schedules with a linear warm-up, as in the papers.
 
-Lengths are in steps. With `steps_per_epoch` they are in epochs instead, fractions allowed.
+Lengths are in steps by default. With `steps_per_epoch` they are in epochs, which may be fractions.
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_arcface._arguments import check
+from keras_arcface._arguments import check_number
+
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Warm-up from 0 to the peak, then what a subclass makes of the share of the way that is done."""
+    """Base class: linear warm-up from 0 to `peak`, then `peak` times the factor of a subclass."""
 
     def __init__(self, peak, warmup, steps_per_epoch):
-        if not peak > 0:
-            raise ValueError(f"peak, the highest learning rate, must be above 0. Received: peak={peak}")
-        if not warmup >= 0:
-            raise ValueError(f"warmup must not be negative. Received: warmup={warmup}")
-        if not steps_per_epoch >= 1:
-            raise ValueError(f"steps_per_epoch must be at least 1. Received: steps_per_epoch={steps_per_epoch}")
+        check_number("peak", peak, lambda value: value > 0, "a learning rate above 0")
+        check_number("warmup", warmup, lambda value: value >= 0, "at least 0")
+        check_number("steps_per_epoch", steps_per_epoch, lambda value: value >= 1, "at least 1")
         self.peak, self.warmup, self.steps_per_epoch = peak, warmup, steps_per_epoch
 
     def __call__(self, step):
@@ -30,23 +31,23 @@ class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step < warmup, self.peak * step / warmup, rate)
 
     def _factor(self, step):
-        raise NotImplementedError(f"{type(self).__name__} does not implement _factor(step).")
+        raise NotImplementedError(f"{type(self).__name__} must implement _factor(step)")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"peak": self.peak, "warmup": self.warmup, "steps_per_epoch": self.steps_per_epoch}
 
 
 class _Decay(_Schedule):
-    """A decay between the end of the warm-up and the end of the training."""
+    """Base class of schedules that decay from the end of the warm-up to the end of the training."""
 
     def __init__(self, peak, total, warmup, steps_per_epoch):
         super().__init__(peak, warmup, steps_per_epoch)
         if not total > warmup:
-            raise ValueError(f"total must be longer than the warm-up. Received: total={total}, warmup={warmup}")
+            raise ValueError(f"total must be longer than warmup. Received: total={total}, warmup={warmup}")
         self.total = total
 
     def _remaining(self, step):
-        """What is left of the way, from 1 at the end of the warm-up to 0; 0 from then on."""
+        """Returns the remaining fraction of the decay: 1 until the end of the warm-up, 0 from `total` on."""
         start, end = self.warmup * self.steps_per_epoch, self.total * self.steps_per_epoch
         return ops.clip((end - step) / (end - start), 0.0, 1.0)
 
@@ -56,64 +57,68 @@ class _Decay(_Schedule):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class StepSchedule(_Schedule):
-    """A rate that falls by a factor at given steps, as in the ArcFace paper.
+    """Learning rate that is multiplied by a factor at given steps, as in the ArcFace paper.
 
-    >>> StepSchedule(0.1, at=[20_000, 28_000])                        # CASIA-WebFace
-    >>> StepSchedule(0.1, at=[10, 16, 22], steps_per_epoch=11_000)    # the same in epochs
+    >>> casia = StepSchedule(0.1, boundaries=[20_000, 28_000])  # CASIA-WebFace
+    >>> in_epochs = StepSchedule(0.1, boundaries=[10, 16, 22], steps_per_epoch=11_000)
+    >>> [round(float(casia(step)), 4) for step in (19_999, 20_000, 28_000)]
+    [0.1, 0.01, 0.001]
 
     Args:
-        peak: the rate after the warm-up.
-        at: when the rate falls, ascending.
-        factor: by what it is multiplied each time.
-        warmup: how long the rate rises linearly from 0.
-        steps_per_epoch: steps in an epoch, if `at` and `warmup` are in epochs.
+        peak: learning rate after the warm-up.
+        boundaries: ascending steps (or epochs) at which the learning rate changes.
+        factor: factor of each change.
+        warmup: length of the linear increase from 0 to `peak`.
+        steps_per_epoch: number of steps per epoch, if `boundaries` and `warmup` are in epochs.
 
     Raises:
-        ValueError: for a rate or a factor that is not above 0, negative lengths, or places that do not ascend.
+        ValueError: if `peak` or `factor` is not above 0, a length is negative, or `boundaries` is not ascending.
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1
     """
 
-    def __init__(self, peak, at, factor=0.1, warmup=0, steps_per_epoch=1):
+    def __init__(self, peak, boundaries, factor=0.1, warmup=0, steps_per_epoch=1):
         super().__init__(peak, warmup, steps_per_epoch)
-        if list(at) != sorted(set(at)) or any(place < 0 for place in at):
-            raise ValueError(f"at must be ascending steps (or epochs), none negative. Received: at={at}")
-        if not factor > 0:
-            raise ValueError(f"factor must be above 0. Received: factor={factor}")
-        self.at, self.factor = list(at), factor
+        is_ascending = list(boundaries) == sorted(set(boundaries)) and all(boundary >= 0 for boundary in boundaries)
+        check("boundaries", boundaries, is_ascending, "ascending and not negative")
+        check_number("factor", factor, lambda value: value > 0, "above 0")
+        self.boundaries, self.factor = list(boundaries), factor
 
     def _factor(self, step):
         factor = ops.ones_like(step)
-        for number, place in enumerate(self.at, 1):
-            factor = ops.where(step >= place * self.steps_per_epoch, self.factor**number, factor)
+        for number, boundary in enumerate(self.boundaries, 1):
+            factor = ops.where(step >= boundary * self.steps_per_epoch, self.factor**number, factor)
         return factor
 
     def get_config(self):
-        return {**super().get_config(), "at": self.at, "factor": self.factor}
+        return {**super().get_config(), "boundaries": self.boundaries, "factor": self.factor}
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class PolynomialSchedule(_Decay):
-    """A rate that falls as `(1 - share of the way done) ** power`, as arcface_torch's does with power 1.
+    """Learning rate that decays polynomially to 0; with power 1 as in arcface_torch.
 
-    >>> PolynomialSchedule(0.1, total=20, steps_per_epoch=5_686)
+    The learning rate is `peak * remaining ** power`, where `remaining` falls from 1 to 0 after the warm-up.
+
+    >>> schedule = PolynomialSchedule(0.1, total=20, steps_per_epoch=5_686)
+    >>> round(float(schedule(10 * 5_686)), 4)
+    0.05
 
     Args:
-        peak: the rate after the warm-up.
-        total: when the rate arrives at 0, warm-up included.
-        power: 1 for a straight line.
-        warmup: how long the rate rises linearly from 0.
-        steps_per_epoch: steps in an epoch, if `total` and `warmup` are in epochs.
+        peak: learning rate after the warm-up.
+        total: length until the learning rate is 0, including the warm-up.
+        power: exponent; 1 for a linear decay.
+        warmup: length of the linear increase from 0 to `peak`.
+        steps_per_epoch: number of steps per epoch, if `total` and `warmup` are in epochs.
 
     Raises:
-        ValueError: for a rate or a power that is not above 0, or a total that is not longer than the warm-up.
+        ValueError: if `peak` or `power` is not above 0, or `total` is not longer than `warmup`.
     """
 
     def __init__(self, peak, total, power=1.0, warmup=0, steps_per_epoch=1):
         super().__init__(peak, total, warmup, steps_per_epoch)
-        if not power > 0:
-            raise ValueError(f"power must be above 0. Received: power={power}")
+        check_number("power", power, lambda value: value > 0, "above 0")
         self.power = power
 
     def _factor(self, step):
@@ -125,33 +130,33 @@ class PolynomialSchedule(_Decay):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CosineSchedule(_Decay):
-    """A rate that falls along half a cosine.
+    """Learning rate that decays along half a period of a cosine.
 
-    >>> CosineSchedule(1e-3, total=40, warmup=2, steps_per_epoch=141)
+    >>> schedule = CosineSchedule(1e-3, total=40, warmup=2, steps_per_epoch=141)
+    >>> round(float(schedule(141)), 6)  # half of the warm-up
+    0.0005
 
     Args:
-        peak: the rate after the warm-up.
-        total: when the rate arrives at `end`, warm-up included.
-        end: what is left of the peak then, as a share of it.
-        warmup: how long the rate rises linearly from 0.
-        steps_per_epoch: steps in an epoch, if `total` and `warmup` are in epochs.
+        peak: learning rate after the warm-up.
+        total: length until the end of the decay, including the warm-up.
+        end_factor: learning rate at the end as a fraction of `peak`.
+        warmup: length of the linear increase from 0 to `peak`.
+        steps_per_epoch: number of steps per epoch, if `total` and `warmup` are in epochs.
 
     Raises:
-        ValueError: for a rate that is not above 0, an end outside [0, 1], or a total that is not longer than the
-            warm-up.
+        ValueError: if `peak` is not above 0, `end_factor` is outside of [0, 1], or `total` is not longer than `warmup`.
 
     References:
         - [SGDR](https://arxiv.org/abs/1608.03983)
     """
 
-    def __init__(self, peak, total, end=0.0, warmup=0, steps_per_epoch=1):
+    def __init__(self, peak, total, end_factor=0.0, warmup=0, steps_per_epoch=1):
         super().__init__(peak, total, warmup, steps_per_epoch)
-        if not 0 <= end <= 1:
-            raise ValueError(f"end must be a share of the peak, in [0, 1]. Received: end={end}")
-        self.end = end
+        check_number("end_factor", end_factor, lambda value: 0 <= value <= 1, "in [0, 1]")
+        self.end_factor = end_factor
 
     def _factor(self, step):
-        return self.end + (1 - self.end) * (1 - ops.cos(math.pi * self._remaining(step))) / 2
+        return self.end_factor + (1 - self.end_factor) * (1 - ops.cos(math.pi * self._remaining(step))) / 2
 
     def get_config(self):
-        return {**super().get_config(), "end": self.end}
+        return {**super().get_config(), "end_factor": self.end_factor}

@@ -1,84 +1,90 @@
-"""Counting the steps of a training, over epochs and over runs that go on."""
+"""Callbacks that count training steps across epochs and resumed runs."""
+
+import math
 
 import keras
 
+from keras_arcface import _arguments
+
 
 class StepCallback(keras.callbacks.Callback):
-    """A callback that knows how many steps the training has done.
+    """Base class of callbacks that need the number of training steps done.
 
     Args:
-        start_step: steps done before `fit`, where a run goes on.
+        start_step: steps done before `fit`, for a resumed run.
 
     Attributes:
-        step: steps done so far. A step is one batch, whatever the optimizer makes of it.
+        step: steps done so far. A step is one batch, also if the optimizer accumulates gradients.
+
+    Raises:
+        ValueError: if `start_step` is negative.
     """
 
     def __init__(self, start_step: int = 0):
         super().__init__()
-        if start_step < 0:
-            raise ValueError(f"start_step must not be negative. Received: start_step={start_step}")
-        self.step = self._before_epoch = start_step
+        _arguments.check_integer("start_step", start_step, 0)
+        self.step = self._epoch_start = start_step
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._before_epoch = self.step
+        self._epoch_start = self.step
 
     def on_train_batch_end(self, batch, logs=None):
-        before, self.step = self.step, self._before_epoch + batch + 1
-        self.on_step_end(before, logs)
+        previous_step, self.step = self.step, self._epoch_start + batch + 1
+        self.on_step_end(previous_step, logs)
 
-    def on_step_end(self, before: int, logs=None) -> None:
-        """Called after a step, or after several if `steps_per_execution` is above 1.
+    def on_step_end(self, previous_step: int, logs=None) -> None:
+        """Called after each step, or after several steps if `steps_per_execution` is above 1.
 
         Args:
-            before: what `step` was before.
-            logs: Keras' logs, means over the epoch so far.
+            previous_step: value of `step` at the previous call.
+            logs: the logs of Keras: means over the epoch so far.
         """
 
-    def passed(self, before: int, every: int) -> bool:
-        """Whether a multiple of `every` was reached since `before`."""
-        return self.step // every > before // every
+    def reached_multiple_of(self, interval: int, previous_step: int) -> bool:
+        """Returns whether a multiple of `interval` lies in `(previous_step, step]`."""
+        return self.step // interval > previous_step // interval
 
 
 class StopAtStep(StepCallback):
-    """Ends a training after so many steps in all, in the middle of an epoch if need be.
+    """Stops training after a total number of steps, also in the middle of an epoch.
 
     Args:
-        last_step: how many steps the whole training has.
-        start_step: steps done before `fit`.
+        last_step: number of steps of the whole training, including those before a resumed run.
+        start_step: steps done before `fit`, for a resumed run.
     """
 
     def __init__(self, last_step: int, start_step: int = 0):
         super().__init__(start_step)
         self.last_step = last_step
 
-    def on_step_end(self, before, logs=None):
+    def on_step_end(self, previous_step, logs=None):
         if self.step >= self.last_step:
             self.model.stop_training = True
 
 
 class StopOnNaN(StepCallback):
-    """Ends a training with an error in the step whose loss is not finite, and says which it was.
+    """Stops training with an error when the loss is NaN or infinite, and names the step.
 
     Args:
-        seed: of the training, for the error.
-        replay: what one can do to see that step's images, for the error; `{step}` in it becomes
-            the step.
-        start_step: steps done before `fit`.
+        seed: seed of the training, for the message.
+        replay: hint for the message on how to inspect the images of the step; `{step}` is replaced by the step number.
+        start_step: steps done before `fit`, for a resumed run.
 
     Raises:
-        FloatingPointError: from `fit`, naming the step and the seed.
+        FloatingPointError: from `fit`, with the step and the seed.
     """
 
     def __init__(self, seed: int = 0, replay: str = "", start_step: int = 0):
         super().__init__(start_step)
         self.seed, self.replay = seed, replay
 
-    def on_step_end(self, before, logs=None):
+    def on_step_end(self, previous_step, logs=None):
         loss = float((logs or {}).get("loss", 0.0))
-        if loss - loss == 0:  # neither NaN nor infinite
+        if math.isfinite(loss):
             return
-        steps = f"step {before}" if self.step == before + 1 else f"one of the steps {before} to {self.step - 1}"
+        is_one_step = self.step == previous_step + 1
+        steps = f"step {previous_step}" if is_one_step else f"one of the steps {previous_step} to {self.step - 1}"
         raise FloatingPointError(
-            f"The loss is {loss} since {steps}, counted from 0, with seed {self.seed}; the update of the step "
-            "before may have caused it. " + self.replay.replace("{step}", str(before))
+            f"The loss is {loss} since {steps}, counted from 0, with seed {self.seed}. The update of the step before "
+            "may be the cause. " + self.replay.replace("{step}", str(previous_step))
         )

@@ -1,0 +1,71 @@
+"""The numerical precision in which models compute."""
+
+import os
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from keras_arcface import _arguments
+
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16", "onednn_bfloat16")
+
+# Operations that TensorFlow must not compute in bfloat16: the matrix products of heads, which stay in float32, and a
+# gradient of strided convolutions for which oneDNN takes about fifty times as long in bfloat16.
+_FLOAT32_OPERATIONS = "MatMul,BatchMatMul,BatchMatMulV2,BatchMatMulV3,Einsum,DepthwiseConv2dNativeBackpropInput"
+
+
+def use_precision(precision: str = "auto") -> str:
+    """Sets the precision of models created afterwards. Heads always compute in float32.
+
+    >>> use_precision("float32")
+    'float32'
+
+    Args:
+        precision: "float32"; "mixed_float16" for GPUs, where `compile` adds loss scaling; "mixed_bfloat16" for newer
+            GPUs and TPUs; "onednn_bfloat16" for CPUs with AVX512-BF16 or AMX, where TensorFlow computes convolutions in
+            bfloat16 (and would the matrix products of heads, which are excluded); "auto" for mixed_float16 with a GPU
+            and onednn_bfloat16 with such a CPU, both only on TensorFlow, else float32.
+
+    Returns:
+        The precision that was set; for "auto" the one that was chosen.
+
+    Raises:
+        ValueError: if the precision is unknown, or is onednn_bfloat16 and the backend is not TensorFlow.
+    """
+    _arguments.check_choice("precision", precision, PRECISIONS)
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    if precision == "auto":
+        precision = "float32"
+        if is_tensorflow and tf.config.list_physical_devices("GPU"):
+            precision = "mixed_float16"
+        elif is_tensorflow and _cpu_has_bfloat16():
+            precision = "onednn_bfloat16"
+    uses_onednn = precision == "onednn_bfloat16"
+    if uses_onednn and not is_tensorflow:
+        raise ValueError(
+            "precision='onednn_bfloat16' requires the tensorflow backend: set KERAS_BACKEND=tensorflow before importing "
+            f"Keras. Received: backend={keras.backend.backend()!r}"
+        )
+    if is_tensorflow:
+        if uses_onednn:
+            _exclude_from_bfloat16()
+        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": uses_onednn})
+    keras.config.set_dtype_policy("float32" if uses_onednn else precision)
+    return precision
+
+
+def _exclude_from_bfloat16() -> None:
+    """Adds operations to the environment variable of those kept in float32. TensorFlow reads it for every graph."""
+    name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"
+    excluded = [op for op in os.environ.get(name, "").split(",") if op and op not in _FLOAT32_OPERATIONS.split(",")]
+    os.environ[name] = ",".join([*excluded, _FLOAT32_OPERATIONS])
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Returns whether Linux reports bfloat16 instructions of the CPU."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,163 @@
+"""A log of a training in CSV files, and for TensorBoard."""
+
+import csv
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+
+from keras_arcface import _arguments
+from keras_arcface.training.gradient_accumulation import GradientAccumulationOptimizer
+from keras_arcface.training.scalar_writer import ScalarWriter
+from keras_arcface.training.steps import StepCallback
+
+STEPS_FILE, VERIFICATION_FILE = "steps.csv", "verification.csv"
+
+
+class TrainingLog(StepCallback):
+    """Writes the metrics of a `RecognitionModel` during training to CSV files and for TensorBoard.
+
+    `steps.csv` has one row per `every_steps` steps, and one for the remaining steps at the end of an epoch: `step`,
+    `images_per_second` (without the time of callbacks between epochs), `learning_rate`, and the means over these steps
+    of `loss`, `accuracy`, `target_angle` and `target_angle_std` (radians), and `embedding_norm`.
+    `verification.csv` has one row per epoch whose logs contain `val_` metrics, such as those of `VerificationCallback`,
+    which must come before this callback. A resumed run removes rows after its start step, then appends.
+
+    >>> history = model.fit(images, labels, batch_size=4, callbacks=[TrainingLog("run", batch_size=4)], verbose=0)
+
+    Args:
+        directory: directory of the files; created if necessary.
+        batch_size: images per step.
+        every_steps: maximum number of steps per row.
+        tensorboard: whether to write TensorBoard event files to the same directory.
+        start_step: steps done before `fit`, for a resumed run.
+
+    Raises:
+        ValueError: if `every_steps` is below 1.
+        ModuleNotFoundError: if `tensorboard` is true and TensorBoard is not installed.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        batch_size: int,
+        every_steps: int = 50,
+        tensorboard: bool = False,
+        start_step: int = 0,
+    ):
+        super().__init__(start_step)
+        _arguments.check_integer("every_steps", every_steps, 1)
+        self.directory, self.batch_size, self.every_steps = Path(directory), batch_size, every_steps
+        self._scalar_writer = ScalarWriter(directory, "tensorboard=True") if tensorboard else None
+
+    def on_train_begin(self, logs=None):
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name in (STEPS_FILE, VERIFICATION_FILE):
+            _remove_rows_after(self.directory / name, self.step)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        self._batches, self._sums = 0, {}  # Keras resets its means at each epoch
+        self._row_start_time, self._row_start_step = time.perf_counter(), self.step
+
+    def on_step_end(self, previous_step, logs=None):
+        self._step_end_time = time.perf_counter()
+        if self.reached_multiple_of(self.every_steps, previous_step):
+            self._write_steps(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.step > self._row_start_step:
+            self._write_steps(logs)
+        metrics = {name: float(value) for name, value in (logs or {}).items() if name.startswith("val_")}
+        if metrics:
+            self._write(VERIFICATION_FILE, {"step": self.step, **metrics})
+
+    def on_train_end(self, logs=None):
+        if self._scalar_writer is not None:
+            self._scalar_writer.close()
+
+    def _write_steps(self, logs):
+        seconds, steps = self._step_end_time - self._row_start_time, self.step - self._row_start_step
+        self._row_start_time, self._row_start_step = self._step_end_time, self.step
+        row = {
+            "step": self.step,
+            "images_per_second": steps * self.batch_size / seconds,
+            "learning_rate": learning_rate(self.model.optimizer),
+            **self._means(logs),
+        }
+        self._write(STEPS_FILE, row)
+
+    def _means(self, logs) -> dict[str, float]:
+        """Returns the means over the steps since the last row, computed from Keras' means over the epoch."""
+        batches = self.step - self._epoch_start
+        epoch_means = {name: float(value) for name, value in logs.items() if not name.startswith("val_")}
+        if "target_angle_std" in epoch_means:  # mean squares are additive, standard deviations are not
+            epoch_means["target_angle_std"] = epoch_means["target_angle_std"] ** 2 + epoch_means["target_angle"] ** 2
+        sums = {name: value * batches for name, value in epoch_means.items()}
+        means = {name: (sums[name] - self._sums.get(name, 0.0)) / (batches - self._batches) for name in sums}
+        self._batches, self._sums = batches, sums
+        if "target_angle_std" in means:
+            means["target_angle_std"] = max(means["target_angle_std"] - means["target_angle"] ** 2, 0.0) ** 0.5
+        return means
+
+    def _write(self, name: str, row: dict) -> None:
+        _append_row(self.directory / name, row)
+        if self._scalar_writer is not None:
+            group = Path(name).stem  # TensorBoard shows the part before the slash as a section
+            scalars = {f"{group}/{metric}": value for metric, value in row.items() if metric != "step"}
+            self._scalar_writer.write(row["step"], scalars)
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Returns the learning rate of the next step; of a `MultiOptimizer`, that of its default optimizer."""
+    while True:
+        if isinstance(optimizer, (keras.optimizers.LossScaleOptimizer, GradientAccumulationOptimizer)):
+            optimizer = optimizer.inner_optimizer
+        elif isinstance(optimizer, keras.optimizers.MultiOptimizer):
+            optimizer = optimizer.optimizers[-1]
+        else:
+            return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
+def _append_row(path: Path, row: Mapping[str, float]) -> None:
+    columns = _header(path)
+    if not set(row) <= set(columns):  # the file is new, or the row has new metrics
+        columns = _add_columns(path, columns, row)
+    with open(path, "a", newline="") as file:
+        csv.DictWriter(file, columns).writerow(row)
+
+
+def _header(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def _add_columns(path: Path, columns: list[str], row: Mapping[str, float]) -> list[str]:
+    """Rewrites a file with the columns of a row added; earlier rows have empty cells there."""
+    rows = []
+    if columns:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    columns = [*columns, *(name for name in row if name not in columns)]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return columns
+
+
+def _remove_rows_after(path: Path, last_step: int) -> None:
+    """Removes rows after a step, which a run resumed at this step writes again, and an incomplete last line."""
+    if not path.exists():
+        return
+    with open(path, newline="") as file:
+        header, *lines = file.readlines() or [""]
+    kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= last_step]
+    if not kept:
+        path.unlink()
+        return
+    path.write_text("".join([header, *kept]))
