@@ -271,16 +271,18 @@ def make_optimizer(recipe: Recipe, updates_per_epoch: float) -> keras.optimizers
         )
     if recipe.accumulate > 1 or recipe.clip_norm:
         limit = recipe.clip_norm or None
-        optimizer = training.WholeBatchOptimizer(optimizer, recipe.accumulate, limit, clip="^(?!.*head/)")
+        optimizer = training.GradientAccumulationOptimizer(optimizer, recipe.accumulate, limit, clip="^(?!.*head/)")
     if keras.config.dtype_policy().name == "mixed_float16":
-        optimizer = training.WholeBatchLossScale(optimizer)
+        optimizer = training.SyncedLossScaleOptimizer(optimizer)
     return optimizer
 
 
 def _base_optimizer(recipe: Recipe, rate: float, updates_per_epoch: float) -> keras.optimizers.Optimizer:
     times = {"warmup": recipe.warmup, "steps_per_epoch": updates_per_epoch}
     schedule = {
-        "step": lambda: training.StepSchedule(rate, at=[float(at) for at in recipe.drops.split(",") if at], **times),
+        "step": lambda: training.StepSchedule(
+            rate, boundaries=[float(step) for step in recipe.drops.split(",") if step], **times
+        ),
         "polynomial": lambda: training.PolynomialSchedule(rate, total=recipe.epochs, **times),
         "cosine": lambda: training.CosineSchedule(rate, total=recipe.epochs, **times),
     }[recipe.schedule]()

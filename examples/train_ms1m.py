@@ -82,7 +82,7 @@ def run(arguments, recipe: Recipe):
         return replay(recipe, directory, output, arguments.replay, arguments.cache)
 
     precision = training.use_precision(arguments.precision)
-    with training.placed(arguments.strategy):
+    with training.device_scope(arguments.strategy):
         model = train(recipe, directory, output, sets, precision, arguments)
 
     written = [output / "embedder.keras"]
@@ -140,8 +140,8 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: 
     batch_size = recipe.batch_size // recipe.accumulate
     choices = {name: value for name, value in dataclasses.asdict(recipe).items() if name != "description"}
     data_seen = {"num_examples": info.num_examples, "num_classes": info.num_classes, "cache": arguments.cache}
-    about = {**choices, **data_seen, "precision": precision}
-    checkpoints = training.Checkpoints(output / "checkpoints", every, about=about)
+    run_config = {**choices, **data_seen, "precision": precision}
+    checkpoints = training.Checkpoints(output / "checkpoints", every, run_config=run_config)
     start = checkpoints.restore(model)
     if start >= last_step:
         raise ValueError(f"{output} contains a run of {start} steps. Expected: a larger --steps. Received: {last_step}")

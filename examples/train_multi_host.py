@@ -59,7 +59,7 @@ def main():
     run_options = {name: value for name, value in vars(arguments).items() if name in RUN_OPTIONS}
     run_options |= {"num_classes": info.num_classes, "num_examples": info.num_examples, "hosts": arguments.hosts}
     every = min(arguments.every, arguments.steps)
-    checkpoints = training.Checkpoints(arguments.output / "checkpoints", every, about=run_options)
+    checkpoints = training.Checkpoints(arguments.output / "checkpoints", every, run_config=run_options)
     start = checkpoints.restore(model)
     if start:
         print(f"{host_name}: resuming after step {start}", flush=True)

@@ -1,4 +1,4 @@
-"""Makes the replicas of a TensorFlow strategy compute what one device computes: batches, gradients, statistics, metrics.
+"""Makes replicas of a TensorFlow strategy compute what one device computes: batches, gradients, statistics, metrics.
 
 With one replica, and on other backends, the functions change nothing.
 """

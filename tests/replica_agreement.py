@@ -1,4 +1,4 @@
-"""Trains on several logical devices and prints, as JSON, where replicas, callback and saved embedder disagree.
+"""Trains on several logical devices and prints, as JSON, the differences of replicas, callback and saved embedder.
 
 python replica_agreement.py 2 [synchronized]
 """
@@ -33,7 +33,7 @@ def make_model(synchronized):
 
 
 def replica_spread(strategy, model):
-    """The largest difference of a variable between two replicas."""
+    """Returns the largest difference of a variable between two replicas."""
     values = [strategy.experimental_local_results(weight.value) for weight in model.weights]
     return max(float(np.ptp([value.numpy() for value in replicas], axis=0).max()) for replicas in values)
 
@@ -44,9 +44,9 @@ def cosines_to_first(embeddings):
 
 
 def short_batches(strategy):
-    """The largest relative difference of losses and moving statistics from one device after short batches.
+    """Returns the largest relative difference of losses and moving statistics to one device, after short batches.
 
-    Their shares are unequal, in the first step and later, and some are empty.
+    Local batches are unequal in the first step and later, and some are empty.
     """
     faces = np.stack([make_face(person, image) for person in range(6) for image in range(3)])
     labels = np.repeat(np.arange(6), 3)
@@ -55,13 +55,13 @@ def short_batches(strategy):
         keras.utils.set_random_seed(0)
         with where.scope():
             model = make_model(synchronized=True)
-            model.optimizer.learning_rate = 1e-5  # or rounding grows from step to step
+            model.optimizer.learning_rate = 1e-5  # a higher rate amplifies rounding from step to step
         losses = [
             model.fit(faces[:count], labels[:count], batch_size=size, shuffle=False, verbose=0).history["loss"][0]
             for count, size in ((9, 9), (13, 8), (10, 8))
         ]
         trained.append([np.array(losses), *(v.numpy() for v in model.weights if "moving" in v.path)])
-    # The mean of what another BatchNorm has centered is rounding alone.
+    # The mean of values that another BatchNorm has centered is only rounding error.
     return max(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-3)) for a, b in zip(*trained, strict=True))
 
 
@@ -86,14 +86,14 @@ def report(strategy, synchronized):
     ]
     few, their_labels = faces[::5][:9], labels[::5][:9]
     short = model.fit(few, their_labels, batch_size=4, verbose=0, callbacks=[VerificationCallback({"faces": pairs})])
-    model.evaluate(few, their_labels, batch_size=9, verbose=0)  # a first batch of unequal shares
+    model.evaluate(few, their_labels, batch_size=9, verbose=0)  # the first batch has unequal local batches
     predicted = model.predict(few, batch_size=4, verbose=0)
     return {
         "short batches against one device": short_batches(strategy) if synchronized else None,
         "steps": int(model.optimizer.iterations.numpy()),
         "spread of replicas": replica_spread(strategy, model),
         "least cosine of one image to itself": float(cosines_to_first(model.predict(batch, verbose=0)[::2]).min()),
-        "callback": verification.found[-1]["val_faces_accuracy"],
+        "callback": verification.results[-1]["val_faces_accuracy"],
         "saved": float(evaluation.verify(theirs, pairs.same).accuracy),
         "saved embeddings differ by": float(np.abs(ours - theirs).max()),
         "evaluate, halves swapped": max(abs(halves[0][name] - halves[1][name]) for name in halves[0]),

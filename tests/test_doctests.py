@@ -1,7 +1,8 @@
 """Executes the examples of all docstrings.
 
-An example can use the public names of the package, `keras`, `np`, and `model`, a small compiled `RecognitionModel` for
-the images of `faces/`. Its working directory contains:
+An example can use the public names of the package, `keras`, `np`, `model`, a small compiled `RecognitionModel` for the
+images of `faces/`, its `embedder`, `images` and `labels` as arrays, and `dataset`, their endless dataset. Its working
+directory contains:
 
     photos/          one folder of four 32 x 32 images for each of the two people `ann` and `bob`
     photos.csv       the same images and labels as a list
@@ -20,6 +21,7 @@ import keras
 import numpy as np
 import pytest
 import recordio_files
+import tensorflow as tf
 from conftest import encode
 from conftest import make_face
 
@@ -53,11 +55,16 @@ def files(tmp_path_factory):
     return directory
 
 
-def small_model():
-    backbone = keras_arcface.backbones.IResNet((1, 1), width=8, input_shape=(32, 32, 3))
+def small_training():
+    """Returns a compiled model, its embedder, and images with labels of two people, as arrays and as a dataset."""
+    images = np.stack([make_face(person, image) for image in range(6) for person in range(2)])
+    labels = np.arange(12, dtype=np.int32) % 2
+    backbone = keras_arcface.backbones.IResNet((1,), width=8, input_shape=(32, 32, 3))
     model = keras_arcface.RecognitionModel(make_embedder(backbone, dim=8), keras_arcface.ArcFace(num_classes=2))
     model.compile("sgd")
-    return model
+    model.build((None, 32, 32, 3))
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4).repeat()
+    return {"model": model, "embedder": model.embedder, "images": images, "labels": labels, "dataset": dataset}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
@@ -69,7 +76,7 @@ def test_examples(file, files, tmp_path, monkeypatch):
     globs = {"keras": keras, "np": np, "keras_arcface": keras_arcface, "make_embedder": make_embedder}
     for part in (keras_arcface, *(getattr(keras_arcface, name) for name in keras_arcface.__all__)):
         globs |= {name: getattr(part, name) for name in getattr(part, "__all__", ())}
-    if re.search(r"^ *(>>>|\.\.\.) [^#]*\bmodel\b", file.read_text(), re.MULTILINE):
-        globs["model"] = small_model()
+    if re.search(r"^ *(>>>|\.\.\.) [^#]*\b(model|embedder)\b", file.read_text(), re.MULTILINE):
+        globs |= small_training()
     failed, _ = doctest.testmod(module, globs={**globs, **vars(module)}, optionflags=OPTIONS)
     assert failed == 0

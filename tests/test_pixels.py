@@ -7,7 +7,7 @@ from keras_arcface import _pixels
 
 
 @pytest.fixture(autouse=True)
-def _nothing_was_said(monkeypatch):
+def _no_earlier_warnings(monkeypatch):
     monkeypatch.setattr(_pixels, "_warned", set())
 
 
@@ -17,7 +17,7 @@ SCALED = {
     "to -1..1": (IMAGES / 127.5 - 1).astype("float32"),
     "in half precision": (IMAGES / 255).astype("float16"),
 }
-RIGHT = {
+UNSCALED = {
     "bytes": IMAGES.astype("uint8"),
     "floats": IMAGES.astype("float16"),
     "bytes of two values": (IMAGES > 127).astype("uint8"),
@@ -27,14 +27,14 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("images", SCALED.values(), ids=SCALED)
-def test_scaled_pixels_are_warned_about_once(images):
+def test_scaled_pixels_emit_one_warning(images):
     with pytest.warns(UserWarning, match=r"pixels of `x` are all within 0\.\.1.*expects RGB in 0\.\.255"):
         _pixels.warn_if_unit_range(images, "`x`")
-    _pixels.warn_if_unit_range(images, "`x`")  # not again: a warning would be an error here
-    assert bool(_pixels.unit_range(ops.convert_to_tensor(images, keras.backend.standardize_dtype(images.dtype))))
+    _pixels.warn_if_unit_range(images, "`x`")  # a second warning would be an error
+    assert bool(_pixels.has_unit_range(ops.convert_to_tensor(images, keras.backend.standardize_dtype(images.dtype))))
 
 
-@pytest.mark.parametrize("images", RIGHT.values(), ids=RIGHT)
-def test_right_pixels_pass(images):
+@pytest.mark.parametrize("images", UNSCALED.values(), ids=UNSCALED)
+def test_unscaled_pixels_pass(images):
     _pixels.warn_if_unit_range(images, "`x`")
-    assert not bool(_pixels.unit_range(images))
+    assert not bool(_pixels.has_unit_range(images))

@@ -1,4 +1,4 @@
-"""Several replicas train as one device does, and evaluate the network that is saved."""
+"""Several replicas train like one device, and evaluate the network that is saved."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 
 def run(script, *arguments):
-    """The JSON that a script prints. Logical devices must be set before TensorFlow starts, hence its own process."""
+    """Returns the JSON that a script prints. Logical devices require a new TensorFlow process."""
     command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -25,7 +25,7 @@ def run(script, *arguments):
         pytest.param(4, ["synchronized"], marks=pytest.mark.slow),
     ],
 )
-def test_replicas_agree_with_each_other_and_with_the_saved_embedder(devices, synchronized):
+def test_replicas_are_equal_to_each_other_and_to_the_saved_embedder(devices, synchronized):
     report = run("replica_agreement.py", devices, *synchronized)
     print(report)
     assert report["spread of replicas"] == 0
@@ -34,7 +34,7 @@ def test_replicas_agree_with_each_other_and_with_the_saved_embedder(devices, syn
     assert report["callback"] == report["saved"]
     assert report["evaluate, halves swapped"] < 1e-5
     if synchronized:
-        assert report["short batches against one device"] < 1e-3  # a foreign image in the statistics makes it 0.05
+        assert report["short batches against one device"] < 1e-3  # one other image in the statistics gives 0.05
     assert report["short batch is finite"]
     assert report["short batch, rows"] == 9
     assert report["short batch, predict against one device"] < 1e-4
@@ -42,13 +42,13 @@ def test_replicas_agree_with_each_other_and_with_the_saved_embedder(devices, syn
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
-def test_three_hundred_steps_on_several_replicas_are_those_of_one_device(devices):
+def test_300_steps_on_several_replicas_equal_those_on_one_device(devices):
     report = run("replica_steps.py", devices)
     print(report)
     assert report["steps"] == 300
     assert report["finite"]
     for name, difference in report["logs, several devices against one"].items():
-        assert difference < 5 * max(report["logs, one device, start moved by rounding"][name], 1e-6), name
+        assert difference < 5 * max(report["logs, one device, start perturbed"][name], 1e-6), name
     for kind, difference in report["several devices against one"].items():
-        assert difference < 5 * report["one device, start moved by rounding"][kind]
-        assert difference < 1e-4 * report["what training moved"][kind]
+        assert difference < 5 * report["one device, start perturbed"][kind]
+        assert difference < 1e-4 * report["change by training"][kind]

@@ -45,9 +45,7 @@ def write_checkpoint(path: Path, step: int, run_config: Mapping, variables: Sequ
         np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
 
 
-def read_checkpoint(
-    path: str | os.PathLike, variables: Sequence, run_config: Mapping
-) -> tuple[int, list[np.ndarray]]:
+def read_checkpoint(path: str | os.PathLike, variables: Sequence, run_config: Mapping) -> tuple[int, list[np.ndarray]]:
     """Returns the step and the values of a checkpoint.
 
     Args:

@@ -111,8 +111,8 @@ class Checkpoints(StepCallback):
             return step
         if paths:
             raise ValueError(
-                f"None of the {len(paths)} checkpoints in {self.directory} can be restored. The reason for the last one "
-                f"tried, {paths[0].name}: {reason}. Use another directory, or remove them"
+                f"None of the {len(paths)} checkpoints in {self.directory} can be restored; for the last one tried, "
+                f"{paths[0].name}, {reason}. Use another directory, or remove them"
             )
         return 0
 

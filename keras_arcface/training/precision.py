@@ -44,7 +44,7 @@ def use_precision(precision: str = "auto") -> str:
     uses_onednn = precision == "onednn_bfloat16"
     if uses_onednn and not is_tensorflow:
         raise ValueError(
-            "precision='onednn_bfloat16' requires the tensorflow backend: set KERAS_BACKEND=tensorflow before importing "
+            f"precision={precision!r} requires the tensorflow backend: set KERAS_BACKEND=tensorflow before importing "
             f"Keras. Received: backend={keras.backend.backend()!r}"
         )
     if is_tensorflow:

@@ -2,8 +2,7 @@
 
 import concurrent.futures
 from collections.abc import Iterable
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -114,9 +113,7 @@ def _run_on_one_device(model: keras.Model, images: np.ndarray, labels: np.ndarra
     """Runs a step of a copy of the model outside of the strategy."""
     copy = type(model).from_config(model.get_config())
     copy.build(images.shape)
-    for variable, original in zip(
-        _variables_without_metrics(copy), _variables_without_metrics(model), strict=True
-    ):
+    for variable, original in zip(_variables_without_metrics(copy), _variables_without_metrics(model), strict=True):
         variable.assign(original.numpy())
     step = tf.function(_make_step(copy), autograph=False)
     return _run(copy, lambda batch: step(*batch), (tf.constant(images), tf.constant(labels)))

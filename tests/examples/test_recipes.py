@@ -103,7 +103,7 @@ def test_recipe_trains(name):
     others = {"glint360k_r100": {"m3": 0.4}, "adamw": {"m3": 0.4}, "small": {"m2": 0.4}}
     expected = CombinedMargin(**others.get(name, {"m2": 0.5}))
     assert model.head.margin.get_config() == expected.get_config()
-    limited = isinstance(model.optimizer, training.WholeBatchOptimizer)
+    limited = isinstance(model.optimizer, training.GradientAccumulationOptimizer)
     assert limited == bool(recipe.clip_norm)
 
 

@@ -27,7 +27,7 @@ from keras_arcface.layers import MVSoftmax
 from keras_arcface.layers.chunked import backends
 from keras_arcface.layers.partial_fc import sampler
 from keras_arcface.training import CoupledSGD
-from keras_arcface.training import WholeBatchOptimizer
+from keras_arcface.training import GradientAccumulationOptimizer
 
 if keras.backend.backend() == "torch":
     pytest.skip("sampling needs TensorFlow or JAX", allow_module_level=True)
@@ -273,7 +273,7 @@ def test_a_batch_that_may_not_fit_is_refused():
 
 def test_accumulation_is_refused():
     with pytest.raises(ValueError, match="gradient accumulation"):
-        train(make_model(WholeBatchOptimizer(CoupledSGD(0.1), accumulation_steps=2)))
+        train(make_model(GradientAccumulationOptimizer(CoupledSGD(0.1), accumulation_steps=2)))
     with pytest.raises(ValueError, match="gradient accumulation"):
         train(make_model(keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2)))
 

@@ -1,7 +1,7 @@
-"""Trains a small network with every way of clipping and accumulating, on one device and on several, and prints how far
-the weights differ.
+"""Trains a small network with several kinds of clipping and accumulation, on one device and on several, and prints the
+differences of the weights.
 
-    python shared_gradients.py 2     # or 4: a process can hold groups of one size only
+    python global_gradients.py 2     # or 4: a process can hold replica groups of one size only
 """
 
 import contextlib
@@ -15,28 +15,30 @@ import tensorflow as tf
 from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
 from keras_arcface.training import CoupledSGD
-from keras_arcface.training import WholeBatchLossScale
-from keras_arcface.training import WholeBatchOptimizer
+from keras_arcface.training import GradientAccumulationOptimizer
+from keras_arcface.training import SyncedLossScaleOptimizer
 
-LIMIT = 0.05  # far below the norm of the gradients, so that they are clipped in every step
+CLIP_NORM = 0.05  # far below the norm of the gradients, so that every step is clipped
 
 
-def with_another_head():
+def with_head_optimizer():
     return keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(CoupledSGD(0.1), {".*head/.*": CoupledSGD(0.01)})
     )
 
 
 OPTIMIZERS = {
-    "clipped": lambda: WholeBatchOptimizer(CoupledSGD(0.1), clip_norm=LIMIT),
-    "body clipped": lambda: WholeBatchOptimizer(CoupledSGD(0.1), clip_norm=LIMIT, clip="body/"),
-    "accumulated, clipped": lambda: WholeBatchOptimizer(CoupledSGD(0.1), accumulation_steps=4, clip_norm=LIMIT),
-    "accumulated, averaged": lambda: WholeBatchOptimizer(
+    "clipped": lambda: GradientAccumulationOptimizer(CoupledSGD(0.1), clip_norm=CLIP_NORM),
+    "body clipped": lambda: GradientAccumulationOptimizer(CoupledSGD(0.1), clip_norm=CLIP_NORM, clip="body/"),
+    "accumulated, clipped": lambda: GradientAccumulationOptimizer(
+        CoupledSGD(0.1), accumulation_steps=4, clip_norm=CLIP_NORM
+    ),
+    "accumulated, averaged": lambda: GradientAccumulationOptimizer(
         CoupledSGD(0.1, use_ema=True, ema_momentum=0.9), accumulation_steps=4
     ),
-    "accumulated, another head": lambda: WholeBatchOptimizer(with_another_head(), accumulation_steps=4),
-    "mixed_float16": lambda: WholeBatchLossScale(WholeBatchOptimizer(CoupledSGD(0.1), 4, LIMIT)),
-    "Keras' own, clipped": lambda: keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=LIMIT),
+    "accumulated, separate head": lambda: GradientAccumulationOptimizer(with_head_optimizer(), accumulation_steps=4),
+    "mixed_float16": lambda: SyncedLossScaleOptimizer(GradientAccumulationOptimizer(CoupledSGD(0.1), 4, CLIP_NORM)),
+    "Keras' own, clipped": lambda: keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=CLIP_NORM),
 }
 
 
@@ -56,8 +58,8 @@ def train(make_optimizer, strategy=None, policy="float32", batch_size=16):
     return np.concatenate([np.ravel(weights) for weights in model.get_weights()])
 
 
-def after_an_overflow(strategy, optimizer_class, seen_by):
-    """The weight after a step in which one replica's gradient is infinite, and the loss scale."""
+def after_overflow(strategy, optimizer_class, replica_with_overflow):
+    """Returns the weight and the loss scale after a step in which the gradient of one replica is infinite."""
     with strategy.scope():
         optimizer = optimizer_class(keras.optimizers.SGD(0.1), initial_scale=2.0)
         weight = keras.Variable([1.0])
@@ -65,14 +67,14 @@ def after_an_overflow(strategy, optimizer_class, seen_by):
 
     def step():
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        optimizer.apply([tf.where(replica == seen_by, [np.inf], [1.0])], [weight])
+        optimizer.apply([tf.where(replica == replica_with_overflow, [np.inf], [1.0])], [weight])
 
     tf.function(lambda: strategy.run(step))()
     return [float(weight.numpy()[0]), float(optimizer.dynamic_scale.numpy())]
 
 
-def warmed_up(strategy):
-    """The head's counter and the strength of its margin after six steps of ten, on every replica."""
+def warmup_state(strategy):
+    """Returns the head's step counter and margin strength on every replica after six of ten warm-up steps."""
     with strategy.scope():
         embedder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
         model = RecognitionModel(embedder, ArcFace(3, warmup_steps=10, initial_scale=4.0))
@@ -96,9 +98,9 @@ def main():
     accumulated = train(OPTIMIZERS["accumulated, clipped"], batch_size=16)
     at_once = train(OPTIMIZERS["clipped"], batch_size=64)
     report["4 x 16 against 64"] = float(np.abs(accumulated - at_once).max())
-    report["warm-up"] = warmed_up(strategy)
-    for seen_by in range(devices):
-        report[f"overflow on replica {seen_by}"] = after_an_overflow(strategy, WholeBatchLossScale, seen_by)
+    report["warm-up"] = warmup_state(strategy)
+    for replica in range(devices):
+        report[f"overflow on replica {replica}"] = after_overflow(strategy, SyncedLossScaleOptimizer, replica)
     print(json.dumps(report))
 
 

@@ -1,4 +1,4 @@
-"""Damages training on two logical devices in the ways that are known from GPUs, and prints what the check says of each.
+"""Injects faults known from GPUs into training on two logical devices, and prints the result of the check for each.
 
 python replica_faults.py
 """
@@ -18,38 +18,38 @@ from keras_arcface import training
 IMAGES, LABELS = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32), np.arange(12) % 3
 
 
-def replica():
+def replica_id():
     context = tf.distribute.get_replica_context()
     return 0 if context is None else context.replica_id_in_sync_group
 
 
 @keras.saving.register_keras_serializable()
-class Damage(keras.layers.Layer):
-    """Scales what the second replica receives, as a faulty transfer between GPUs does."""
+class ScaleInputs(keras.layers.Layer):
+    """Scales the inputs of the second replica, as a faulty transfer between GPUs may do."""
 
     factor = 1.0
 
     def call(self, inputs):
-        return inputs * ops.cast(tf.where(replica() == 1, self.factor, 1.0), inputs.dtype)
+        return inputs * ops.cast(tf.where(replica_id() == 1, self.factor, 1.0), inputs.dtype)
 
 
 @keras.saving.register_keras_serializable()
-class LosesGradient(keras.layers.Layer):
-    """Loses the gradient of the second replica, or counts it more than once."""
+class ScaleGradient(keras.layers.Layer):
+    """Scales the gradient of the second replica: with 0 it is lost, with 2 it is counted twice."""
 
-    times = 1.0
+    factor = 1.0
 
     def call(self, inputs):
         @tf.custom_gradient
         def identity(x):
-            return tf.identity(x), lambda upstream: upstream * tf.where(replica() == 1, self.times, 1.0)
+            return tf.identity(x), lambda upstream: upstream * tf.where(replica_id() == 1, self.factor, 1.0)
 
         return identity(inputs)
 
 
 def make_model(head, optimizer):
-    parts = [Damage(), keras.layers.Dense(6), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
-    parts += [keras.layers.Dense(4), LosesGradient()]
+    parts = [ScaleInputs(), keras.layers.Dense(6), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
+    parts += [keras.layers.Dense(4), ScaleGradient()]
     model = RecognitionModel(keras.Sequential([keras.Input((8,)), *parts]), head(3))
     model.compile(optimizer)
     return model
@@ -59,21 +59,21 @@ def state(model):
     return [variable.numpy() for variable in (*model.variables, *model.optimizer.variables)]
 
 
-def outcome(strategy, damage=1.0, times=1.0, head=ArcFace, optimizer="adam"):
-    """What the check returns or raises, and whether the model is as it was."""
+def outcome(strategy, input_factor=1.0, gradient_factor=1.0, head=ArcFace, optimizer="adam"):
+    """Returns what the check returns or raises, and whether the model is unchanged."""
     keras.utils.set_random_seed(0)
-    Damage.factor, LosesGradient.times = damage, times
+    ScaleInputs.factor, ScaleGradient.factor = input_factor, gradient_factor
     with strategy.scope():
         model = make_model(head, optimizer)
         model.build((None, 8))
         model.optimizer.build(model.trainable_variables)
         before = state(model)
         try:
-            said = training.check_replicas(model, [(IMAGES, LABELS)])
+            result = training.check_replicas(model, [(IMAGES, LABELS)])
         except RuntimeError as error:
-            said = str(error)
+            result = str(error)
     unchanged = all(np.array_equal(a, b) for a, b in zip(before, state(model), strict=True))
-    return {"said": said, "unchanged": unchanged}
+    return {"result": result, "unchanged": unchanged}
 
 
 def main():
@@ -81,15 +81,15 @@ def main():
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     report = {
-        "sound": outcome(strategy),
-        "rounding": outcome(strategy, damage=1 + 1e-6),
+        "no fault": outcome(strategy),
+        "rounding": outcome(strategy, input_factor=1 + 1e-6),
         "center loss": outcome(strategy, head=lambda n: layers.WithCenterLoss(ArcFace(n))),
         "random margins": outcome(strategy, head=layers.ElasticFace),
         "sampled": outcome(strategy, head=lambda n: ArcFace(n, sample_rate=0.5)),
-        "damaged images": outcome(strategy, damage=1.5),
-        "NaN": outcome(strategy, damage=np.nan),
-        "counted twice": outcome(strategy, times=2.0),
-        "lost": outcome(strategy, times=0.0),
+        "damaged images": outcome(strategy, input_factor=1.5),
+        "NaN": outcome(strategy, input_factor=np.nan),
+        "counted twice": outcome(strategy, gradient_factor=2.0),
+        "lost": outcome(strategy, gradient_factor=0.0),
     }
     print(json.dumps(report, indent=1))
 

@@ -1,4 +1,4 @@
-"""A dense model on twenty-four rows, for tests of what stands around `fit`."""
+"""A small dense model and 24 examples, for tests of callbacks and optimizers."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ def make_model(optimizer=None, dim=4, classes=3):
 
 
 def train(model, callbacks, epochs=1, images=IMAGES, **kwargs):
-    """Six steps an epoch."""
+    """Trains with six steps per epoch."""
     fit = {"batch_size": BATCH, "shuffle": False, "verbose": 0, **kwargs}
     return model.fit(images, LABELS, epochs=epochs, callbacks=callbacks, **fit)
 

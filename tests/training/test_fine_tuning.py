@@ -9,10 +9,10 @@ from keras_arcface.backbones import IResNet
 from keras_arcface.backbones import MobileFaceNet
 from keras_arcface.models import make_embedder
 from keras_arcface.training import CoupledSGD
-from keras_arcface.training import WholeBatchOptimizer
-from keras_arcface.training import layerwise
+from keras_arcface.training import GradientAccumulationOptimizer
+from keras_arcface.training import freeze_below
+from keras_arcface.training import layerwise_lr_decay
 from keras_arcface.training import stages
-from keras_arcface.training import trainable_from
 
 IMAGES = np.stack([make_face(person, image) for image in range(2) for person in range(4)])
 LABELS = np.arange(8) % 4
@@ -43,7 +43,7 @@ def fit(model, epochs=1):
 
 
 def values(model):
-    """Every weight and statistic, by its path within the embedder or the head."""
+    """Returns all weights and statistics by their path within the embedder or the head."""
     return {path_of(weight): keras.ops.convert_to_numpy(weight).copy() for weight in model.weights}
 
 
@@ -56,8 +56,8 @@ def stage_of(path):
     return {"embedding": "neck", "global": "last"}.get(first, first)
 
 
-def learns(path, batch_norm):
-    """Whether a variable is a weight that is trained, or a statistic that follows, if its stage is not frozen."""
+def changes_in_training(path, batch_norm):
+    """Returns whether training changes a variable if its stage is not frozen."""
     layer, variable = path.split("/")
     if layer == "head":
         return variable in ("centers", "steps")
@@ -65,7 +65,7 @@ def learns(path, batch_norm):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_stages_are_found_from_the_pixels_up(backbone):
+def test_stages_are_ordered_from_input_to_output(backbone):
     embedder = make_model(backbone).embedder
     found = stages(embedder)
     assert list(found) == STAGES[backbone]
@@ -77,45 +77,45 @@ def test_stages_are_found_from_the_pixels_up(backbone):
 @pytest.mark.parametrize(
     ("backbone", "stage"), [("iresnet", "neck"), ("iresnet", "stage4"), ("iresnet", "stem"), ("mobilefacenet", "last")]
 )
-def test_what_is_frozen_stays_to_the_bit_and_the_rest_moves(backbone, stage, batch_norm):
+def test_frozen_variables_stay_equal_and_all_others_change(backbone, stage, batch_norm):
     model = make_model(backbone)
-    trainable_from(model.embedder, stage, batch_norm)
-    # On TensorFlow a few eager steps take less time than tracing one; on JAX they take more.
+    freeze_below(model.embedder, stage, batch_norm)
+    # On TensorFlow a few eager steps are faster than tracing a step; on JAX they are slower.
     model.compile(keras.optimizers.SGD(0.1), run_eagerly=keras.backend.backend() == "tensorflow")
     before, after = values(model), fit(model)
     trained = [*STAGES[backbone][STAGES[backbone].index(stage) :], "head"]
     moved = {path for path in before if not np.array_equal(before[path], after[path])}
-    assert moved == {path for path in before if stage_of(path) in trained and learns(path, batch_norm)}
+    assert moved == {path for path in before if stage_of(path) in trained and changes_in_training(path, batch_norm)}
 
 
-def test_a_second_choice_replaces_the_first():
+def test_a_later_call_replaces_an_earlier_one():
     embedder = make_model().embedder
-    trainable_from(embedder, "stem", batch_norm=True)
+    freeze_below(embedder, "stem", batch_norm=True)
     everything = len(embedder.trainable_weights)
-    trainable_from(embedder, "stage4")
+    freeze_below(embedder, "stage4")
     embedder.trainable = False
-    trainable_from(embedder, "neck")
+    freeze_below(embedder, "neck")
     assert [weight.path for weight in embedder.trainable_weights] == ["neck_dense/kernel"]
-    trainable_from(embedder, "stem", batch_norm=True)
+    freeze_below(embedder, "stem", batch_norm=True)
     assert len(embedder.trainable_weights) == everything
 
 
-def test_an_unknown_stage_is_refused_naming_those_there_are():
+def test_an_unknown_stage_is_refused():
     embedder = make_model().embedder
     with pytest.raises(
         ValueError,
-        match=r"one of stem, stage1, stage2, stage3, stage4, neck, the stages of 'embedder'. Received: 'stage5'",
+        match=r"one of stem, stage1, stage2, stage3, stage4, neck, the stages of 'embedder'. Received: stage='stage5'",
     ):
-        trainable_from(embedder, "stage5")
-    assert embedder.trainable_weights  # nothing has been done
+        freeze_below(embedder, "stage5")
+    assert embedder.trainable_weights  # unchanged
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_stage_learns_at_its_rate(backbone):
-    """A step of SGD changes a weight by its rate times the gradient."""
+def test_every_stage_has_its_learning_rate(backbone):
+    """A step of SGD changes a weight by the learning rate times the gradient."""
     model = make_model(backbone)
     top_down = ["head", *reversed(STAGES[backbone])]
-    optimizer = layerwise(model.embedder, keras.optimizers.SGD, rate=0.8, decay=0.5)
+    optimizer = layerwise_lr_decay(model.embedder, keras.optimizers.SGD, learning_rate=0.8, decay=0.5)
     before = values(model)
     weights = model.trainable_variables
     gradients = [np.random.default_rng(0).normal(size=weight.shape).astype(np.float32) for weight in weights]
@@ -126,23 +126,23 @@ def test_every_stage_learns_at_its_rate(backbone):
         np.testing.assert_allclose(after[path] - before[path], change, rtol=1e-4, atol=1e-6, err_msg=path)
 
 
-def test_only_what_is_trained_has_an_optimizer():
+def test_frozen_stages_have_no_optimizer():
     embedder = make_model().embedder
-    trainable_from(embedder, "stage4")
-    found = layerwise(embedder, keras.optimizers.Adam, rate=0.01, decay=0.1).optimizers
+    freeze_below(embedder, "stage4")
+    found = layerwise_lr_decay(embedder, keras.optimizers.Adam, learning_rate=0.01, decay=0.1).optimizers
     np.testing.assert_allclose([float(optimizer.learning_rate) for optimizer in found], [1e-3, 1e-4, 1e-2], rtol=1e-6)
 
 
-def test_a_saved_training_goes_on_exactly(tmp_path):
-    """Clipped and accumulated around it, momenta within it, and a schedule of its own for each."""
+def test_a_loaded_model_continues_training_exactly(tmp_path):
+    """With clipping, accumulation, momenta, and one schedule per stage."""
     model = model_of(IResNet((1, 1), width=16, input_shape=(32, 32, 3)))
-    trainable_from(model.embedder, "stage1")
+    freeze_below(model.embedder, "stage1")
 
     def make_optimizer(rate):
         return CoupledSGD(keras.optimizers.schedules.ExponentialDecay(rate, 2, 0.5))
 
-    optimizer = layerwise(model.embedder, make_optimizer, rate=0.1)
-    model.compile(WholeBatchOptimizer(optimizer, accumulation_steps=2, clip_norm=1.0))
+    optimizer = layerwise_lr_decay(model.embedder, make_optimizer, learning_rate=0.1)
+    model.compile(GradientAccumulationOptimizer(optimizer, accumulation_steps=2, clip_norm=1.0))
     fit(model, epochs=3)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -157,4 +157,4 @@ def test_a_saved_training_goes_on_exactly(tmp_path):
 @pytest.mark.parametrize("decay", [0, 1.5])
 def test_a_decay_out_of_range_is_refused(decay):
     with pytest.raises(ValueError, match=rf"decay must be in \(0, 1\]. Received: decay={decay}"):
-        layerwise(make_model().embedder, keras.optimizers.SGD, rate=0.1, decay=decay)
+        layerwise_lr_decay(make_model().embedder, keras.optimizers.SGD, learning_rate=0.1, decay=decay)

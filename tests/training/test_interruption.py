@@ -1,4 +1,4 @@
-"""Ctrl-C, as a real signal to this process."""
+"""Ctrl-C, sent as a signal to this process."""
 
 import csv
 import math
@@ -24,66 +24,66 @@ from keras_arcface.training import StopAtStep
 from keras_arcface.training import StopOnInterrupt
 from keras_arcface.training import TrainingLog
 
-# They interrupt the process that they run in, which is not to be one of several workers.
+# The tests interrupt their process, which must not be a worker of pytest-xdist.
 pytestmark = pytest.mark.slow
 
 
-class Presses(StepCallback):
-    """Sends SIGINT to this process in a step of the training, counted from 0, before others have counted it."""
+class SendInterrupt(StepCallback):
+    """Sends SIGINT to this process in a step, counted from 0, before the next callbacks count the step."""
 
     def __init__(self, at, times=1):
         super().__init__()
         self.at, self.times = at, times
 
-    def on_step_end(self, before, logs=None):
-        for _ in range(self.times if before == self.at else 0):
+    def on_step_end(self, previous_step, logs=None):
+        for _ in range(self.times if previous_step == self.at else 0):
             signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture(autouse=True)
-def _handler_is_given_back():
-    former = signal.getsignal(signal.SIGINT)
+def _handler_is_restored():
+    previous = signal.getsignal(signal.SIGINT)
     yield
-    assert signal.getsignal(signal.SIGINT) is former
+    assert signal.getsignal(signal.SIGINT) is previous
 
 
-def test_it_ends_after_the_step_and_goes_on_as_if_nothing_had_been(tmp_path):
-    undisturbed, first, second = (make_model(CoupledSGD(0.01)) for _ in range(3))  # with averages, JAX fits once
+def test_training_stops_after_the_step_and_resumes_exactly(tmp_path):
+    uninterrupted, first, second = (make_model(CoupledSGD(0.01)) for _ in range(3))  # with averages, JAX fits once
     checkpoints = Checkpoints(tmp_path, every_steps=100)
-    for one, other in zip(undisturbed.variables, first.variables, strict=True):
+    for one, other in zip(uninterrupted.variables, first.variables, strict=True):
         other.assign(np.array(one))
-    train(undisturbed, [])
+    train(uninterrupted, [])
     stop = StopOnInterrupt(checkpoints)
     with pytest.raises(KeyboardInterrupt) as stopped, stop:
-        train(first, [Presses(at=2), checkpoints, stop])
+        train(first, [SendInterrupt(at=2), checkpoints, stop])
     path = tmp_path / "step-0000000003.npz"
     assert str(stopped.value) == f"Stopped by Ctrl-C after 3 steps, see {path}"
     assert Checkpoints(tmp_path).restore(second) == 3
     second.fit(IMAGES[12:], LABELS[12:], batch_size=4, shuffle=False, verbose=0)
-    for one, other in zip(state(second), state(undisturbed), strict=True):
+    for one, other in zip(state(second), state(uninterrupted), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
 
 
-def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
+def test_a_second_interrupt_stops_at_once(tmp_path):
     stop = StopOnInterrupt()
     with pytest.raises(KeyboardInterrupt) as stopped, stop:
-        train(make_model(), [Presses(at=2, times=2), stop])
+        train(make_model(), [SendInterrupt(at=2, times=2), stop])
     assert str(stopped.value) == ""
 
 
-def test_the_last_step_ends_the_training_anyway():
+def test_an_interrupt_in_the_last_step_raises_no_error():
     stop = StopOnInterrupt()
     with stop:
-        history = train(make_model(), [Presses(at=2), StopAtStep(3), stop])
+        history = train(make_model(), [SendInterrupt(at=2), StopAtStep(3), stop])
     assert len(history.epoch) == 1
 
 
-def test_an_error_leaves_ctrl_c_as_it_was():
+def test_an_error_restores_the_handler():
     with pytest.raises(ValueError, match="broken"), StopOnInterrupt():
         raise ValueError("broken")
 
 
-def test_in_another_thread_it_does_nothing():
+def test_other_threads_are_not_affected():
     def work():
         with StopOnInterrupt() as stop:
             ended.append(train(make_model(), [stop]))
@@ -95,13 +95,13 @@ def test_in_another_thread_it_does_nothing():
     assert len(ended) == 1
 
 
-def test_it_counts_with_its_checkpoints(tmp_path):
+def test_the_start_step_must_equal_that_of_the_checkpoints(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     stop = StopOnInterrupt(checkpoints, start_step=3)
-    with stop, pytest.raises(ValueError, match=r"Received: Checkpoints at step 0, StopOnInterrupt at 3"):
+    with stop, pytest.raises(ValueError, match=r"Received: Checkpoints at step 0, StopOnInterrupt at step 3"):
         train(make_model(), [checkpoints, stop])
     stop = StopOnInterrupt(checkpoints)
-    with stop, pytest.raises(ValueError, match=r"Received: Checkpoints at step 0, StopOnInterrupt at 1"):
+    with stop, pytest.raises(ValueError, match=r"Received: Checkpoints at step 0, StopOnInterrupt at step 1"):
         train(make_model(), [stop])
 
 
@@ -109,14 +109,14 @@ EVERY = 4
 
 
 class EpochEnds(StepCallback):
-    """Notes each epoch and the step where it ends, which is where verification happens."""
+    """Records each epoch and the step at its end, where verification happens."""
 
     def __init__(self, start_step):
         super().__init__(start_step)
-        self.found = []
+        self.ends = []
 
     def on_epoch_end(self, epoch, logs=None):
-        self.found.append((epoch, self.step))
+        self.ends.append((epoch, self.step))
 
 
 def run(directory, *others, last=14):
@@ -151,7 +151,7 @@ def run(directory, *others, last=14):
             )
     except KeyboardInterrupt as stopped:
         message = str(stopped)
-    return model, ends.found, message
+    return model, ends.ends, message
 
 
 def steps_logged(directory):
@@ -167,8 +167,8 @@ ENDS = [(0, 4), (1, 8), (2, 12), (3, 14)]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("uninterrupted")
     model, ends, _ = run(directory)
     assert (ends, checkpoints_in(directory)) == (ENDS, [4, 8, 12])
     assert steps_logged(directory) == [3, 4, 6, 8, 9, 12, 14]
@@ -183,26 +183,26 @@ def undisturbed(tmp_path_factory):
         pytest.param(13, 3, id="last epoch"),
     ],
 )
-def test_with_averages_it_goes_on_bit_for_bit_and_epochs_end_where_they_did(
-    undisturbed, tmp_path, stopped, epochs_before
+def test_a_resumed_run_with_averages_equals_an_uninterrupted_run_with_the_same_epochs(
+    uninterrupted, tmp_path, stopped, epochs_before
 ):
-    _, ends, message = run(tmp_path, Presses(at=stopped - 1))
+    _, ends, message = run(tmp_path, SendInterrupt(at=stopped - 1))
     assert ends == ENDS[:epochs_before]
     assert message == f"Stopped by Ctrl-C after {stopped} steps, see {tmp_path / f'step-{stopped:010d}.npz'}"
     model, ends, _ = run(tmp_path)
     assert ends == ENDS[epochs_before:]
     assert checkpoints_in(tmp_path) == sorted({4, 8, 12, stopped})
     assert steps_logged(tmp_path) == [3, 4, 6, 8, 9, 12, 14]
-    for one, other in zip(state(model), undisturbed, strict=True):
+    for one, other in zip(state(model), uninterrupted, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_epoch_that_ends_early_may_be_the_last(tmp_path):
-    run(tmp_path, Presses(at=5), last=8)
+def test_the_shortened_epoch_may_be_the_last(tmp_path):
+    run(tmp_path, SendInterrupt(at=5), last=8)
     _, ends, _ = run(tmp_path, last=8)
     assert ends == [(1, 8)]
 
 
-def test_epochs_have_steps():
-    with pytest.raises(ValueError, match=r"must be at least 1. Received: steps_per_epoch=0"):
+def test_epochs_of_0_steps_are_refused():
+    with pytest.raises(ValueError, match=r"must be an integer of at least 1. Received: steps_per_epoch=0"):
         AlignEpochs(0)

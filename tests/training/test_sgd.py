@@ -41,7 +41,7 @@ def test_equals_the_formula_in_float64(nesterov):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_equals_torch(nesterov):
-    torch = pytest.importorskip("torch", reason="PyTorch, the peer, is absent")
+    torch = pytest.importorskip("torch", reason="PyTorch is absent")
     start, gradients = start_and_gradients()
     weights = {name: torch.nn.Parameter(torch.tensor(start[name], dtype=torch.float32)) for name in SHAPES}
     theirs = torch.optim.SGD(weights.values(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=nesterov)
@@ -59,7 +59,7 @@ def test_equals_torch(nesterov):
 
 
 def test_differs_from_decoupled_decay():
-    """So that the tests above cannot pass on Keras' own SGD."""
+    """The tests above would fail for the SGD of Keras."""
     decoupled = trained(keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=5e-2))
     assert np.abs(decoupled["kernel"] - trained(CoupledSGD(0.1, weight_decay=5e-2))["kernel"]).max() > 1e-2
 
@@ -77,10 +77,10 @@ def test_survives_serialization():
     ("arguments", "message"),
     [
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\). Received: momentum=1.0"),
-        ({"weight_decay": -1e-4}, "weight_decay must be 0 or above. Received: weight_decay=-0.0001"),
-        ({"weight_decay": None}, "weight_decay must be 0 or above. Received: weight_decay=None"),
+        ({"weight_decay": -1e-4}, "weight_decay must be at least 0. Received: weight_decay=-0.0001"),
+        ({"weight_decay": None}, "weight_decay must be at least 0. Received: weight_decay=None"),
     ],
 )
-def test_arguments_out_of_range_are_refused_by_name(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         CoupledSGD(**arguments)

@@ -13,44 +13,44 @@ from keras_arcface.training import StopOnNaN
 class Recorder(StepCallback):
     def __init__(self, start_step=0):
         super().__init__(start_step)
-        self.seen = []
+        self.calls = []
 
-    def on_step_end(self, before, logs=None):
-        self.seen.append((before, self.step))
+    def on_step_end(self, previous_step, logs=None):
+        self.calls.append((previous_step, self.step))
 
 
-def test_steps_are_counted_over_epochs_and_fits_from_where_the_run_goes_on():
+def test_steps_are_counted_from_the_start_step_over_epochs_and_fits():
     recorder = Recorder(start_step=100)
     model = make_model(CoupledSGD(0.01))  # with averages, Keras cannot fit twice on JAX
     train(model, [recorder], epochs=2)
     train(model, [recorder])
-    assert recorder.seen == [(step, step + 1) for step in range(100, 118)]
+    assert recorder.calls == [(step, step + 1) for step in range(100, 118)]
 
 
-def test_several_steps_in_one_execution_are_counted():
+def test_steps_per_execution_are_counted():
     recorder = Recorder()
     model = make_model()
     model.compile("sgd", steps_per_execution=3)
     train(model, [recorder], epochs=2)
-    assert recorder.seen == [(0, 3), (3, 6), (6, 9), (9, 12)]
+    assert recorder.calls == [(0, 3), (3, 6), (6, 9), (9, 12)]
 
 
 @pytest.mark.parametrize(("start_step", "done"), [(0, 8), (5, 3)])
-def test_stops_in_the_middle_of_an_epoch(start_step, done):
+def test_training_stops_in_the_middle_of_an_epoch(start_step, done):
     recorder = Recorder()
     train(make_model(), [StopAtStep(8, start_step), recorder], epochs=9)
-    assert len(recorder.seen) == done
+    assert len(recorder.calls) == done
 
 
-def test_a_loss_that_is_no_number_ends_the_training_and_names_the_step():
+def test_a_nan_loss_stops_training_and_names_the_step():
     images = IMAGES.copy()
     images[13] = np.nan  # in the fourth batch
     callback = StopOnNaN(seed=7, replay="Replay {step}.", start_step=20)
-    with pytest.raises(FloatingPointError, match=r"The loss is nan since step 23, .* with seed 7; .* Replay 23\."):
+    with pytest.raises(FloatingPointError, match=r"The loss is nan since step 23, .* with seed 7\. .* Replay 23\."):
         train(make_model(), [callback], images=images)
 
 
-def test_or_the_steps_where_several_are_one_execution():
+def test_a_nan_loss_names_the_steps_of_one_execution():
     images = IMAGES.copy()
     images[13] = np.nan
     model = make_model()
@@ -59,6 +59,6 @@ def test_or_the_steps_where_several_are_one_execution():
         train(model, [StopOnNaN()], images=images)
 
 
-def test_a_negative_start_is_refused():
-    with pytest.raises(ValueError, match="start_step must not be negative"):
+def test_a_negative_start_step_is_refused():
+    with pytest.raises(ValueError, match=r"start_step must be an integer of at least 0. Received: start_step=-1"):
         StopAtStep(5, -1)

@@ -10,30 +10,30 @@ import tensorflow as tf
 
 from keras_arcface import ArcFace
 from keras_arcface.training import all_gpus_strategy
-from keras_arcface.training import placed
-from keras_arcface.training import strategies
+from keras_arcface.training import device_scope
+from keras_arcface.training import precision as precision_module
 from keras_arcface.training import use_precision
 
 
-def test_without_gpus_it_is_the_default_strategy():
+def test_the_strategy_without_gpus_is_the_default():
     if tf.config.list_logical_devices("GPU"):
         pytest.skip("this machine has GPUs")
     assert all_gpus_strategy() is tf.distribute.get_strategy()
 
 
-def test_with_two_gpus_it_mirrors(monkeypatch):
-    # Logical CPU devices stand for GPUs: MirroredStrategy only wants names.
+def test_the_strategy_of_two_gpus_mirrors(monkeypatch):
+    # Logical CPU devices stand for GPUs: MirroredStrategy gets only their names.
     devices = [tf.config.LogicalDevice("/device:CPU:0", "GPU"), tf.config.LogicalDevice("/device:CPU:1", "GPU")]
-    asked = []
+    received = []
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices)
-    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names: asked.append(names) or "mirrored")
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names: received.append(names) or "mirrored")
     assert all_gpus_strategy() == "mirrored"
-    assert asked == [["/device:CPU:0", "/device:CPU:1"]]
+    assert received == [["/device:CPU:0", "/device:CPU:1"]]
 
 
 @pytest.mark.parametrize("strategy", ["auto", "mirrored", "one-device"])
-def test_a_model_is_made_where_it_was_said(strategy):
-    with placed(strategy):
+def test_variables_are_created_under_the_chosen_strategy(strategy):
+    with device_scope(strategy):
         variable = keras.Variable([1.0])
         kind = type(tf.distribute.get_strategy()).__name__
     assert float(variable.numpy()[0]) == 1.0
@@ -43,10 +43,10 @@ def test_a_model_is_made_where_it_was_said(strategy):
         )
 
 
-def test_placing_on_jax():
+def test_device_scopes_on_jax():
     pytest.importorskip("jax", reason="JAX is absent")
     code = (
-        "import keras; from keras_arcface.training import placed, use_precision\n"
+        "import keras; from keras_arcface.training import device_scope, use_precision\n"
         "import jax, numpy as np\n"
         "jax.config.update('jax_platforms', 'cpu'); jax.config.update('jax_num_cpu_devices', 2)\n"
         "parts = []\n"
@@ -54,16 +54,15 @@ def test_placing_on_jax():
         "    def call(self, x):\n"
         "        jax.debug.inspect_array_sharding(x, callback=lambda found: parts.append(found.shard_shape((4, 3))))\n"
         "        return x\n"
-        "with placed('jax'):\n"
+        "with device_scope('jax'):\n"
         "    model = keras.Sequential([keras.Input((3,)), Look(), keras.layers.Dense(1)])\n"
         "    model.compile('sgd', 'mse')\n"
         "    model.fit(np.ones((4, 3)), np.ones((4, 1)), batch_size=4, verbose=0)\n"
         "print(parts[-1])\n"
-        "with placed('one-device'): print(keras.distribution.distribution())\n"
+        "with device_scope('one-device'): print(keras.distribution.distribution())\n"
         "print(use_precision('auto'))\n"
-        "for wrong in ({'strategy': 'mirrored'},):\n"
-        "    try: placed(**wrong)\n"
-        "    except ValueError as error: print(error)\n"
+        "try: device_scope('mirrored')\n"
+        "except ValueError as error: print(error)\n"
         "try: use_precision('onednn_bfloat16')\n"
         "except ValueError as error: print(error)\n"
     )
@@ -73,21 +72,25 @@ def test_placing_on_jax():
         "(2, 3)",
         "None",
         "float32",
-        "strategy='mirrored' needs the backend tensorflow: set KERAS_BACKEND=tensorflow before Keras is imported. "
-        "Received: the backend jax",
-        "precision='onednn_bfloat16' is TensorFlow's. Received: the backend jax",
+        "strategy='mirrored' requires the tensorflow backend: set KERAS_BACKEND=tensorflow before importing Keras. "
+        "Received: backend='jax'",
+        "precision='onednn_bfloat16' requires the tensorflow backend: set KERAS_BACKEND=tensorflow before importing "
+        "Keras. Received: backend='jax'",
     ], done.stderr
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: placed("tpu"), "strategy expects one of auto, mirrored, one-device, jax. Received: 'tpu'"),
-        (lambda: placed("jax"), "strategy='jax' needs the backend jax: set KERAS_BACKEND=jax"),
-        (lambda: use_precision("float8"), "precision expects one of auto, float32, .* Received: 'float8'"),
+        (
+            lambda: device_scope("tpu"),
+            "must be one of auto, mirrored, one-device, jax. Received: strategy='tpu'",
+        ),
+        (lambda: device_scope("jax"), "strategy='jax' requires the jax backend: set KERAS_BACKEND=jax"),
+        (lambda: use_precision("float8"), "precision must be one of auto, float32, .* Received: precision='float8'"),
     ],
 )
-def test_what_there_is_not_is_refused_by_name(call, message):
+def test_unknown_choices_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -105,7 +108,7 @@ def test_a_precision_is_set(precision, policy, rewritten):
         use_precision("float32")
 
 
-def test_the_head_stays_in_float32_where_tensorflow_turns_convolutions_to_bfloat16():
+def test_heads_compute_in_float32_when_convolutions_compute_in_bfloat16():
     generator = np.random.default_rng(0)
     embeddings = generator.normal(size=(64, 256)).astype(np.float32)
     images, kernel = generator.normal(size=(4, 16, 16, 64)), generator.normal(size=(3, 3, 64, 64))
@@ -119,17 +122,17 @@ def test_the_head_stays_in_float32_where_tensorflow_turns_convolutions_to_bfloat
     finally:
         use_precision("float32")
     np.testing.assert_allclose(rewritten, plain, atol=1e-4)
-    if strategies._cpu_has_bfloat16():  # or TensorFlow leaves all as it is, and the test says nothing
+    if precision_module._cpu_has_bfloat16():  # else TensorFlow ignores the option
         assert np.abs(in_bfloat16 - convolved).max() > 1e-2
 
 
-def test_what_stays_in_float32_is_added_to_what_the_user_said(monkeypatch):
+def test_excluded_operations_are_added_to_those_of_the_user(monkeypatch):
     name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"
     monkeypatch.setenv(name, "Conv3D,MatMul")
     try:
         for _ in range(2):
             use_precision("onednn_bfloat16")
-            assert os.environ[name] == f"Conv3D,{strategies._IN_FLOAT32}"
+            assert os.environ[name] == f"Conv3D,{precision_module._FLOAT32_OPERATIONS}"
     finally:
         use_precision("float32")
 
@@ -138,7 +141,7 @@ def test_what_stays_in_float32_is_added_to_what_the_user_said(monkeypatch):
     ("gpus", "flags", "chosen"),
     [([1], "", "mixed_float16"), ([], "avx2 avx512_bf16", "onednn_bfloat16"), ([], "avx2", "float32")],
 )
-def test_a_precision_is_chosen_for_the_machine(gpus, flags, chosen, monkeypatch):
+def test_the_automatic_precision_depends_on_the_machine(gpus, flags, chosen, monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
     monkeypatch.setattr(Path, "read_text", lambda path: flags)
     try:

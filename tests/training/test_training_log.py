@@ -3,7 +3,6 @@ import importlib.util
 
 import cv2
 import keras
-import numpy as np
 import pytest
 from small import BATCH
 from small import IMAGES
@@ -13,12 +12,12 @@ from small import train
 
 from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
+from keras_arcface.training import GradientAccumulationOptimizer
 from keras_arcface.training import ProgressBar
 from keras_arcface.training import StopAtStep
 from keras_arcface.training import TrainingLog
-from keras_arcface.training import WholeBatchOptimizer
 from keras_arcface.training import plot_training
-from keras_arcface.training.curves import learning_rate
+from keras_arcface.training.training_log import learning_rate
 
 
 def rows(path):
@@ -26,15 +25,15 @@ def rows(path):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-class Verified(keras.callbacks.Callback):
-    """Stands for VerificationCallback."""
+class FakeVerification(keras.callbacks.Callback):
+    """Adds metrics to the logs as VerificationCallback does."""
 
     def on_epoch_end(self, epoch, logs=None):
         logs["val_lfw_accuracy"] = 0.5 + epoch / 10
 
 
-def test_rows_are_means_over_their_own_steps(tmp_path):
-    """With a rate of 0 and no dropout every batch shows what it is, whenever it comes."""
+def test_rows_are_means_over_their_steps(tmp_path):
+    """With learning rate 0 and no dropout, the metrics of a batch do not depend on the step."""
     model = RecognitionModel(keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]), ArcFace(3))
     model.compile(keras.optimizers.SGD(0.0))
     train(model, [TrainingLog(tmp_path, BATCH, every_steps=2)], epochs=2)
@@ -50,27 +49,27 @@ def test_rows_are_means_over_their_own_steps(tmp_path):
         assert row["learning_rate"] == 0
 
 
-def test_what_was_verified_is_beside_it(tmp_path):
-    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, every_steps=3)], epochs=2)
+def test_verification_has_a_row_per_epoch(tmp_path):
+    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=3)], epochs=2)
     assert rows(tmp_path / "verification.csv") == [
         {"step": 6, "val_lfw_accuracy": 0.5},
         {"step": 12, "val_lfw_accuracy": 0.6},
     ]
 
 
-def test_what_is_left_at_the_end_of_an_epoch_has_its_row(tmp_path):
+def test_the_remaining_steps_of_an_epoch_have_a_row(tmp_path):
     train(make_model(), [TrainingLog(tmp_path, BATCH, every_steps=4)], epochs=2)
     assert [row["step"] for row in rows(tmp_path / "steps.csv")] == [4, 6, 8, 12]
 
 
-def test_other_sets_than_before_get_columns_of_their_own(tmp_path):
+def test_new_metrics_add_columns(tmp_path):
     class Other(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             logs.update({"val_cfp_accuracy": 0.7, "val_lfw_accuracy": 0.6})
 
-    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH)])
+    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH)])
     train(make_model(), [Other(), TrainingLog(tmp_path, BATCH, start_step=6)])
-    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, start_step=12)])
+    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, start_step=12)])
     assert (tmp_path / "verification.csv").read_text().splitlines() == [
         "step,val_lfw_accuracy,val_cfp_accuracy",
         "6,0.5,",
@@ -81,20 +80,20 @@ def test_other_sets_than_before_get_columns_of_their_own(tmp_path):
     plot_training(tmp_path)
 
 
-def test_a_run_that_goes_on_writes_each_row_once(tmp_path):
-    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, every_steps=2)], epochs=2)
+def test_a_resumed_run_writes_each_row_once(tmp_path):
+    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=2)], epochs=2)
     with open(tmp_path / "steps.csv", "a") as file:
         file.write("14,0.3")  # killed while writing
-    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, every_steps=2, start_step=8)])
+    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=2, start_step=8)])
     assert [row["step"] for row in rows(tmp_path / "steps.csv")] == [2, 4, 6, 8, 10, 12, 14]
     assert [row["step"] for row in rows(tmp_path / "verification.csv")] == [6, 14]
 
 
-def test_tensorboard_gets_the_same_figures(tmp_path):
+def test_tensorboard_gets_the_same_values(tmp_path):
     pytest.importorskip("tensorboard", reason="TensorBoard is absent")
     import tensorflow as tf
 
-    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, every_steps=3, tensorboard=True)])
+    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=3, tensorboard=True)])
     (file,) = tmp_path.glob("events*")
     found = {}
     for event in tf.compat.v1.train.summary_iterator(str(file)):
@@ -110,20 +109,20 @@ def test_tensorboard_gets_the_same_figures(tmp_path):
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
+def test_missing_tensorboard_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'keras-arcface\[tensorboard\]'"):
         TrainingLog(tmp_path, BATCH, tensorboard=True)
 
 
-def test_rows_of_no_steps_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="every_steps must be at least 1"):
+def test_rows_of_0_steps_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="every_steps must be an integer of at least 1"):
         TrainingLog(tmp_path, BATCH, every_steps=0)
 
 
-def test_the_picture_shows_what_was_written(tmp_path):
+def test_the_plot_is_an_image(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is absent")
-    train(make_model(), [Verified(), TrainingLog(tmp_path, BATCH, every_steps=1)], epochs=2)
+    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=1)], epochs=2)
     picture = cv2.imread(str(plot_training(tmp_path)))
     assert picture.shape[0] > 500
     assert picture.std() > 10
@@ -131,7 +130,7 @@ def test_the_picture_shows_what_was_written(tmp_path):
         plot_training(tmp_path / "elsewhere")
 
 
-def test_the_bar_goes_from_where_the_run_goes_on_to_the_end(capsys):
+def test_the_progress_bar_runs_from_the_start_step_to_the_last_step(capsys):
     train(make_model(), [ProgressBar(10, BATCH, start_step=2), StopAtStep(10, 2)], epochs=3)
     shown = capsys.readouterr().err
     assert "40.0/40.0" in shown
@@ -142,7 +141,6 @@ def test_the_bar_goes_from_where_the_run_goes_on_to_the_end(capsys):
 def test_the_learning_rate_of_wrapped_optimizers():
     inner = keras.optimizers.SGD(0.25)
     several = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(keras.optimizers.SGD(1.0), {"a": inner}))
-    scaled = keras.optimizers.LossScaleOptimizer(WholeBatchOptimizer(several))
+    scaled = keras.optimizers.LossScaleOptimizer(GradientAccumulationOptimizer(several))
     assert learning_rate(scaled) == 1.0
     assert learning_rate(inner) == 0.25
-    assert np.isfinite(learning_rate(scaled))

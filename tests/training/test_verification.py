@@ -23,7 +23,7 @@ from keras_arcface.training import VerificationCallback
 
 
 def make_pairs(people, seed=0):
-    """Pairs too noisy to be told apart without error."""
+    """Makes pairs with so much noise that verification makes errors."""
     generator = np.random.default_rng(seed)
     images, same = [], []
     for index in range(60):
@@ -49,16 +49,16 @@ def images():
     return faces, np.repeat(np.arange(6), 10)
 
 
-def test_the_best_epoch_is_kept(images, tmp_path):
-    """`fit` for three epochs, at the end of which the network is blinded: ModelCheckpoint keeps the best."""
+def test_model_checkpoint_keeps_the_best_epoch(images, tmp_path):
+    """At the end of the third of three epochs, the network is damaged."""
     pairs = make_pairs(range(6, 16))
     model = make_model()
     verification = VerificationCallback({"orl": pairs}, log_dir=tmp_path / "logs")
-    spoil = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: blind(model) if epoch == 2 else None)
+    damaged = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: damage(model) if epoch == 2 else None)
     keep = keras.callbacks.ModelCheckpoint(
         tmp_path / "best.keras", monitor="val_orl_auc", mode="max", save_best_only=True
     )
-    history = model.fit(*images, epochs=3, batch_size=12, verbose=0, callbacks=[spoil, verification, keep]).history
+    history = model.fit(*images, epochs=3, batch_size=12, verbose=0, callbacks=[damaged, verification, keep]).history
     aucs = history["val_orl_auc"]
     assert len(aucs) == len(history["val_orl_accuracy"]) == len(history["val_orl_tar_0.1"]) == 3
     assert np.argmax(aucs) < 2
@@ -66,17 +66,17 @@ def test_the_best_epoch_is_kept(images, tmp_path):
     found = evaluation.verify(evaluation.embed_pairs(kept, pairs, progress=False), pairs.same)
     assert found.auc == pytest.approx(max(aucs), abs=1e-9)
     assert found.auc > aucs[2]
-    assert [entry["step"] for entry in verification.found] == [5, 10, 15]
+    assert [entry["step"] for entry in verification.results] == [5, 10, 15]
     print(f"AUC of the epochs {[round(auc, 4) for auc in aucs]}, kept {found.auc:.4f}")
-    print(f"{len(verification.found)} verifications of {len(pairs)} pairs took {verification.seconds:.2f} s in all")
+    print(f"{len(verification.results)} verifications of {len(pairs)} pairs took {verification.seconds:.2f} s in all")
     assert verification.seconds > 0
     assert scalars(tmp_path / "logs")["val_orl_auc"] == [
         (step, pytest.approx(auc)) for step, auc in zip([5, 10, 15], aucs, strict=True)
     ]
 
 
-def blind(model):
-    """Leaves the embedding one feature to look at."""
+def damage(model):
+    """Sets the weights of all features but one to 0."""
     dense = model.embedder.get_layer("neck_dense")
     kernel = dense.get_weights()[0]
     kernel[1:] = 0
@@ -93,47 +93,50 @@ def scalars(directory):
     return found
 
 
-def test_every_so_many_steps(images):
+def test_verification_by_steps(images):
     pairs = {"a": make_pairs(range(6, 16)), "b": make_pairs(range(10, 20), seed=1)}
     model = make_model()
     verification = VerificationCallback(pairs, every_steps=4, flip=False, fars=(0.5,))
     history = model.fit(*images, epochs=2, batch_size=10, verbose=0, callbacks=[verification]).history  # 6 steps each
-    assert [entry["step"] for entry in verification.found] == [4, 6, 8, 12]
-    assert set(verification.found[0]) == {
+    assert [entry["step"] for entry in verification.results] == [4, 6, 8, 12]
+    assert set(verification.results[0]) == {
         *("step", "val_a_accuracy", "val_a_auc", "val_a_eer", "val_a_tar_0.5"),
         *("val_b_accuracy", "val_b_auc", "val_b_eer", "val_b_tar_0.5"),
     }
-    assert history["val_a_auc"] == [verification.found[1]["val_a_auc"], verification.found[3]["val_a_auc"]]
-    model.fit(*images, epochs=1, batch_size=10, verbose=0, callbacks=[verification])  # goes on at step 12
-    assert [entry["step"] for entry in verification.found] == [16, 18]
+    assert history["val_a_auc"] == [verification.results[1]["val_a_auc"], verification.results[3]["val_a_auc"]]
+    model.fit(*images, epochs=1, batch_size=10, verbose=0, callbacks=[verification])  # continues at step 12
+    assert [entry["step"] for entry in verification.results] == [16, 18]
 
 
-def test_every_so_many_epochs_and_early_stopping(images):
+def test_verification_by_epochs_with_early_stopping(images):
     verification = VerificationCallback({"a": make_pairs(range(6, 16))}, every_epochs=2)
     stop = keras.callbacks.EarlyStopping("val_a_accuracy", mode="max", min_delta=2, patience=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the epochs without
+        warnings.simplefilter("ignore", UserWarning)  # EarlyStopping warns about epochs without the metric
         history = make_model().fit(*images, epochs=6, batch_size=20, verbose=0, callbacks=[verification, stop]).history
-    assert len(history["loss"]) == 4  # at the second verification, which is no better by 2
-    assert [entry["step"] for entry in verification.found] == [6, 12]
+    assert len(history["loss"]) == 4  # the second verification does not improve by 2
+    assert [entry["step"] for entry in verification.results] == [6, 12]
     assert len(history["val_a_accuracy"]) == 2
 
 
-def test_verifying_does_not_change_training(images):
+def test_verification_does_not_change_training(images):
     def train(callbacks):
         keras.utils.set_random_seed(0)
         model = make_model()
         model.fit(*images, epochs=2, batch_size=10, verbose=0, callbacks=callbacks)
         return model.get_weights()
 
-    plain, watched = train([]), train([VerificationCallback({"a": make_pairs(range(6, 16))}, every_steps=2)])
-    for a, b in zip(plain, watched, strict=True):
+    without, with_verification = (
+        train([]),
+        train([VerificationCallback({"a": make_pairs(range(6, 16))}, every_steps=2)]),
+    )
+    for a, b in zip(without, with_verification, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_in_the_middle_of_an_epoch_on_jax(images):
-    """There the trained values lie in the step's state, not in the variables."""
+def test_verification_in_the_middle_of_an_epoch_on_jax():
+    """On JAX the current weights are in the state of the training step, not in the variables."""
     pytest.importorskip("jax", reason="JAX is absent")
     code = """
 import sys
@@ -154,7 +157,7 @@ for epochs in ((6,), (2, 4)):  # one epoch of 6 steps, and the same in two
         part = slice(start, start + 10 * steps)
         model.fit(faces[part], labels[part], batch_size=10, shuffle=False, verbose=0, callbacks=[verification])
         start = part.stop
-        aucs += [entry["val_a_auc"] for entry in verification.found]
+        aucs += [entry["val_a_auc"] for entry in verification.results]
     found.append(aucs)
 print(json.dumps(found))
 """
@@ -166,21 +169,21 @@ print(json.dumps(found))
     assert done.returncode == 0, done.stderr
     whole, split = json.loads(done.stdout.splitlines()[-1])
     assert whole == pytest.approx(split, abs=1e-6)
-    assert len(set(whole)) == 3  # training moved it
+    assert len(set(whole)) == 3  # training changed it
 
 
-def test_options_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="at least one set"):
+def test_invalid_arguments_are_refused():
+    with pytest.raises(ValueError, match="sets must be a dictionary of at least one set"):
         VerificationCallback({})
-    with pytest.raises(ValueError, match=r"must be at least 1. Received: every_epochs=1, every_steps=0"):
+    with pytest.raises(ValueError, match=r"every_steps must be an integer of at least 1. Received: every_steps=0"):
         VerificationCallback({"a": None}, every_steps=0)
-    with pytest.raises(ValueError, match=r"must be at least 1. Received: every_epochs=0, every_steps=None"):
+    with pytest.raises(ValueError, match=r"every_epochs must be an integer of at least 1. Received: every_epochs=0"):
         VerificationCallback({"a": None}, every_epochs=0)
     with pytest.raises(TypeError, match="unexpected keyword argument 'fold'"):
         VerificationCallback({"a": None}, fold=3)
 
 
-def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
+def test_missing_tensorboard_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'keras-arcface\[tensorboard\]'"):
         VerificationCallback({"a": make_pairs(range(6, 16))}, log_dir=tmp_path)
