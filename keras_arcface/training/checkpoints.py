@@ -26,9 +26,9 @@ class Checkpoints(StepCallback):
 
     >>> checkpoints = Checkpoints("run/checkpoints", every_steps=1000)
     >>> step = checkpoints.restore(model)  # 0 without a checkpoint
-    >>> history = model.fit(images, labels, callbacks=[checkpoints], verbose=0)
-
-    Pass `step` to `load_dataset(..., start_step=step)` and `step // steps_per_epoch` to `fit(initial_epoch=...)`.
+    >>> dataset = load_dataset("faces", batch_size=4, training=True, start_step=step)
+    >>> fit = {"steps_per_epoch": 2, "initial_epoch": step // 2, "epochs": 3, "shuffle": False, "verbose": 0}
+    >>> history = model.fit(dataset, callbacks=[checkpoints], **fit)
 
     Files are replaced atomically, and every array has a checksum. They are plain NumPy archives; reading one runs no
     code. When several hosts train together, all of them need this callback and the same directory; the first host

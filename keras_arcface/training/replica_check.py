@@ -31,7 +31,7 @@ def check_replicas(model: keras.Model, dataset: Iterable) -> float | None:
     second model, without an optimizer, on the first device.
 
     >>> with device_scope("auto"):
-    ...     model = RecognitionModel(embedder, ArcFace(num_classes=3))
+    ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
     ...     model.compile("sgd")
     >>> check_replicas(model, dataset)  # None with one replica
 

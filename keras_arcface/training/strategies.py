@@ -20,7 +20,7 @@ def all_gpus_strategy() -> tf.distribute.Strategy:
     `strategy.scope()`:
 
     >>> with all_gpus_strategy().scope():
-    ...     model = RecognitionModel(embedder, ArcFace(num_classes=10))
+    ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
     """
     gpus = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
     _log.info("Training on %s", ", ".join(gpus) or "the CPU")
@@ -33,7 +33,7 @@ def device_scope(strategy: str = "auto") -> contextlib.AbstractContextManager:
     TensorFlow chooses the devices when a model is created, JAX also when it is trained.
 
     >>> with device_scope("auto"):
-    ...     model = RecognitionModel(embedder, ArcFace(num_classes=3))
+    ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
     ...     model.compile("sgd")
     ...     history = model.fit(images, labels, verbose=0)
 

@@ -26,9 +26,9 @@ class VerificationCallback(StepCallback):
     after this one:
 
     >>> callbacks = [
-    ...     VerificationCallback({"lfw": PairSet.load("lfw.bin")}),
+    ...     VerificationCallback({"lfw": PairSet.load("pairs.npz")}),
     ...     keras.callbacks.ModelCheckpoint("best.keras", "val_lfw_accuracy", mode="max", save_best_only=True),
-    ... ]  # doctest: +SKIP
+    ... ]
 
     `EarlyStopping` needs `mode="max"` as well. A checkpoint chosen in this way is fitted to these pairs: report metrics
     on other pairs.

@@ -1,9 +1,9 @@
-"""Compares heads whose classes lie on 8 CPU devices with one device, and lists what crosses devices (JAX).
+"""Compares heads whose classes are sharded over 8 CPU devices with one device, and lists collectives (JAX).
 
     KERAS_BACKEND=jax python tests/training/class_parallel.py
 
-A step is the head's loss and gradients; that of a sampled head is `RecognitionModel`'s, which also takes and returns
-centers and momentum. With four times as many classes the same must be sent, where every device has its own.
+A step is the loss and gradients of the head; for a sampled head it is that of `RecognitionModel`, which also gathers and
+scatters centers and momentum. Four times as many classes must not increase the communication between devices.
 """
 
 import json
@@ -41,7 +41,7 @@ def make_head(classes, of=ArcFace, **choices):
 
 
 def batch_for(head):
-    """Embeddings near their centers, labels that repeat."""
+    """Makes embeddings near their centers, with repeated labels."""
     generator = np.random.default_rng(1)
     labels = generator.integers(0, head.num_classes, BATCH).astype("int32")
     labels[3] = labels[0]
@@ -58,7 +58,7 @@ def laid_out(*batch):
 
 
 def exact_step(classes, **choices):
-    """Losses, top-1 hits and gradients, and the program that gave them."""
+    """Returns losses, top-1 hits and gradients, and the compiled program."""
     head = make_head(classes, **choices)
     embeddings, labels = batch_for(head)
     embeddings, labels = laid_out(embeddings, labels)
@@ -75,7 +75,7 @@ def exact_step(classes, **choices):
 
 
 def sampled_steps(classes, **choices):
-    """What three steps make of all variables, which classes they drew among them, and the program of a step."""
+    """Returns all variables after three steps, including the sampled classes, and the compiled program of a step."""
     keras.utils.set_random_seed(0)
     head = make_head(classes, **choices)
     inputs = keras.Input((DIM,))
@@ -97,7 +97,7 @@ def sampled_steps(classes, **choices):
 
 
 def collectives(program):
-    """`{kind and shapes: bytes}` of all that crosses devices in a compiled program, in a loop or not."""
+    """Returns the bytes of each collective of a compiled program, by kind and shapes, in and outside of loops."""
     found = {}
     bodies = re.findall(r"body=%?([\w.-]+)", program)
     kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
@@ -111,7 +111,7 @@ def collectives(program):
 
 
 def compare(step, shards, classes, **choices):
-    keras.utils.clear_session()  # of the distribution too
+    keras.utils.clear_session()  # also resets the distribution
     expected, _ = step(classes, **choices)
     keras.utils.clear_session()
     keras.distribution.set_distribution(ClassParallel(shards))
@@ -131,7 +131,7 @@ def main():
         for classes in CLASSES:
             reports[f"{name}, {classes} classes"] = compare(exact_step, shards, classes, **choices)
     for classes in CLASSES:
-        # The same classes are drawn on any number of devices only where all are.
+        # Sampled classes depend on the number of devices unless all classes are sampled.
         reports[f"sampled, {classes} classes"] = compare(sampled_steps, DEVICES, classes, sample_rate=1 - 1e-9)
     print(json.dumps(reports, indent=1))
 

@@ -2,10 +2,10 @@
 
     python hosts.py
 
-Prints the loss curves side by side, with how far each is from the first; what a device holds when the centers are split
-over devices; and what was found in the compiled training step: whether any array is as large as all centers ("whole"),
-and what is gathered. Two hosts are two processes that talk through sockets. How much of a difference rounding explains
-is measured too: one process again, from weights that are moved by a rounding error.
+Prints the loss curves side by side, with the largest difference of each to the first; the memory of a device when the
+centers are sharded over devices; and properties of the compiled training step: whether any array is as large as all
+centers ("whole"), and which arrays are gathered. Two hosts are two processes that communicate through sockets. To tell
+how much rounding explains, one process also trains from weights perturbed by a rounding error.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ ROUNDING = 2.0**-24
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One run. The network is a small IResNet, or one dense layer where only the head is of interest."""
+    """Settings of a run. The network is a small IResNet, or one dense layer if only the head matters."""
 
     hosts: int = 1
     devices_per_host: int = 1
@@ -45,15 +45,15 @@ class Setting:
     convolutional: bool = True
     batch_size: int = 16
     steps: int = 6
-    moved_by: float = 0.0
+    perturbation: float = 0.0
 
     def __str__(self):
-        moved = ", moved" if self.moved_by else ""
-        return f"{self.hosts} x {self.devices_per_host}, {self.class_shards} shard(s){moved}"
+        perturbed = ", perturbed" if self.perturbation else ""
+        return f"{self.hosts} x {self.devices_per_host}, {self.class_shards} shard(s){perturbed}"
 
 
 def train(setting: Setting, host: int, coordinator: str, dataset: str) -> dict:
-    """What one host does: trains on its share, and says what the losses were and what its devices hold."""
+    """Trains on the part of one host, and returns the losses and the memory of variables per device."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -88,11 +88,11 @@ def train(setting: Setting, host: int, coordinator: str, dataset: str) -> dict:
     model = RecognitionModel(embedder, ArcFace(setting.num_classes, scale=16.0))
     model.compile(training.CoupledSGD(0.01))
     model.build((None, 32, 32, 3))
-    if setting.moved_by:
+    if setting.perturbation:
         generator = np.random.default_rng(0)
         for weight in model.trainable_weights:
-            weight.assign(np.array(weight) * (1 + setting.moved_by * generator.choice([-1, 1], weight.shape)))
-    # Epochs of one step, as Keras reports the mean of an epoch.
+            weight.assign(np.array(weight) * (1 + setting.perturbation * generator.choice([-1, 1], weight.shape)))
+    # Epochs of one step, because Keras reports means over epochs.
     history = model.fit(images, epochs=setting.steps, steps_per_epoch=1, shuffle=False, verbose=0).history
     variables = [*model.variables, *model.optimizer.variables]
     return {
@@ -103,7 +103,7 @@ def train(setting: Setting, host: int, coordinator: str, dataset: str) -> dict:
 
 
 def bytes_per_device(variables) -> list[int]:
-    """What variables take on each device of this host."""
+    """Returns the bytes of variables on each device of this host."""
     on_device = {}
     for variable in variables:
         for shard in variable.value.addressable_shards:
@@ -112,7 +112,7 @@ def bytes_per_device(variables) -> list[int]:
 
 
 def run(setting: Setting, dataset: Path) -> dict:
-    """Starts a process for each host and waits. Gives the first one's report, and what XLA made of the step."""
+    """Runs a process per host. Returns the report of the first, and properties of the compiled step."""
     with tempfile.TemporaryDirectory() as folder:
         coordinator = f"localhost:{free_port()}"
         processes = [start(setting, host, coordinator, dataset, folder) for host in range(setting.hosts)]
@@ -139,7 +139,7 @@ def free_port() -> int:
 
 def start(setting: Setting, host: int, coordinator: str, dataset: Path, folder: str) -> subprocess.Popen:
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    if host == 0:  # the others compile the same
+    if host == 0:  # all hosts compile the same program
         environment["XLA_FLAGS"] = "--xla_dump_to=xla --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_train_step"
     what = (json.dumps(dataclasses.asdict(setting)), str(host), coordinator, str(Path(dataset).resolve()))
     return subprocess.Popen(
@@ -153,7 +153,7 @@ def start(setting: Setting, host: int, coordinator: str, dataset: Path, folder: 
 
 
 def read_program(folder: Path, setting: Setting) -> dict:
-    """What one device is to do and to hold in a training step, by XLA's own description of what it compiled."""
+    """Returns large arrays, gathered arrays and memory of a training step on one device, from the dumps of XLA."""
     (program,) = folder.glob("*jit_train_step.*after_optimizations.txt")
     text = program.read_text()
     gathered = "".join(re.findall(r" = (.+?) all-gather(?:-start)?\(", text))
@@ -172,7 +172,7 @@ def shapes_in(text: str) -> list[tuple[int, ...]]:
 
 
 def write_faces(directory: Path, people: int = 16, images: int = 2) -> None:
-    """A few pictures of people, who are a few among many classes."""
+    """Writes images of a few people, who use a few of many classes."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (people * images, 32, 32, 3), np.uint8)
     faces = Faces(data.Record(cv2.imencode(".png", p)[1].tobytes(), i // images, f"{i}") for i, p in enumerate(pixels))
@@ -193,18 +193,18 @@ def main():
 
 
 def print_curves(faces: Path) -> None:
-    settings = [Setting(), Setting(moved_by=ROUNDING), *(Setting(2, 2, shards) for shards in (1, 2, 4))]
+    settings = [Setting(), Setting(perturbation=ROUNDING), *(Setting(2, 2, shards) for shards in (1, 2, 4))]
     curves = {str(setting): run(setting, faces)["losses"] for setting in settings}
     one, *others = curves.values()
-    print("A small IResNet with ArcFace, global batch 16, 8,192 classes; hosts x devices. Loss of each step:\n")
+    print("A small IResNet with ArcFace, global batch 16, 8,192 classes; hosts x devices. Loss per step:\n")
     print(*(f"{name:>20}" for name in curves))
     for losses in zip(*curves.values(), strict=True):
         print(*(f"{loss:20.6f}" for loss in losses))
-    print(f"{'furthest, relative':>20}", *(f"{furthest(one, other):20.1e}" for other in others))
+    print(f"{'largest rel. diff.':>20}", *(f"{largest_difference(one, other):20.1e}" for other in others))
 
 
-def furthest(reference: list[float], losses: list[float]) -> float:
-    """The largest relative difference of two curves."""
+def largest_difference(reference: list[float], losses: list[float]) -> float:
+    """Returns the largest relative difference of two curves."""
     return max(abs(a - b) / a for a, b in zip(reference, losses, strict=True))
 
 

@@ -1,10 +1,10 @@
-"""Kills a training with SIGKILL at random moments, starts it again each time, and compares what comes out with a
-training that nobody disturbed.
+"""Kills a training with SIGKILL at random moments, restarts it each time, and compares its weights with those of an
+uninterrupted training.
 
     python kill.py --kills 10 --steps 300
 
-It runs examples/train_ms1m.py with dropout, a moving average of the weights, another rate for the head, a margin that
-comes in, and gradients that are clipped and accumulated.
+It runs examples/train_ms1m.py with dropout, a moving average of the weights, a separate learning rate of the head, a
+margin warm-up, gradient clipping and gradient accumulation.
 """
 
 import argparse
@@ -31,7 +31,7 @@ OPTIONS = shlex.split(
 
 
 def make_dataset(directory: Path) -> None:
-    """Eighty images of noise, ten of each person."""
+    """Writes 80 images of noise, ten per person."""
     generator = np.random.default_rng(0)
     for person in range(8):
         (directory / "faces" / str(person)).mkdir(parents=True)
@@ -58,27 +58,27 @@ def weights(output: Path) -> list[np.ndarray]:
 
 def run(directory: Path, kills: int, steps: int, every: int, seed: int = 0) -> dict:
     make_dataset(directory)
-    assert start(directory, directory / "undisturbed", steps, every).wait() == 0
+    assert start(directory, directory / "uninterrupted", steps, every).wait() == 0
     generator = random.Random(seed)
     moments = sorted(generator.uniform(0, steps) for _ in range(kills))
-    killed_at, disturbed = [], directory / "disturbed"
+    killed_at, interrupted = [], directory / "interrupted"
     for moment in moments:
-        process = start(directory, disturbed, steps, every)
-        while steps_done(disturbed) <= moment - every and process.poll() is None:
+        process = start(directory, interrupted, steps, every)
+        while steps_done(interrupted) <= moment - every and process.poll() is None:
             time.sleep(0.05)
-        time.sleep(generator.uniform(0, 1.5))  # anywhere: also while a checkpoint is written
+        time.sleep(generator.uniform(0, 1.5))  # any moment, also while a checkpoint is written
         process.send_signal(signal.SIGKILL)
         process.wait()
-        killed_at.append(steps_done(disturbed))
-    assert start(directory, disturbed, steps, every).wait() == 0
-    pairs = list(zip(weights(directory / "undisturbed"), weights(disturbed), strict=True))
-    rows = [(directory / name / "steps.csv").read_text().splitlines() for name in ("undisturbed", "disturbed")]
+        killed_at.append(steps_done(interrupted))
+    assert start(directory, interrupted, steps, every).wait() == 0
+    pairs = list(zip(weights(directory / "uninterrupted"), weights(interrupted), strict=True))
+    rows = [(directory / name / "steps.csv").read_text().splitlines() for name in ("uninterrupted", "interrupted")]
     return {
-        "rows of steps.csv when it was killed": killed_at,
-        "arrays that are identical": f"{sum(np.array_equal(a, b) for a, b in pairs)} of {len(pairs)}",
+        "last step in steps.csv at each kill": killed_at,
+        "identical arrays": f"{sum(np.array_equal(a, b) for a, b in pairs)} of {len(pairs)}",
         "largest difference": max(float(np.abs(a - b).max()) for a, b in pairs),
         "rows of steps.csv": [len(lines) - 1 for lines in rows],
-        "went on": (directory / "disturbed.txt").read_text().count("Resuming after step"),
+        "resumed": (directory / "interrupted.txt").read_text().count("Resuming after step"),
     }
 
 

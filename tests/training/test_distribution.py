@@ -12,21 +12,21 @@ from training import hosts
 from keras_arcface.training import ClassParallel
 from keras_arcface.training import divisible_classes
 
-pytest.importorskip("jax", reason="keras.distribution runs on JAX, which is absent")
+pytest.importorskip("jax", reason="keras.distribution requires JAX, which is absent")
 
 
 def test_another_backend_is_refused():
     if keras.backend.backend() == "jax":
-        pytest.skip("this is JAX")
+        pytest.skip("the backend is JAX")
     with pytest.raises(RuntimeError, match=r"KERAS_BACKEND=jax before Keras is imported\. Received: 'tensorflow'"):
         ClassParallel()
 
 
-def test_classes_are_rounded_up_to_what_shards_share():
+def test_classes_are_rounded_up_to_a_multiple_of_the_shards():
     assert [divisible_classes(count, 4) for count in (1, 4, 85742, 85744)] == [4, 4, 85744, 85744]
 
 
-# Runs in a process of its own, on four CPU devices under JAX.
+# Runs in a separate process, on four CPU devices of JAX.
 LAYOUTS = """
 import json
 import jax
@@ -71,18 +71,18 @@ def layouts():
     return json.loads(done.stdout)
 
 
-def test_the_centers_and_their_slots_are_split_and_nothing_else(layouts):
-    split = {path: shapes for path, shapes in layouts["shapes"].items() if shapes[0] != shapes[1]}
-    assert sorted(path.split("_")[-1] for path in split) == ["face/centers", "momentum", "velocity"]
-    assert all(shapes == [[12, 4], [6, 4]] for shapes in split.values())
-    assert layouts["first_class"] == [0, 6, 0, 6]  # devices that follow each other share the classes
+def test_only_the_centers_and_their_slots_are_sharded(layouts):
+    sharded = {path: shapes for path, shapes in layouts["shapes"].items() if shapes[0] != shapes[1]}
+    assert sorted(path.split("_")[-1] for path in sharded) == ["face/centers", "momentum", "velocity"]
+    assert all(shapes == [[12, 4], [6, 4]] for shapes in sharded.values())
+    assert layouts["first_class"] == [0, 6, 0, 6]  # adjacent devices share the classes
 
 
-def test_every_device_takes_its_own_part_of_the_batch(layouts):
+def test_every_device_has_a_separate_part_of_the_batch(layouts):
     assert layouts["batch"] == [[0, 2], [2, 4], [4, 6], [6, 8]]
 
 
-def test_shards_that_do_not_fit_are_refused(layouts):
+def test_invalid_numbers_of_shards_are_refused(layouts):
     three, none, odd = layouts["errors"]
     assert three == "class_shards must divide the number of devices, 4. Received: class_shards=3"
     assert none.endswith("Received: class_shards=0")
@@ -103,36 +103,36 @@ def one_process(faces):
     return hosts.run(hosts.Setting(convolutional=False), faces)
 
 
-# The classes split within each host, or over both.
+# The classes are sharded within each host, or over both.
 @pytest.mark.slow
 @pytest.mark.parametrize("class_shards", [2, 4])
-def test_two_hosts_train_as_one_process_and_never_hold_all_centers(one_process, faces, class_shards):
+def test_two_hosts_train_like_one_process_and_never_hold_all_centers(one_process, faces, class_shards):
     two_hosts = hosts.run(hosts.Setting(2, 2, class_shards, convolutional=False), faces)
-    print(f"furthest, relative: {hosts.furthest(one_process['losses'], two_hosts['losses']):.1e}")
-    # There is a BatchNorm: equal losses mean statistics of the whole batch.
+    print(f"largest relative difference: {hosts.largest_difference(one_process['losses'], two_hosts['losses']):.1e}")
+    # The network has BatchNorm: equal losses mean statistics of the global batch.
     assert two_hosts["losses"] == pytest.approx(one_process["losses"], rel=1e-5)
     assert one_process["losses"][-1] < 0.8 * one_process["losses"][0]
     assert two_hosts["centers"] == [one_process["centers"][0] / class_shards] * 2
-    assert [8192, 32] in map(list, one_process["whole"])  # where they are whole, the search finds them
+    assert [8192, 32] in map(list, one_process["whole"])  # the search finds centers that are not sharded
     assert not two_hosts["whole"]
-    # Embeddings are gathered, by the devices that share the classes; images and logits are not.
+    # Devices that share the classes gather embeddings, but neither images nor logits.
     assert max(math.prod(shape) for shape in two_hosts["gathered"]) == 16 * 32 * class_shards // 4
 
 
 @pytest.mark.slow
-def test_two_hosts_train_a_convolutional_network_as_one_process(faces):
-    one_process, replicated, split = (
+def test_two_hosts_train_a_convolutional_network_like_one_process(faces):
+    one_process, replicated, sharded = (
         hosts.run(setting, faces)["losses"]
         for setting in (hosts.Setting(), hosts.Setting(2, 2, class_shards=1), hosts.Setting(2, 2, class_shards=4))
     )
-    for losses in (replicated, split):
-        print(f"furthest, relative: {hosts.furthest(one_process, losses):.1e}")
+    for losses in (replicated, sharded):
+        print(f"largest relative difference: {hosts.largest_difference(one_process, losses):.1e}")
         assert losses == pytest.approx(one_process, rel=1e-4)
 
 
 @pytest.mark.slow
-def test_heads_in_shards_equal_a_head_on_one_device_and_send_no_more_with_more_classes():
-    # One test, so that two workers do not each run the script.
+def test_sharded_heads_equal_a_head_on_one_device_with_traffic_independent_of_the_classes():
+    # One test, so that only one worker runs the script.
     command = [sys.executable, Path(__file__).with_name("class_parallel.py")]
     done = subprocess.run(
         command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False
@@ -154,8 +154,8 @@ def expect_equal_traffic(collectives):
         if "2 shards" in kind:  # devices that hold the same classes sum their gradients
             assert sum(few.values()) > 0
             continue
-        if kind == "sampled":  # the numbers of the classes drawn, all of them here, are sent too
+        if kind == "sampled":  # the indices of the sampled classes, here all of them, are sent too
             assert [found.pop(f"all-gather s32[{n}]") for n, found in ((4096, few), (16384, many))] == [16384, 65536]
         assert few == many, kind
-        # The embeddings of the batch, 64 of 32 floats, and the gradient on its way back; beside it two floats of each.
+        # The embeddings of the batch, 64 of 32 floats, or their gradient; and two floats per example.
         assert max(few.values()) <= 64 * 32 * 4 + 2 * 64 * 4, kind
