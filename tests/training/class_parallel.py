@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=jax python tests/training/class_parallel.py
 
-A step is the loss and gradients of the head; for a sampled head it is that of `RecognitionModel`, which also gathers and
-scatters centers and momentum. Four times as many classes must not increase the communication between devices.
+A step is the loss and gradients of the head. For a sampled head it is that of `RecognitionModel`, which also gathers
+centers and momentum. Four times as many classes must not increase the communication between devices.
 """
 
 import json

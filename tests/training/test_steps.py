@@ -1,9 +1,15 @@
+import math
+import types
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small import IMAGES
 from small import make_model
 from small import train
 
+from keras_arcface.training import AlignEpochs
 from keras_arcface.training import CoupledSGD
 from keras_arcface.training import StepCallback
 from keras_arcface.training import StopAtStep
@@ -62,3 +68,35 @@ def test_a_nan_loss_names_the_steps_of_one_execution():
 def test_a_negative_start_step_is_refused():
     with pytest.raises(ValueError, match=r"start_step must be an integer of at least 0. Received: start_step=-1"):
         StopAtStep(5, -1)
+
+
+def epoch_ends(steps_per_epoch, last_step, start_step):
+    """Returns the epochs of a run with the steps at their ends, from callbacks called as `fit` calls them."""
+    model = types.SimpleNamespace(stop_training=False)
+    callbacks = [AlignEpochs(steps_per_epoch, start_step), StopAtStep(last_step, start_step)]
+    for callback in callbacks:
+        callback.set_model(model)
+    ends = []
+    for epoch in range(start_step // steps_per_epoch, math.ceil(last_step / steps_per_epoch)):
+        for callback in callbacks:
+            callback.on_epoch_begin(epoch)
+        for batch in range(steps_per_epoch):
+            for callback in callbacks:
+                callback.on_train_batch_end(batch)
+            if model.stop_training:
+                break
+        for callback in callbacks:
+            callback.on_epoch_end(epoch)
+        ends.append((epoch, callbacks[0].step))
+        if model.stop_training:
+            break
+    return ends
+
+
+@given(st.integers(1, 12), st.integers(1, 60), st.data())
+def test_a_resumed_run_has_the_epochs_of_an_uninterrupted_run(steps_per_epoch, last_step, data):
+    start_step = data.draw(st.integers(0, last_step - 1))
+    uninterrupted = epoch_ends(steps_per_epoch, last_step, 0)
+    assert uninterrupted[-1][1] == last_step
+    resumed = epoch_ends(steps_per_epoch, last_step, start_step)
+    assert resumed == [(epoch, step) for epoch, step in uninterrupted if step > start_step]
