@@ -63,7 +63,7 @@ def test_schedule_matches_the_steps_of_the_paper(name, steps, drops):
     for at, before, after in zip(drops, (0.1, 0.01), (0.01, 0.001), strict=True):
         assert rate(optimizer, at * 0.995) == pytest.approx(before)
         assert rate(optimizer, at * 1.005) == pytest.approx(after)
-    assert (optimizer.momentum, optimizer.penalty) == (0.9, 5e-4)
+    assert (optimizer.momentum, optimizer.coupled_weight_decay) == (0.9, 5e-4)
     assert (recipe.batch_size, recipe.dropout, recipe.margin, recipe.scale) == (512, 0.4, 0.5, 64.0)
 
 

@@ -33,7 +33,7 @@ def test_equals_the_formula_in_float64(nesterov):
             whole = gradient[name] + (5e-2 * weights[name] if name == "kernel" else 0)
             velocity[name] = 0.9 * velocity[name] + whole
             weights[name] = weights[name] - rate * (whole + 0.9 * velocity[name] if nesterov else velocity[name])
-    schedule = StepSchedule(0.1, at=[8])
+    schedule = StepSchedule(0.1, boundaries=[8])
     ours = trained(CoupledSGD(schedule, weight_decay=5e-2, nesterov=nesterov, no_decay=["gamma"]))
     for name in SHAPES:
         np.testing.assert_allclose(ours[name], weights[name], rtol=1e-5, atol=1e-6)
@@ -50,7 +50,7 @@ def test_equals_torch(nesterov):
         for name, weight in weights.items():
             weight.grad = torch.tensor(gradient[name], dtype=torch.float32)
         theirs.step()
-    ours = trained(CoupledSGD(StepSchedule(0.1, at=[8]), nesterov=nesterov))
+    ours = trained(CoupledSGD(StepSchedule(0.1, boundaries=[8]), nesterov=nesterov))
     for name in SHAPES:
         expected = weights[name].detach().numpy()
         difference = np.abs(ours[name] - expected).max() / np.abs(expected).max()
