@@ -85,8 +85,8 @@ def test_schedule_counts_updates_with_accumulation():
     assert recipes.total_steps(recipe, 4536) == 60 * (4536 // 16)
     optimizer = recipes.make_optimizer(recipe, recipes.steps_per_epoch(recipe, 4536) / 4)
     updates = recipes.total_steps(recipe, 4536) / 4
-    assert rate(optimizer.optimizer, updates / 10) == pytest.approx(0.1, rel=0.01)
-    assert rate(optimizer.optimizer, updates) == pytest.approx(0.0, abs=1e-6)
+    assert rate(optimizer.inner_optimizer, updates / 10) == pytest.approx(0.1, rel=0.01)
+    assert rate(optimizer.inner_optimizer, updates) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.usefixtures("_small")
