@@ -25,7 +25,7 @@ from keras_arcface.training import VerificationCallback
 
 
 def make_model(synchronized):
-    backbone = IResNet((1, 1), width=16, input_shape=(32, 32, 3), synchronized=synchronized)
+    backbone = IResNet((1,), width=16, input_shape=(32, 32, 3), synchronized=synchronized)
     embedder = make_embedder(backbone, dim=8, dropout=0.0, synchronized=synchronized)
     model = RecognitionModel(embedder, ArcFace(6, scale=16.0))
     model.compile(keras.optimizers.SGD(0.1))

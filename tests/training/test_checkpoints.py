@@ -101,7 +101,7 @@ def test_without_checkpoints_the_step_is_0(tmp_path):
 
 
 def test_steps_are_counted_over_several_fits(tmp_path):
-    model = make_model(CoupledSGD(0.01))  # with moving averages, Keras cannot fit twice on JAX
+    model = make_model(CoupledSGD(0.01), eager=True)  # with moving averages, Keras cannot fit twice on JAX
     checkpoints = Checkpoints(tmp_path, every_steps=5)
     train(model, [checkpoints])
     train(model, [checkpoints])
@@ -183,7 +183,7 @@ def test_a_checkpoint_of_another_model_is_refused(other, message, trained, caplo
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    train(make_model(), [Checkpoints(tmp_path, every_steps=2, run_config={"margin": 0.5, "seed": 0})])
+    train(make_model(eager=True), [Checkpoints(tmp_path, every_steps=2, run_config={"margin": 0.5, "seed": 0})])
     model = make_model()
     assert Checkpoints(tmp_path, run_config={"margin": 0.5, "seed": 0}).restore(model) == 4
     for run_config, message in (

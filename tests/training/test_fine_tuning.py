@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import small
 from conftest import make_face
 
 from keras_arcface import ArcFace
@@ -27,18 +28,14 @@ STAGES = {
 
 
 def make_model(backbone="iresnet"):
-    return model_of(BACKBONES[backbone]())
-
-
-def model_of(backbone):
-    embedder = make_embedder(backbone, dim=8, dropout=0.0)
+    embedder = make_embedder(BACKBONES[backbone](), dim=8, dropout=0.0)
     model = RecognitionModel(embedder, ArcFace(4, scale=8.0, name="head"), name="model")
     model.build((None, 32, 32, 3))
     return model
 
 
-def fit(model, epochs=1):
-    model.fit(IMAGES, LABELS, batch_size=8, epochs=epochs, shuffle=False, verbose=0)
+def fit(model):
+    model.fit(IMAGES, LABELS, batch_size=8, shuffle=False, verbose=0)
     return values(model)
 
 
@@ -73,9 +70,15 @@ def test_stages_are_ordered_from_input_to_output(backbone):
     assert sorted(weights) == sorted(weight.path for weight in embedder.weights)
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize(
-    ("backbone", "stage"), [("iresnet", "neck"), ("iresnet", "stage4"), ("iresnet", "stem"), ("mobilefacenet", "last")]
+    ("backbone", "stage", "batch_norm"),
+    [
+        ("iresnet", "neck", False),
+        ("iresnet", "stage4", False),
+        ("iresnet", "stage4", True),
+        ("iresnet", "stem", True),
+        ("mobilefacenet", "last", False),
+    ],
 )
 def test_frozen_variables_stay_equal_and_all_others_change(backbone, stage, batch_norm):
     model = make_model(backbone)
@@ -135,7 +138,9 @@ def test_frozen_stages_have_no_optimizer():
 
 def test_a_loaded_model_continues_training_exactly(tmp_path):
     """With clipping, accumulation, momenta, and one schedule per stage."""
-    model = model_of(IResNet((1, 1), width=16, input_shape=(32, 32, 3)))
+    names = ("stem_dense", "stage1_dense", "stage2_dense", "neck_dense")
+    embedder = keras.Sequential([keras.Input((8,)), *(keras.layers.Dense(6, name=name) for name in names)])
+    model = RecognitionModel(embedder, ArcFace(3, name="head"), name="model")
     freeze_below(model.embedder, "stage1")
 
     def make_optimizer(rate):
@@ -143,14 +148,16 @@ def test_a_loaded_model_continues_training_exactly(tmp_path):
 
     optimizer = layerwise_lr_decay(model.embedder, make_optimizer, learning_rate=0.1)
     model.compile(GradientAccumulationOptimizer(optimizer, accumulation_steps=2, clip_norm=1.0))
-    fit(model, epochs=3)
+    small.train(model, [], batch_size=8)  # three steps: the accumulators are not empty
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     rates = [[float(o.learning_rate) for o in m.optimizer.optimizers] for m in (model, loaded)]
     assert rates[0] == rates[1]
     assert len(set(rates[0])) == 4
-    expected = fit(model, epochs=3)
-    for path, value in fit(loaded, epochs=3).items():
+    for each in (model, loaded):
+        small.train(each, [], batch_size=8)
+    expected = values(model)
+    for path, value in values(loaded).items():
         np.testing.assert_allclose(value, expected[path], rtol=1e-5, atol=1e-6, err_msg=path)
 
 

@@ -27,7 +27,7 @@ class Recorder(StepCallback):
 
 def test_steps_are_counted_from_the_start_step_over_epochs_and_fits():
     recorder = Recorder(start_step=100)
-    model = make_model(CoupledSGD(0.01))  # with averages, Keras cannot fit twice on JAX
+    model = make_model(CoupledSGD(0.01), eager=True)  # with averages, Keras cannot fit twice on JAX
     train(model, [recorder], epochs=2)
     train(model, [recorder])
     assert recorder.calls == [(step, step + 1) for step in range(100, 118)]
@@ -44,7 +44,7 @@ def test_steps_per_execution_are_counted():
 @pytest.mark.parametrize(("start_step", "done"), [(0, 8), (5, 3)])
 def test_training_stops_in_the_middle_of_an_epoch(start_step, done):
     recorder = Recorder()
-    train(make_model(), [StopAtStep(8, start_step), recorder], epochs=9)
+    train(make_model(eager=True), [StopAtStep(8, start_step), recorder], epochs=9)
     assert len(recorder.calls) == done
 
 
@@ -53,7 +53,7 @@ def test_a_nan_loss_stops_training_and_names_the_step():
     images[13] = np.nan  # in the fourth batch
     callback = StopOnNaN(seed=7, replay="Replay {step}.", start_step=20)
     with pytest.raises(FloatingPointError, match=r"The loss is nan since step 23, .* with seed 7\. .* Replay 23\."):
-        train(make_model(), [callback], images=images)
+        train(make_model(eager=True), [callback], images=images)
 
 
 def test_a_nan_loss_names_the_steps_of_one_execution():

@@ -50,7 +50,7 @@ def test_rows_are_means_over_their_steps(tmp_path):
 
 
 def test_verification_has_a_row_per_epoch(tmp_path):
-    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=3)], epochs=2)
+    train(make_model(eager=True), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=3)], epochs=2)
     assert rows(tmp_path / "verification.csv") == [
         {"step": 6, "val_lfw_accuracy": 0.5},
         {"step": 12, "val_lfw_accuracy": 0.6},
@@ -58,7 +58,7 @@ def test_verification_has_a_row_per_epoch(tmp_path):
 
 
 def test_the_remaining_steps_of_an_epoch_have_a_row(tmp_path):
-    train(make_model(), [TrainingLog(tmp_path, BATCH, every_steps=4)], epochs=2)
+    train(make_model(eager=True), [TrainingLog(tmp_path, BATCH, every_steps=4)], epochs=2)
     assert [row["step"] for row in rows(tmp_path / "steps.csv")] == [4, 6, 8, 12]
 
 
@@ -67,9 +67,9 @@ def test_new_metrics_add_columns(tmp_path):
         def on_epoch_end(self, epoch, logs=None):
             logs.update({"val_cfp_accuracy": 0.7, "val_lfw_accuracy": 0.6})
 
-    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH)])
-    train(make_model(), [Other(), TrainingLog(tmp_path, BATCH, start_step=6)])
-    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, start_step=12)])
+    train(make_model(eager=True), [FakeVerification(), TrainingLog(tmp_path, BATCH)])
+    train(make_model(eager=True), [Other(), TrainingLog(tmp_path, BATCH, start_step=6)])
+    train(make_model(eager=True), [FakeVerification(), TrainingLog(tmp_path, BATCH, start_step=12)])
     assert (tmp_path / "verification.csv").read_text().splitlines() == [
         "step,val_lfw_accuracy,val_cfp_accuracy",
         "6,0.5,",
@@ -81,10 +81,10 @@ def test_new_metrics_add_columns(tmp_path):
 
 
 def test_a_resumed_run_writes_each_row_once(tmp_path):
-    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=2)], epochs=2)
+    train(make_model(eager=True), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=2)], epochs=2)
     with open(tmp_path / "steps.csv", "a") as file:
         file.write("14,0.3")  # killed while writing
-    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=2, start_step=8)])
+    train(make_model(eager=True), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=2, start_step=8)])
     assert [row["step"] for row in rows(tmp_path / "steps.csv")] == [2, 4, 6, 8, 10, 12, 14]
     assert [row["step"] for row in rows(tmp_path / "verification.csv")] == [6, 14]
 
@@ -93,7 +93,7 @@ def test_tensorboard_gets_the_same_values(tmp_path):
     pytest.importorskip("tensorboard", reason="TensorBoard is absent")
     import tensorflow as tf
 
-    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=3, tensorboard=True)])
+    train(make_model(eager=True), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=3, tensorboard=True)])
     (file,) = tmp_path.glob("events*")
     found = {}
     for event in tf.compat.v1.train.summary_iterator(str(file)):
@@ -122,7 +122,7 @@ def test_rows_of_0_steps_are_refused(tmp_path):
 
 def test_the_plot_is_an_image(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is absent")
-    train(make_model(), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=1)], epochs=2)
+    train(make_model(eager=True), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=1)], epochs=2)
     picture = cv2.imread(str(plot_training(tmp_path)))
     assert picture.shape[0] > 500
     assert picture.std() > 10
@@ -131,7 +131,7 @@ def test_the_plot_is_an_image(tmp_path):
 
 
 def test_the_progress_bar_runs_from_the_start_step_to_the_last_step(capsys):
-    train(make_model(), [ProgressBar(10, BATCH, start_step=2), StopAtStep(10, 2)], epochs=3)
+    train(make_model(eager=True), [ProgressBar(10, BATCH, start_step=2), StopAtStep(10, 2)], epochs=3)
     shown = capsys.readouterr().err
     assert "40.0/40.0" in shown
     assert "images/s" in shown
