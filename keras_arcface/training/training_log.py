@@ -51,6 +51,7 @@ class TrainingLog(StepCallback):
         _arguments.check_integer("every_steps", every_steps, 1)
         self.directory, self.batch_size, self.every_steps = Path(directory), batch_size, every_steps
         self._scalar_writer = ScalarWriter(directory, "tensorboard=True") if tensorboard else None
+        self._sums: dict[str, float] = {}
 
     def on_train_begin(self, logs=None):
         self.directory.mkdir(parents=True, exist_ok=True)

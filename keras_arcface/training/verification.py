@@ -102,7 +102,8 @@ class VerificationCallback(StepCallback):
 
     def _verify(self) -> None:
         started = time.perf_counter()
-        embedder, metrics = self._current_embedder(), {}
+        embedder = self._current_embedder()
+        metrics: dict[str, float] = {}
         for name, pairs in self.sets.items():
             embeddings = evaluation.embed_pairs(embedder, pairs, self.flip, self.batch_size, progress=False)
             result = evaluation.verify(embeddings, pairs.same, **self.options)
