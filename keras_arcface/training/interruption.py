@@ -89,6 +89,7 @@ class AlignEpochs(StepCallback):
     ...     steps_per_epoch=3,
     ...     initial_epoch=step // 3,
     ...     epochs=2,
+    ...     shuffle=False,
     ...     callbacks=[AlignEpochs(3, start_step=step)],
     ...     verbose=0,
     ... )

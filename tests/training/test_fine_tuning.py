@@ -138,9 +138,10 @@ def test_frozen_stages_have_no_optimizer():
 
 def test_a_loaded_model_continues_training_exactly(tmp_path):
     """With clipping, accumulation, momenta, and one schedule per stage."""
-    names = ("stem_dense", "stage1_dense", "stage2_dense", "neck_dense")
-    embedder = keras.Sequential([keras.Input((8,)), *(keras.layers.Dense(6, name=name) for name in names)])
-    model = RecognitionModel(embedder, ArcFace(3, name="head"), name="model")
+    inputs = outputs = keras.Input((8,))
+    for stage in ("stem", "stage1", "stage2", "neck"):
+        outputs = keras.layers.Dense(6, name=f"{stage}_dense")(outputs)
+    model = RecognitionModel(keras.Model(inputs, outputs), ArcFace(3, name="head"), name="model")
     freeze_below(model.embedder, "stage1")
 
     def make_optimizer(rate):

@@ -35,8 +35,9 @@ def make_pairs(people, seed=0):
 
 
 def make_model(rate=0.1):
-    layers = [keras.layers.Rescaling(1 / 127.5, -1.0), keras.layers.Flatten(), keras.layers.Dense(8, name="neck_dense")]
-    embedder = keras.Sequential([keras.Input((32, 32, 3)), *layers])
+    layers = [keras.layers.Rescaling(1 / 127.5, -1.0), keras.layers.Flatten()]
+    dense = keras.layers.Dense(8, use_bias=False, name="dense")
+    embedder = keras.Sequential([keras.Input((32, 32, 3)), *layers, dense])
     model = RecognitionModel(embedder, ArcFace(6, scale=16.0))
     model.compile(keras.optimizers.SGD(rate))
     return model
@@ -76,7 +77,7 @@ def test_model_checkpoint_keeps_the_best_epoch(images, tmp_path):
 
 def damage(model):
     """Sets the weights of all features but one to 0."""
-    dense = model.embedder.get_layer("neck_dense")
+    dense = model.embedder.get_layer("dense")
     kernel = dense.get_weights()[0]
     kernel[1:] = 0
     dense.set_weights([kernel])
