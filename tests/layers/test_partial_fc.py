@@ -307,7 +307,7 @@ def test_another_optimizer_starts_with_slots_of_zeros():
         (lambda: keras.optimizers.Adam(0.1), 2),
         (lambda: keras.optimizers.Adam(0.1, amsgrad=True), 3),
         (lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.1)), 2),
-        (lambda: WholeBatchOptimizer(CoupledSGD(0.1)), 1),
+        (lambda: GradientAccumulationOptimizer(CoupledSGD(0.1)), 1),
         (
             lambda: keras.optimizers.MultiOptimizer(
                 keras.optimizers.OptimizerMap(keras.optimizers.Adam(), {".*head/.*": CoupledSGD(0.1)})
