@@ -105,7 +105,7 @@ def test_regularizers_are_added(batch):
     assert actual == pytest.approx(loss + penalty, rel=1e-5)
 
 
-def test_a_compiled_model_saves_loads_and_goes_on_the_same(batch, tmp_path):
+def test_a_compiled_model_continues_bit_for_bit_after_loading(batch, tmp_path):
     images, labels = batch
     model = make_model(backbone=make_iresnet())
     model.fit(images, labels, batch_size=20, epochs=2, shuffle=False, verbose=0)
@@ -146,7 +146,7 @@ def test_mixed_precision_trains(policy, batch):
         keras.config.set_dtype_policy(before)
 
 
-def test_norms_are_near_the_root_of_dim_unless_they_are_to_be_free():
+def test_norms_are_near_the_root_of_dim_unless_scaled():
     backbone = make_iresnet()
     fixed = make_embedder(backbone, dim=16).get_layer("embedding")
     free = make_embedder(backbone, dim=16, scaled=True).get_layer("embedding")
@@ -267,7 +267,7 @@ def test_a_large_unsigned_label_is_refused_by_its_value(batch):
         (lambda labels: labels.astype("float32"), r"dtype float32; pass labels\.astype\('int32'\)"),
     ],
 )
-def test_labels_of_another_form_are_refused_with_the_way_out(convert, hint, batch):
+def test_labels_of_another_form_are_refused_with_a_remedy(convert, hint, batch):
     images, labels = batch
     with pytest.raises(ValueError, match=hint):
         make_model().fit(images, convert(labels), verbose=0)
@@ -344,7 +344,7 @@ def test_a_first_batch_of_scaled_pixels_is_warned_about(scale, batch):
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_right_pixels_black_ones_and_those_of_other_embedders_pass(batch):
+def test_valid_pixels_black_images_and_other_embedders_pass(batch):
     images, labels = batch
     black = np.zeros_like(images)
     for pixels in (images, black):

@@ -52,7 +52,7 @@ LENGTH = r"margin.* Received: margin=512 \(the length of the embeddings is not a
         (lambda: losses.TripletLoss(margin=2.5, squared=False), r"in \[0, 2\] with squared=False"),
     ],
 )
-def test_a_margin_that_cannot_be_meant_is_refused_with_what_may_be_meant(make, message):
+def test_an_implausible_margin_is_refused_with_the_likely_mistake(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -70,7 +70,7 @@ NAMES += ("UniFace", "NormSoftmax", "MarginProduct", "LSoftmax", "ASoftmax", "So
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_the_number_of_classes_goes_without_a_name(name):
+def test_only_num_classes_is_positional(name):
     message = (
         rf"{name} takes num_classes by position and everything else by.*of the embeddings.*Received: {name}\(40, 512\)"
     )
@@ -78,7 +78,7 @@ def test_only_the_number_of_classes_goes_without_a_name(name):
         getattr(layers, name)(40, 512)
 
 
-def test_a_subclass_may_take_what_it_likes():
+def test_a_subclass_may_take_positional_arguments():
     class Mine(ArcFace):
         def __init__(self, num_classes, dim):
             super().__init__(num_classes)
@@ -151,7 +151,7 @@ def test_a_head_is_not_trained_by_logits_that_lack_a_part_of_its_loss(name):
 
 
 @pytest.mark.parametrize("head", [ArcFace, layers.LSoftmax, layers.SoftmaxProduct, keras_arcface.UniFace])
-def test_swapped_labels_and_embeddings_are_told(head):
+def test_swapped_arguments_of_loss_are_refused(head):
     head = head(CLASSES, name="head")
     with pytest.raises(ValueError, match=r"wrong order. Expected: loss\(labels, embeddings\)"):
         head.loss(EMBEDDINGS, LABELS)
@@ -161,7 +161,7 @@ def test_swapped_labels_and_embeddings_are_told(head):
 
 @pytest.mark.parametrize("is_built", [False, True])
 @pytest.mark.parametrize("head", [ArcFace, layers.LSoftmax, lambda n: layers.WithIntraLoss(ArcFace(n))])
-def test_a_swapped_call_is_told(head, is_built):
+def test_a_swapped_call_is_refused(head, is_built):
     head = head(CLASSES)
     if is_built:
         head.build((None, 4))
@@ -170,7 +170,7 @@ def test_a_swapped_call_is_told(head, is_built):
 
 
 @pytest.mark.parametrize("name", ["ArcFace", "CosFace", "SphereFace"])
-def test_a_head_goes_by_the_papers_name_and_loads_by_both(name):
+def test_a_head_has_the_name_of_the_paper_and_loads_by_both_names(name):
     cls, other = getattr(layers, name), name.replace("Face", "MarginProduct")
     assert cls.__name__ == name
     assert getattr(keras_arcface, other) is cls
@@ -180,7 +180,7 @@ def test_a_head_goes_by_the_papers_name_and_loads_by_both(name):
     assert type(keras.saving.deserialize_keras_object(before)) is cls
 
 
-def test_reprs_show_what_matters():
+def test_reprs():
     assert (
         repr(ArcFace(CLASSES, name="head")) == "<ArcFace num_classes=5, margin=0.5, scale=64.0, name=head, built=False>"
     )
@@ -207,7 +207,7 @@ def test_reprs_show_what_matters():
         (LABELS.astype("float32"), r"dtype float32.*labels\.astype\('int32'\)"),
     ],
 )
-def test_labels_of_another_form_are_refused_with_the_way_out(labels, hint):
+def test_labels_of_another_form_are_refused_with_a_remedy(labels, hint):
     head = ArcFace(CLASSES)
     for call in (lambda: head(EMBEDDINGS, labels), lambda: head.loss(labels, EMBEDDINGS)):
         with pytest.raises(ValueError, match=hint):

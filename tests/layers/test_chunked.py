@@ -56,7 +56,7 @@ def problem(batch, classes, dim, seed=0):
 
 @pytest.mark.parametrize(("batch", "classes", "dim", "block", "margin"), CASES)
 @pytest.mark.parametrize("memory", [0, 2**40], ids=["again", "kept"])
-def test_loss_and_gradients_in_blocks_equal_the_formula(batch, classes, dim, block, margin, memory):
+def test_loss_and_gradients_in_chunks_equal_the_formula(batch, classes, dim, block, margin, memory):
     embeddings, labels, centers = problem(batch, classes, dim)
     for scale in (1.0, 30.0, 128.0) if classes == 41 and block == 7 else (30.0,):
         head = MarginProduct(
@@ -136,7 +136,7 @@ def test_where_the_filter_leaves_no_other_class_the_loss_is_zero():
         np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
 
 
-def test_the_hit_counts_what_the_filter_ignores():
+def test_hits_count_ignored_classes():
     """It is a measure, and the filter is of the loss."""
     centers = np.eye(3, dtype="float32")
     head = with_centers(MarginProduct(3, ignored_above=0.2), centers)
@@ -188,7 +188,7 @@ def test_ten_million_classes():
     np.testing.assert_allclose(losses, np.log(classes), atol=2e-5)  # so the sum is that exact
 
 
-def test_products_in_bfloat16_are_as_exact_as_that():
+def test_bfloat16_products_are_accurate_to_their_precision():
     embeddings, labels, centers = problem(64, 1000, 128)
     exact = embeddings.astype("float64"), centers.astype("float64")
     for memory in (0, 2**40):
@@ -212,7 +212,7 @@ def test_products_in_bfloat16_are_as_exact_as_that():
             assert difference < 2**-6
 
 
-def test_products_in_tensorfloat32_are_at_least_as_exact_as_that():
+def test_tensorfloat32_products_are_accurate_to_their_precision():
     embeddings, labels, centers = problem(16, 300, 32)
     losses = []
     for products in ("float32", "tensorfloat32"):
@@ -235,7 +235,7 @@ def test_products_in_tensorfloat32_are_at_least_as_exact_as_that():
     ],
     ids=["exact", "sampled", "bfloat16"],
 )
-def test_a_model_compiled_by_xla_trains_as_one_that_is_not(choices):
+def test_a_model_compiled_by_xla_trains_the_same(choices):
     generator = np.random.default_rng(0)
     inputs, labels = generator.normal(size=(48, 8)).astype("float32"), generator.integers(0, 40, 48)
     losses = []

@@ -55,7 +55,7 @@ def circle_losses(embeddings, labels, gamma, margin):
     return np.array(losses)
 
 
-def test_circle_is_its_formula(embeddings):
+def test_circle_equals_the_formula(embeddings):
     head, exact = EmbeddingHead(keras.losses.Circle(gamma=16, margin=0.3)), embeddings.astype("float64")
     losses, expected = ops.convert_to_numpy(head.loss(LABELS, embeddings)), circle_losses(exact, LABELS, 16, 0.3)
     wanted = references.slopes(lambda e: circle_losses(e, LABELS, 16, 0.3).mean(), exact)
@@ -65,7 +65,7 @@ def test_circle_is_its_formula(embeddings):
     assert max(errors) < 1e-5
 
 
-def test_circle_has_the_value_of_pytorch_metric_learnings(embeddings):
+def test_circle_equals_pytorch_metric_learning(embeddings):
     torch = pytest.importorskip("torch")
     pytest.importorskip("pytorch_metric_learning")
     from pytorch_metric_learning import losses
@@ -84,7 +84,7 @@ def test_circle_has_the_value_of_pytorch_metric_learnings(embeddings):
 
 
 @every_loss
-def test_the_statistics_are_of_the_other_images(name, embeddings):
+def test_statistics_compare_with_the_other_images(name, embeddings):
     _, cosines, hits = map(
         ops.convert_to_numpy, EmbeddingHead(LOSSES[name]()).loss_and_stats(LABELS, embeddings, training=True)
     )
@@ -124,7 +124,7 @@ def test_a_negative_label_makes_the_loss_nan(name, embeddings):
 
 @pytest.mark.slow
 @every_loss
-def test_training_goes_on_after_loading(name, embeddings, tmp_path):
+def test_training_continues_after_loading(name, embeddings, tmp_path):
     model = model_of(EmbeddingHead(LOSSES[name]()), rate=1e-3)
     before = model.predict(embeddings, verbose=0)
     model.fit(embeddings, LABELS, batch_size=12, verbose=0)
@@ -164,6 +164,6 @@ def test_the_mean_counts_every_example(embeddings):
     assert found == pytest.approx(losses.mean(), rel=1e-5)
 
 
-def test_what_is_no_loss_is_refused():
+def test_an_object_that_is_not_a_loss_is_refused():
     with pytest.raises(ValueError, match="Received: loss='circle'"):
         EmbeddingHead("circle")

@@ -48,7 +48,7 @@ def losses_and_gradient(head, embeddings, labels, training):
 
 @every_head
 @pytest.mark.parametrize("batch", BATCHES)
-def test_batches_that_have_little_to_say_are_finite(name, batch):
+def test_degenerate_batches_of_heads_are_finite(name, batch):
     embeddings, labels = BATCHES[batch]
     # On JAX what a head learns of batches can change within RecognitionModel's step only.
     training = keras.backend.backend() == "tensorflow"
@@ -74,7 +74,7 @@ def test_gradients_are_finite_at_the_ends(name, sign):
 
 @pytest.mark.slow
 @every_head
-def test_training_goes_on_after_loading(name, tmp_path):
+def test_training_continues_after_loading(name, tmp_path):
     assert_goes_on_after_loading(model_of(make(name)), EMBEDDINGS, LABELS, tmp_path)
 
 

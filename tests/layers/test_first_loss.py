@@ -66,5 +66,5 @@ def test_more_classes_than_are_drawn():
     assert MarginProduct(10_000_000, scale=1e-3).expected_first_loss(dim=64) == pytest.approx(np.log(1e7), rel=1e-3)
 
 
-def test_tells_a_wrong_head():
+def test_a_wrong_margin_changes_the_expected_loss():
     assert ArcFace(1000).expected_first_loss(512) > 1.5 * ArcFace(1000, margin=0.2).expected_first_loss(512)

@@ -50,7 +50,7 @@ def built(head, centers):
         pytest.param(40, 2**40, 1000.0, marks=pytest.mark.slow),
     ],
 )
-def test_blocks_change_neither_loss_nor_gradients(make, block, memory, length):
+def test_chunks_change_neither_loss_nor_gradients(make, block, memory, length):
     embeddings, labels, centers = problem(length)
     whole, split = (
         built(make(CLASSES), centers),
@@ -66,7 +66,7 @@ def test_blocks_change_neither_loss_nor_gradients(make, block, memory, length):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("length", [1.0, 1000.0])
-def test_plain_softmax_and_its_gradients_are_those_of_the_whole_logits(smoothing, length):
+def test_plain_softmax_and_its_gradients_equal_those_of_complete_logits(smoothing, length):
     embeddings, labels, centers = problem(length)
     head = built(SoftmaxProduct(CLASSES, label_smoothing=smoothing, chunk_size=7, max_cache_bytes=0), centers)
     logits = embeddings.astype("float64") @ centers.astype("float64").T + np.linspace(-1, 1, CLASSES)
@@ -85,7 +85,7 @@ def test_plain_softmax_and_its_gradients_are_those_of_the_whole_logits(smoothing
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX shows what a gradient holds")
 @every_head
-def test_logits_of_all_classes_never_exist(make):
+def test_complete_logits_are_never_allocated(make):
     import jax
 
     embeddings, labels, centers = problem()
@@ -105,7 +105,7 @@ def test_logits_of_all_classes_never_exist(make):
 
 
 @every_head
-def test_sizes_survive_the_config(make):
+def test_chunk_sizes_are_in_the_config(make):
     head = make(CLASSES, chunk_size=7, max_cache_bytes=0)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
     assert (copy.chunk_size, copy.max_cache_bytes) == (7, 0)

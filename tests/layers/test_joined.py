@@ -54,7 +54,7 @@ def with_inner_centers(head, centers):
     return head
 
 
-def test_intra_loss_is_its_formula():
+def test_intra_loss_equals_the_formula():
     embeddings, labels, centers = problem()
 
     def losses(embeddings, centers):
@@ -64,7 +64,7 @@ def test_intra_loss_is_its_formula():
     assert_is(losses, with_inner_centers(WithIntraLoss(arcface(), 3.0), centers), embeddings, labels, centers)
 
 
-def test_inter_loss_is_its_formula():
+def test_inter_loss_equals_the_formula():
     embeddings, labels, centers = problem()
 
     def losses(embeddings, centers):
@@ -74,7 +74,7 @@ def test_inter_loss_is_its_formula():
     assert_is(losses, with_inner_centers(WithInterLoss(arcface(), 3.0), centers), embeddings, labels, centers)
 
 
-def test_center_loss_is_its_formula():
+def test_center_loss_equals_the_formula():
     embeddings, labels, centers = problem()
     places = np.random.default_rng(5).normal(size=centers.shape).astype("float32")
     head = with_inner_centers(WithCenterLoss(arcface(), 0.3), centers)
@@ -98,7 +98,7 @@ def moved(places, embeddings, labels, alpha):
     return after
 
 
-def test_the_places_follow_in_training_alone():
+def test_class_means_move_only_in_training():
     embeddings, labels, centers = problem()
     assert np.bincount(labels).max() > 1 > np.bincount(labels, minlength=CLASSES).min()
     head = with_inner_centers(WithCenterLoss(arcface(), alpha=0.7), centers)
@@ -182,14 +182,14 @@ def test_terms_can_be_joined_to_joined_heads():
 
 @pytest.mark.slow
 @joined
-def test_training_goes_on_after_loading(join, tmp_path):
+def test_training_continues_after_loading(join, tmp_path):
     embeddings, labels, _ = problem()
     model = model_of(join(arcface()))
     loaded = assert_goes_on_after_loading(model, embeddings, labels, tmp_path)
     assert int(loaded.head.head.steps) == 4
 
 
-def test_a_fit_step_moves_the_places():
+def test_a_fit_step_moves_the_class_means():
     embeddings, labels, _ = problem()
     model = model_of(WithCenterLoss(SoftmaxProduct(CLASSES)))
     model.build((None, DIM))
@@ -205,7 +205,7 @@ class WithShortEmbeddings(JoinedHead):
         return ops.sum(ops.square(embeddings), axis=-1)
 
 
-def test_a_term_of_ones_own_is_one_method(tmp_path):
+def test_a_custom_term(tmp_path):
     embeddings, labels, centers = problem()
 
     def losses(embeddings, centers):
@@ -229,7 +229,7 @@ def test_a_term_of_ones_own_is_one_method(tmp_path):
         (lambda: WithInterLoss(arcface(), dtype="float16"), "dtype='float16'"),
     ],
 )
-def test_what_cannot_be_is_refused(make, named):
+def test_invalid_arguments_are_refused(make, named):
     with pytest.raises(ValueError, match=f"Received: .*{named}"):
         make()
 

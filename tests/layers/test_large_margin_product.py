@@ -39,7 +39,7 @@ def losses_of(embeddings, centers, labels, margin, annealing, normalized):
 @heads
 @pytest.mark.parametrize("margin", [1, 2, 3, 4])
 @pytest.mark.parametrize("annealing", [0.0, 5.0])
-def test_the_loss_is_its_formula(kind, margin, annealing):
+def test_the_loss_equals_the_formula(kind, margin, annealing):
     embeddings, labels, centers = problem()
     head = with_centers(kind(CLASSES, margin=margin, base=annealing, minimum=0), centers)
     normalized = kind is ASoftmax
@@ -49,7 +49,7 @@ def test_the_loss_is_its_formula(kind, margin, annealing):
 
 
 @heads
-def test_the_logits_are_those_of_the_loss(kind):
+def test_cross_entropy_of_the_logits_equals_the_loss(kind):
     embeddings, labels, centers = problem()
     head = with_centers(kind(CLASSES, base=2), centers)
     logits = ops.convert_to_numpy(head(embeddings, labels)).astype("float64")
@@ -117,7 +117,7 @@ def test_a_label_outside_the_range_is_nan_and_no_hit(kind, label):
 
 @pytest.mark.slow
 @heads
-def test_training_goes_on_after_loading(kind, tmp_path):
+def test_training_continues_after_loading(kind, tmp_path):
     embeddings, labels, _ = problem()
     loaded = assert_goes_on_after_loading(model_of(kind(CLASSES)), embeddings, labels, tmp_path)
     assert int(loaded.head.steps) == 4
@@ -137,7 +137,7 @@ def test_it_computes_in_float32_under_every_policy(kind):
 
 
 @heads
-def test_survives_its_config(kind):
+def test_config_round_trip(kind):
     arguments = {
         "num_classes": 7,
         "margin": 3,
@@ -164,6 +164,6 @@ def test_survives_its_config(kind):
         ({"dtype": "float16"}, "dtype='float16'"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, named):
+def test_invalid_arguments_are_refused(arguments, named):
     with pytest.raises(ValueError, match=f"Received: {named}"):
         LSoftmax(**{"num_classes": 5, **arguments})

@@ -112,7 +112,7 @@ def test_strength_fades_the_penalty_in(batch):
     np.testing.assert_allclose(weakened, expected, atol=1e-5)
 
 
-def test_a_warm_up_brings_margin_and_scale_in(batch):
+def test_a_warm_up_raises_margin_and_scale(batch):
     embeddings, labels, centers = batch
     head = with_centers(ArcFace(CLASSES, scale=32.0, warmup_steps=4, initial_scale=8.0), centers)
     for step in range(6):
@@ -128,7 +128,7 @@ def test_a_warm_up_brings_margin_and_scale_in(batch):
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 0.9])
-def test_label_smoothing_is_that_of_keras(smoothing, batch):
+def test_label_smoothing_equals_that_of_keras(smoothing, batch):
     embeddings, labels, centers = batch
     head = with_centers(ArcFace(CLASSES, scale=16.0, label_smoothing=smoothing), centers)
     one_hot = np.eye(CLASSES, dtype=np.float32)[labels]
@@ -213,7 +213,7 @@ def test_labels_of_any_integer_type_and_as_a_column(dtype, batch):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-def test_small_label_types_go_with_more_classes_than_they_can_count(dtype):
+def test_small_label_types_work_with_more_classes_than_they_can_count(dtype):
     embeddings = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     head = ArcFace(1000)
     expected = ops.convert_to_numpy(head.loss(np.array([1, 2, 100], "int32"), embeddings))

@@ -30,7 +30,7 @@ PEERS = {
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")  # in the peer
 @pytest.mark.parametrize("name", PEERS)
-def test_loss_and_gradients_are_pytorch_metric_learnings(name):
+def test_loss_and_gradients_equal_pytorch_metric_learning(name):
     torch = pytest.importorskip("torch")
     losses = pytest.importorskip("pytorch_metric_learning.losses")
     embeddings, labels, centers = problem()

@@ -46,7 +46,7 @@ def make(preset, **options):
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if "other" not in name])
-def test_it_is_the_head_that_it_names(name):
+def test_a_preset_equals_its_margin_product(name):
     embeddings, labels, centers = problem()
     embeddings = 20 * embeddings  # so long that MagFace's margin depends on it
     _, _, margin, negatives = PRESETS[name]
@@ -62,7 +62,7 @@ def test_it_is_the_head_that_it_names(name):
 
 
 @every_preset
-def test_it_survives_its_config(name):
+def test_config_round_trip(name):
     head = make(name, name="head", warmup_steps=3)
     config = head.get_config()
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
@@ -77,7 +77,7 @@ def test_it_survives_its_config(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["AdaFace", "MagFace", "ElasticFace+", "CurricularFace", "MVSoftmax"])
-def test_training_goes_on_after_loading(name, tmp_path):
+def test_training_continues_after_loading(name, tmp_path):
     embeddings, labels, _ = problem()
     model = model_of(make(name, scale=8.0))
     loaded = assert_goes_on_after_loading(model, 4 * embeddings, labels, tmp_path)
@@ -86,7 +86,7 @@ def test_training_goes_on_after_loading(name, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"margin": 0.5}, {"negatives": CurricularNegatives()}, {"label_smoothing": 0.1}])
-def test_what_a_preset_has_decided_cannot_be_given(wrong):
+def test_a_preset_refuses_the_arguments_that_it_sets(wrong):
     kind = layers.NormSoftmax if "margin" in wrong else layers.CurricularFace
     with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
         kind(CLASSES, **wrong)

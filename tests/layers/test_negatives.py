@@ -84,7 +84,7 @@ def head_with(negatives, centers, **options):
 @hard_ones
 @memories
 @pytest.mark.parametrize("block", [5, pytest.param(23, marks=pytest.mark.slow)])
-def test_hard_negatives_are_their_formula(name, memory, block):
+def test_hard_negatives_equal_the_formula(name, memory, block):
     negatives, hard = HARD[name]
     embeddings, labels, centers = problem()
     head = head_with(negatives, centers, chunk_size=block, max_cache_bytes=memory)
@@ -95,7 +95,7 @@ def test_hard_negatives_are_their_formula(name, memory, block):
 
 
 @hard_ones
-def test_the_logits_are_those_of_the_loss(name):
+def test_cross_entropy_of_the_logits_equals_the_loss(name):
     embeddings, labels, centers = problem()
     head = head_with(HARD[name][0], centers)
     logits = ops.convert_to_numpy(head(embeddings, labels)).astype("float64")
@@ -104,7 +104,7 @@ def test_the_logits_are_those_of_the_loss(name):
     np.testing.assert_allclose(head(embeddings), SCALE * cosines_of(embeddings, centers), rtol=1e-4, atol=1e-5)
 
 
-def test_sub_centers_have_hard_negatives_too():
+def test_hard_negatives_with_sub_centers():
     embeddings, labels, centers = problem()
     twice = np.stack([centers, -centers], axis=1)
     head = head_with(MisclassifiedNegatives(), twice, sub_centers=2, chunk_size=5)
@@ -134,7 +134,7 @@ def test_the_running_mean_of_curricularface_follows_the_targets():
         assert np.isfinite(ops.convert_to_numpy(head.statistics["hardness"]))
 
 
-def test_only_what_is_learned_is_kept():
+def test_only_learned_weights_of_negatives_are_saved():
     head = MarginProduct(CLASSES, margin=CombinedMargin(m2=0.5), negatives=MisclassifiedNegatives(1.3))
     head.build((None, DIM))
     assert head.statistics == {}
@@ -142,7 +142,7 @@ def test_only_what_is_learned_is_kept():
 
 @memories
 @pytest.mark.parametrize("block", [5, 23])
-def test_uniface_is_its_formula(memory, block):
+def test_uniface_equals_the_formula(memory, block):
     embeddings, labels, centers = problem()
     options = {"chunk_size": block, "max_cache_bytes": memory}
     head = with_centers(UniFace(CLASSES, margin=0.3, scale=SCALE, negatives_weight=0.5, **options), centers)
@@ -151,7 +151,7 @@ def test_uniface_is_its_formula(memory, block):
     assert_is(lambda e, c: binary_losses(e, c, labels, 2.5, 0.5), head, embeddings, labels, centers)
 
 
-def test_unifaces_threshold_learns():
+def test_the_threshold_of_uniface_is_trained():
     embeddings, labels, centers = problem()
     head = with_centers(UniFace(CLASSES, margin=0.3, scale=SCALE, negatives_weight=0.5), centers)
 
@@ -174,7 +174,7 @@ def test_unifaces_threshold_learns():
 @pytest.mark.parametrize(
     "head", [UniFace(7, margin=0.2, negatives_weight=2.0), MarginProduct(7, negatives=HARD["MV-softmax"][0])]
 )
-def test_they_survive_their_config(head):
+def test_config_round_trip(head):
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
     assert type(copy) is type(head)
     assert copy.get_config() == head.get_config()
@@ -191,6 +191,6 @@ def test_they_survive_their_config(head):
         (lambda: MarginProduct(5, negatives="curricular"), "negatives='curricular'"),
     ],
 )
-def test_what_cannot_be_is_refused(make, named):
+def test_invalid_arguments_are_refused(make, named):
     with pytest.raises(ValueError, match=named):
         make()

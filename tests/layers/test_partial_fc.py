@@ -79,7 +79,7 @@ def train(model, epochs=1, **options):
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10, 100, 1000, 99_991, 10_000_000])
 @pytest.mark.parametrize("rate", [0.01, 0.5, 1.0])
-def test_classes_of_the_batch_and_others_none_twice(num_classes, rate):
+def test_a_sample_has_the_classes_of_the_batch_and_no_class_twice(num_classes, rate):
     size = min(max(5, int(rate * num_classes)), num_classes, 100_000)
     generator = np.random.default_rng(0)
     for step in range(5):
@@ -94,7 +94,7 @@ def test_classes_of_the_batch_and_others_none_twice(num_classes, rate):
 
 
 @pytest.mark.parametrize("labels", [[7, 11, 7], [3, 999, 500, 499, 250, 251], [0, 1, 2, 3, 4, 5]])
-def test_of_each_shard_equally_many_and_not_the_same_ones(labels):
+def test_shards_draw_equally_many_different_classes(labels):
     drawn = draw(labels, 1000, 80, seed=1, step=5, shards=4)
     assert (np.diff(drawn) > 0).all()
     assert np.isin(labels, drawn).all()
@@ -103,7 +103,7 @@ def test_of_each_shard_equally_many_and_not_the_same_ones(labels):
     assert all(len(one & other) < 8 for one, other in itertools.combinations(of_shards, 2))
 
 
-def test_every_other_class_has_the_same_chance_and_every_pair():
+def test_other_classes_and_pairs_are_drawn_with_equal_probability():
     num_classes, size, steps = 23, 8, 4000
     count = np.zeros((num_classes, num_classes))
     for step in range(steps):
@@ -131,7 +131,7 @@ def test_a_draw_is_a_function_of_seed_and_step():
         assert len(common) < 12
 
 
-def test_what_is_not_drawn_stays_bit_for_bit():
+def test_centers_that_are_not_drawn_stay_bit_for_bit():
     model = make_model()
     head = model.head
     train(model)  # so that there is momentum
@@ -150,7 +150,7 @@ def test_what_is_not_drawn_stays_bit_for_bit():
             assert (old[drawn] != new[drawn]).any(axis=1).all()
 
 
-def test_a_step_is_the_exact_one_over_the_classes_drawn():
+def test_a_step_equals_an_exact_step_over_the_classes_drawn():
     """Of a head that has no other classes, with their momentum."""
     model = make_model()
     train(model)
@@ -184,7 +184,7 @@ def test_a_step_is_the_exact_one_over_the_classes_drawn():
         np.testing.assert_allclose(np.array(one), np.array(other), rtol=1e-5, atol=1e-6)
 
 
-def test_the_expectation_over_many_draws_is_that_over_all_choices_of_others():
+def test_the_mean_over_draws_approaches_the_expectation():
     """On a small case, where all can be gone through. It is below the exact loss, as fewer classes are summed."""
     labels, classes, size, steps = np.array([1, 4, 1]), 7, 4, 3000
     generator = np.random.default_rng(0)
@@ -229,7 +229,7 @@ def test_the_expectation_over_many_draws_is_that_over_all_choices_of_others():
     "of",
     [of if of in ("ArcFace", "AdaFace", "UniFace") else pytest.param(of, marks=pytest.mark.slow) for of in SAMPLING],
 )
-def test_where_all_are_drawn_it_trains_as_the_exact_head(of):
+def test_drawing_all_classes_equals_the_exact_head(of):
     sampled, exact = make_model(sample_rate=0.999, of=SAMPLING[of]), make_model(sample_rate=1.0, of=SAMPLING[of])
     assert sampled.head.partial_fc.sample.shape[0] == CLASSES
     assert exact.head.centers.trainable
@@ -240,7 +240,7 @@ def test_where_all_are_drawn_it_trains_as_the_exact_head(of):
     np.testing.assert_allclose(np.array(sampled.head.centers), np.array(exact.head.centers), rtol=1e-4, atol=1e-5)
 
 
-def test_evaluation_looks_at_all_classes():
+def test_evaluation_uses_all_classes():
     model = make_model()
     exact = make_model(sample_rate=1.0)
     scores = [m.evaluate(INPUTS, LABELS, verbose=0, return_dict=True)["loss"] for m in (model, exact)]
@@ -253,7 +253,7 @@ def test_adam_has_two_slots():
     assert all(np.abs(np.array(slot)).max() > 0 for slot in model.head.partial_fc.slots)
 
 
-def test_it_learns_by_fit_and_goes_on_where_it_was_saved(tmp_path):
+def test_it_learns_and_continues_after_loading(tmp_path):
     undisturbed, model = make_model(), make_model()
     losses = train(undisturbed, epochs=40)["loss"]
     assert losses[-1] < 0.7 * losses[0]
@@ -266,7 +266,7 @@ def test_it_learns_by_fit_and_goes_on_where_it_was_saved(tmp_path):
             np.testing.assert_array_equal(np.array(one), np.array(other), err_msg=one.path)
 
 
-def test_a_batch_that_may_not_fit_is_refused():
+def test_a_batch_larger_than_the_sample_is_refused():
     with pytest.raises(ValueError, match=r"sample_rate of at least 0\.2.*Received: a batch of 8"):
         train(make_model(sample_rate=0.1))
 

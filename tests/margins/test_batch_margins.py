@@ -29,7 +29,7 @@ def penalized(margin, batch):
     return ops.convert_to_numpy(margin.for_batch(batch)(ops.convert_to_tensor(COSINES)))
 
 
-def test_adaface_is_its_formula():
+def test_adaface_equals_the_formula():
     state = {"norm_mean": ops.convert_to_tensor(60.0), "norm_std": ops.convert_to_tensor(30.0)}
     found = penalized(AdaptiveMargin(0.4, 0.333), batch_of(state=state))
     z = np.clip((np.clip(NORMS.astype("float64"), 1e-3, 100) - 60) / (30 + 1e-3) * 0.333, -1, 1)
@@ -52,7 +52,7 @@ def test_adafaces_statistics_follow_the_norms_of_the_whole_batch():
     assert float(one["norm_std"]) == pytest.approx(90.0)
 
 
-def test_magface_is_its_formula():
+def test_magface_equals_the_formula():
     margin = MagnitudeMargin()
     norms = np.clip(NORMS.astype("float64"), 10, 110)
     margins = 0.45 + (0.8 - 0.45) * (norms - 10) / (110 - 10)
@@ -121,7 +121,7 @@ def test_random_margins_differ_from_step_to_step_and_come_again_with_the_step():
     np.testing.assert_array_equal(*still)
 
 
-def test_the_draws_are_normal():
+def test_stateless_normals_are_normal():
     draws = np.stack(
         [ops.convert_to_numpy(stateless_random.normals(500, 3, ops.convert_to_tensor(step))) for step in range(100)]
     )
@@ -197,7 +197,7 @@ def test_gradients_are_finite_at_the_ends(margin):
         (lambda: ElasticMargin(std=-1), "std=-1"),
     ],
 )
-def test_what_cannot_be_is_refused(make, named):
+def test_invalid_arguments_are_refused(make, named):
     with pytest.raises(ValueError, match=named):
         make()
 

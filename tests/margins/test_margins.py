@@ -136,7 +136,7 @@ def test_each_example_has_the_margin_of_its_class():
         assert penalized == pytest.approx(psi(cosine, {"m2": margin.margins[label]}), abs=1e-6)
 
 
-def test_a_class_size_margin_survives_and_says_what_it_is_for():
+def test_config_and_repr_of_a_class_size_margin():
     margin = ClassSizeMargin(np.array([3, 5, 9]), power=0.5)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(margin))
     assert copy.margins == margin.margins
