@@ -45,7 +45,10 @@ def decode(image: bytes) -> np.ndarray:
 @pytest.fixture
 def face_folder(tmp_path):
     """A folder of three people with 4, 3 and 5 images, PNG and JPEG."""
-    folder = tmp_path / "faces"
+    return write_face_folder(tmp_path / "faces")
+
+
+def write_face_folder(folder):
     for person, count in enumerate((4, 3, 5)):
         (folder / f"person_{person}").mkdir(parents=True)
         for image in range(count):

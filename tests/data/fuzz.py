@@ -1,22 +1,21 @@
-"""Damages files at random and counts what reading them gives.
+"""Damages files at random and counts the results of reading them.
 
     python tests/data/fuzz.py --each 4000
 
-Every file is damaged by flipped bits, overwritten or doubled stretches, truncation, and numbers that lie (lengths of
-2^29 - 1 and the like, entries of an index that point to each other). Then it is read as a user would, and the result
-compared with what was in it:
+Every file is damaged by flipped bits, overwritten or repeated sections, truncation, and wrong numbers (lengths of
+2^29 - 1, index entries that point to each other ...). It is then read as by a user, and the result is compared with the
+original:
 
-    right      every record as it was (the damage hit padding, spaces, or nothing that matters)
-    named      an error that names the file, and the place in it where there is one
-    skipped    the same, and all other records came out right
-    unnoticed  a wrong record, where the format has nothing that could tell: inside the label or the image of a
-               RecordIO file, or one without an index that ends between two records; inside an image, an answer or a
-               reference of a pickle
-    wrong      a wrong record in silence, where the format lets one know. Must be 0
-    crash      any other exception. Must be 0
+    right      every record is correct (the damage hit padding, spaces, or something without effect)
+    named      an error names the file, and the position in it if there is one
+    skipped    the same, and all other records are correct
+    unnoticed  a record is wrong, and the format has no means to detect it: in the label or image of a RecordIO file, a
+               record without an index that ends between two records, in an image, label or reference of a pickle
+    wrong      a record is wrong without an error, although the format could detect it; must be 0
+    crash      any other exception; must be 0
 
-A case that takes longer than 20 seconds ends the program. The table also gives the address space that reading took at
-most, above what the program had before, less the size of the file: it must stay below 100 MB.
+A case that takes longer than 20 seconds ends the program. The table also has the peak of the address space above that
+before reading, less the size of the file. It must stay below 100 MB.
 """
 
 import argparse
@@ -89,7 +88,7 @@ def damage(content: bytes, rng: random.Random, numbers: list[int]) -> bytes:
 
 
 def damage_index(content: bytes, rng: random.Random) -> bytes:
-    """As `damage`, or entries that are exchanged, repeated, left out, or point to each other."""
+    """Damages an index as `damage` does, or exchanges, repeats, removes or redirects entries."""
     if rng.random() < 0.5:
         return damage(content, rng, [])
     lines = content.decode().splitlines()
@@ -116,7 +115,7 @@ def damage_index(content: bytes, rng: random.Random) -> bytes:
 
 
 class RecordFile:
-    """A `.rec` with or without its `.idx`; one of the two is damaged."""
+    """A `.rec` file with or without its `.idx`, one of which is damaged."""
 
     def __init__(self, folder: Path, index: bool, damaged: str):
         self.path, self.index = folder / "train.rec", index
@@ -172,7 +171,7 @@ class RecordFile:
 
 
 class Dataset:
-    """A dataset directory; a shard or its `dataset.json` is damaged."""
+    """A dataset directory with a damaged shard or `dataset.json`."""
 
     def __init__(self, folder: Path, damaged: str, skip: bool):
         class Faces(list, Source):
@@ -265,13 +264,13 @@ def targets(folder: Path):
 
 
 def address_space() -> tuple[int, int]:
-    """Now, and at most so far, in bytes."""
+    """Returns the current address space and its peak, in bytes."""
     status = Path("/proc/self/status").read_text()
     return tuple(int(re.search(rf"{name}:\s+(\d+)", status)[1]) << 10 for name in ("VmSize", "VmPeak"))
 
 
 def fuzz(target, cases: int, seed: int, show=0) -> tuple[collections.Counter, list[str]]:
-    """Counts outcomes, and describes each that must not be."""
+    """Counts the outcomes, and describes those that must not occur."""
     counts, forbidden = collections.Counter(), []
     for case in range(cases):
         rng = random.Random(f"{seed} {case}")
@@ -300,9 +299,9 @@ def fuzz(target, cases: int, seed: int, show=0) -> tuple[collections.Counter, li
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--each", type=int, default=4000, help="cases per kind of file")
+    parser.add_argument("--each", type=int, default=4000, help="number of cases per kind of file")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--show", type=int, default=0, help="print so many errors of each kind")
+    parser.add_argument("--show", type=int, default=0, help="number of errors of each kind to print")
     arguments = parser.parse_args()
     logging.disable()
     folder = Path(tempfile.mkdtemp())

@@ -1,10 +1,10 @@
-"""Kills conversions at random moments, fills up the disk under one, and compares what is left after going on.
+"""Kills conversions at random moments, fills the disk during one, and compares the results after they continue.
 
     python tests/data/kill.py path/to/train.rec --times 20
 
-Each time a conversion by two processes gets SIGKILL, which no program can catch: the main process alone, one of those
-that write, or all at once. Then it is started again, and the directory must be, file by file, that of a conversion that
-was left alone. Last, as root, a small file system in memory runs full. It takes some 10 minutes.
+Each time a conversion by two processes receives SIGKILL: the main process, one of the worker processes, or all of them.
+Then it is started again, and every file in the directory must equal that of an uninterrupted conversion. At the end, as
+root, a small file system in memory runs full. The program takes about 10 minutes.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def digests(directory: Path) -> dict[str, str]:
 
 
 def writers(main: int) -> list[int]:
-    """The processes that write: grandchildren, by way of the server that starts them."""
+    """Returns the worker processes, which are children of the server process that forks them."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -98,16 +98,16 @@ def main():
             while len(list(directory.glob("*.tfrecord"))) < shards and process.poll() is None:
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, 0.05))
-        else:  # while it starts, or soon after
+        else:  # during or shortly after the start
             time.sleep(rng.uniform(0, 1.2 * first_shard))
         was_running = kill(process, whom, rng)
         moment = time.monotonic() - begun
         left = process.communicate()[1].strip().splitlines()[-1:]
         finished = len(list(directory.glob("*.tfrecord")))
         complete = (directory / "dataset.json").exists()
-        again = start(arguments.source, directory)  # at once: those who outlived the main process must be gone
+        again = start(arguments.source, directory)  # at once: surviving worker processes must exit
         again_errors = again.communicate()[1]
-        if complete:  # it was over, and stays as it is
+        if complete:  # it was finished, and must be unchanged
             assert again.returncode == 0, again_errors
         is_same = digests(directory) == whole
         same += is_same

@@ -13,7 +13,7 @@ def moved(points, degrees=0.0, scale=1.0, shift=(0.0, 0.0)):
     return scale * points @ rotation.T + shift
 
 
-def test_a_face_in_place_stays_as_it_is():
+def test_an_aligned_face_is_unchanged():
     image = np.random.default_rng(0).integers(0, 256, (112, 112, 3)).astype(np.uint8)
     np.testing.assert_allclose(similarity(TEMPLATE), np.eye(2, 3), atol=1e-12)
     np.testing.assert_array_equal(align(image, TEMPLATE), image)
@@ -21,13 +21,13 @@ def test_a_face_in_place_stays_as_it_is():
 
 @pytest.mark.parametrize("degrees", [0.0, 30.0, 90.0, -170.0])
 @pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
-def test_landmarks_come_to_the_template_exactly_where_a_similarity_can(degrees, scale):
+def test_landmarks_match_the_template_exactly_after_a_similarity(degrees, scale):
     landmarks = moved(TEMPLATE, degrees, scale, (250.0, 40.0))
     matrix = similarity(landmarks)
     np.testing.assert_allclose(landmarks @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-9)
 
 
-def test_elsewhere_no_similarity_comes_nearer():
+def test_the_similarity_has_the_least_squared_distance():
     rng = np.random.default_rng(1)
     landmarks = rng.uniform(0, 200, (5, 2))
 
@@ -42,13 +42,13 @@ def test_elsewhere_no_similarity_comes_nearer():
         assert distance(best + np.array([[a, -b, x], [b, a, y]])) >= distance(best)
 
 
-def test_a_mirrored_face_is_not_mirrored_back():
+def test_a_mirrored_face_stays_mirrored():
     matrix = similarity(TEMPLATE * [-1, 1])
     assert np.linalg.det(matrix[:, :2]) > 0
 
 
 @pytest.mark.parametrize("size", [112, 224, 56])
-def test_dots_on_the_landmarks_come_to_the_template(size):
+def test_dots_on_the_landmarks_move_to_the_template(size):
     landmarks = moved(TEMPLATE, degrees=20.0, scale=3.0, shift=(150.0, 60.0))
     image = np.zeros((600, 600, 3), np.uint8)
     for x, y in landmarks:
@@ -90,6 +90,6 @@ def test_outside_the_image_is_black_and_gray_images_stay_gray():
         ),
     ],
 )
-def test_what_is_no_face_is_refused(image, landmarks, message):
+def test_invalid_faces_are_rejected(image, landmarks, message):
     with pytest.raises(ValueError, match=message):
         align(image, landmarks)

@@ -10,7 +10,7 @@ from conftest import make_face
 from keras_arcface.data import augment
 
 FACES = np.stack([make_face(person, 0) for person in range(64)])
-# Black above and to the right, as where a photograph ended, and a black pixel within.
+# Black at the top and on the right, as outside a photograph, and a black pixel inside.
 BORDERED = np.maximum(FACES, 20)
 BORDERED[:, :5] = BORDERED[:, :, 29:] = BORDERED[:, 16, 16] = 0
 SEED = tf.constant([1, 2], tf.int64)
@@ -32,17 +32,17 @@ def is_changed(changed, faces=FACES):
 
 
 @pytest.mark.parametrize("change", ALL)
-def test_it_is_a_function_of_seed_and_row(change):
+def test_the_result_depends_on_seed_and_row(change):
     first = apply(change)
     faces = faces_for(change)
     assert (first.shape, first.dtype) == (faces.shape, np.uint8)
     np.testing.assert_array_equal(apply(change), first)
     assert (apply(change, seed=tf.constant([1, 3], tf.int64)) != first).any()
     equal = apply(change, np.repeat(faces[:1], 64, axis=0))
-    assert len({image.tobytes() for image in equal}) > 1, "every row draws alike"
+    assert len({image.tobytes() for image in equal}) > 1, "all rows have the same random numbers"
     in_graph = tf.function(getattr(augment, change))(tf.constant(faces), SEED)
     assert in_graph.shape == faces.shape
-    assert np.abs(in_graph.numpy().astype(int) - first).max() <= 1  # a graph may round otherwise
+    assert np.abs(in_graph.numpy().astype(int) - first).max() <= 1  # rounding may differ in a graph
 
 
 @pytest.mark.parametrize("change", ALL)
@@ -53,7 +53,7 @@ def test_a_row_does_not_depend_on_the_others(change):
 
 
 @pytest.mark.parametrize("change", WITH_PROBABILITY)
-def test_its_probability(change):
+def test_the_fraction_of_changed_images(change):
     faces = np.tile(faces_for(change), (8, 1, 1, 1))
     assert not is_changed(apply(change, faces, probability=0.0), faces).any()
     assert is_changed(apply(change, faces, probability=1.0), faces).mean() > 0.9
@@ -76,7 +76,7 @@ def test_flip_mirrors():
     assert 16 <= mirrored.sum() <= 48
 
 
-def test_gray_has_one_channel_thrice():
+def test_gray_has_three_equal_channels():
     gray = apply("gray", probability=1.0)
     assert (gray == gray[..., :1]).all()
     expected = [cv2.cvtColor(face, cv2.COLOR_RGB2GRAY) for face in FACES]
@@ -84,13 +84,13 @@ def test_gray_has_one_channel_thrice():
 
 
 def rectangle(mask):
-    """The bounds of what is True, and whether it fills them."""
+    """Returns the bounding box of the true pixels, and whether they fill it."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     bounds = rows[0], columns[0], rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
     return bounds, mask.sum() == bounds[2] * bounds[3]
 
 
-def test_erase_fills_a_rectangle_within_its_limits():
+def test_erase_fills_a_rectangle_of_the_given_area_and_aspect():
     faces = np.full((64, 100, 100, 3), 77, np.uint8)
     erased = apply("erase", faces, probability=1.0, area=(0.1, 0.2), aspect=(0.5, 2.0))
     places = set()
@@ -103,7 +103,7 @@ def test_erase_fills_a_rectangle_within_its_limits():
     assert 60 < np.std(erased[erased != 77].astype(float)) < 85  # of uniform noise: 74
 
 
-def test_crop_without_rescaling_blackens_what_is_outside():
+def test_crop_without_rescaling_sets_the_rest_to_black():
     faces = np.full((64, 100, 100, 3), 77, np.uint8)
     for image in apply("crop", faces, probability=1.0, rescale=False):
         (_, _, height, width), filled = rectangle((image == 77).all(axis=2))
@@ -124,7 +124,7 @@ def test_crop_scales_a_rectangle_to_the_whole_image():
         np.testing.assert_allclose(down, np.linspace(down[0], down[-1], 101), atol=1.01)
 
 
-def test_photometric_changes_each_property_within_its_limit():
+def test_photometric_factors_are_within_their_limits():
     faces = np.clip(FACES, 60, 120)
 
     def ratio(measure, **limits):
@@ -160,7 +160,7 @@ def detail(images):
     return np.abs(np.diff(images, axis=1)).mean(axis=(1, 2, 3)) + np.abs(np.diff(images, axis=2)).mean(axis=(1, 2, 3))
 
 
-def test_low_resolution_loses_detail_and_keeps_the_rest():
+def test_low_resolution_removes_detail_but_keeps_the_mean():
     strong = apply("low_resolution", probability=1.0, scale=(0.2, 0.25))
     weak = apply("low_resolution", probability=1.0, scale=(0.95, 1.0))
     assert detail(strong).mean() < 0.7 * detail(weak).mean() < detail(FACES).mean()
@@ -177,7 +177,7 @@ def test_jpeg_quality():
     np.testing.assert_array_equal(apply("jpeg", probability=1.0, quality=(50, 50)), [decode(face) for face in encoded])
 
 
-def test_fill_border_changes_what_is_black_up_to_the_border_and_nothing_else():
+def test_fill_border_changes_only_black_areas_at_the_border():
     filled = apply("fill_border", probability=1.0)
     np.testing.assert_array_equal(filled[:, 5:, :29], BORDERED[:, 5:, :29])
     extended = BORDERED.copy()
@@ -190,10 +190,10 @@ def test_fill_border_changes_what_is_black_up_to_the_border_and_nothing_else():
         plain += 1
         assert len(np.unique([*image[:5].reshape(-1, 3), *image[:, 29:].reshape(-1, 3)], axis=0)) == 1
     assert 16 <= plain <= 48
-    assert len(np.unique(filled[:, 0, 0], axis=0)) > 50, "one color for all"
+    assert len(np.unique(filled[:, 0, 0], axis=0)) > 50, "all images have the same color"
 
 
-def test_fill_border_knows_black_from_dark():
+def test_fill_border_distinguishes_black_from_dark():
     dark = np.maximum(BORDERED, 12)
     np.testing.assert_array_equal(apply("fill_border", dark, probability=1.0), dark)
     assert is_changed(apply("fill_border", dark, probability=1.0, darkest=12), dark).all()
@@ -201,7 +201,7 @@ def test_fill_border_knows_black_from_dark():
     np.testing.assert_array_equal(apply("fill_border", nothing, probability=1.0), nothing)
 
 
-def test_a_chain_applies_all_and_gives_each_its_own_seed():
+def test_a_chain_applies_all_with_different_seeds():
     both = augment.chain(augment.flip, augment.flip)(tf.constant(FACES), SEED).numpy()
     assert 0.3 < is_changed(both).mean() < 0.7, "two flips with one seed would cancel"
     twice = augment.chain(*[functools.partial(augment.flip, probability=1.0)] * 2)(tf.constant(FACES), SEED)
@@ -210,7 +210,7 @@ def test_a_chain_applies_all_and_gives_each_its_own_seed():
 
 def test_the_recipe_of_adaface():
     black = (apply("adaface", np.full((512, 50, 50, 3), 200, np.uint8)) == 0).all(axis=3).any(axis=(1, 2))
-    assert 0.13 < black.mean() < 0.27  # cropped: a fifth
+    assert 0.13 < black.mean() < 0.27  # a fifth is cropped
     assert 0.5 < is_changed(apply("adaface")).mean() < 0.95
 
 
@@ -225,7 +225,7 @@ def center_of(dots):
     return np.abs(np.stack([down, across]) - 16)
 
 
-def test_affine_moves_by_no_more_than_its_limit_and_turns_about_the_center():
+def test_affine_shifts_within_its_limit_and_rotates_about_the_center():
     dot = np.zeros((64, 33, 33, 3), np.uint8)
     dot[:, 15:18, 15:18] = 255
     moved = center_of(apply("affine", dot, rotation=0.0, zoom=0.0, shift=0.2).astype(float))

@@ -5,7 +5,7 @@ from conftest import make_face
 from keras_arcface.data import CameraFolder
 
 
-def test_names_say_who_and_by_which_camera(tmp_path):
+def test_identities_and_cameras_from_names(tmp_path):
     names = ["0002_c1s1_000451_03.jpg", "-1_c3s2_000001_00.jpg", "0001_c2_f0046182.jpg", "0000_c6s1_1.jpg"]
     for number, name in enumerate(names):
         (tmp_path / name).write_bytes(encode(make_face(number, 0), ".jpg"))
@@ -21,7 +21,7 @@ def test_names_say_who_and_by_which_camera(tmp_path):
     assert folder[2:] == [folder[2], folder[3]]
 
 
-def test_what_does_not_fit_is_named(tmp_path):
+def test_invalid_folders_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"path must be a folder of images"):
         CameraFolder(tmp_path / "query")
     with pytest.raises(ValueError, match="contains no images"):

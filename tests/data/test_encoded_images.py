@@ -1,4 +1,4 @@
-"""What an image shows is the same everywhere, in every format: what OpenCV and Pillow show."""
+"""In every format and on every path, images have the pixels of OpenCV and Pillow."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ READ = [name for name in CASES if name not in NOT_READ]
 
 
 class Cases(Source):
-    """All cases as a source."""
+    """Source of all cases."""
 
     num_classes = 1
     labels = np.zeros(len(READ), np.int64)
@@ -49,10 +49,10 @@ class Cases(Source):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """`{path: {name of the case: pixels}}`; those that are not valid are left out."""
+    """`{path: {name of the case: pixels}}`, without images that are not valid."""
     folder = tmp_path_factory.mktemp("formats")
     write_dataset(Cases(), folder / "converted")
-    with pytest.MonkeyPatch.context() as patch:  # as datasets were written that hold the files as they were found
+    with pytest.MonkeyPatch.context() as patch:  # earlier conversions stored all files unchanged
         patch.setattr(encoded_images, "to_jpeg_or_png", lambda encoded, name: encoded)
         patch.setattr(Cases, "image_size", (SIZE, SIZE))
         write_dataset(Cases(), folder / "as found", check=False)
@@ -82,7 +82,7 @@ def flattened(batch):
 
 
 @pytest.mark.parametrize("name", READ)
-def test_every_path_shows_what_opencv_and_pillow_show(name, found):
+def test_every_path_has_the_pixels_of_opencv_and_pillow(name, found):
     encoded = CASES[name]
     if name not in LIKE_OPENCV | LIKE_PILLOW:
         np.testing.assert_array_equal(decode(encoded), pillow(encoded))
@@ -95,7 +95,7 @@ def test_every_path_shows_what_opencv_and_pillow_show(name, found):
 
 
 def test_the_table(found):
-    """For `pytest -rP`: what each path gives, beside Pillow."""
+    """Prints a comparison of each path with Pillow for `pytest -rP`."""
     print(f"{'':36}{'OpenCV':>14}" + "".join(f"{path:>15}" for path in found))
     for name in CASES:
         try:
@@ -116,13 +116,13 @@ def difference(pixels, expected) -> str:
     return "same" if mean == 0 else f"off by {mean:.2f}"
 
 
-def test_files_that_need_no_change_are_kept_to_the_byte():
+def test_files_without_exif_orientation_are_kept_unchanged():
     kept = {name for name in READ if encoded_images.to_jpeg_or_png(CASES[name], name) == CASES[name]}
     turned = {name for name in READ if "EXIF" in name and not name.endswith(("EXIF 1", "EXIF 9"))}
     assert kept == {name for name in READ if name.startswith(("JPEG", "PNG"))} - turned
 
 
-def test_what_opencv_cannot_show_is_an_error_that_names_it(tmp_path):
+def test_an_image_that_opencv_cannot_read_is_named(tmp_path):
     (name,) = NOT_READ
     (tmp_path / "faces" / "person").mkdir(parents=True)
     (tmp_path / "faces" / "person" / "0.gif").write_bytes(CASES[name])
@@ -141,7 +141,7 @@ def test_what_opencv_cannot_show_is_an_error_that_names_it(tmp_path):
         next(iter(load_dataset(tmp_path / "as found", 1)))
 
 
-def test_headers_that_are_damaged_cost_their_own_row():
+def test_a_damaged_header_only_affects_its_own_row():
     rng = np.random.default_rng(0)
     whole = [CASES[name] for name in ("JPEG, EXIF 6", "PNG, EXIF 6", "BMP, palette", "GIF, animated", "JPEG")]
     damaged = []
@@ -157,7 +157,7 @@ def test_headers_that_are_damaged_cost_their_own_row():
 
 
 def test_a_palette_of_four_colors():
-    """The smallest file that was read as the numbers of its colors."""
+    """The smallest file that was once decoded to the indices of its colors."""
     colors = np.array([[30, 20, 10], [60, 50, 40], [90, 80, 70], [120, 110, 100]], np.uint8)
     encoded = bmp(8, bytes([2, 3, 0, 0, 0, 1, 0, 0]), np.pad(colors[:, ::-1], ((0, 0), (0, 1))).tobytes(), size=(2, 2))
     expected = colors.reshape(2, 2, 3)
@@ -168,7 +168,7 @@ def test_a_palette_of_four_colors():
 
 
 def jpegs(size) -> list[bytes]:
-    """JPEG files of every subsampling, baseline and progressive, of many qualities, gray and RGB."""
+    """Returns JPEG files of every subsampling and many qualities, baseline and progressive, gray and RGB."""
     face = Image.fromarray(make_face(0, 0, size))
     options = [
         *({"subsampling": number, "progressive": flag} for number in (0, 1, 2) for flag in (False, True)),
@@ -179,13 +179,13 @@ def jpegs(size) -> list[bytes]:
 
 
 @pytest.mark.parametrize("size", [(112, 112), (33, 47), (8, 17), (1, 1)])
-def test_jpeg_files_are_decoded_as_by_opencv_and_pillow_to_the_bit(size):
+def test_jpeg_files_are_decoded_exactly_as_by_opencv_and_pillow(size):
     for encoded in jpegs(size):
         np.testing.assert_array_equal(decode(encoded), pillow(encoded))
         np.testing.assert_array_equal(encoded_images.decode_jpeg_or_png(encoded), pillow(encoded))
 
 
-def test_jpeg_files_are_decoded_in_the_same_way_in_batches_and_when_served():
+def test_jpeg_files_are_decoded_equally_in_batches_and_when_served():
     encoded = tf.constant(jpegs((33, 47)))
     expected = [decode(image) for image in encoded.numpy()]
     np.testing.assert_array_equal(encoded_images.decode_batch(encoded, encoded, (33, 47)), expected)

@@ -60,13 +60,13 @@ def test_files_and_faces(ijb):
         ("name_5pts_score", "1.png 1 2 3\n", r"name_5pts_score.txt, line 1: expected 12 fields"),
     ],
 )
-def test_files_that_do_not_fit_are_named(ijb, file, text, message):
+def test_invalid_files_are_named(ijb, file, text, message):
     (ijb / "meta" / f"ijbc_{file}.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
         IjbSet(ijb)
 
 
-def test_what_is_missing_is_named(ijb):
+def test_missing_files_are_named(ijb):
     (ijb / "loose_crop" / "2.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"2.png is not a readable image"):
         IjbSet(ijb)[1:2]
@@ -81,7 +81,7 @@ def test_what_is_missing_is_named(ijb):
 
 
 def write_landmarks(ijb, undetected):
-    """Replaces the landmarks of some images, `{number: text}`."""
+    """Replaces the landmarks of some images; `undetected` is `{number: text}`."""
     path = ijb / "meta" / "ijbc_name_5pts_score.txt"
     lines = path.read_text().splitlines()
     for number, text in undetected.items():
@@ -117,7 +117,7 @@ def test_images_without_a_detected_face_can_be_skipped(ijb, caplog):
         IjbSet(ijb, undetected="skip")
 
 
-def test_what_is_left_can_be_evaluated(ijb):
+def test_the_remaining_images_can_be_evaluated(ijb):
     (ijb / "meta" / "ijbc_template_pair_label.txt").write_text("7 8 0\n8 8 1\n9 8 0\n")
     (ijb / "meta" / "ijbc_face_tid_mid.txt").write_text("1.png 7 1\n2.png 7 2\n3.png 8 3\n4.png 8 4\n5.png 9 5\n")
     write_landmarks(ijb, {2: "-1 " * 10, 5: "-1 " * 10})
@@ -128,7 +128,7 @@ def test_what_is_left_can_be_evaluated(ijb):
     assert verify_templates(pooled, ids, found.pairs, found.same, progress=False).auc == 1.0
 
 
-def test_the_middle_of_the_loose_crop_can_stand_for_a_face(ijb):
+def test_the_center_of_the_loose_crop_can_replace_an_undetected_face(ijb):
     write_landmarks(ijb, {2: "-1 " * 10})
     found = IjbSet(ijb, undetected="crop")
     assert found.detected.tolist() == [True, False, True, True, True]
@@ -141,10 +141,10 @@ def test_the_middle_of_the_loose_crop_can_stand_for_a_face(ijb):
     np.testing.assert_array_equal(faces[[0, 2, 3, 4]], IjbSet(ijb)[:][[0, 2, 3, 4]])
 
 
-def test_what_else_to_do_is_refused(ijb):
+def test_other_values_of_undetected_are_rejected(ijb):
     with pytest.raises(ValueError, match=r"undetected must be one of raise, skip, crop. Received: undetected='box'"):
         IjbSet(ijb, undetected="box")
 
 
-def test_it_describes_itself_in_a_line(ijb):
+def test_repr(ijb):
     assert repr(IjbSet(ijb)) == f"<IjbSet({str(ijb)!r}): 5 images of 2 templates, 2 pairs>"

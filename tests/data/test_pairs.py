@@ -23,7 +23,7 @@ def pairs():
     return PairSet(IMAGES, SAME)
 
 
-def test_pairs_survive_saving(pairs, tmp_path):
+def test_pairs_survive_saving_and_loading(pairs, tmp_path):
     pairs.save(tmp_path / "pairs.npz")
     loaded = PairSet.load(tmp_path / "pairs.npz")
     assert loaded.images == pairs.images
@@ -53,14 +53,14 @@ def test_a_damaged_file_is_named(damage, pairs, tmp_path):
         PairSet.load(path)
 
 
-def test_a_file_with_pickled_objects_is_refused(tmp_path):
+def test_a_file_with_pickled_objects_is_rejected(tmp_path):
     path = tmp_path / "pairs.npz"
     np.savez(path, bytes=np.array([object()]), ends=np.array([1]), same=np.array([True]))
     with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
         PairSet.load(path)
 
 
-def test_a_file_that_would_unpack_to_much_more_is_refused(tmp_path):
+def test_a_file_that_declares_more_than_its_size_is_rejected(tmp_path):
     path = tmp_path / "pairs.npz"
     np.savez_compressed(path, bytes=np.zeros(10**8, np.uint8), ends=np.array([10**8]), same=np.array([True]))
     with pytest.raises(ValueError, match=r"it declares .* bytes, more than the file has"):
@@ -68,7 +68,7 @@ def test_a_file_that_would_unpack_to_much_more_is_refused(tmp_path):
 
 
 def python_2(images, same, arrays):
-    """The bytes that Python 2's pickle wrote, in protocol 2: its strings are bytes, its numpy has other addresses."""
+    """Returns a pickle as Python 2 wrote it, in protocol 2, with byte strings and old module names of NumPy."""
 
     def string(data):
         return b"T" + struct.pack("<i", len(data)) + data  # BINSTRING
@@ -89,7 +89,7 @@ def python_2(images, same, arrays):
 def test_a_pickle_of_python_2(arrays, tmp_path):
     content = python_2(IMAGES, SAME, arrays)
     reference = pickle.loads(content, encoding="bytes")
-    assert [bytes(item) for item in reference[0]] == IMAGES, "the test's own file is wrong"
+    assert [bytes(item) for item in reference[0]] == IMAGES, "the file of this test is wrong"
     (tmp_path / "lfw.bin").write_bytes(content)
     loaded = PairSet.load(tmp_path / "lfw.bin")
     assert loaded.images == IMAGES
@@ -127,7 +127,7 @@ def objects(items, shape=(-1,)):
         "objects in a row": lambda images: objects([bytearray(image) for image in images], (1, -1)),
     }.values(),
 )
-def test_images_of_other_writers(bins, protocol, tmp_path):
+def test_other_types_of_images(bins, protocol, tmp_path):
     (tmp_path / "lfw.bin").write_bytes(pickle.dumps((bins(IMAGES), SAME), protocol))
     loaded = PairSet.load(tmp_path / "lfw.bin")
     assert loaded.images == IMAGES
@@ -148,13 +148,13 @@ def test_images_of_other_writers(bins, protocol, tmp_path):
         "objects": objects,
     }.values(),
 )
-def test_answers_of_other_writers(same, protocol, tmp_path):
+def test_other_types_of_labels(same, protocol, tmp_path):
     (tmp_path / "lfw.bin").write_bytes(pickle.dumps((IMAGES, same(SAME)), protocol))
     assert PairSet.load(tmp_path / "lfw.bin").same.tolist() == SAME
 
 
 class Call:
-    """Pickles as a call."""
+    """Object that is pickled as a function call."""
 
     def __init__(self, function, *arguments, state=None):
         self._reduced = (function, arguments) if state is None else (function, arguments, state)
@@ -241,7 +241,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_pickle_that_would_run_or_reserve_something_is_refused_by_name(name, tmp_path, monkeypatch):
+def test_a_pickle_that_would_execute_or_allocate_something_is_rejected(name, tmp_path, monkeypatch):
     content, message = HOSTILE[name]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hostile.bin").write_bytes(content)
@@ -256,15 +256,15 @@ def test_a_pickle_that_would_run_or_reserve_something_is_refused_by_name(name, t
 
 
 def peak_memory() -> int:
-    """The most address space that this process has had, in bytes; reserved counts, even if it was never touched."""
+    """Returns the peak of this process's address space in bytes, including memory that was only reserved."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmPeak"))
     return int(line.split()[1]) << 10
 
 
-def test_a_hostile_pickle_does_run_where_it_is_simply_loaded(tmp_path, monkeypatch):
+def test_pickle_itself_would_execute_a_hostile_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pickle.loads(HOSTILE["os.system"][0])
-    assert (tmp_path / "ran").exists(), "the gallery above proves nothing"
+    assert (tmp_path / "ran").exists(), "the tests above prove nothing"
 
 
 @pytest.mark.parametrize(
@@ -306,13 +306,13 @@ def test_a_hostile_pickle_does_run_where_it_is_simply_loaded(tmp_path, monkeypat
         ),
     ],
 )
-def test_a_pickle_of_something_else_is_named(content, message, tmp_path):
+def test_other_content_is_named(content, message, tmp_path):
     (tmp_path / "other.bin").write_bytes(pickle.dumps(content))
     with pytest.raises(ValueError, match=rf"other.bin.*{message}"):
         PairSet.load(tmp_path / "other.bin")
 
 
-def test_every_operation_that_is_allowed_exists():
+def test_all_allowed_operations_exist():
     from keras_arcface.data import verification_pickle
 
     assert {opcode.name for opcode in pickletools.opcodes} >= verification_pickle._ALLOWED_OPERATIONS
@@ -374,7 +374,7 @@ def test_a_list_of_pairs_over_a_folder(head, lfw_folder, tmp_path):
         ("2\nBo\t1\t2\nBo\t1\tCy\t2\n", ValueError, "must have 4 pairs according to line 1. Received: 2"),
     ],
 )
-def test_a_list_of_pairs_that_is_none(text, error, message, lfw_folder, tmp_path):
+def test_an_invalid_list_of_pairs_is_named(text, error, message, lfw_folder, tmp_path):
     with pytest.raises(error, match=f"pairs.txt.*{message}"):
         PairSet.from_pairs_txt(pairs_txt(tmp_path, text), lfw_folder)
 

@@ -1,4 +1,4 @@
-"""What people have, on real faces: read, written as TFRecords, read back."""
+"""Real faces in different formats, written as TFRecords and read back."""
 
 import hashlib
 import importlib.util
@@ -27,7 +27,7 @@ def real_data():
 
 
 def digest(records) -> str:
-    """sha256 over all labels and images, in the order of their names."""
+    """Returns the sha256 of all labels and images, in the order of their names."""
     sha256 = hashlib.sha256()
     for _, label, image in sorted((name, label, image) for image, label, name in records):
         sha256.update(label.to_bytes(8, "little") + image)
@@ -44,12 +44,12 @@ def read_back(directory, info):
 @pytest.mark.parametrize(
     ("name", "num_images", "num_classes"), [("cfp324/train.rec", 4536, 324), ("im2rec_tiny/train.rec", 8, 2)]
 )
-def test_recordio_written_as_tfrecords_is_the_same_to_the_byte(name, num_images, num_classes, real_data, tmp_path):
+def test_recordio_written_as_tfrecords_is_identical(name, num_images, num_classes, real_data, tmp_path):
     faces = RecordIO(real_data / name)
     assert (len(faces), faces.num_classes) == (num_images, num_classes)
     assert len(set(np.bincount(faces.labels))) == 1, "every person has as many images"
     directory = tmp_path / "out"
-    # The images of im2rec_tiny have different sizes: they are not decoded, only passed through.
+    # The images of im2rec_tiny have different sizes, so they are stored without decoding.
     info = write_dataset(faces, directory, examples_per_shard=1000, check=num_classes > 2)
     assert (info.num_examples, info.num_classes) == (num_images, num_classes)
     expected, received = digest(faces), digest(read_back(directory, info))

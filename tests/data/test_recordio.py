@@ -36,7 +36,7 @@ def test_the_layout_of_ms1m(ms1m):
     assert str(faces) == f"RecordIO('{ms1m / 'train.rec'}')"
 
 
-def test_a_folder_means_its_train_rec(ms1m):
+def test_a_folder_with_train_rec(ms1m):
     assert read(RecordIO(ms1m)) == EXPECTED
 
 
@@ -58,7 +58,7 @@ def test_scalar_labels_no_header_and_an_image_with_key_0(tmp_path):
     assert (faces.num_classes, faces.image_size, faces.keys[0]) == (4, None, 0)
 
 
-def test_key_0_need_not_stand_first_and_keys_are_in_order(tmp_path):
+def test_records_are_in_the_order_of_their_keys(tmp_path):
     records = [(key, recordio_files.payload(image, label, key)) for key, (image, label) in enumerate(EXPECTED)]
     recordio_files.write(tmp_path / "train.rec", records[5:] + records[:5][::-1])
     assert read(RecordIO(tmp_path)) == EXPECTED
@@ -88,7 +88,7 @@ def test_records_survive_writing_and_reading(tmp_path_factory, records, has_inde
 
 
 def test_the_magic_number_inside_the_header(tmp_path):
-    # Label 3 and id 0xced7230a: the header itself is split, before the image.
+    # With label 3 and id 0xced7230a the header itself is split, before the image.
     records = [(recordio_files.MAGIC, recordio_files.payload(PEOPLE[0][0], 3, recordio_files.MAGIC))]
     recordio_files.write(tmp_path / "train.rec", records)
     faces = RecordIO(tmp_path)
@@ -96,18 +96,18 @@ def test_the_magic_number_inside_the_header(tmp_path):
     assert faces.labels.tolist() == [3]
 
 
-def test_keys_beyond_float32_come_out_right(tmp_path):
+def test_keys_above_the_precision_of_float32(tmp_path):
     first = 17_186_123
     records = recordio_files.ms1m_layout(PEOPLE, first_key=first)
     header = struct.unpack_from("<ff", records[-1][1], 24)
-    assert header[0] != first + 12, "the test needs a header that float32 has rounded"
+    assert header[0] != first + 12, "the test requires a header that float32 rounds"
     recordio_files.write(tmp_path / "train.rec", records)
     faces = RecordIO(tmp_path)
     assert read(faces) == EXPECTED
     assert faces.keys.tolist() == list(range(first, first + 12))
 
 
-def test_labels_that_float32_cannot_tell_apart_are_refused_unless_given(tmp_path):
+def test_labels_above_the_precision_of_float32_must_be_passed(tmp_path):
     true = [2**24 - 1, 2**24, 2**24 + 1]
     records = [(key, recordio_files.payload(PEOPLE[0][key], label, key)) for key, label in enumerate(true)]
     recordio_files.write(tmp_path / "train.rec", records, f"{2**24 + 2},32,32")
@@ -128,19 +128,19 @@ def test_labels_that_float32_cannot_tell_apart_are_refused_unless_given(tmp_path
 
 
 @pytest.mark.parametrize("label", [-1.0, 0.5, float("nan"), float("inf")])
-def test_a_label_that_is_no_class_is_named(label, tmp_path):
+def test_an_invalid_label_is_named(label, tmp_path):
     recordio_files.write(tmp_path / "train.rec", [(7, recordio_files.payload(PEOPLE[0][0], label, 7))])
     with pytest.raises(ValueError, match=r"train.rec.*offset 0.*label"):
         RecordIO(tmp_path)[0]
 
 
-def test_ids_that_are_not_the_keys_are_a_shuffled_copy(tmp_path):
+def test_ids_may_differ_from_keys_in_a_shuffled_copy(tmp_path):
     records = [(key, recordio_files.payload(*EXPECTED[key], (key * 5) % 12)) for key in range(12)]
     recordio_files.write(tmp_path / "train.rec", records)
     assert read(RecordIO(tmp_path)) == EXPECTED
 
 
-def test_a_key_that_its_record_contradicts_is_damage(ms1m):
+def test_a_key_that_differs_from_the_id_of_its_record_is_damage(ms1m):
     index = ms1m / "train.idx"
     index.write_text(index.read_text().replace("\n3\t", "\n300\t"))
     faces = RecordIO(ms1m)
@@ -149,7 +149,7 @@ def test_a_key_that_its_record_contradicts_is_damage(ms1m):
     assert read(faces[i] for i in range(2)) == EXPECTED[:2]
 
 
-def test_it_can_be_read_by_many_processes(ms1m):
+def test_it_can_be_pickled(ms1m):
     faces = pickle.loads(pickle.dumps(RecordIO(ms1m)))
     assert read(faces) == EXPECTED
 
@@ -168,7 +168,7 @@ def test_no_file(tmp_path):
         RecordIO(tmp_path / "absent.rec")
 
 
-def test_no_index_where_one_is_asked_for(ms1m):
+def test_a_missing_index(ms1m):
     (ms1m / "train.idx").unlink()
     with pytest.raises(FileNotFoundError, match=r"no index at .*train.idx. Expected: lines of"):
         RecordIO(ms1m, index=True)
@@ -201,7 +201,7 @@ def test_a_damaged_index_is_named(change, message, ms1m):
         RecordIO(ms1m)
 
 
-def test_an_index_that_lacks_a_record_is_noticed(ms1m):
+def test_an_incomplete_index_is_detected(ms1m):
     index = ms1m / "train.idx"
     index.write_text(re.sub(r"\n5\t\d+", "", index.read_text()))
     with pytest.raises(
@@ -214,7 +214,7 @@ def test_an_index_that_lacks_a_record_is_noticed(ms1m):
 
 
 @pytest.mark.parametrize("lines", [slice(0, 7), slice(0, None, 2), slice(1, None)])
-def test_an_index_of_a_part_is_blamed_and_not_the_classes(lines, tmp_path):
+def test_writing_with_an_incomplete_index_names_the_index(lines, tmp_path):
     records = [(key, recordio_files.payload(image, label, key)) for key, (image, label) in enumerate(EXPECTED)]
     recordio_files.write(tmp_path / "train.rec", records)
     index = tmp_path / "train.idx"
@@ -223,7 +223,7 @@ def test_an_index_of_a_part_is_blamed_and_not_the_classes(lines, tmp_path):
         write_dataset(RecordIO(tmp_path), tmp_path / "out")
 
 
-def test_a_property_of_another_image_size_is_blamed_and_not_the_image(tmp_path):
+def test_a_property_with_a_wrong_image_size_is_named(tmp_path):
     recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(PEOPLE), "4,112,96\n")
     with pytest.raises(
         ValueError,
@@ -232,7 +232,7 @@ def test_a_property_of_another_image_size_is_blamed_and_not_the_image(tmp_path):
         write_dataset(RecordIO(tmp_path), tmp_path / "out")
 
 
-def test_a_property_with_too_few_classes_is_named_beside_the_label(tmp_path):
+def test_a_property_with_too_few_classes_is_named(tmp_path):
     recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(PEOPLE), "2,32,32\n")
     faces = RecordIO(tmp_path)
     message = r"train.rec\[7\] at offset \d+ must have a label below 2, .*property.*Received: label=2"
@@ -248,7 +248,7 @@ def test_a_property_with_too_few_classes_is_named_beside_the_label(tmp_path):
         RecordIO(tmp_path, labels=range(12))
 
 
-def test_records_none_of_which_can_be_read_are_blamed_and_not_the_classes(tmp_path):
+def test_a_file_without_readable_records_is_named(tmp_path):
     recordio_files.write(
         tmp_path / "train.rec", [(key, recordio_files.payload(PEOPLE[0][0], -1, key)) for key in (0, 1)]
     )
@@ -258,7 +258,7 @@ def test_records_none_of_which_can_be_read_are_blamed_and_not_the_classes(tmp_pa
         write_dataset(RecordIO(tmp_path), tmp_path / "out")
 
 
-def test_a_description_in_a_line_reads_no_labels(ms1m):
+def test_repr_does_not_read_labels(ms1m):
     assert repr(RecordIO(ms1m)) == f"<RecordIO('{ms1m / 'train.rec'}'): 12 images of 4 classes>"
     (ms1m / "property").unlink()
     faces = RecordIO(ms1m)
@@ -285,7 +285,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("index", [None, False])
-def test_a_damaged_record_is_named_and_costs_no_other(damage, index, ms1m, caplog):
+def test_a_damaged_record_is_named_and_does_not_affect_others(damage, index, ms1m, caplog):
     at, content, message = DAMAGES[damage]
     whole = RecordIO(ms1m, index=False)
     offset = int(whole[4].name.partition("@")[2])

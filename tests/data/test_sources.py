@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from conftest import encode
@@ -22,7 +24,7 @@ def test_labels_number_the_folders_in_order(face_folder):
     assert records[4].image == (face_folder / "person_1" / "0.png").read_bytes()
 
 
-def test_hidden_files_and_text_beside_the_folders_are_passed_over(face_folder):
+def test_hidden_files_and_text_files_beside_the_folders_are_ignored(face_folder):
     (face_folder / ".DS_Store").write_text("")
     (face_folder / "person_0" / ".DS_Store").write_text("")
     (face_folder / "README.txt").write_text("")
@@ -57,7 +59,7 @@ def test_people_without_any_image(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", ".DS_Store", "._0.png"])
-def test_what_file_managers_leave_behind_is_ignored(name, face_folder):
+def test_files_of_operating_systems_are_ignored(name, face_folder):
     (face_folder / "person_1" / name).write_bytes(b"")
     (face_folder / name).write_bytes(b"")
     for folder in ("__MACOSX", "person_0/@eaDir"):
@@ -68,7 +70,7 @@ def test_what_file_managers_leave_behind_is_ignored(name, face_folder):
 
 
 @pytest.mark.parametrize("above", ["train", "data/train"])
-def test_of_a_nested_folder_the_one_that_was_meant_is_suggested(above, face_folder, tmp_path):
+def test_for_nested_folders_the_right_one_is_suggested(above, face_folder, tmp_path):
     (tmp_path / "root" / above).parent.mkdir(parents=True)
     face_folder.rename(tmp_path / "root" / above)
     with pytest.raises(ValueError, match=r"(train|data) contains folders. Expected: the images of one class") as caught:
@@ -86,7 +88,7 @@ def test_a_fingerprint_does_not_depend_on_where_the_folder_is(face_folder, tmp_p
     assert ImageFolder("faces").fingerprint() == before
 
 
-def test_a_file_that_is_no_image_is_named(face_folder):
+def test_a_file_that_is_not_an_image_is_named(face_folder):
     (face_folder / "person_1" / "notes.txt").write_text("")
     with pytest.raises(
         ValueError, match=r"notes.txt does not have the suffix of an image. Expected: .jpg, .jpeg, .png"
@@ -100,7 +102,7 @@ def test_an_image_outside_the_folders_is_named(face_folder):
         ImageFolder(face_folder)
 
 
-def test_images_that_only_opencv_reads_belong_to_a_folder(face_folder):
+def test_images_that_only_opencv_reads_are_included(face_folder):
     (face_folder / "person_1" / "7.PGM").write_bytes(encode(make_face(1, 7)[:, :, :1], ".pgm"))
     assert ImageFolder(face_folder)[7].name == "person_1/7.PGM"
     assert ImageFolder(face_folder).labels.tolist() == [0] * 4 + [1] * 4 + [2] * 5
@@ -133,7 +135,7 @@ def test_a_list_with_numbers_for_labels(face_folder):
     "heading", ["path,label", "image,label", "Image Path,Class ID", "file_name,target", "src,cls", "name, id"]
 )
 @pytest.mark.parametrize("labels", [("10", "2.0", "2"), ("Bo", "Ann", "Ann")])
-def test_a_heading_is_no_image(heading, labels, tmp_path):
+def test_a_header_is_not_an_image(heading, labels, tmp_path):
     if heading == "src,cls" and labels[0] == "Bo":
         pytest.skip("unknown words above names are refused")
     paths = ["a.jpg", "b.PNG", "c.bmp"]
@@ -186,7 +188,7 @@ def test_lists_of_mxnet_and_insightface(layout, face_folder, tmp_path):
         ("\n1\ta.jpg\t-1\n", r"line 2: expected an integer label from 0 to .*Received: '-1'"),
     ],
 )
-def test_a_lst_file_that_is_none(text, message, tmp_path):
+def test_an_invalid_lst_file_is_named(text, message, tmp_path):
     (tmp_path / "train.lst").write_text(text)
     with pytest.raises(ValueError, match=message):
         ImageList(tmp_path / "train.lst")
@@ -201,7 +203,7 @@ def test_a_list_with_names_for_labels(face_folder, tmp_path):
     assert faces[1].image == (face_folder / "person_2" / "1.jpg").read_bytes()
 
 
-def test_labels_of_a_list_beyond_float32(face_folder):
+def test_labels_of_a_list_above_the_precision_of_float32(face_folder):
     faces = ImageList(write_list(face_folder, f"person_0/0.png,{2**24 + 1}\nperson_0/1.jpg,{2**24}\n"))
     assert faces.labels.tolist() == [2**24 + 1, 2**24]
     assert faces[0].label == 2**24 + 1
@@ -232,7 +234,7 @@ def test_labels_of_a_list_beyond_float32(face_folder):
         ("label,path\n0,a.jpg\n1,b.jpg\n", r"line 1: the label is the name of an image. Expected: path,label in this"),
     ],
 )
-def test_a_list_that_is_none(text, message, tmp_path):
+def test_an_invalid_list_is_named(text, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         ImageList(write_list(tmp_path, text))
 
@@ -256,7 +258,7 @@ def test_a_listed_image_that_is_missing(tmp_path):
         faces[0]
 
 
-def test_what_was_written_is_a_source_too(face_folder, tmp_path):
+def test_a_written_dataset_is_a_source(face_folder, tmp_path):
     write_dataset(ImageFolder(face_folder), tmp_path / "records", examples_per_shard=5)
     faces = TFRecords(tmp_path / "records")
     assert (len(faces), faces.num_classes, faces.image_size) == (12, 3, (32, 32))
@@ -269,13 +271,13 @@ def test_what_was_written_is_a_source_too(face_folder, tmp_path):
     assert faces[-1] == records[-1]
     with pytest.raises(IndexError):
         faces[12]
-    again = write_dataset(faces, tmp_path / "again", processes=2)
+    again = write_dataset(pickle.loads(pickle.dumps(faces)), tmp_path / "again")
     assert sorted(TFRecords(tmp_path / "again")) == sorted(records)
     assert again.class_names == ("person_0", "person_1", "person_2")
     assert TFRecords(tmp_path / "again").fingerprint() != faces.fingerprint()
 
 
-def test_sources_describe_themselves_in_a_line(face_folder, tmp_path):
+def test_reprs(face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     assert repr(faces) == f"<ImageFolder({str(face_folder)!r}): 12 images of 3 classes>"
     path = write_list(face_folder, "person_0/0.png,3\n")

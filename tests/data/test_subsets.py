@@ -9,7 +9,7 @@ from keras_arcface.data import split_identities
 
 
 class Faces(list, Source):
-    """A source made of labels; the image tells the label."""
+    """Source whose images contain their labels."""
 
     def __init__(self, labels, num_classes=10, class_names=None):
         self.class_names = class_names
@@ -23,7 +23,7 @@ class Faces(list, Source):
         return "faces"
 
 
-def test_classes_with_too_few_images_are_left_out_and_the_others_renumbered():
+def test_small_classes_are_left_out_and_the_others_renumbered():
     selection = drop_small_classes(Faces([7, 2, 7, 5, 2, 7], class_names=[f"person {label}" for label in range(10)]), 2)
     assert (len(selection), selection.num_classes) == (5, 2)
     assert selection.source_labels.tolist() == [2, 7]
@@ -45,13 +45,13 @@ def test_with_one_image_only_empty_classes_are_left_out():
     assert selection.labels.tolist() == [2, 0, 1]
 
 
-def test_a_wrong_label_is_kept_to_be_heard_of():
+def test_an_invalid_label_is_kept_so_that_it_is_reported():
     selection = drop_small_classes(Faces([0, 12, 1, -3, 1]), 2)
     assert [record.label for record in selection] == [12, 0, -3, 0]
     assert selection.labels.tolist() == [-1, 0, -1, 0]
 
 
-def test_no_class_with_so_many_images():
+def test_no_class_is_large_enough():
     with pytest.raises(
         ValueError, match=r"Faces must have a class of at least 4 images. Received: at most 3 images per class"
     ):
@@ -59,7 +59,7 @@ def test_no_class_with_so_many_images():
 
 
 class Unlabeled(Source):
-    """A source that does not say its labels, with a record that cannot be read."""
+    """Source without labels, with a record that cannot be read."""
 
     num_classes = 3
 
@@ -76,7 +76,7 @@ class Unlabeled(Source):
         return Record(b"", index % 3, f"{index}")
 
 
-def test_a_source_that_does_not_say_its_labels_is_read_once():
+def test_a_source_without_labels_is_read_once():
     source = Unlabeled()
     selection = drop_small_classes(source, 1)
     assert source.reads == 4
@@ -85,7 +85,7 @@ def test_a_source_that_does_not_say_its_labels_is_read_once():
         selection[2]
 
 
-def test_a_selection_of_a_selection_knows_the_first_labels():
+def test_a_subset_of_a_subset_has_the_original_labels():
     once = drop_small_classes(Faces([7, 2, 7, 5, 2, 7, 5, 9]), 2)
     twice = drop_small_classes(once, 3)
     assert once.source_labels.tolist() == [2, 5, 7]
@@ -93,7 +93,7 @@ def test_a_selection_of_a_selection_knows_the_first_labels():
     assert [record.image for record in twice] == [b"of 7"] * 3
 
 
-def test_labels_beyond_any_table():
+def test_very_large_labels():
     selection = drop_small_classes(Faces([10**15, 3, 2**24 + 1], num_classes=10**15 + 1), 1)
     assert selection.labels.tolist() == [2, 0, 1]
     assert selection.source_labels.tolist() == [3, 2**24 + 1, 10**15]
@@ -114,14 +114,14 @@ def test_no_identity_is_on_both_sides_of_a_split():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.99, 1.0, 2.0, -1.0])
-def test_a_share_that_leaves_a_side_without_classes(share):
+def test_a_share_that_leaves_a_part_without_classes_is_rejected(share):
     with pytest.raises(
         ValueError, match=r"share must be a fraction that leaves classes of Faces in both parts. Received: share="
     ):
         split_identities(Faces(range(10)), share)
 
 
-def test_other_labels_and_what_is_left_out():
+def test_relabeled_images_and_removed_images():
     source = Faces([7, 2, 7, 5], class_names=[f"person {label}" for label in range(10)])
     relabeled = Relabeled(source, [7, -1, 5, 5])
     assert [(record.image, record.label, record.name) for record in relabeled] == [
@@ -144,6 +144,6 @@ def test_other_labels_and_what_is_left_out():
         ([-1] * 3, "must keep an image"),
     ],
 )
-def test_labels_that_do_not_fit_a_source_are_refused(labels, named):
+def test_invalid_labels_for_a_source_are_rejected(labels, named):
     with pytest.raises(ValueError, match=named):
         Relabeled(Faces([1, 2, 3]), labels)

@@ -127,6 +127,6 @@ def test_all_classes_are_equally_frequent():
         assert (chosen == chosen[:, :1]).all()
         assert len(set(chosen[:, 0])) == 3
         counts.update(chosen[:, 0].tolist())
-    # A pass of 3 batches takes 9 of the 11 classes.
+    # An epoch of 3 batches contains 9 of the 11 classes.
     assert max(counts.values()) <= 100
     assert min(counts.values()) >= 60

@@ -34,13 +34,13 @@ def read_records(directory, info):
     return sorted(zip(images.numpy(), labels.numpy().tolist(), map(bytes.decode, names.numpy()), strict=True))
 
 
-def test_every_image_arrives_untouched(face_folder, tmp_path):
+def test_every_image_is_written_unchanged(face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     info = write_dataset(faces, tmp_path / "out", examples_per_shard=5)
     assert read_records(tmp_path / "out", info) == sorted(tuple(record) for record in faces)
 
 
-def test_dataset_json_tells_the_truth(face_folder, tmp_path):
+def test_dataset_json_describes_the_shards(face_folder, tmp_path):
     info = write_dataset(ImageFolder(face_folder), tmp_path / "out", examples_per_shard=5)
     assert load_info(tmp_path / "out") == info
     assert (info.num_classes, info.num_examples, info.image_size) == (3, 12, (32, 32))
@@ -57,7 +57,7 @@ def test_dataset_json_tells_the_truth(face_folder, tmp_path):
         assert (len(content), hashlib.sha256(content).hexdigest()) == (shard.num_bytes, shard.sha256)
 
 
-def test_alignment_is_recorded_as_stated_and_never_guessed(face_folder, tmp_path):
+def test_alignment_is_recorded_and_never_inferred(face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     for alignment in (None, "none", "five_points"):
         write_dataset(faces, tmp_path / str(alignment), alignment=alignment)
@@ -67,7 +67,7 @@ def test_alignment_is_recorded_as_stated_and_never_guessed(face_folder, tmp_path
     assert not (tmp_path / "eyes").exists()
 
 
-def test_people_are_mixed_and_the_seed_decides_how(face_folder, tmp_path):
+def test_the_seed_determines_the_shuffle(face_folder, tmp_path):
     def labels_in_order(name, seed):
         info = write_dataset(ImageFolder(face_folder), tmp_path / name, seed=seed)
         serialized = list(tf.data.TFRecordDataset(str(tmp_path / name / info.shards[0].file)))
@@ -79,7 +79,7 @@ def test_people_are_mixed_and_the_seed_decides_how(face_folder, tmp_path):
     assert first[0] != sorted(first[0])
 
 
-def test_an_unchanged_dataset_is_used_again(face_folder, tmp_path, caplog, monkeypatch):
+def test_an_unchanged_dataset_is_reused(face_folder, tmp_path, caplog, monkeypatch):
     written = write_dataset(ImageFolder(face_folder), tmp_path / "out", examples_per_shard=5)
     before = content_of(tmp_path / "out")
     caplog.set_level("INFO", "keras_arcface.data.existing_dataset")
@@ -91,7 +91,7 @@ def test_an_unchanged_dataset_is_used_again(face_folder, tmp_path, caplog, monke
     assert content_of(tmp_path / "out") == before
 
 
-def test_alignment_can_be_stated_later_but_not_otherwise(face_folder, tmp_path):
+def test_alignment_can_be_added_later_but_not_changed(face_folder, tmp_path):
     def write(**options):
         return write_dataset(ImageFolder(face_folder), tmp_path / "out", **options)
 
@@ -134,7 +134,7 @@ def write_image(folder):
         (lambda folder: None, {"check": False}, r"check was True, now False\. To"),
     ],
 )
-def test_a_dataset_of_something_else_is_never_overwritten(change, options, message, face_folder, tmp_path):
+def test_another_dataset_is_never_overwritten(change, options, message, face_folder, tmp_path):
     write_dataset(ImageFolder(face_folder), tmp_path / "out")
     before = content_of(tmp_path / "out")
     change(face_folder)
@@ -143,7 +143,7 @@ def test_a_dataset_of_something_else_is_never_overwritten(change, options, messa
     assert content_of(tmp_path / "out") == before
 
 
-def test_a_dataset_of_another_source_says_of_which(face_folder, tmp_path):
+def test_the_other_source_is_named(face_folder, tmp_path):
     write_dataset(ImageFolder(face_folder), tmp_path / "out")
     rows = "\n".join(f"faces/{record.name},{record.label}" for record in ImageFolder(face_folder))
     (tmp_path / "faces.csv").write_text(rows)
@@ -151,7 +151,7 @@ def test_a_dataset_of_another_source_says_of_which(face_folder, tmp_path):
         write_dataset(ImageList(tmp_path / "faces.csv"), tmp_path / "out")
 
 
-def test_a_source_that_cannot_be_recognized_is_not_taken_for_the_same(face_folder, tmp_path):
+def test_a_source_without_fingerprint_is_not_reused(face_folder, tmp_path):
     faces = Interrupted(ImageFolder(face_folder), fail_at=0)
     write_dataset(faces, tmp_path / "out")
     message = r"out contains a dataset that cannot be reused: Faces has no fingerprint\(\) that shows"
@@ -171,7 +171,7 @@ def test_other_names_for_the_same_labels_are_a_change(face_folder, tmp_path):
         write_dataset(ImageList(face_folder / "faces.csv"), tmp_path / "out")
 
 
-def test_a_dataset_that_skipped_images_is_not_one_that_would_raise(face_folder, tmp_path):
+def test_a_dataset_with_skipped_images_is_only_reused_with_skip(face_folder, tmp_path):
     (face_folder / "person_2" / "4.png").write_bytes(b"broken")
     written = write_dataset(ImageFolder(face_folder), tmp_path / "out", damaged="skip")
     assert write_dataset(ImageFolder(face_folder), tmp_path / "out", damaged="skip") == written
@@ -179,20 +179,20 @@ def test_a_dataset_that_skipped_images_is_not_one_that_would_raise(face_folder, 
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
 
 
-def test_a_dataset_that_lost_a_shard_is_not_used_again(face_folder, tmp_path):
+def test_a_dataset_without_a_shard_is_not_reused(face_folder, tmp_path):
     info = write_dataset(ImageFolder(face_folder), tmp_path / "out")
     (tmp_path / "out" / info.shards[0].file).unlink()
     with pytest.raises(ValueError, match=r"00000-of-00001.tfrecord is damaged.*Received: no such file"):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
 
 
-def test_one_class_alone_is_warned_of(face_folder, tmp_path, caplog):
+def test_a_single_class_logs_a_warning(face_folder, tmp_path, caplog):
     write_dataset(drop_small_classes(ImageFolder(face_folder), 5), tmp_path / "out")
     assert "has only one class. Training requires at least two" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not an image"])
-def test_a_broken_image_is_named_and_no_dataset_json_is_left(damage, face_folder, tmp_path):
+def test_a_broken_image_is_named_and_no_dataset_json_is_written(damage, face_folder, tmp_path):
     path = face_folder / "person_1" / "1.jpg"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"person_1/1.jpg is not a readable image. Expected: an undamaged JPEG"):
@@ -210,7 +210,7 @@ def test_an_image_of_another_size_is_named(face_folder, tmp_path):
 
 
 class Faces(list, Source):
-    """A source made of records."""
+    """Source from a list of records."""
 
     num_classes = 2
 
@@ -232,7 +232,7 @@ def content_of(directory):
 
 @pytest.mark.parametrize(("suffix", "dtype"), [(".pgm", np.uint8), (".tiff", np.uint8), (".tiff", np.uint16)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_tensorflow_cannot_decode_becomes_png_without_loss(suffix, dtype, channels, tmp_path):
+def test_images_that_tensorflow_cannot_decode_become_png_without_loss(suffix, dtype, channels, tmp_path):
     if suffix == ".pgm" and channels == 3:
         suffix = ".ppm"
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (32, 32, channels)).astype(dtype)
@@ -247,7 +247,7 @@ def test_what_tensorflow_cannot_decode_becomes_png_without_loss(suffix, dtype, c
     np.testing.assert_array_equal(stored.reshape(pixels.shape), pixels)
 
 
-def test_an_image_that_png_cannot_hold_is_named(face_folder, tmp_path):
+def test_an_image_that_png_cannot_store_is_named(face_folder, tmp_path):
     floats = cv2.imencode(".tiff", np.zeros((32, 32), np.float32))[1].tobytes()
     (face_folder / "person_0" / "9.tiff").write_bytes(floats)
     with pytest.raises(
@@ -256,7 +256,7 @@ def test_an_image_that_png_cannot_hold_is_named(face_folder, tmp_path):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
 
 
-def test_an_image_that_claims_to_be_huge_is_refused_before_it_is_decoded(face_folder, tmp_path):
+def test_an_image_that_declares_too_many_pixels_is_rejected_before_decoding(face_folder, tmp_path):
     path = face_folder / "person_1" / "0.png"
     bomb = bytearray(path.read_bytes())
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2
@@ -317,7 +317,7 @@ def test_labels_become_contiguous(tmp_path):
 
 
 class Interrupted(list, Source):
-    """A source that fails once, as if the program had been stopped."""
+    """Source that raises KeyboardInterrupt once, as if the program were interrupted."""
 
     def __init__(self, faces, fail_at):
         super().__init__(faces)
@@ -335,7 +335,7 @@ class Interrupted(list, Source):
 
 
 @pytest.mark.parametrize("fail_at", [1, 2, 4, 8, 13])
-def test_a_stopped_run_goes_on_and_gives_the_same_bytes(fail_at, face_folder, tmp_path):
+def test_an_interrupted_run_continues_to_the_same_bytes(fail_at, face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     write_dataset(Interrupted(faces, fail_at=0), tmp_path / "whole", examples_per_shard=3)
     with pytest.raises(KeyboardInterrupt):
@@ -352,7 +352,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(fail_at, face_folder, tm
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"examples_per_shard": 4}, {"min_images": 4}, {"check": False}])
-def test_a_stopped_run_is_not_continued_as_another(other, face_folder, tmp_path):
+def test_an_interrupted_run_cannot_continue_with_other_arguments(other, face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     with pytest.raises(KeyboardInterrupt):
         write_dataset(Interrupted(faces, 5), tmp_path / "out", examples_per_shard=3)
@@ -364,7 +364,7 @@ def test_a_stopped_run_is_not_continued_as_another(other, face_folder, tmp_path)
     assert content_of(tmp_path / "out") == before
 
 
-def test_a_run_that_was_stopped_while_it_tidied_up(face_folder, tmp_path, monkeypatch):
+def test_a_run_that_was_interrupted_while_removing_its_files(face_folder, tmp_path, monkeypatch):
     faces = ImageFolder(face_folder)
     write_dataset(faces, tmp_path / "whole", examples_per_shard=3)
 
@@ -387,7 +387,7 @@ def test_a_run_that_was_stopped_while_it_tidied_up(face_folder, tmp_path, monkey
         write_dataset(faces, tmp_path / "aligned", examples_per_shard=3, alignment="five_points")
 
 
-def test_two_runs_do_not_write_to_one_directory(face_folder, tmp_path, monkeypatch):
+def test_two_runs_cannot_write_to_one_directory(face_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_arcface.data.run_lock._TIMEOUT", 0.2)
     (tmp_path / "out").mkdir()
     with (
@@ -398,7 +398,7 @@ def test_two_runs_do_not_write_to_one_directory(face_folder, tmp_path, monkeypat
     write_dataset(ImageFolder(face_folder), tmp_path / "out")
 
 
-def test_a_full_disk_loses_nothing_that_is_finished(face_folder, tmp_path, monkeypatch):
+def test_finished_shards_survive_a_full_disk(face_folder, tmp_path, monkeypatch):
     faces = ImageFolder(face_folder)
     write_dataset(faces, tmp_path / "whole", examples_per_shard=3)
     writes = []
@@ -448,7 +448,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_run_of_two_processes_goes_on(face_folder, tmp_path):
+def test_a_killed_run_of_two_processes_continues(face_folder, tmp_path):
     (tmp_path / "killed.py").write_text(KILLED)
     faces = ImageFolder(face_folder)
     write_dataset(faces, tmp_path / "whole", examples_per_shard=1)
@@ -471,12 +471,12 @@ def test_a_killed_run_of_two_processes_goes_on(face_folder, tmp_path):
         ({"processes": 0}, "processes must be an integer of at least 1. Received: processes=0"),
     ],
 )
-def test_arguments_that_cannot_be(arguments, message, face_folder, tmp_path):
+def test_invalid_arguments(arguments, message, face_folder, tmp_path):
     with pytest.raises(ValueError, match=message):
         write_dataset(ImageFolder(face_folder), tmp_path / "out", **arguments)
 
 
-def test_a_dataset_can_be_checked(face_folder, tmp_path):
+def test_check_dataset(face_folder, tmp_path):
     info = write_dataset(ImageFolder(face_folder), tmp_path / "out", examples_per_shard=3)
     assert check_dataset(tmp_path / "out") == info
     damaged, missing = (tmp_path / "out" / info.shards[number].file for number in (1, 3))
@@ -492,7 +492,7 @@ def test_a_dataset_can_be_checked(face_folder, tmp_path):
         check_dataset(tmp_path / "out")
 
 
-def test_where_nothing_is_finished_another_run_may_begin(face_folder, tmp_path):
+def test_without_finished_shards_another_run_may_start(face_folder, tmp_path):
     (face_folder / "person_0" / "0.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"person_0/0.png is not a readable image"):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
@@ -500,7 +500,7 @@ def test_where_nothing_is_finished_another_run_may_begin(face_folder, tmp_path):
     assert write_dataset(ImageFolder(face_folder), tmp_path / "out").num_examples == 12
 
 
-def test_shards_without_their_conversion_are_not_taken_for_another(face_folder, tmp_path):
+def test_shards_without_a_description_are_rejected(face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     with pytest.raises(KeyboardInterrupt):
         write_dataset(Interrupted(faces, 9), tmp_path / "out", examples_per_shard=3)
@@ -513,10 +513,10 @@ def test_shards_without_their_conversion_are_not_taken_for_another(face_folder, 
             write_dataset(Interrupted(faces, 0), tmp_path / "out", examples_per_shard=3, seed=1)
 
 
-def test_a_run_that_waited_for_another_does_not_take_its_dataset(face_folder, tmp_path):
+def test_a_run_that_waited_for_another_checks_its_dataset(face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     write_dataset(faces, tmp_path / "out", examples_per_shard=3)
-    (tmp_path / "out" / "unfinished.json").touch()  # as the lock leaves it that had to wait
+    (tmp_path / "out" / "unfinished.json").touch()  # the state that a lock leaves after it had to wait
     with pytest.raises(FileExistsError, match="contains a dataset that cannot be reused"):
         write_dataset(faces, tmp_path / "out", seed=1)
     assert not (tmp_path / "out" / "unfinished.json").exists()
@@ -525,11 +525,11 @@ def test_a_run_that_waited_for_another_does_not_take_its_dataset(face_folder, tm
     assert not (tmp_path / "out" / "unfinished.json").exists()
 
 
-def test_a_run_that_met_damage_can_go_on_and_skip_it(face_folder, tmp_path):
+def test_a_run_that_raised_for_damage_can_continue_with_skip(face_folder, tmp_path):
     (face_folder / "person_2" / "4.png").write_bytes(b"broken")
     faces = ImageFolder(face_folder)
     first = np.random.default_rng(2).permutation(12).tolist().index(11)
-    assert first >= 2, "the test needs shards before the damaged image"
+    assert first >= 2, "the test requires shards before the damaged image"
     with pytest.raises(ValueError, match=r"person_2/4.png is not a readable image"):
         write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=2)
     assert len(list((tmp_path / "out").glob("*.tfrecord"))) == first
@@ -538,7 +538,7 @@ def test_a_run_that_met_damage_can_go_on_and_skip_it(face_folder, tmp_path):
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
 
 
-def test_a_run_that_skipped_does_not_go_on_as_a_strict_one(face_folder, tmp_path):
+def test_a_run_with_skipped_images_cannot_continue_without_skip(face_folder, tmp_path):
     (face_folder / "person_2" / "4.png").write_bytes(b"broken")
     faces = Interrupted(ImageFolder(face_folder), fail_at=3)
     with pytest.raises(KeyboardInterrupt):
@@ -548,19 +548,19 @@ def test_a_run_that_skipped_does_not_go_on_as_a_strict_one(face_folder, tmp_path
         write_dataset(strict, tmp_path / "out", examples_per_shard=11)
 
 
-def test_the_commonest_size_is_expected_where_others_are_skipped(face_folder, tmp_path):
+def test_with_skip_the_most_frequent_size_is_expected(face_folder, tmp_path):
     (face_folder / "person_0" / "0.png").write_bytes(encode(make_face(0, 0, size=(40, 32))))
     info = write_dataset(ImageFolder(face_folder), tmp_path / "out", damaged="skip")
     assert (info.image_size, info.num_examples) == ((32, 32), 11)
 
 
-def test_shards_of_another_size_are_written_again(face_folder, tmp_path):
+def test_finished_shards_with_another_size_are_written_again(face_folder, tmp_path):
     (face_folder / "person_0" / "0.png").write_bytes(encode(make_face(0, 0, size=(40, 32))))
     faces = ImageFolder(face_folder)
     seed = next(seed for seed in range(100) if np.random.default_rng(seed).permutation(12)[0] == 0)
     with pytest.raises(
         ValueError, match="must have the size of the other images"
-    ):  # the first image, alone in its shard, set the size
+    ):  # the first image, alone in its shard, determined the size
         write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=seed)
     assert len(list((tmp_path / "out").glob("*.tfrecord"))) == 1
     info = write_dataset(faces, tmp_path / "out", examples_per_shard=1, seed=seed, damaged="skip")
@@ -568,7 +568,7 @@ def test_shards_of_another_size_are_written_again(face_folder, tmp_path):
     assert len(list(load_dataset(tmp_path / "out", 1))) == 11
 
 
-def test_a_dataset_without_images_is_none(face_folder, tmp_path):
+def test_if_all_images_are_skipped_it_raises(face_folder, tmp_path):
     for path in face_folder.glob("*/*"):
         path.write_bytes(b"\xff\xd8\xff broken")
     faces = Interrupted(ImageFolder(face_folder), fail_at=0)
@@ -578,7 +578,7 @@ def test_a_dataset_without_images_is_none(face_folder, tmp_path):
 
 
 @pytest.mark.parametrize("damaged", ["raise", "skip"])
-def test_a_size_that_no_image_has_is_the_fault_of_who_said_it(damaged, face_folder, tmp_path):
+def test_a_wrong_image_size_of_the_source_is_named(damaged, face_folder, tmp_path):
     faces = Interrupted(ImageFolder(face_folder), fail_at=0)
     faces.image_size = (99, 98)
     message = r"image_size of Faces must be .*Received: 99 x 98 .*none of 12 tested images .*most are 32 x 32"
@@ -586,7 +586,7 @@ def test_a_size_that_no_image_has_is_the_fault_of_who_said_it(damaged, face_fold
         write_dataset(faces, tmp_path / "out", damaged=damaged)
 
 
-def test_an_image_that_the_source_cannot_give_is_not_taken_for_a_full_disk(face_folder, tmp_path):
+def test_an_unreadable_source_image_is_not_mistaken_for_a_full_disk(face_folder, tmp_path):
     (face_folder / "faces.csv").write_text("person_0/0.png,0\nperson_0/absent.png,1\n")
     with pytest.raises(ValueError, match=r"record 1 of .*ImageList.* cannot be read: FileNotFoundError: .*absent.png"):
         write_dataset(ImageList(face_folder / "faces.csv"), tmp_path / "out")
@@ -594,14 +594,14 @@ def test_an_image_that_the_source_cannot_give_is_not_taken_for_a_full_disk(face_
     assert info.num_examples == 1
 
 
-def test_files_of_others_are_left_alone(face_folder, tmp_path):
+def test_other_files_in_the_directory_are_kept(face_folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.tmp").write_text("mine")
     write_dataset(ImageFolder(face_folder), tmp_path / "out")
     assert (tmp_path / "out" / "notes.tmp").read_text() == "mine"
 
 
-def test_any_integer_is_a_seed_and_nothing_else(face_folder, tmp_path):
+def test_any_integer_is_a_seed(face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     assert write_dataset(faces, tmp_path / "a", seed=np.int64(3)) == write_dataset(faces, tmp_path / "b", seed=3)
     assert write_dataset(faces, tmp_path / "negative", seed=-1).num_examples == 12
@@ -609,7 +609,7 @@ def test_any_integer_is_a_seed_and_nothing_else(face_folder, tmp_path):
         write_dataset(faces, tmp_path / "c", seed=None)
 
 
-def test_the_mapping_of_labels_goes_through_selections(face_folder, tmp_path):
+def test_source_labels_of_nested_subsets(face_folder, tmp_path):
     training, validation = split_identities(drop_small_classes(ImageFolder(face_folder), 4), 0.5)
     infos = [write_dataset(part, tmp_path / name) for name, part in (("t", training), ("v", validation))]
     labels = [info.source_labels or tuple(range(info.num_classes)) for info in infos]
