@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-# Images whose header declares more pixels are rejected before decoding: a few hundred kilobytes can expand to a
-# gigabyte. The limit holds here, for served images, and wherever else images are decoded.
+# Images whose header declares more pixels are rejected before decoding, because a few hundred kilobytes can expand to a
+# gigabyte. Served models have the same limit.
 MAX_PIXELS = 4096 * 4096
 
 _IMAGES_PER_ITERATION = 16
