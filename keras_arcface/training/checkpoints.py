@@ -154,6 +154,7 @@ def _training_state(model: keras.Model) -> list:
     if not model.optimizer.built:
         with _replicas.variable_scope(model):
             model.optimizer.build(model.trainable_variables)
+    model.make_train_function()  # may add variables, such as the optimizer's slots for sampled centers
     return [*model.variables, *model.optimizer.variables]
 
 

@@ -12,6 +12,7 @@ from small import make_model
 from small import state
 from small import train
 
+from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
 from keras_arcface.training import Checkpoints
 from keras_arcface.training import CosineSchedule
@@ -89,6 +90,28 @@ def test_a_resumed_run_equals_an_uninterrupted_run(make_optimizer, policy, tmp_p
     finally:
         keras.config.set_dtype_policy(previous_policy)
     assert checkpoints.step == 12
+    for expected, value in zip(state(uninterrupted), state(resumed), strict=True):
+        np.testing.assert_array_equal(expected, value)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="sampled classes require TensorFlow or JAX")
+def test_sampled_centers_and_their_slots_are_restored(tmp_path):
+    """The slots exist in a model that has not trained yet, so that there is a place to restore them to."""
+
+    def sampled():
+        embedder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        model = RecognitionModel(embedder, ArcFace(20, sample_rate=0.3, name="head"))
+        model.compile(optimizers.Adam(0.01))
+        model.build((None, 8))
+        return model
+
+    uninterrupted = sampled()
+    callback = Checkpoints(tmp_path, every_steps=99)
+    train(uninterrupted, [callback])
+    callback.write()
+    resumed, checkpoints = sampled(), Checkpoints(tmp_path, every_steps=99)
+    assert checkpoints.restore(resumed) == 6
+    assert len(resumed.head.partial_fc.slots) == 2
     for expected, value in zip(state(uninterrupted), state(resumed), strict=True):
         np.testing.assert_array_equal(expected, value)
 
