@@ -27,18 +27,18 @@ def of_margin_product(head, dim, seed):
     cosines = ops.convert_to_tensor(_random_cosines(generator, (rows, drawn, head.sub_centers), dim))
     batch = _batch(head.margin, generator.integers(0, head.num_classes, rows), dim)
     penalized = head._penalized(cosines[:, 0], batch, strength)
-    inputs = {"scale": ops.convert_to_tensor(scale, "float32"), **head._initial_loss_inputs()}
+    inputs = {"scale": ops.convert_to_tensor(scale, "float32"), **head.initial_loss_inputs()}
     if head.negatives is not None:
         inputs["hardness"] = ops.convert_to_tensor(head.negatives.start, "float32")
     is_target = ops.reshape(ops.arange(drawn) == 0, (1, 1, drawn))
     by_row = {**inputs, "penalized_targets": ops.reshape(penalized, (-1, 1, 1))}
     chunk = Chunk(ops.expand_dims(cosines, 1), is_target, by_row)
     results = {}
-    for name, reduction in head._make_reductions().items():
+    for name, reduction in head.make_reductions().items():
         state = reduction.update(reduction.init(ops.zeros((rows, 1)), inputs), chunk)
         result = reduction.finish(reduction.merge(state, inputs), inputs)
         results[name] = reduction.extrapolate(result, (num_classes - 1) / (drawn - 1))
-    losses = head._combine(results, penalized, inputs, num_classes)
+    losses = head.combine(results, penalized, inputs, num_classes)
     regularizer = head.margin.regularizer(batch)
     return float(ops.mean(losses if regularizer is None else losses + regularizer))
 

@@ -32,12 +32,12 @@ class InnerProductHead(Head):
         self.num_classes = int(num_classes)
         self.chunk_size = None if chunk_size is None else int(chunk_size)
         self.max_cache_bytes, self.matmul_dtype = max_cache_bytes, matmul_dtype
-        self._reductions = ChunkedReductions(self._make_reductions(), normalize=self.normalizes_centers)
+        self._reductions = ChunkedReductions(self.make_reductions(), normalize=self.normalizes_centers)
 
     def __repr__(self):
         return self.describe("num_classes")
 
-    def _make_reductions(self):
+    def make_reductions(self):
         """Returns the reductions of the loss by name; what is called a cosine there is a logit here."""
         return {
             "log_sum_exp": reductions.LogSumExp(),

@@ -160,7 +160,7 @@ class MarginProduct(Head):
         self.centers_initializer = keras.initializers.get(centers_initializer)
         self.centers_regularizer = keras.regularizers.get(centers_regularizer)
         self._check_combinations()
-        self._reductions = ChunkedReductions(self._make_reductions())
+        self._reductions = ChunkedReductions(self.make_reductions())
 
     def __repr__(self):
         return self.describe("num_classes", "margin", "scale")
@@ -242,10 +242,10 @@ class MarginProduct(Head):
         if self.negatives is not None:
             inputs["penalized_targets"] = self._penalized(targets, batch, self.strength)
             inputs["hardness"] = batch_statistics.hardness(self)
-        inputs |= self._loss_inputs()
+        inputs |= self.loss_inputs()
         results = self._reductions(rows, centers, positions, chunks, **inputs)
         targets = ops.clip(results["target"], -1.0, 1.0)
-        losses = self._combine(results, self._penalized(targets, batch, self.strength), inputs, centers.shape[0])
+        losses = self.combine(results, self._penalized(targets, batch, self.strength), inputs, centers.shape[0])
         regularizer = self.margin.regularizer(batch)
         losses = losses if regularizer is None else losses + regularizer
         return losses, targets, ops.logical_and(valid, results["target"] > results["highest"])
@@ -321,8 +321,8 @@ class MarginProduct(Head):
                 f"Received: centers_regularizer={self.centers_regularizer!r}, sample_rate={self.sample_rate}"
             )
 
-    def _make_reductions(self):
-        """Returns the reductions that `_combine` needs, by name; always `target` and `highest`."""
+    def make_reductions(self):
+        """Returns the reductions that `combine` needs, by name; always `target` and `highest`."""
         largest_scale = max(self.scale, self.initial_scale or 0.0)
         needed = {
             "log_sum_exp": reductions.LogSumExp(largest_scale, self.ignored_above, self.negatives),
@@ -333,21 +333,21 @@ class MarginProduct(Head):
             needed["cosine_sum"] = reductions.CosineSum()
         return needed
 
-    def _loss_inputs(self):
-        """Returns what the reductions and `_combine` need besides the scale and the negatives' inputs, by name."""
+    def loss_inputs(self):
+        """Returns what the reductions and `combine` need besides the scale and the negatives' inputs, by name."""
         return {}
 
-    def _initial_loss_inputs(self):
-        """Returns `_loss_inputs` as they are before the first training step."""
+    def initial_loss_inputs(self):
+        """Returns `loss_inputs` as they are before the first training step."""
         return {}
 
-    def _combine(self, results, penalized, inputs, num_classes):
+    def combine(self, results, penalized, inputs, num_classes):
         """Computes the `(batch,)` losses.
 
         Args:
-            results: results of `_make_reductions`, by name.
+            results: results of `make_reductions`, by name.
             penalized: `(batch,)` target cosines with the margin.
-            inputs: scalars by name, `scale` and those of `_loss_inputs`.
+            inputs: scalars by name, `scale` and those of `loss_inputs`.
             num_classes: number of classes that were reduced.
         """
         target_logits = inputs["scale"] * penalized

@@ -75,8 +75,8 @@ class SoftmaxProduct(InnerProductHead):
         cosines, _ = self._target_cosines(labels, embeddings)
         return losses, ops.stop_gradient(cosines), ops.logical_and(valid, target > results["highest"])
 
-    def _make_reductions(self):
-        needed = super()._make_reductions()
+    def make_reductions(self):
+        needed = super().make_reductions()
         return {**needed, "cosine_sum": reductions.CosineSum()} if self.label_smoothing > 0 else needed
 
     def get_config(self):

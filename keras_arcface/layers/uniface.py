@@ -48,7 +48,7 @@ class UniFace(MarginProduct):
     def build(self, embeddings_shape, labels_shape=None):
         super().build(embeddings_shape, labels_shape)
         self.bias = self.add_weight(
-            name="bias", shape=(), initializer=keras.initializers.Constant(self._initial_loss_inputs()["bias"])
+            name="bias", shape=(), initializer=keras.initializers.Constant(self.initial_loss_inputs()["bias"])
         )
 
     def call(self, embeddings, labels=None, training=None):
@@ -57,7 +57,7 @@ class UniFace(MarginProduct):
     def loss_beyond_logits(self):
         return "the one-vs-rest loss of UniFace"
 
-    def _make_reductions(self):
+    def make_reductions(self):
         return {
             "softplus_sum": reductions.SoftplusSum(self.ignored_above),
             "sigmoid_sum": reductions.SigmoidSum(self.ignored_above),
@@ -65,13 +65,13 @@ class UniFace(MarginProduct):
             "highest": reductions.HighestCosine(),
         }
 
-    def _loss_inputs(self):
+    def loss_inputs(self):
         return {"bias": ops.convert_to_tensor(self.bias)}
 
-    def _initial_loss_inputs(self):
+    def initial_loss_inputs(self):
         return {"bias": math.log(10 * self.num_classes * self.sample_rate)}
 
-    def _combine(self, results, penalized, inputs, num_classes):
+    def combine(self, results, penalized, inputs, num_classes):
         bias = inputs["bias"]
         # The bias is a constant of the reductions. Its gradient through the sum is minus the sum of sigmoids.
         negatives = results["softplus_sum"] + (ops.stop_gradient(bias) - bias) * results["sigmoid_sum"]
