@@ -49,9 +49,9 @@ def test_agrees_with_the_formula(mining, squared, margin, closeness):
     found = ops.convert_to_numpy(loss.call(LABELS, embeddings))
     exact = embeddings.astype("float64")
     expected = losses_of(exact, LABELS, margin, mining, squared)
-    wanted = references.slopes(lambda e: losses_of(e, LABELS, margin, mining, squared).mean(), exact)
+    slopes = references.slopes(lambda e: losses_of(e, LABELS, margin, mining, squared).mean(), exact)
     value, (gradient,) = value_and_gradients(lambda e: ops.mean(loss.call(LABELS, e)), embeddings)
-    errors = np.abs(found - expected).max() / expected.max(), np.abs(gradient - wanted).max() / np.abs(wanted).max()
+    errors = np.abs(found - expected).max() / expected.max(), np.abs(gradient - slopes).max() / np.abs(slopes).max()
     print(f"loss {errors[0]:.1e}, gradient {errors[1]:.1e}")
     assert max(errors) < 1e-5
     assert value == pytest.approx(expected.mean(), rel=1e-5)
