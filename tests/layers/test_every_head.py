@@ -1,9 +1,9 @@
-"""What holds for every head: batches with nothing to learn from, embeddings without a direction, lower precision."""
+"""What every head must do: config, shapes, training, saving, degenerate batches and mixed precision."""
 
 import keras
 import numpy as np
 import pytest
-from comparing import CLASSES
+from comparing import BATCH
 from comparing import DIM
 from comparing import assert_goes_on_after_loading
 from comparing import model_of
@@ -12,15 +12,16 @@ from every_head import HEADS
 from every_head import WITH_CLASSES
 from gradients import value_and_gradients
 from keras import ops
+from layer_checks import check_head
 
 every_head = pytest.mark.parametrize("name", HEADS)
 EMBEDDINGS, LABELS, _ = problem()
 ONE = LABELS[0]
-# Embeddings and labels of batches that have little to say.
+# Embeddings and labels of degenerate batches.
 BATCHES = {
     "one person": (EMBEDDINGS, np.full_like(LABELS, ONE)),
     "one image of one person": (EMBEDDINGS[:1], LABELS[:1]),
-    "one image of each person": (EMBEDDINGS[:CLASSES], np.arange(CLASSES)),
+    "one image of each person": (EMBEDDINGS, np.arange(BATCH)),
     "zero embeddings": (np.zeros_like(EMBEDDINGS), LABELS),
     "one zero embedding": (np.where(np.arange(len(LABELS))[:, None] == 2, 0, EMBEDDINGS), LABELS),
     "the same image again and again": (np.repeat(EMBEDDINGS[:1], len(LABELS), axis=0), LABELS),
@@ -28,8 +29,9 @@ BATCHES = {
 
 
 def make(name):
+    """Returns a new head with as many classes as the batch has examples: one compilation serves most batches."""
     keras.utils.set_random_seed(3)
-    return HEADS[name](CLASSES)
+    return HEADS[name](BATCH)
 
 
 def built(name):
@@ -38,38 +40,42 @@ def built(name):
     return head
 
 
-def losses_and_gradient(head, embeddings, labels, training):
+def loss_and_gradient(head, embeddings, labels, training=False):
     def total(embeddings):
         return ops.sum(head.loss_and_stats(labels, embeddings, training=training)[0])
 
-    _, (gradient,) = value_and_gradients(total, embeddings.astype("float32"))
-    return ops.convert_to_numpy(head.loss(labels, embeddings)), gradient
+    value, (gradient,) = value_and_gradients(total, embeddings.astype("float32"))
+    return value, gradient
 
 
 @every_head
-@pytest.mark.parametrize("batch", BATCHES)
-def test_degenerate_batches_of_heads_are_finite(name, batch):
-    embeddings, labels = BATCHES[batch]
-    # On JAX what a head learns of batches can change within RecognitionModel's step only.
+def test_passes_the_checks_of_heads(name, tmp_path):
+    check_head(lambda: make(name), EMBEDDINGS, LABELS, tmp_path)
+
+
+@every_head
+def test_degenerate_batches_have_a_finite_loss_and_gradient(name):
+    # On JAX the state of a head changes only inside the training step of RecognitionModel.
     training = keras.backend.backend() == "tensorflow"
-    losses, gradient = losses_and_gradient(built(name), embeddings, labels, training)
-    assert losses.shape == (len(labels),)
-    assert np.isfinite(losses).all()
-    assert np.isfinite(gradient).all()
-    # None is so large that it would throw the network out.
-    assert np.abs(gradient).max() < 1e3
+    head = built(name)
+    for batch, (embeddings, labels) in BATCHES.items():
+        loss, gradient = loss_and_gradient(head, embeddings, labels, training)
+        assert np.isfinite(loss), batch
+        assert np.isfinite(gradient).all(), batch
+        # A larger gradient could ruin the network in one step.
+        assert np.abs(gradient).max() < 1e3, batch
 
 
 @pytest.mark.parametrize("name", WITH_CLASSES)
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_gradients_are_finite_at_the_ends(name, sign):
+def test_gradients_are_finite_at_the_ends(name):
     head = built(name)
-    labels = np.arange(CLASSES)
-    embeddings = sign * ops.convert_to_numpy(head.centers)
-    for scaled in (embeddings, 20 * embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)):
-        losses, gradient = losses_and_gradient(head, scaled, labels, training=False)
-        assert np.isfinite(losses).all()
-        assert np.isfinite(gradient).all()
+    labels = np.arange(BATCH)
+    centers = ops.convert_to_numpy(head.centers)
+    for sign in (1.0, -1.0):
+        for embeddings in (sign * centers, sign * 20 * centers / np.linalg.norm(centers, axis=1, keepdims=True)):
+            loss, gradient = loss_and_gradient(head, embeddings, labels)
+            assert np.isfinite(loss)
+            assert np.isfinite(gradient).all()
 
 
 @pytest.mark.slow

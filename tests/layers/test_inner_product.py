@@ -104,14 +104,6 @@ def test_complete_logits_are_never_allocated(make):
     assert f"{BATCH}x{CLASSES}x" not in shapes_of(chunk_size=7, max_cache_bytes=0)
 
 
-@every_head
-def test_chunk_sizes_are_in_the_config(make):
-    head = make(CLASSES, chunk_size=7, max_cache_bytes=0)
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
-    assert (copy.chunk_size, copy.max_cache_bytes) == (7, 0)
-    assert copy.get_config() == head.get_config()
-
-
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [({"chunk_size": 0}, "chunk_size=0"), ({"max_cache_bytes": -1}, "max_cache_bytes=-1")],

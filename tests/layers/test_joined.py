@@ -180,15 +180,6 @@ def test_terms_can_be_joined_to_joined_heads():
     assert copy.head.head.alpha == 0.3
 
 
-@pytest.mark.slow
-@joined
-def test_training_continues_after_loading(join, tmp_path):
-    embeddings, labels, _ = problem()
-    model = model_of(join(arcface()))
-    loaded = assert_goes_on_after_loading(model, embeddings, labels, tmp_path)
-    assert int(loaded.head.head.steps) == 4
-
-
 def test_a_fit_step_moves_the_class_means():
     embeddings, labels, _ = problem()
     model = model_of(WithCenterLoss(SoftmaxProduct(CLASSES)))

@@ -172,15 +172,6 @@ def test_the_threshold_of_uniface_is_trained():
 
 
 @pytest.mark.parametrize(
-    "head", [UniFace(7, margin=0.2, negatives_weight=2.0), MarginProduct(7, negatives=HARD["MV-softmax"][0])]
-)
-def test_config_round_trip(head):
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
-    assert type(copy) is type(head)
-    assert copy.get_config() == head.get_config()
-
-
-@pytest.mark.parametrize(
     ("make", "named"),
     [
         (lambda: CurricularNegatives(momentum=1), "momentum=1"),

@@ -100,14 +100,6 @@ def test_margins_out_of_range_are_refused_by_name(arguments, message):
         CombinedMargin(**arguments)
 
 
-@all_margins
-def test_a_margin_survives_serialization(margin):
-    original = CombinedMargin(**margin)
-    restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(original))
-    assert isinstance(restored, CombinedMargin)
-    assert restored.get_config() == original.get_config()
-
-
 def test_an_unfinished_margin_says_what_it_lacks():
     class Empty(Margin):
         pass
