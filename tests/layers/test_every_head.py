@@ -40,7 +40,7 @@ def built(name):
     return head
 
 
-def loss_and_gradient(head, embeddings, labels, training=False):
+def loss_and_gradient(head, embeddings, labels, training):
     def total(embeddings):
         return ops.sum(head.loss_and_stats(labels, embeddings, training=training)[0])
 
@@ -64,16 +64,11 @@ def test_degenerate_batches_have_a_finite_loss_and_gradient(name):
         assert np.isfinite(gradient).all(), batch
         # A larger gradient could ruin the network in one step.
         assert np.abs(gradient).max() < 1e3, batch
-
-
-@pytest.mark.parametrize("name", WITH_CLASSES)
-def test_gradients_are_finite_at_the_ends(name):
-    head = built(name)
-    labels = np.arange(BATCH)
-    centers = ops.convert_to_numpy(head.centers)
-    for sign in (1.0, -1.0):
-        for embeddings in (sign * centers, sign * 20 * centers / np.linalg.norm(centers, axis=1, keepdims=True)):
-            loss, gradient = loss_and_gradient(head, embeddings, labels)
+    if name in WITH_CLASSES:
+        centers = ops.convert_to_numpy(head.centers)
+        long = 20 * centers / np.linalg.norm(centers, axis=1, keepdims=True)
+        for embeddings in (centers, -centers, long, -long):  # cosines of 1 and -1
+            loss, gradient = loss_and_gradient(head, embeddings, np.arange(BATCH), training)
             assert np.isfinite(loss)
             assert np.isfinite(gradient).all()
 
