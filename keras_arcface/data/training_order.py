@@ -1,4 +1,7 @@
-"""The order of training records: which records a step sees, as a function of the seed and the step alone."""
+"""The order of training records: which records a step sees, as a function of the seed and the step.
+
+The dataset's shards, the batch size, the number of hosts and the arguments of `load_dataset` are the same for all steps.
+"""
 
 import functools
 import itertools

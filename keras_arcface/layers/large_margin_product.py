@@ -10,7 +10,7 @@ from keras_arcface.layers import vectors
 from keras_arcface.layers.chunked import backends
 from keras_arcface.layers.inner_product import InnerProductHead
 from keras_arcface.margins.base import check_factor
-from keras_arcface.margins.base import penalized
+from keras_arcface.margins.base import cosine_of_shifted_angle
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -112,7 +112,7 @@ class LSoftmax(InnerProductHead):
         norms = vectors.norms(embeddings)
         if not self.normalizes_centers:
             norms = norms * vectors.norms(own)
-        return norms * (cosines - penalized(cosines, self.margin, 0.0)) / (1.0 + self.annealing), cosines
+        return norms * (cosines - cosine_of_shifted_angle(cosines, self.margin, 0.0)) / (1.0 + self.annealing), cosines
 
     def get_config(self):
         names = ("margin", "base", "gamma", "power", "minimum")

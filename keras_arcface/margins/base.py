@@ -44,8 +44,11 @@ class Batch(NamedTuple):
 class Margin:
     """Base class of margins: `psi(cosine) -> penalized cosine`.
 
+    `psi` must fall with the angle on the whole of [0, pi]; otherwise it rewards embeddings that are far from their center.
+
     To make your own, implement `__call__` with `keras.ops` and `get_config`, and decorate the class with
-    `keras.saving.register_keras_serializable`, so that models with it can be loaded.
+    `keras.saving.register_keras_serializable`, so that models with it can be loaded. `angles_of` and
+    `cosine_of_shifted_angle` of this module have finite derivatives at both ends, where `keras.ops.arccos` has none.
 
     >>> @keras.saving.register_keras_serializable(package="mine")
     ... class Halfway(Margin):
@@ -200,7 +203,7 @@ def angle_derivatives(cosines):
     return ops.where(is_finite, -ops.rsqrt(ops.where(is_finite, squared, 1.0)), 0.0)
 
 
-def penalized(cosines, m1, m2):
+def cosine_of_shifted_angle(cosines, m1, m2):
     """Returns `cos(m1 * theta + m2)`, continued so that it falls on the whole of [0, pi]."""
     angles = m1 * angles_of(cosines) + m2
     angles = ops.where(angles < 0.0, 0.0, angles)  # with negative margins

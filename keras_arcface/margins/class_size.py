@@ -6,7 +6,7 @@ from keras import ops
 from keras_arcface._arguments import check
 from keras_arcface.margins.base import Margin
 from keras_arcface.margins.base import check_angle
-from keras_arcface.margins.base import penalized
+from keras_arcface.margins.base import cosine_of_shifted_angle
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -57,7 +57,7 @@ class ClassSizeMargin(Margin):
 
     def for_batch(self, batch):
         margins = ops.take(ops.convert_to_tensor(self.margins, "float32"), batch.labels)
-        return lambda cosines: penalized(cosines, 1.0, margins)
+        return lambda cosines: cosine_of_shifted_angle(cosines, 1.0, margins)
 
     def __call__(self, cosines):
         raise TypeError("ClassSizeMargin depends on the classes: margin.for_batch(batch)(cosines)")

@@ -9,7 +9,7 @@ from keras_arcface.margins.base import Margin
 from keras_arcface.margins.base import check_angle
 from keras_arcface.margins.base import check_cosine
 from keras_arcface.margins.base import check_factor
-from keras_arcface.margins.base import penalized
+from keras_arcface.margins.base import cosine_of_shifted_angle
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -65,7 +65,7 @@ class CombinedMargin(Margin):
     def __call__(self, cosines):
         if self.m1 == 1.0 and self.m2 == 0.0:
             return ops.clip(cosines, -1.0, 1.0) - self.m3
-        return penalized(cosines, self.m1, self.m2) - self.m3
+        return cosine_of_shifted_angle(cosines, self.m1, self.m2) - self.m3
 
     def get_config(self):
         return {"m1": self.m1, "m2": self.m2, "m3": self.m3}

@@ -6,7 +6,7 @@ from keras import ops
 from keras_arcface.margins.base import Margin
 from keras_arcface.margins.base import check_angle
 from keras_arcface.margins.base import check_cosine
-from keras_arcface.margins.base import penalized
+from keras_arcface.margins.base import cosine_of_shifted_angle
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -52,7 +52,9 @@ class ElasticMargin(Margin):
         return self._with(cosines, self.mean)
 
     def _with(self, cosines, margins):
-        return penalized(cosines, 1.0, margins) if self.angular else ops.clip(cosines, -1.0, 1.0) - margins
+        return (
+            cosine_of_shifted_angle(cosines, 1.0, margins) if self.angular else ops.clip(cosines, -1.0, 1.0) - margins
+        )
 
     def get_config(self):
         return {"mean": self.mean, "std": self.std, "angular": self.angular, "sort": self.sort}

@@ -9,7 +9,7 @@ from keras_arcface._arguments import check
 from keras_arcface.margins.base import Margin
 from keras_arcface.margins.base import check_angle
 from keras_arcface.margins.base import check_cosine
-from keras_arcface.margins.base import penalized
+from keras_arcface.margins.base import cosine_of_shifted_angle
 
 # AdaFace clips norms to this range, and adds the second number to the standard deviation.
 _NORMS, _SMALLEST_STD = (1e-3, 100.0), 1e-3
@@ -63,7 +63,7 @@ class AdaptiveMargin(Margin):
         norms = ops.stop_gradient(ops.clip(batch.norms, *_NORMS))
         z = (norms - batch.state["norm_mean"]) / (batch.state["norm_std"] + _SMALLEST_STD)
         z = ops.clip(self.concentration * z, -1.0, 1.0)
-        return lambda cosines: penalized(cosines, 1.0, -self.margin * z) - self.margin * (1.0 + z)
+        return lambda cosines: cosine_of_shifted_angle(cosines, 1.0, -self.margin * z) - self.margin * (1.0 + z)
 
     def __call__(self, cosines):
         raise TypeError("AdaptiveMargin depends on the embeddings' norms: margin.for_batch(batch)(cosines)")
@@ -105,7 +105,7 @@ class MagnitudeMargin(Margin):
     def for_batch(self, batch):
         share = (self._norms(batch) - self.shortest) / (self.longest - self.shortest)
         margins = self.smallest + (self.largest - self.smallest) * share
-        return lambda cosines: penalized(cosines, 1.0, margins)
+        return lambda cosines: cosine_of_shifted_angle(cosines, 1.0, margins)
 
     def regularizer(self, batch):
         norms = self._norms(batch)

@@ -105,7 +105,7 @@ class PartialFC(keras.layers.Layer):
                 f"The centers have {len(self.slots)} optimizer slot(s) each, from the optimizer before. Expected: an "
                 f"optimizer with as many, or a new head. Received: {type(optimizer).__name__} with {len(slots)}"
             )
-        if int(optimizer.iterations) == 0:
+        if int(ops.convert_to_numpy(optimizer.iterations)) == 0:
             for slot in self.slots:
                 slot.assign(ops.zeros(slot.shape, slot.dtype))
         self._connection.optimizer, self._connection.slots = optimizer, slots
