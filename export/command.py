@@ -1,4 +1,4 @@
-"""What to_onnx.py, to_openvino.py and to_litert.py share: their arguments, images to calibrate on, and `--pairs`."""
+"""Command line that to_onnx.py, to_openvino.py and to_litert.py share: arguments, calibration images and `--pairs`."""
 
 import argparse
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from keras_arcface import data
 from keras_arcface import evaluation
 from keras_arcface import serving
 from keras_arcface.data.list_files import IMAGE_SUFFIXES
-from keras_arcface.serving.convert import graph as runtimes
+from keras_arcface.serving.embedder_facts import image_size_of
 
 
 def main(export: Callable, precisions: tuple[str, ...], description: str):
@@ -19,11 +19,10 @@ def main(export: Callable, precisions: tuple[str, ...], description: str):
         embedder = keras.saving.load_model(arguments.embedder, compile=False)
         calibration = None
         if arguments.calibration is not None:
-            calibration = runtimes.calibration_images(
-                open_source(arguments.calibration), runtimes.image_size_of(embedder), arguments.images
-            )
+            source = open_source(arguments.calibration)
+            calibration = serving.calibration_images(source, image_size_of(embedder), arguments.images)
         export(embedder, arguments.output, arguments.precision, calibration, arguments.mirror)
-        print(f"{arguments.output}: images -> embedding, norm; {arguments.precision}, it answers as the embedder does")
+        print(f"{arguments.output}: images -> embedding, norm; {arguments.precision}, checked against the embedder")
         if arguments.pairs is not None:
             verify(embedder, arguments)
     except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -31,17 +30,17 @@ def main(export: Callable, precisions: tuple[str, ...], description: str):
 
 
 def open_source(path: Path):
-    """Images: TFRecords, a .rec file, a list, a folder with one sub-folder per person, or a folder of images."""
+    """Opens images: TFRecords, a .rec file, a list, a folder with one folder per person, or a folder of images."""
     if (path / "dataset.json").is_file():
         return data.TFRecords(path)
     if path.suffix in (".rec", ".csv"):
         return {".rec": data.RecordIO, ".csv": data.ImageList}[path.suffix](path)
     files = sorted(file for file in path.glob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    return Files(files) if files else data.ImageFolder(path)
+    return UnlabeledFiles(files) if files else data.ImageFolder(path)
 
 
-class Files:
-    """Images that belong to no one in particular."""
+class UnlabeledFiles:
+    """Source of image files without identities."""
 
     def __init__(self, files):
         self.files = files
@@ -54,7 +53,7 @@ class Files:
 
 
 def verify(embedder, arguments):
-    """Accuracies by the procedure of LFW, embeddings of mirror images added."""
+    """Prints the accuracy of the embedder and of the export by the protocol of LFW, with mirror images."""
     pairs = data.PairSet.load(arguments.pairs)
     exported = serving.load_embedder(arguments.output)
     embeddings = (
@@ -76,10 +75,10 @@ def parse_arguments(precisions, description):
     parser.add_argument(
         "--calibration",
         type=Path,
-        help="images for int8: TFRecords, a .rec file, a list, a folder with one sub-folder per person, or of images",
+        help="images for int8: TFRecords, a .rec file, a list, folders of persons, or a folder of images",
     )
-    parser.add_argument("--images", type=int, default=256, help="how many of them to take")
-    parser.add_argument("--mirror", action="store_true", help="add the embedding of the mirror image, in the graph")
-    parser.add_argument("--pairs", type=Path, help="verify embedder and export on these, .bin or .npz")
-    parser.add_argument("--shuffle-seed", type=int, help="for pairs that do not stand in folds: cut in a random order")
+    parser.add_argument("--images", type=int, default=256, help="number of calibration images (default: 256)")
+    parser.add_argument("--mirror", action="store_true", help="add the embedding of the mirror image in the graph")
+    parser.add_argument("--pairs", type=Path, help="verification set, .bin or .npz, to compare embedder and export")
+    parser.add_argument("--shuffle-seed", type=int, help="shuffle the pairs, if they are not stored in folds")
     return parser.parse_args()

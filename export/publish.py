@@ -1,19 +1,19 @@
-"""Publishes a SavedModel as the next version below a base path, where TensorFlow Serving finds it within a second.
+"""Publishes a SavedModel as the next version in a base path, where TensorFlow Serving finds it within a second.
 
     python export/publish.py exported/faces models/faces --keep 5 --protect 3
     python export/publish.py --rollback models/faces
     python export/publish.py --rollback models/faces --to 3
     python export/publish.py --list models/faces
 
-The SavedModel is copied, checked and renamed; the number is one more than the largest ever used. --rollback withdraws
-the newest version, or all that are newer than --to. --dry-run says what either would do, and does nothing.
+The SavedModel is copied, checked and renamed. Its number is the largest number ever used plus 1. --rollback withdraws
+the newest version, or all versions after --to. --dry-run only prints what would be done.
 """
 
 import argparse
 import logging
 import sys
 
-from keras_arcface.serving.deploy import publication
+from keras_arcface import serving
 
 
 def main():
@@ -22,29 +22,31 @@ def main():
         usage="%(prog)s SAVED_MODEL BASE [options]\n       %(prog)s --rollback BASE [--to N] [--dry-run]\n"
         "       %(prog)s --list BASE",
     )
-    parser.add_argument("paths", nargs="+", metavar="SAVED_MODEL BASE", help="what is published, and below what")
-    parser.add_argument("--version", type=int, metavar="N", help="the number, where it is not to be the next")
-    parser.add_argument("--keep", type=int, metavar="K", help="remove all versions but the newest K")
+    parser.add_argument(
+        "paths", nargs="+", metavar="SAVED_MODEL BASE", help="the model, and the directory of its versions"
+    )
+    parser.add_argument("--version", type=int, metavar="N", help="number of the version (default: the next)")
+    parser.add_argument("--keep", type=int, metavar="K", help="remove all versions except the newest K")
     parser.add_argument(
         "--protect", type=int, action="append", default=[], metavar="N", help="never remove N; repeatable"
     )
-    parser.add_argument("--no-check", action="store_true", help="publish without loading it and asking it")
+    parser.add_argument("--no-check", action="store_true", help="publish without loading and testing the model")
     parser.add_argument("--rollback", action="store_true", help="withdraw the newest version of BASE")
-    parser.add_argument("--to", type=int, metavar="N", help="with --rollback: withdraw all that are newer than N")
-    parser.add_argument("--list", action="store_true", help="the versions of BASE")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--to", type=int, metavar="N", help="with --rollback: withdraw all versions after N")
+    parser.add_argument("--list", action="store_true", help="print the versions of BASE")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
     arguments = parser.parse_intermixed_args()
     check_usage(parser, arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("keras_arcface").setLevel(logging.INFO)
     try:
         if arguments.list:
-            print(*publication.versions(arguments.paths[0]), sep="\n")
+            print(*serving.versions(arguments.paths[0]), sep="\n")
         elif arguments.rollback:
-            newest = publication.rollback(arguments.paths[0], arguments.to, arguments.dry_run)
-            print(f"{newest} {'would be' if arguments.dry_run else 'is'} the newest")
+            newest = serving.rollback(arguments.paths[0], arguments.to, arguments.dry_run)
+            print(f"{newest} {'would be' if arguments.dry_run else 'is'} the newest version")
         else:
-            publication.publish(
+            serving.publish(
                 *arguments.paths,
                 version=arguments.version,
                 keep=arguments.keep,
@@ -65,9 +67,9 @@ def check_usage(parser, arguments):
     options = {"version": None, "keep": None, "protect": [], "no_check": False}
     for_publishing = [name for name, default in options.items() if getattr(arguments, name) != default]
     if for_publishing and not publishing:
-        parser.error(f"--{for_publishing[0].replace('_', '-')} is for publishing")
+        parser.error(f"--{for_publishing[0].replace('_', '-')} requires SAVED_MODEL")
     if arguments.to is not None and not arguments.rollback:
-        parser.error("--to is for --rollback")
+        parser.error("--to requires --rollback")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     python export/to_litert.py runs/1/embedder.keras model.tflite --precision int8 \\
         --calibration ms1m_tfrecord --pairs lfw.bin
 
-Input `images`, uint8 RGB; outputs `embedding` and `norm`. What does not answer as the embedder does is not kept.
+Input `images`, uint8 RGB; outputs `embedding` and `norm`. The file is kept only if its embeddings agree with the
+embedder's.
 """
 
 import command

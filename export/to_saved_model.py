@@ -3,11 +3,10 @@
     python export/to_saved_model.py runs/demo/embedder.keras exported --pairs lfw.bin cfp_fp.bin --mirror
     python export/publish.py exported models/faces
 
-What is written is checked before it appears; `--pairs` measures on verification sets, together, at which cosine two
-images are one person's, for false accept rates of 1e-2 to 1e-6, and writes that into the model's metadata, with a 95%
-interval of the rate that each threshold gives. `--mirror` is how published figures are made; without it the thresholds
-are those without. The output may also be a version of a served model itself, an integer below its folder:
-models/faces/1.
+The export is checked before it gets its name. `--pairs` computes the thresholds for false accept rates of 1e-2 to 1e-6
+on all given verification sets together, and writes them into the model's metadata, each with the 95% confidence
+interval of its rate. `--mirror` adds the embeddings of mirror images, as published figures do; it applies to the
+thresholds, too. The output may be a version in the base path of a served model, for example models/faces/1.
 """
 
 import argparse
@@ -27,13 +26,13 @@ def main():
     parser.add_argument("embedder", type=Path, help="an embedder saved with `embedder.save('embedder.keras')`")
     parser.add_argument("output", type=Path, help="new directory for the SavedModel")
     parser.add_argument(
-        "--pairs", type=Path, nargs="+", default=[], help="verification sets (.bin, .npz) to calibrate thresholds on"
+        "--pairs", type=Path, nargs="+", default=[], help="verification sets (.bin, .npz) for the thresholds"
     )
-    parser.add_argument("--mirror", action="store_true", help="sum the embeddings of image and mirror image")
+    parser.add_argument("--mirror", action="store_true", help="add the embedding of the mirror image")
     parser.add_argument("--compare", action="store_true", help="add the signature compare: two batches -> cosines")
-    parser.add_argument("--keep-variables", action="store_true", help="do not make weights constants of the graph")
+    parser.add_argument("--keep-variables", action="store_true", help="keep weights as variables instead of constants")
     parser.add_argument(
-        "--alignment", choices=ALIGNMENTS, help="of the faces, where it is known: the metadata states it"
+        "--alignment", choices=ALIGNMENTS, help="alignment of the training faces, if known, for the metadata"
     )
     parser.add_argument("--warmup", type=int, nargs="*", default=BATCH_SIZES, help="batch sizes of warm-up requests")
     arguments = parser.parse_args()
@@ -44,7 +43,7 @@ def main():
         for path in arguments.pairs:
             pairs = data.PairSet.load(path)
             embeddings = evaluation.embed_pairs(embedder, pairs, flip=arguments.mirror)
-            # The curve is over all pairs: in which folds they are does not matter.
+            # The curve uses all pairs, so the folds do not matter.
             rocs.append(evaluation.verify(embeddings, pairs.same, shuffle_seed=0).roc)
             print(f"{path}: AUC {rocs[-1].auc:.4f}, equal error rate {rocs[-1].eer:.2%}")
         serving.export_saved_model(

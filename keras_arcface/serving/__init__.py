@@ -1,9 +1,13 @@
-"""From an embedder to something that a server answers with, and to its client."""
+"""Export of embedders, TensorFlow Serving, conversion to other runtimes, and a client.
 
+One folder per reader: `saved_model` (export), `convert` (ONNX, OpenVINO, LiteRT), `deploy` (versions and servers) and
+`client`.
+"""
+
+from keras_arcface.serving.client.embeddings import Embeddings
 from keras_arcface.serving.client.errors import ServingError
 from keras_arcface.serving.client.face_client import FaceClient
-from keras_arcface.serving.client.images import Embeddings
-from keras_arcface.serving.convert.graph import calibration_images
+from keras_arcface.serving.convert.calibration import calibration_images
 from keras_arcface.serving.convert.to_litert import export_litert
 from keras_arcface.serving.convert.to_onnx import export_onnx
 from keras_arcface.serving.convert.to_openvino import export_openvino
@@ -11,11 +15,11 @@ from keras_arcface.serving.deploy.batching_parameters import Batching
 from keras_arcface.serving.deploy.configuration import Configuration
 from keras_arcface.serving.deploy.configuration import Tls
 from keras_arcface.serving.deploy.configuration import write_configuration
-from keras_arcface.serving.deploy.publication import next_version
 from keras_arcface.serving.deploy.publication import publish
-from keras_arcface.serving.deploy.publication import rollback
-from keras_arcface.serving.deploy.publication import versions
+from keras_arcface.serving.deploy.rollback import rollback
 from keras_arcface.serving.deploy.served_models import ServedModel
+from keras_arcface.serving.deploy.versions import next_version
+from keras_arcface.serving.deploy.versions import versions
 from keras_arcface.serving.loading import Preprocessing
 from keras_arcface.serving.loading import load_embedder
 from keras_arcface.serving.saved_model.export import check_exportable

@@ -1,43 +1,54 @@
-"""An embedder with other layers in it, and the same weights."""
+"""Copies of an embedder with replaced layers and the same weights."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
 
-def without_xla(embedder):
-    """The embedder, or one with its weights whose grouped convolutions are TensorFlow's own.
+def without_xla(embedder: keras.Model) -> keras.Model:
+    """Returns the embedder with TensorFlow's own grouped convolutions.
 
-    Converters do not see into what XLA is to compile, and a server has XLA on CPUs only where it is told to.
+    Keras compiles grouped convolutions with XLA. Converters cannot read the compiled function, and a server on a CPU
+    supports it only if XLA is enabled. An embedder without grouped convolutions is returned as it is.
     """
-    if not any(_is_grouped(layer) for layer in layers_of(embedder)):
+    if not any(_is_grouped(layer) for layer in all_layers(embedder)):
         return embedder
-    return copied(
+    return replace_layers(
         embedder, lambda layer: (_GroupedConv2D if _is_grouped(layer) else type(layer)).from_config(layer.get_config())
     )
 
 
-def _is_grouped(layer):
-    return isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
+def in_float32(embedder: keras.Model) -> keras.Model:
+    """Returns the embedder with all layers computing in float32."""
+    if all(layer.compute_dtype == "float32" for layer in all_layers(embedder)):
+        return embedder
+    return replace_layers(embedder, lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float32"}))
 
 
-class _GroupedConv2D(keras.layers.Conv2D):
-    """Keras' own has XLA compile grouped convolutions, for the sake of training on CPUs; this is TensorFlow's."""
-
-    def convolution_op(self, inputs, kernel):
-        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
-
-
-def copied(embedder, copy_layer):
-    """A functional embedder, each layer made anew by `copy_layer`, with the weights of the old ones."""
+def replace_layers(embedder: keras.Model, copy_layer: Callable) -> keras.Model:
+    """Returns a functional embedder with every layer replaced by `copy_layer(layer)`, and the same weights."""
     copy = keras.models.clone_model(embedder, clone_function=copy_layer, recursive=True)
     copy.set_weights(embedder.get_weights())
     return copy
 
 
-def layers_of(model):
-    """All layers, those of models within it too."""
+def all_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """Yields all layers, including those of nested models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from layers_of(layer)
+            yield from all_layers(layer)
         else:
             yield layer
+
+
+def _is_grouped(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
+
+
+class _GroupedConv2D(keras.layers.Conv2D):
+    """Convolution without the XLA compilation that Keras uses to speed up training on a CPU."""
+
+    def convolution_op(self, inputs, kernel):
+        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)

@@ -24,17 +24,17 @@ from server_double import ServerDouble
 
 from keras_arcface import serving
 from keras_arcface.serving.saved_model import loaders
-from keras_arcface.serving.saved_model.loaders import npz_requests as arrays
+from keras_arcface.serving.saved_model.loaders import npz_requests
 
 BATCHES = (1, 7, 64)
 
 
 def in_a_process(loader, saved_model, requests, folder):
     files = [str(folder / name) for name in ("requests.npz", "answers.npz")]
-    arrays.save(files[0], requests)
+    npz_requests.save(files[0], requests)
     script = str(Path(loaders.__file__).with_name(f"{loader}.py"))
     subprocess.run([sys.executable, script, str(saved_model), *files], check=True, capture_output=True)
-    return [answer for _, answer in arrays.load(files[1])]
+    return [answer for _, answer in npz_requests.load(files[1])]
 
 
 def openvino_on(saved_model):

@@ -30,7 +30,7 @@ from conftest import make_face
 from image_formats import exif
 
 from keras_arcface.serving.saved_model import loaders
-from keras_arcface.serving.saved_model.loaders import npz_requests as arrays
+from keras_arcface.serving.saved_model.loaders import npz_requests
 
 BATCH, GOOD_ROWS = 64, (0, 21, 42, 63)
 FACES = [make_face(person, 0, (112, 112)) for person in range(8)]
@@ -92,14 +92,14 @@ def kinds():
 def answers(saved_model, batches, folder):
     """What the C++ loader answers to batches of encoded images, and the most memory it took, in GiB."""
     files = [str(Path(folder) / name) for name in ("requests.npz", "answers.npz")]
-    arrays.save(files[0], [("serve_bytes", {"image_bytes": batch}) for batch in batches])
+    npz_requests.save(files[0], [("serve_bytes", {"image_bytes": batch}) for batch in batches])
     script = str(Path(loaders.__file__).with_name("cpp.py"))
     process = subprocess.Popen([sys.executable, script, str(saved_model), *files], stderr=subprocess.PIPE, text=True)
     errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"A request failed:\n{errors[-3000:]}")
-    return [answer for _, answer in arrays.load(files[1])], usage.ru_maxrss / 2**20
+    return [answer for _, answer in npz_requests.load(files[1])], usage.ru_maxrss / 2**20
 
 
 def main():

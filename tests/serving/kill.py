@@ -24,8 +24,8 @@ import time
 from pathlib import Path
 
 from keras_arcface.serving.deploy.publication import publish
-from keras_arcface.serving.deploy.publication import versions
-from keras_arcface.serving.deploy.versions import number_of
+from keras_arcface.serving.deploy.versions import version_number
+from keras_arcface.serving.deploy.versions import versions
 
 FORK = multiprocessing.get_context("fork")  # importing TensorFlow anew each time would take longer than publishing
 MEGABYTE = 1_000_000
@@ -69,7 +69,7 @@ class Watcher:
         while not stop.is_set():
             self.moments.append(time.monotonic())
             for name in os.listdir(self.base):
-                if number_of(name) is not None:
+                if version_number(name) is not None:
                     self.look(name)
             time.sleep(0.001)
         pauses = sorted(after - before for before, after in itertools.pairwise(self.moments))

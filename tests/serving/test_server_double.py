@@ -1,4 +1,4 @@
-"""That the double is what tests of the client take it for: by a client of others, by bare stubs and bare HTTP."""
+"""Checks of the test double itself, with an independent client, plain gRPC stubs and plain HTTP."""
 
 import json
 import shutil

@@ -1,54 +1,73 @@
-"""From an address to the transport that reaches it."""
+"""Selection of the transport for an address."""
 
+import dataclasses
+import os
 import urllib.parse
 from pathlib import Path
+from typing import Any
+
+from keras_arcface._optional import optional_import
+from keras_arcface.serving.client.transport import Transport
 
 _FORMS = "grpc://host:8500, grpcs://host:8500, http://host:8501 or https://host:8501"
+_SCHEMES = {"grpc": False, "grpcs": True, "http": False, "https": True}  # whether the connection is encrypted
 
 
-def connect(address, model, label, certificates, client_certificate, client_key, max_message_bytes):
-    """A transport for one model; nothing is sent yet. See `FaceClient` for the arguments.
+@dataclasses.dataclass(frozen=True)
+class PemFiles:
+    """Certificates and key of a connection with TLS. See `FaceClient` for the attributes."""
+
+    certificates: str | os.PathLike | None = None
+    client_certificate: str | os.PathLike | None = None
+    client_key: str | os.PathLike | None = None
+
+    def paths(self) -> list[str | os.PathLike]:
+        """Returns the paths that are given."""
+        paths = (self.certificates, self.client_certificate, self.client_key)
+        return [path for path in paths if path is not None]
+
+
+def connect(address: str, model: str, label: str | None, files: PemFiles, max_message_bytes: int) -> Transport:
+    """Returns the transport for a model, without sending anything. See `FaceClient` for the arguments.
 
     Raises:
-        FileNotFoundError: if a certificate or key is absent.
-        ModuleNotFoundError: saying what to install.
-        ValueError: if the address is none, or TLS is configured for an address that has none.
+        FileNotFoundError: if a certificate or the key does not exist.
+        ModuleNotFoundError: if the module for the protocol is not installed.
+        ValueError: if the address is not valid, or certificates are given for an address without TLS.
     """
-    scheme, server = _split(address)
-    files = (certificates, client_certificate, client_key)
-    if (client_certificate is None) != (client_key is None):
+    scheme, server = _split_address(address)
+    if (files.client_certificate is None) != (files.client_key is None):
         raise ValueError(
-            "Expected: client_certificate and client_key, or neither. "
-            f"Received: client_certificate={client_certificate!r}, client_key={client_key!r}"
+            "client_certificate and client_key must be given together. "
+            f"Received: client_certificate={files.client_certificate!r}, client_key={files.client_key!r}"
         )
-    if scheme in ("grpc", "http") and any(file is not None for file in files):
-        raise ValueError(f"Certificates are for grpcs:// and https://: {address} is not encrypted")
-    for file in files:
-        if file is not None and not Path(file).is_file():
-            raise FileNotFoundError(f"There is no PEM file at {file}")
-    try:
+    if files.paths() and not _SCHEMES[scheme]:
+        raise ValueError(f"Certificates require an address with grpcs:// or https://. Received: address={address!r}")
+    for path in files.paths():
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"The PEM file {path} does not exist")
+    with optional_import("serving", f"FaceClient with {scheme}://"):
         if scheme in ("http", "https"):
             from keras_arcface.serving.client.rest_transport import RestTransport
 
-            return RestTransport(address, model, label, *files)
+            return RestTransport(address, model, label, files)
         from keras_arcface.serving.client.grpc_transport import GrpcTransport
 
-        return GrpcTransport(server, model, label, scheme == "grpcs", *files, max_message_bytes)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{scheme}:// needs the module {error.name}: pip install 'keras-arcface[serving]'"
-        ) from error
+        return GrpcTransport(server, model, label, files if _SCHEMES[scheme] else None, max_message_bytes)
 
 
-def _split(address):
+def _split_address(address: Any) -> tuple[str, str]:
+    """Returns the scheme, and `host:port` with a user name if the address has one."""
+    error = ValueError(f"address must have one of the forms {_FORMS}. Received: address={address!r}")
     try:
         parts = urllib.parse.urlsplit(address)
         host, port = parts.hostname, parts.port
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"Expected: an address as {_FORMS}. Received: {address!r}") from error
-    by_grpc = parts.scheme in ("grpc", "grpcs")
-    if not host or not (by_grpc or parts.scheme in ("http", "https")) or parts.query or parts.fragment:
-        raise ValueError(f"Expected: an address as {_FORMS}. Received: {address!r}")
-    if by_grpc and (port is None or parts.path.strip("/")):
-        raise ValueError(f"Expected: host and port, and no path, as in grpc://host:8500. Received: {address!r}")
+    except (ValueError, AttributeError, TypeError) as cause:
+        raise error from cause
+    if not host or parts.scheme not in _SCHEMES or parts.query or parts.fragment:
+        raise error
+    if parts.scheme in ("grpc", "grpcs") and (port is None or parts.path.strip("/")):
+        raise ValueError(
+            f"A gRPC address must have a host and a port, and no path, as grpc://host:8500. Received: {address!r}"
+        )
     return parts.scheme, parts.netloc

@@ -1,27 +1,30 @@
-"""From a protocol's failure to an error that says what is wrong, and with what."""
+"""Conversion of a failed request to an error that names the cause."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from keras_arcface.serving.client import errors
-from keras_arcface.serving.client.errors import Failure
-from keras_arcface.serving.client.errors import Kind
+from keras_arcface.serving.client.transport import FailureKind
+from keras_arcface.serving.client.transport import Inputs
+from keras_arcface.serving.client.transport import Transport
+from keras_arcface.serving.client.transport import TransportError
 
-_TIMEOUT = 2.0  # seconds for what makes an error clearer
+_TIMEOUT = 2.0  # seconds, for a request that only makes an error clearer
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Whom a client asks: the version if there is one, else the label's, else the latest."""
+    """Server and model of a client: a version, otherwise a label, otherwise the latest version."""
 
     address: str
     model: str
     version: int | None = None
     label: str | None = None
 
-    def where(self, version=None, signature=None) -> str:
-        """The beginning of every message."""
+    def describe(self, version: int | None = None, signature: str | None = None) -> str:
+        """Returns the beginning of every error message."""
         parts = [self.address, f"model {self.model!r}"]
         if self.label is not None:
             parts.append(f"label {self.label!r}")
@@ -33,69 +36,83 @@ class Target:
         return ", ".join(parts)
 
 
-def diagnose(failure, transport, target, version=None, signature=None, inputs=None) -> errors.ServingError:
-    """A failure by its name. What the server said does not tell a model from a version: so it is asked again.
+def diagnose(
+    failure: TransportError,
+    transport: Transport,
+    target: Target,
+    version: int | None = None,
+    signature: str | None = None,
+    inputs: Inputs | None = None,
+) -> errors.ServingError:
+    """Returns the specific error for a failed request.
+
+    The server's message does not tell a missing model from a missing version or signature. For these failures the
+    server is asked once more, for at most 2 seconds.
 
     Args:
-        failure: the `Failure`.
-        transport: to ask by.
-        target: the client's `Target`.
-        version: that was asked for by its number, or None.
-        signature: that was asked for, or None if it was none.
-        inputs: that were sent, or None.
+        failure: the error of the transport.
+        transport: sends the additional request.
+        target: server and model of the client.
+        version: requested version, or None.
+        signature: requested signature, or None for requests without one.
+        inputs: inputs of the request, or None.
     """
-    where, said, kind = target.where(version, signature), failure.said, failure.kind
-    if kind is Kind.UNAVAILABLE:
-        tries = f"{failure.tries} {'try' if failure.tries == 1 else 'tries'} in {failure.seconds:.2g} s"
-        return errors.ServerUnavailable(f"{where}: no answer after {tries}. Last: {said}")
-    if kind is Kind.TIMEOUT:
-        return errors.RequestTimeout(f"{where}: no answer within {failure.seconds:.2g} s. {said}")
-    if kind is Kind.UNEXPECTED:
-        return errors.UnexpectedAnswer(f"{where}: {said}")
-    if kind is Kind.FAILED:
-        return errors.ServerFailed(f"{where}: {said}")
-    # TensorFlow Serving refuses an unknown label as an invalid argument, even where the model is what is missing.
-    label_refused = kind is Kind.REFUSED and version is None and target.label is not None and "label" in said
-    if kind is Kind.NOT_FOUND or label_refused:
-        states = _states(transport)
+    where, message, kind = target.describe(version, signature), failure.message, failure.kind
+    if kind is FailureKind.UNAVAILABLE:
+        attempts = f"{failure.attempts} {'attempt' if failure.attempts == 1 else 'attempts'}"
+        return errors.ServerUnavailable(
+            f"{where}: no answer after {attempts} in {failure.seconds:.2g} s. Last message: {message}"
+        )
+    if kind is FailureKind.TIMEOUT:
+        return errors.RequestTimeout(f"{where}: no answer within {failure.seconds:.2g} s. {message}")
+    if kind is FailureKind.UNEXPECTED:
+        return errors.UnexpectedAnswer(f"{where}: {message}")
+    if kind is FailureKind.FAILED:
+        return errors.ServerFailed(f"{where}: {message}")
+    # TensorFlow Serving refuses an unknown label as an invalid argument, even if the model does not exist.
+    label_refused = kind is FailureKind.REFUSED and version is None and target.label is not None and "label" in message
+    if kind is FailureKind.NOT_FOUND or label_refused:
+        states = _version_states(transport)
         if states == {}:
-            return errors.ModelNotFound(f"{where}: the server has no such model. It said: {said}")
-        kinds = (errors.LabelNotFound, "no such label") if label_refused else (errors.VersionNotAvailable, "not there")
-        return kinds[0](f"{where}: {kinds[1]}. {_listed(states)}. The server said: {said}")
+            return errors.ModelNotFound(f"{where}: the server has no such model. Server message: {message}")
+        details = f"{_list_states(states)}. Server message: {message}"
+        if label_refused:
+            return errors.LabelNotFound(f"{where}: no such label. {details}")
+        return errors.VersionNotAvailable(f"{where}: not available. {details}")
     if signature is not None:
         signatures = _signatures(transport, version)
         if signatures and signature not in signatures:
             return errors.SignatureNotFound(
-                f"{where}: no such signature. The model has {', '.join(sorted(signatures))}. The server said: {said}"
+                f"{where}: no such signature. The model has {', '.join(sorted(signatures))}. Server message: {message}"
             )
-    sent = "" if inputs is None else f". Sent: {', '.join(f'{n} {_described(value)}' for n, value in inputs.items())}"
-    return errors.RequestRefused(f"{where}: {said}{sent}")
+    sent = ", ".join(f"{name} {_describe_input(value)}" for name, value in (inputs or {}).items())
+    return errors.RequestRefused(f"{where}: {message}{f'. Sent: {sent}' if sent else ''}")
 
 
-def _states(transport):
-    """`{version: state}`, empty if there is no such model, None where that cannot be learned."""
+def _version_states(transport: Transport) -> dict[int, str] | None:
+    """Returns `{version: state}`, empty if the model does not exist, None if the server does not answer."""
     try:
-        return transport.states(_TIMEOUT)
-    except Failure as failure:
-        return {} if failure.kind is Kind.NOT_FOUND else None
+        return transport.version_states(_TIMEOUT)
+    except TransportError as failure:
+        return {} if failure.kind is FailureKind.NOT_FOUND else None
 
 
-def _signatures(transport, version):
+def _signatures(transport: Transport, version: int | None) -> Sequence[str]:
     try:
         return transport.resolve(version, _TIMEOUT)[1]
-    except Failure:
+    except TransportError:
         return ()
 
 
-def _listed(states):
+def _list_states(states: dict[int, str] | None) -> str:
     if states is None:
-        return "Which versions there are could not be learned"
+        return "The versions of the model are unknown"
     available = sorted(version for version, state in states.items() if state == "AVAILABLE")
     others = [f"{version} is {state}" for version, state in sorted(states.items()) if state != "AVAILABLE"]
     return "; ".join([f"Available: {', '.join(map(str, available)) or 'no version'}", *others])
 
 
-def _described(value):
+def _describe_input(value: np.ndarray | Sequence[bytes]) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.shape} {value.dtype}"
-    return f"({len(value)},) of {sum(map(len, value)):,} bytes in all"
+    return f"({len(value)},) with {sum(map(len, value)):,} bytes in total"

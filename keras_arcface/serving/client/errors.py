@@ -1,81 +1,48 @@
-"""What can go wrong between a client and a server, by name."""
-
-import enum
+"""Errors of `FaceClient`, one class per cause."""
 
 
 class ServingError(RuntimeError):
-    """Something between `FaceClient` and its server went wrong; the classes below say what.
+    """Base class of all errors of requests to a server.
 
-    The message names the address, the model, its version or label, the signature, and what the server said.
+    The message contains the address, the model, its version or label, the signature, and the server's message.
     """
 
 
 class ServerUnavailable(ServingError):
-    """Nobody answers at the address, or the server says that it cannot at present, however often it was asked."""
+    """The server does not answer, or reports that it is unavailable, in every attempt."""
 
 
 class RequestTimeout(ServingError):
-    """No answer within the client's `timeout`."""
+    """The server did not answer within the timeout."""
 
 
 class ModelNotFound(ServingError):
-    """The server has no model of that name."""
+    """The server has no model with this name."""
 
 
 class VersionNotAvailable(ServingError):
-    """The server has the model, but not that version of it, or none that is loaded."""
+    """The server has the model, but not the requested version, or no loaded version."""
 
 
 class LabelNotFound(ServingError):
-    """The server has the model, but no such label for its versions."""
+    """The server has the model, but no version with the requested label."""
 
 
 class SignatureNotFound(ServingError):
-    """The model has no such signature: it was not exported by this package, or by an older one."""
+    """The model lacks the signature: it was exported by an older version of this package, or by other software."""
 
 
 class RequestRefused(ServingError):
-    """The server does not accept the request: wrong shape or type, too large, not allowed."""
+    """The server refused the request, for example for its shape, type or size, or for a missing permission."""
 
 
 class ServerFailed(ServingError):
-    """The server failed in answering."""
+    """The server failed while it computed the answer."""
 
 
 class UnexpectedAnswer(ServingError):
-    """There was an answer, but not what an embedder exported by this package answers."""
+    """The answer is not that of an embedder exported by this package."""
 
 
 class ThresholdNotFound(ServingError):
-    """The model was exported without a calibrated threshold for that FAR."""
-
-
-class Kind(enum.Enum):
-    """What a protocol's status means to a client, whichever protocol it is."""
-
-    UNAVAILABLE = "unavailable"
-    TIMEOUT = "timeout"
-    NOT_FOUND = "not found"
-    REFUSED = "refused"
-    FAILED = "failed"
-    UNEXPECTED = "unexpected"
-
-
-class Failure(Exception):
-    """One try that failed, as the transports raise it; `FaceClient` makes a `ServingError` of it.
-
-    Args:
-        kind: what it means.
-        said: what the server, or the library that should have reached it, said.
-
-    Attributes:
-        tries: how often it was tried.
-        seconds: how long.
-    """
-
-    def __init__(self, kind: Kind, said: str):
-        super().__init__(said)
-        self.kind = kind
-        self.said = said
-        self.tries = 1
-        self.seconds = 0.0
+    """The model was exported without a threshold for the requested false accept rate."""

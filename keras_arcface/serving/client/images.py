@@ -1,63 +1,61 @@
-"""From images to requests, and from answers to embeddings."""
+"""Images of a call: validation, and division into requests."""
 
-import dataclasses
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-_UINT8 = ("serving_default", "images")
-_BYTES = ("serve_bytes", "image_bytes")
+Images = np.ndarray | list[bytes]
+
+_PIXELS = ("serving_default", "images")
+_ENCODED = ("serve_bytes", "image_bytes")
 
 
-@dataclasses.dataclass(frozen=True)
-class Embeddings:
-    """What a server answered to `n` images.
+class Batch(NamedTuple):
+    """One request: a signature and its inputs `{name: images}`."""
 
-    Attributes:
-        embedding: `(n, dim)` float32, L2-normalized; zeros where an image could not be decoded.
-        norm: `(n,)` float32, the lengths before that.
-        valid: `(n,)` bool: which images could be decoded.
-        version: of the model, one for all rows: embeddings of two versions cannot be compared.
-    """
+    signature: str
+    inputs: dict[str, Images]
 
-    embedding: np.ndarray
-    norm: np.ndarray
-    valid: np.ndarray
-    version: int
+    def rows(self) -> int:
+        """Returns the number of images."""
+        (images,) = self.inputs.values()
+        return len(images)
 
-    def __repr__(self) -> str:
-        rows, dim = self.embedding.shape
-        return f"Embeddings(images={rows}, dim={dim}, valid={int(np.sum(self.valid))}, version={self.version})"
+    def is_encoded(self) -> bool:
+        """Returns whether the images are encoded, so that the answer contains `valid`."""
+        return self.signature == _ENCODED[0]
 
 
-def check_images(images, argument):
-    """Images that can be sent: the array, or a list of bytes.
+def check_images(images: Any, argument: str) -> Images:
+    """Returns the images as an array or a list of bytes.
 
     Raises:
-        ValueError: naming the argument and the row, if they are something else, or none.
+        ValueError: naming the argument and the row, if they have another type or shape, or there are none.
     """
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(
-                f"{argument}: expected a uint8 array (n, height, width, 3), RGB. "
-                f"Received: {images.dtype} {images.shape}"
+                f"{argument} must be a uint8 array (n, height, width, 3), RGB. Received: {images.dtype} {images.shape}"
             )
     elif isinstance(images, bytes | bytearray | memoryview | str) or not hasattr(images, "__iter__"):
-        raise ValueError(f"{argument}: expected an array or a sequence of bytes. Received: {type(images).__name__}")
+        raise ValueError(f"{argument} must be an array or a sequence of bytes. Received: {type(images).__name__}")
     else:
         images = list(images)
         for row, image in enumerate(images):
             if not isinstance(image, bytes):
                 raise ValueError(
-                    f"{argument}[{row}]: expected an encoded image as bytes (pixels are given as one array). "
+                    f"{argument}[{row}] must be an encoded image as bytes; pass pixels as one array. "
                     f"Received: {type(image).__name__}"
                 )
     if len(images) == 0:
-        raise ValueError(f"{argument}: expected one image or more. Received: none")
+        raise ValueError(f"{argument} must contain at least one image. Received: none")
     return images
 
 
-def join(first, second):
-    """Two groups of images as one where that is possible, so that a pair is one request."""
+def merge(first: Images, second: Images) -> list[Images]:
+    """Returns both groups of images as one group if their types and shapes allow it, so that a pair is one request."""
     if isinstance(first, list) and isinstance(second, list):
         return [first + second]
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and first.shape == second.shape:
@@ -65,31 +63,11 @@ def join(first, second):
     return [first, second]
 
 
-def make_batches(groups, batch_size):
-    """`[(signature, {input: images})]`, at most `batch_size` images in each."""
+def split_into_batches(groups: Iterable[Images], batch_size: int) -> Sequence[Batch]:
+    """Returns requests of at most `batch_size` images each, in the order of the images."""
     batches = []
     for images in groups:
-        signature, name = _UINT8 if isinstance(images, np.ndarray) else _BYTES
+        signature, name = _PIXELS if isinstance(images, np.ndarray) else _ENCODED
         for start in range(0, len(images), batch_size):
-            batches.append((signature, {name: images[start : start + batch_size]}))
+            batches.append(Batch(signature, {name: images[start : start + batch_size]}))
     return batches
-
-
-def read_answer(outputs, signature, inputs):
-    """`(embedding, norm, valid)` from the outputs of a signature.
-
-    Raises:
-        ValueError: if they are not what an embedder of this package gives.
-    """
-    ((_, images),) = inputs.items()
-    rows = len(images)
-    needed = ["embedding", "norm"] + ["valid"] * (signature == _BYTES[0])
-    if not set(needed) <= set(outputs):
-        raise ValueError(f"expected the outputs {', '.join(needed)}. Received: {', '.join(sorted(outputs)) or 'none'}")
-    embedding, norm = (np.asarray(outputs[name], np.float32) for name in needed[:2])
-    valid = np.asarray(outputs.get("valid", [True] * rows), bool)
-    if embedding.ndim != 2 or len(embedding) != rows or not norm.shape == valid.shape == (rows,):
-        raise ValueError(
-            f"expected {rows} rows. Received: embedding {embedding.shape}, norm {norm.shape}, valid {valid.shape}"
-        )
-    return embedding, norm, valid

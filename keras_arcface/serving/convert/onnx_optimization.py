@@ -1,28 +1,29 @@
-"""ONNX graphs as tf2onnx makes them of Keras' layers -> what runtimes are quick with.
+"""Rewrites of ONNX graphs that tf2onnx creates from Keras models, so that runtimes execute them faster.
 
-onnx is imported by who calls: it is optional, and what is changed here is the graph that was loaded.
+The functions change the model in place. `onnx` is an optional dependency, which the caller has imported.
 """
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 
-_FEWEST_IN_FLOAT16 = 1024  # elements; what has fewer costs no space
+_MIN_FLOAT16_ELEMENTS = 1024  # smaller weights need little space
 
 
-def fuse_prelu(model) -> int:
-    """Makes one PRelu of `Relu(x) + (-alpha) * Relu(-x)`, the five operations that Keras' PReLU becomes.
+def fuse_prelu(model: Any) -> int:
+    """Replaces `Relu(x) + (-alpha) * Relu(-x)`, the five operations of Keras' PReLU, by one PRelu.
 
     Returns:
-        How many were found.
+        The number of replacements.
     """
     from onnx import helper
     from onnx import numpy_helper
 
-    constants, makers, _ = _index(model)
+    constants, producers, _ = _index(model)
     fused = 0
     for node in list(model.graph.node):
-        found = _slope_of_prelu(node, constants, makers)
+        found = _match_prelu(node, constants, producers)
         if found is None:
             continue
         x, name = found
@@ -33,41 +34,42 @@ def fuse_prelu(model) -> int:
     return fused
 
 
-def _slope_of_prelu(add, constants, makers):
-    """`x` and the name of `-alpha`, if this node is the last of a PReLU."""
+def _match_prelu(add: Any, constants: dict[str, Any], producers: dict[str, Any]) -> tuple[str, str] | None:
+    """Returns the names of `x` and `-alpha` if a node is the last operation of a PReLU."""
     if add.op_type != "Add":
         return None
     for one, other in (add.input, reversed(add.input)):
-        above, scaled = makers.get(one), makers.get(other)
-        if not (_is(above, "Relu") and _is(scaled, "Mul")):
+        positive: Any = producers.get(one)
+        scaled: Any = producers.get(other)
+        if not (_is(positive, "Relu") and _is(scaled, "Mul")):
             continue
-        for alpha, below in (scaled.input, reversed(scaled.input)):
-            relu = makers.get(below)
-            minus = makers.get(relu.input[0]) if _is(relu, "Relu") else None
-            if alpha in constants and _is(minus, "Neg") and minus.input[0] == above.input[0]:
-                return above.input[0], alpha
+        for alpha, negative in (scaled.input, reversed(scaled.input)):
+            relu: Any = producers.get(negative)
+            negation: Any = producers.get(relu.input[0]) if _is(relu, "Relu") else None
+            if alpha in constants and _is(negation, "Neg") and negation.input[0] == positive.input[0]:
+                return positive.input[0], alpha
     return None
 
 
-def flatten_channels_first(model) -> None:
-    """Reorders the weights behind a Flatten, so that the feature map before it need not be transposed back."""
+def flatten_channels_first(model: Any) -> None:
+    """Reorders the weights after a Flatten, so that the transpose of the feature map before it is not needed."""
     from onnx import helper
     from onnx import numpy_helper
     from onnx import shape_inference
 
-    constants, makers, users = _index(model)
+    constants, producers, consumers = _index(model)
     shapes = {
         value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
         for value in shape_inference.infer_shapes(model).graph.value_info
     }
     for node in list(model.graph.node):
-        reshape = makers.get(node.input[0]) if _is(node, "MatMul") and node.input[1] in constants else None
-        transpose = makers.get(reshape.input[0]) if _is(reshape, "Reshape") else None
+        reshape: Any = producers.get(node.input[0]) if _is(node, "MatMul") and node.input[1] in constants else None
+        transpose: Any = producers.get(reshape.input[0]) if _is(reshape, "Reshape") else None
         if not _is(transpose, "Transpose") or list(transpose.attribute[0].ints) != [0, 2, 3, 1]:
             continue
         weight = numpy_helper.to_array(constants[node.input[1]])
         sides = shapes.get(transpose.output[0], [])[1:]
-        if len(users[reshape.output[0]]) > 1 or np.prod(sides) != len(weight):
+        if len(consumers[reshape.output[0]]) > 1 or np.prod(sides) != len(weight):
             continue
         reordered = weight.reshape(*sides, -1).transpose(2, 0, 1, 3).reshape(weight.shape)
         name = f"{node.input[1]}_channels_first"
@@ -76,18 +78,18 @@ def flatten_channels_first(model) -> None:
         node.input[1] = name
 
 
-def store_weights_in_float16(model) -> None:
-    """Halves the file: large weights are kept in float16, and cast when the file is loaded."""
+def store_weights_in_float16(model: Any) -> None:
+    """Stores large weights in float16, with a cast to float32 that runs when the file is loaded."""
     from onnx import TensorProto
     from onnx import helper
     from onnx import numpy_helper
 
     casts = []
     for weight in model.graph.initializer:
-        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < _FEWEST_IN_FLOAT16:
+        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < _MIN_FLOAT16_ELEMENTS:
             continue
         name = weight.name
-        with np.errstate(over="ignore"):  # infinite weights show in the answers
+        with np.errstate(over="ignore"):  # the check of the export finds infinite weights
             halves = numpy_helper.to_array(weight).astype(np.float16)
         weight.CopyFrom(numpy_helper.from_array(halves, f"{name}_float16"))
         casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
@@ -96,22 +98,22 @@ def store_weights_in_float16(model) -> None:
     model.graph.node.extend(nodes)
 
 
-def drop_unread(model) -> None:
-    """Drops operations and constants that no output needs any more."""
-    wanted = {output.name for output in model.graph.output}
+def remove_unused(model: Any) -> None:
+    """Removes operations and constants that no output depends on."""
+    needed = {output.name for output in model.graph.output}
     nodes = []
-    for node in reversed(model.graph.node):  # makers stand before users
-        if wanted.intersection(node.output):
+    for node in reversed(model.graph.node):  # a producer precedes its consumers
+        if needed.intersection(node.output):
             nodes.append(node)
-            wanted.update(node.input)
-    weights = [weight for weight in model.graph.initializer if weight.name in wanted]
+            needed.update(node.input)
+    weights = [weight for weight in model.graph.initializer if weight.name in needed]
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(reversed(nodes))
     model.graph.initializer.extend(weights)
 
 
-def tidy(model) -> None:
-    """Names the batch axis `n`, and forgets domains of operations that do not occur."""
+def normalize_interface(model: Any) -> None:
+    """Names the batch axis `n`, and removes imports of operator domains that the graph does not use."""
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "n"
     domains = {node.domain for node in model.graph.node}
@@ -120,16 +122,16 @@ def tidy(model) -> None:
     model.opset_import.extend(used)
 
 
-def _is(node, operation):
+def _is(node: Any, operation: str) -> bool:
     return node is not None and node.op_type == operation
 
 
-def _index(model):
-    """Constants by name, nodes by what they give, nodes by what they take."""
+def _index(model: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, list]]:
+    """Returns constants by name, nodes by the name of an output, and lists of nodes by the name of an input."""
     constants = {weight.name: weight for weight in model.graph.initializer}
-    makers = {name: node for node in model.graph.node for name in node.output}
-    users = defaultdict(list)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    consumers = defaultdict(list)
     for node in model.graph.node:
         for name in node.input:
-            users[name].append(node)
-    return constants, makers, users
+            consumers[name].append(node)
+    return constants, producers, consumers

@@ -1,113 +1,130 @@
-"""Embedder -> LiteRT, which was TensorFlow Lite."""
+"""Export of an embedder to LiteRT (TensorFlow Lite)."""
 
+import os
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_arcface.serving.convert import graph as runtimes
+from keras_arcface._optional import optional_import
+from keras_arcface._optional import require
+from keras_arcface.serving.convert.calibration import batches
+from keras_arcface.serving.convert.graph import METADATA_KEY
+from keras_arcface.serving.convert.graph import input_spec
+from keras_arcface.serving.convert.graph import make_graph
+from keras_arcface.serving.convert.graph import metadata_json
+from keras_arcface.serving.convert.output import check_model
+from keras_arcface.serving.convert.output import check_output
+from keras_arcface.serving.convert.output import temporary_output
+from keras_arcface.serving.convert.parity import check_parity
 
 PRECISIONS = ("float32", "float16", "int8")
 
-# PRELU is not among them: on 8-bit integers it takes LiteRT's slow way, and cuts the graph into pieces.
+# Without PRELU, for which LiteRT has only a slow kernel in 8 bits, and which would split the graph.
 _QUANTIZED = ("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "PAD")
-# Ranges are averaged over batches; of single images that would cut off what only a few reach.
-_AT_ONCE = 16
 
 
 def export_litert(
-    embedder: keras.Model, path, precision: str = "float32", calibration=None, mirror: bool = False, check: bool = True
+    embedder: keras.Model,
+    path: str | os.PathLike,
+    precision: str = "float32",
+    calibration: np.ndarray | None = None,
+    mirror: bool = False,
+    check: bool = True,
 ) -> Path:
     """Writes an embedder as a LiteRT (TensorFlow Lite) file.
 
-    Its only signature has the input `images`, uint8 `(n, height, width, 3)` RGB, and the outputs `embedding` `(n, dim)`
-    float32, L2-normalized, and `norm` `(n,)` float32, the length before that. It is made for one image; for more the
-    interpreter resizes it, as calling the signature does by itself.
+    Its only signature has the input `images`, uint8 RGB `(n, height, width, 3)`, and the outputs `embedding`,
+    `(n, dim)` float32, L2-normalized, and `norm`, `(n,)` float32, its length before normalization. The file has a batch
+    size of 1. The interpreter can resize it; a call of the signature does so automatically.
 
     | precision | |
     |---|---|
     | `float32` | |
-    | `float16` | weights of half the size; CPUs compute in float32 or, where asked for, float16; GPUs in float16 |
-    | `int8`    | convolutions, products and sums on 8-bit integers, PReLU and the normalization in float32 |
+    | `float16` | weights of half the size; CPUs compute in float32, or in float16 if requested; GPUs in float16 |
+    | `int8`    | convolutions, products and sums in 8-bit integers; PReLU and the normalization in float32 |
 
-    The file is also a zip archive with `keras_arcface.json` in it: image size, colors, and what else a user must know.
+    The file is also a zip archive with the metadata in `keras_arcface.json`: image size, colors and more.
 
     Args:
-        embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with a known height
-            and width; what its dtype policy rounds is not rounded here.
-        path: where to write; it ends in `.tflite`, and there must be nothing yet.
+        embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with known height and
+            width. Its dtype policy has no effect on the export.
+        path: path that ends with `.tflite` and does not exist.
         precision: one of the above.
-        calibration: for int8, some hundred images as the embedder will see them, uint8 `(m, height, width, 3)` RGB,
-            from which the ranges of the activations are taken.
-        mirror: whether the embedding of the mirror image is added before normalizing.
-        check: whether the file must answer as the embedder does, or is not kept.
+        calibration: for int8, some hundred images as in later use, uint8 RGB `(m, height, width, 3)`, from which the
+            ranges of the activations are taken.
+        mirror: whether to add the embedding of the mirror image before normalization.
+        check: whether to compare the file with the embedder, and keep it only if the embeddings agree.
 
     Returns:
         The path.
 
     Raises:
-        FileExistsError: if there is something at `path`.
-        ModuleNotFoundError: saying what to install.
-        ValueError: if an argument is not as it must be, Keras does not run on TensorFlow, or the file answers otherwise
-            than the embedder.
+        FileExistsError: if `path` exists.
+        ModuleNotFoundError: if a required package is not installed.
+        ValueError: if an argument is not valid, the backend is not TensorFlow, or the embeddings of the file differ
+            from those of the embedder.
     """
-    path = runtimes.prepare("LiteRT", embedder, path, (".tflite",), precision, PRECISIONS, calibration)
-    _package("ai_edge_litert.interpreter")
-    served = runtimes.served_model(embedder, mirror)
-    with runtimes.unfinished(path) as file, tempfile.TemporaryDirectory() as folder:
+    path = check_output("LiteRT", path, (".tflite",))
+    check_model(embedder, precision, PRECISIONS, calibration)
+    with optional_import("litert", "export_litert"):
+        from ai_edge_litert.interpreter import Interpreter
+    if precision == "int8":
+        require("litert_quantizer", "litert", "export_litert with precision='int8'")
+    graph = make_graph(embedder, mirror)
+    with temporary_output(path) as file, tempfile.TemporaryDirectory() as folder:
         if precision == "int8":
-            floats = Path(folder) / "float32.tflite"
-            _convert(served, floats, "float32")
+            float_file = Path(folder) / "float32.tflite"
+            _convert(graph, float_file, "float32")
             if check:
-                runtimes.check_parity(_signature(floats), embedder, path, "float32", mirror, None)
-            _quantize(floats, file, calibration)
+                check_parity(_signature(Interpreter, float_file), embedder, path, "float32", mirror, None)
+            _quantize(float_file, file, calibration)
         else:
-            _convert(served, file, precision)
-        # The way in which LiteRT's own metadata carry files: behind the model, which does not mind.
+            _convert(graph, file, precision)
+        # LiteRT's own metadata are stored in the same way: as a zip archive after the model.
         with zipfile.ZipFile(file, "a") as archive:
-            archive.writestr(f"{runtimes.NAME}.json", runtimes.metadata(embedder, mirror, precision))
+            archive.writestr(f"{METADATA_KEY}.json", metadata_json(embedder, mirror, precision))
         if check:
-            runtimes.check_parity(_signature(file), embedder, path, precision, mirror, calibration)
+            check_parity(_signature(Interpreter, file), embedder, path, precision, mirror, calibration)
     return path
 
 
-def _package(name):
-    try:
-        return __import__(name, fromlist=[""])
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"export_litert needs {error.name}, which is absent: pip install 'keras-arcface[litert]'"
-        ) from error
-
-
-def _convert(served, file, precision):
-    # Its own operations only: those of TensorFlow that Keras would allow beside are not in every interpreter.
-    target = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+def _convert(graph: keras.Model, file: Path, precision: str) -> None:
+    # Only LiteRT's own operations. Keras would also allow TensorFlow's, which not every interpreter has.
+    target: dict[str, Any] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
     options = {}
     if precision == "float16":
         target["supported_types"] = [tf.float16]
         options["optimizations"] = [tf.lite.Optimize.DEFAULT]
-    images = keras.InputSpec(shape=served.input_shape, dtype="uint8", name="images")
-    served.export(str(file), format="litert", verbose=False, input_signature=[images], target_spec=target, **options)
+    signature = [input_spec(graph)]
+    graph.export(str(file), format="litert", verbose=False, input_signature=signature, target_spec=target, **options)
 
 
-def _quantize(floats, file, calibration):
-    quantizer = _package("litert_quantizer.quantizer").Quantizer(str(floats))
+def _quantize(float_file: Path, file: Path, calibration: np.ndarray | None) -> None:
+    from litert_quantizer.quantizer import Quantizer
+
+    assert calibration is not None
+    quantizer = Quantizer(str(float_file))
     for operation in _QUANTIZED:
         quantizer.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
-    # Embeddings come out of it: weights of 8 bits, and sums that are not rounded.
+    # The output is the embedding, so only the weights are rounded to 8 bits.
     quantizer.add_dynamic_config(".*", "FULLY_CONNECTED", num_bits=8)
-    batches = [{"images": calibration[at : at + _AT_ONCE]} for at in range(0, len(calibration), _AT_ONCE)]
+    # Ranges are averaged over batches. With single images, ranges that only few of them reach would be cut off.
+    data = [{"images": batch} for batch in batches(calibration)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*experimental_preserve_all_tensors", UserWarning)
-        ranges = quantizer.calibrate({"serving_default": batches})
+        ranges = quantizer.calibrate({"serving_default": data})
         quantized = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     quantized.export_model(str(file))
 
 
-def _signature(file):
-    signature = _package("ai_edge_litert.interpreter").Interpreter(str(file)).get_signature_runner()
+def _signature(interpreter_class: Any, file: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Returns a function that runs a file in LiteRT."""
+    signature = interpreter_class(str(file)).get_signature_runner()
     return lambda images: signature(images=images)

@@ -1,121 +1,135 @@
-"""Embedder -> ONNX."""
+"""Export of an embedder to ONNX."""
 
+import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 
-from keras_arcface.serving.convert import graph as runtimes
-from keras_arcface.serving.convert import onnx_optimization as onnx_graph
+from keras_arcface._optional import optional_import
+from keras_arcface.serving.convert import onnx_optimization
+from keras_arcface.serving.convert.calibration import batches
+from keras_arcface.serving.convert.graph import METADATA_KEY
+from keras_arcface.serving.convert.graph import input_spec
+from keras_arcface.serving.convert.graph import make_graph
+from keras_arcface.serving.convert.graph import metadata_json
+from keras_arcface.serving.convert.output import check_model
+from keras_arcface.serving.convert.output import check_output
+from keras_arcface.serving.convert.output import temporary_output
+from keras_arcface.serving.convert.parity import check_parity
 
 PRECISIONS = ("float32", "float16", "int8")
 
 _OPSET = 15
-_AT_ONCE = 16  # images, in calibration
 
 
 def export_onnx(
-    embedder: keras.Model, path, precision: str = "float32", calibration=None, mirror: bool = False, check: bool = True
+    embedder: keras.Model,
+    path: str | os.PathLike,
+    precision: str = "float32",
+    calibration: np.ndarray | None = None,
+    mirror: bool = False,
+    check: bool = True,
 ) -> Path:
-    """Writes an embedder as an ONNX file, for ONNX Runtime and whatever else reads ONNX.
+    """Writes an embedder as an ONNX file, for ONNX Runtime and other runtimes.
 
-    Its input is `images`, uint8 `(n, height, width, 3)` RGB, of any n; its outputs are `embedding` `(n, dim)` float32,
-    L2-normalized, and `norm` `(n,)` float32, the length before that. BatchNorm is folded into the convolutions, and
-    PReLU is one operation.
+    The input is `images`, uint8 RGB `(n, height, width, 3)` for any n. The outputs are `embedding`, `(n, dim)` float32,
+    L2-normalized, and `norm`, `(n,)` float32, its length before normalization. BatchNorm is folded into the
+    convolutions, and PReLU is one operation.
 
     | precision | |
     |---|---|
     | `float32` | |
-    | `float16` | weights of half the size, computed with in float32: ONNX Runtime has no float16 on x86 CPUs |
-    | `int8`    | convolutions and matrix products on 8-bit integers, PReLU, sums and the normalization in float32 |
+    | `float16` | weights of half the size, computed in float32: ONNX Runtime has no float16 kernels for x86 CPUs |
+    | `int8`    | convolutions and matrix products in 8-bit integers; PReLU, sums and the normalization in float32 |
 
     Args:
-        embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with a known height
-            and width; what its dtype policy rounds is not rounded here.
-        path: where to write; it ends in `.onnx`, and there must be nothing yet.
+        embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with known height and
+            width. Its dtype policy has no effect on the export.
+        path: path that ends with `.onnx` and does not exist.
         precision: one of the above.
-        calibration: for int8, some hundred images as the embedder will see them, uint8 `(m, height, width, 3)` RGB,
-            from which the ranges of the activations are taken.
-        mirror: whether the embedding of the mirror image is added before normalizing.
-        check: whether the file must answer as the embedder does, or is not kept.
+        calibration: for int8, some hundred images as in later use, uint8 RGB `(m, height, width, 3)`, from which the
+            ranges of the activations are taken.
+        mirror: whether to add the embedding of the mirror image before normalization.
+        check: whether to compare the file with the embedder, and keep it only if the embeddings agree.
 
     Returns:
         The path.
 
     Raises:
-        FileExistsError: if there is something at `path`.
-        ModuleNotFoundError: saying what to install.
-        ValueError: if an argument is not as it must be, Keras does not run on TensorFlow, or the file answers otherwise
-            than the embedder.
+        FileExistsError: if `path` exists.
+        ModuleNotFoundError: if a required package is not installed.
+        ValueError: if an argument is not valid, the backend is not TensorFlow, or the embeddings of the file differ
+            from those of the embedder.
     """
-    path = runtimes.prepare("ONNX", embedder, path, (".onnx",), precision, PRECISIONS, calibration)
-    onnx = _packages()[0]
-    with runtimes.unfinished(path) as file:
-        model = _converted(runtimes.served_model(embedder, mirror))
+    path = check_output("ONNX", path, (".onnx",))
+    check_model(embedder, precision, PRECISIONS, calibration)
+    onnx = _import_packages()[0]
+    with temporary_output(path) as file:
+        model = _convert(make_graph(embedder, mirror))
         if check and precision != "float32":
-            run = _session(model.SerializeToString())
-            runtimes.check_parity(run, embedder, path, "float32", mirror, None)
+            check_parity(_session(model.SerializeToString()), embedder, path, "float32", mirror, None)
         if precision == "float16":
-            onnx_graph.store_weights_in_float16(model)
+            onnx_optimization.store_weights_in_float16(model)
         elif precision == "int8":
-            model = _quantized(model, calibration)
-        onnx.helper.set_model_props(model, {runtimes.NAME: runtimes.metadata(embedder, mirror, precision)})
+            model = _quantize(model, calibration)
+        onnx.helper.set_model_props(model, {METADATA_KEY: metadata_json(embedder, mirror, precision)})
         onnx.checker.check_model(model)
         onnx.save(model, file)
         if check:
-            runtimes.check_parity(_session(str(file)), embedder, path, precision, mirror, calibration)
+            check_parity(_session(str(file)), embedder, path, precision, mirror, calibration)
     return path
 
 
-def _packages():
-    try:
+def _import_packages() -> tuple[Any, Any]:
+    with optional_import("onnx", "export_onnx"):
         import onnx
         import onnxruntime
-        import tf2onnx  # noqa: F401  (Keras imports it)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"export_onnx needs {error.name}, which is absent: pip install 'keras-arcface[onnx]'"
-        ) from error
+        import tf2onnx  # noqa: F401  (used by Keras)
     return onnx, onnxruntime
 
 
-def _converted(served):
-    onnx, onnxruntime = _packages()
-    images = keras.InputSpec(shape=served.input_shape, dtype="uint8", name="images")
+def _convert(graph: keras.Model) -> Any:
+    onnx, onnxruntime = _import_packages()
     with tempfile.TemporaryDirectory() as folder:
         raw, folded = Path(folder) / "raw.onnx", Path(folder) / "folded.onnx"
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*np.object", FutureWarning)  # in what Keras does for tf2onnx
-            served.export(str(raw), format="onnx", verbose=False, input_signature=[images], opset_version=_OPSET)
+            warnings.filterwarnings("ignore", ".*np.object", FutureWarning)  # raised by Keras' code for tf2onnx
+            signature = [input_spec(graph)]
+            graph.export(str(raw), format="onnx", verbose=False, input_signature=signature, opset_version=_OPSET)
         model = onnx.load(raw)
-        onnx_graph.fuse_prelu(model)
-        onnx_graph.flatten_channels_first(model)
-        onnx_graph.drop_unread(model)
+        onnx_optimization.fuse_prelu(model)
+        onnx_optimization.flatten_channels_first(model)
+        onnx_optimization.remove_unused(model)
         onnx.save(model, raw)
-        # What holds on every machine: constants folded, among them what BatchNorm multiplies and adds.
-        options = _options(onnxruntime)
+        # Only optimizations that are valid on every machine: folded constants, including factors of BatchNorm.
+        options = _session_options(onnxruntime)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(folded)
         onnxruntime.InferenceSession(str(raw), options, providers=["CPUExecutionProvider"])
         model = onnx.load(folded)
-    onnx_graph.tidy(model)
+    onnx_optimization.normalize_interface(model)
     return model
 
 
-def _quantized(model, calibration):
-    onnx, _ = _packages()
+def _quantize(model: Any, calibration: np.ndarray | None) -> Any:
+    onnx, _ = _import_packages()
     from onnxruntime import quantization
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    batches = (calibration[at : at + _AT_ONCE] for at in range(0, len(calibration), _AT_ONCE))
+    assert calibration is not None
+    remaining = batches(calibration)
 
     class Images(quantization.CalibrationDataReader):
         def get_next(self):
-            batch = next(batches, None)
+            batch = next(remaining, None)
             return None if batch is None else {"images": batch}
 
-    add_pre_process_metadata(model)  # it is folded already; without this the quantizer warns
+    add_pre_process_metadata(model)  # the model is folded already; without this the quantizer warns
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
         quantization.quantize_static(
@@ -124,23 +138,24 @@ def _quantized(model, calibration):
             Images(),
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
             per_channel=True,
-            # Convolutions of x86 CPUs are quick with unsigned pixels and signed weights.
+            # x86 CPUs compute convolutions fast with unsigned activations and signed weights.
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            # Embeddings come out of it: with one range for all of their directions the small ones would be lost.
+            # The outputs of these are embeddings. One range for all dimensions would lose the small ones.
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         )
         return onnx.load(file)
 
 
-def _session(model):
-    _, onnxruntime = _packages()
-    session = onnxruntime.InferenceSession(model, _options(onnxruntime), providers=["CPUExecutionProvider"])
+def _session(model: str | bytes) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Returns a function that runs a model in ONNX Runtime."""
+    _, onnxruntime = _import_packages()
+    session = onnxruntime.InferenceSession(model, _session_options(onnxruntime), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
 
 
-def _options(onnxruntime):
+def _session_options(onnxruntime: Any) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # errors only
     return options

@@ -1,32 +1,36 @@
-"""How a server gathers requests into batches."""
+"""Batching parameters of a server."""
 
 import dataclasses
 import itertools
 import operator
 import os
+from collections.abc import Iterable
+
+from keras_arcface._arguments import check
+from keras_arcface._arguments import check_choice
+from keras_arcface._arguments import check_integer
 
 DEVICES = ("cpu", "gpu")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
-# Where nothing is known of the load. On a CPU waiting for company gains little: while all threads are busy requests
-# gather by themselves, so the timeout is 0. A GPU is worth waiting for, and has room for the activations of a few
-# batches only: one is computed while the next are decoded.
+# Defaults for an unknown load. On a CPU the timeout is 0: requests collect while all threads are busy, and waiting
+# longer gains little. On a GPU waiting pays off, but its memory holds the activations of a few batches only, so that
+# one batch is computed while the next ones are decoded.
 _GPU_TIMEOUT, _GPU_THREADS = 2000, 4
-_REQUESTS_PER_THREAD = 4  # the server's own default, for each core
-_BATCHES_IN_THE_QUEUE = 4  # for each thread: how much longer a request may wait than it takes
+_REQUESTS_PER_THREAD = 4  # default of the server, per core
+_ENQUEUED_BATCHES_PER_THREAD = 4  # limits the waiting time to about four times the computing time
 
 
 @dataclasses.dataclass(frozen=True)
 class Batching:
-    """How a server gathers requests into batches; one queue for each model, version and signature.
+    """Batching parameters of a server. Each model, version and signature has its own queue.
 
     Args:
-        batch_sizes: the sizes in which batches are computed, ascending; what is gathered is filled up to the next of
-            them. A request of more images than the last is refused, one of the warm-up too, and with it the model.
-        timeout_micros: for how long the first request of a batch waits for others, in microseconds, while there is a
-            thread to compute it.
-        threads: how many batches are computed at the same time.
-        enqueued_batches: how many full batches may wait in a queue; a request beyond that is refused as UNAVAILABLE.
+        batch_sizes: sizes of the computed batches, ascending. A batch is padded to the next size. A request with more
+            images than the last size is refused; if it is a warm-up request, the server does not load the model.
+        timeout_micros: time that the first request of a batch waits for others while a thread is free, in microseconds.
+        threads: number of batches that are computed at the same time.
+        enqueued_batches: number of full batches that may wait in a queue. Further requests fail with UNAVAILABLE.
 
     Raises:
         ValueError: if the sizes do not ascend, or a number is out of range.
@@ -39,37 +43,38 @@ class Batching:
 
     def __post_init__(self):
         sizes = tuple(operator.index(size) for size in self.batch_sizes)
-        if not sizes or sizes[0] < 1 or any(a >= b for a, b in itertools.pairwise(sizes)):
-            raise ValueError(f"batch_sizes must ascend, from 1 or more. Received: batch_sizes={self.batch_sizes}")
+        ascending = bool(sizes) and sizes[0] >= 1 and all(a < b for a, b in itertools.pairwise(sizes))
+        check("batch_sizes", self.batch_sizes, ascending, "ascending integers of at least 1")
         object.__setattr__(self, "batch_sizes", sizes)
-        for name, smallest in (("timeout_micros", 0), ("threads", 1), ("enqueued_batches", 1)):
-            if operator.index(getattr(self, name)) < smallest:
-                raise ValueError(f"{name} must be at least {smallest}. Received: {name}={getattr(self, name)}")
+        for name, minimum in (("timeout_micros", 0), ("threads", 1), ("enqueued_batches", 1)):
+            check_integer(name, getattr(self, name), minimum)
 
     @classmethod
-    def for_device(cls, device: str = "cpu", cores: int | None = None, batch_sizes=BATCH_SIZES) -> "Batching":
-        """Values to start with, which the load to be served may well improve on.
+    def for_device(
+        cls, device: str = "cpu", cores: int | None = None, batch_sizes: Iterable[int] = BATCH_SIZES
+    ) -> "Batching":
+        """Returns parameters to start with. Measurements under the real load may lead to better ones.
 
         Args:
-            device: "cpu" or "gpu", on which the model is computed.
-            cores: of the host; None for as many as this one has.
-            batch_sizes: those that the model was warmed up with, so that no request meets a size for the first time.
+            device: "cpu" or "gpu", the device that computes the model.
+            cores: number of cores of the server's host. None: those of this host.
+            batch_sizes: batch sizes of the model's warm-up requests, so that the server knows every size from the
+                start.
         """
-        if device not in DEVICES:
-            raise ValueError(f"device must be one of {', '.join(DEVICES)}. Received: device={device!r}")
-        cores = (os.cpu_count() or 1) if cores is None else operator.index(cores)
-        if cores < 1:
-            raise ValueError(f"cores must be at least 1. Received: cores={cores}")
+        check_choice("device", device, DEVICES)
+        if cores is None:
+            cores = os.cpu_count() or 1
+        check_integer("cores", cores, 1)
         threads = cores if device == "cpu" else min(cores, _GPU_THREADS)
         return cls(
-            batch_sizes=batch_sizes,
+            batch_sizes=tuple(batch_sizes),
             timeout_micros=0 if device == "cpu" else _GPU_TIMEOUT,
             threads=threads,
-            enqueued_batches=_BATCHES_IN_THE_QUEUE * threads,
+            enqueued_batches=_ENQUEUED_BATCHES_PER_THREAD * threads,
         )
 
-    def lines(self) -> list[str]:
-        """BatchingParameters as text."""
+    def to_text_proto(self) -> list[str]:
+        """Returns the lines of the protocol buffer BatchingParameters."""
         values = {
             "max_batch_size": self.batch_sizes[-1],
             "batch_timeout_micros": self.timeout_micros,
@@ -79,6 +84,6 @@ class Batching:
         lines = [f"{name} {{ value: {value} }}" for name, value in values.items()]
         return [*lines, *(f"allowed_batch_sizes: {size}" for size in self.batch_sizes)]
 
-    def requests_at_once(self) -> int:
-        """How many requests the server must take at once, for its largest batches to fill up with single images."""
+    def concurrent_requests(self) -> int:
+        """Returns the number of requests that the server must accept at once to fill its largest batches."""
         return max(2 * self.batch_sizes[-1], _REQUESTS_PER_THREAD * self.threads)

@@ -1,22 +1,26 @@
-"""What TensorFlow Serving reads at its start, and how it is started: files for the operators of a fleet."""
+"""Configuration files of TensorFlow Serving, and scripts that start it."""
 
 import dataclasses
 import json
 import os
 import re
 from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
+from keras_arcface._arguments import check
+from keras_arcface._arguments import check_choice
+from keras_arcface._files import write_atomically
 from keras_arcface.serving.deploy import launching
 from keras_arcface.serving.deploy import text_proto
-from keras_arcface.serving.deploy import versions as numbering
 from keras_arcface.serving.deploy.batching_parameters import DEVICES
 from keras_arcface.serving.deploy.batching_parameters import Batching
 from keras_arcface.serving.deploy.launching import Launch
 from keras_arcface.serving.deploy.served_models import ServedModel
+from keras_arcface.serving.deploy.versions import version_number
 from keras_arcface.serving.saved_model.metadata import METADATA_FILE
 
-METRICS = "/monitoring/prometheus/metrics"
+METRICS_PATH = "/monitoring/prometheus/metrics"
 IMAGES = {"cpu": "tensorflow/serving:latest", "gpu": "tensorflow/serving:latest-gpu"}
 
 _IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]*", re.ASCII)
@@ -25,34 +29,35 @@ _DAY = 24 * 60 * 60  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Tls:
-    """Encrypts gRPC. The server's REST port has no encryption: keep it inside, or behind a proxy that has.
+    """Encryption of gRPC. The server cannot encrypt REST: keep the port internal, or put a proxy in front of it.
 
     Args:
-        key: file of the server's private key, PEM.
-        certificate: file of its certificate, PEM.
-        client_ca: file of the authority whose clients alone are answered, PEM; None for all clients.
+        key: PEM file with the server's private key.
+        certificate: PEM file with the server's certificate.
+        client_ca: PEM file with the authority that signs the client certificates which the server then requires. None:
+            every client may connect.
     """
 
-    key: str | Path
-    certificate: str | Path
-    client_ca: str | Path | None = None
+    key: str | os.PathLike
+    certificate: str | os.PathLike
+    client_ca: str | os.PathLike | None = None
 
-    def lines(self) -> list[str]:
-        """SSLConfig as text; the server wants the contents of the files in it, not their names."""
-        lines = [f"server_key: {_pem(self.key)}", f"server_cert: {_pem(self.certificate)}"]
+    def to_text_proto(self) -> list[str]:
+        """Returns the lines of the protocol buffer SSLConfig, which contains the files' contents."""
+        lines = [f"server_key: {_read_pem(self.key)}", f"server_cert: {_read_pem(self.certificate)}"]
         if self.client_ca is not None:
-            lines += [f"custom_ca: {_pem(self.client_ca)}", "client_verify: true"]
+            lines += [f"custom_ca: {_read_pem(self.client_ca)}", "client_verify: true"]
         return lines
 
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """What `write_configuration` wrote.
+    """Result of `write_configuration`.
 
     Attributes:
-        files: their paths.
-        server: the command that starts `tensorflow_model_server`, argument by argument.
-        docker: the command that starts a container instead.
+        files: paths of the written files.
+        server: command that starts `tensorflow_model_server`, as a list of arguments.
+        docker: command that starts a container, as a list of arguments.
     """
 
     files: tuple[Path, ...]
@@ -61,7 +66,7 @@ class Configuration:
 
 
 def write_configuration(
-    directory,
+    directory: str | os.PathLike,
     models: Iterable[ServedModel],
     device: str = "cpu",
     batching: Batching | None = None,
@@ -72,116 +77,125 @@ def write_configuration(
     reload_seconds: int = 30,
     tls: Tls | None = None,
 ) -> Configuration:
-    """Writes what a server of these models needs, and how it is started, with Docker and without.
+    """Writes the configuration files of a server, and scripts that start it with and without Docker.
 
-    | file | what it is |
+    | file | content |
     |---|---|
-    | `models.config` | models, versions and labels, with the paths of this host |
-    | `models.docker.config` | the same with the paths in the container |
-    | `batching.config`, `monitoring.config`, `ssl.config` | for both |
+    | `models.config` | models, versions and labels, with paths of this host |
+    | `models.docker.config` | the same, with paths in the container |
+    | `batching.config`, `monitoring.config`, `ssl.config` | used in both cases |
     | `serve.sh` | starts `tensorflow_model_server` |
-    | `serve_docker.sh`, `docker-compose.yml` | start a container, in which models and files are read-only |
+    | `serve_docker.sh`, `docker-compose.yml` | start a container with read-only mounts of models and files |
 
-    Every file is replaced in one step: a running server reads `models.config` again every `reload_seconds`, so labels
-    and models change without a restart. The paths in the files are absolute, of this host.
+    Every file is replaced atomically. A running server reads `models.config` again every `reload_seconds`, so that
+    models and labels change without a restart. All paths in the files are absolute paths of this host.
 
     Args:
-        directory: where to write; made if it does not exist.
-        models: at least one.
-        device: "cpu" or "gpu": which image, and which batching.
-        batching: None for `Batching.for_device(device)`.
-        image: the container's; None for tensorflow/serving:latest, or latest-gpu. Name a version in production.
-        grpc_port, rest_port: on this host.
-        rest_timeout: seconds after which a REST request is given up; gRPC clients bring deadlines of their own.
-        reload_seconds: how often models.config is read again; 0 for never.
-        tls: encrypts gRPC; None does not.
+        directory: directory of the files. It is created if it does not exist.
+        models: at least one model.
+        device: "cpu" or "gpu". Sets the defaults of `batching` and `image`.
+        batching: batching parameters. None: `Batching.for_device(device)`.
+        image: image of the container. None: tensorflow/serving:latest or latest-gpu. Use a fixed version in production.
+        grpc_port, rest_port: ports on this host.
+        rest_timeout: seconds after which the server gives up a REST request. gRPC clients send their own deadlines.
+        reload_seconds: seconds between two readings of models.config. 0: only at the start.
+        tls: encryption of gRPC. None: no encryption.
 
     Returns:
-        The files, and both commands.
+        The paths of the files, and both commands.
 
     Raises:
-        OSError: if a file cannot be written, or one of `tls` not be read.
-        ValueError: if there is no model, or two of one name; a port, an image or a time that cannot be meant; if a
-            version has warm-up requests larger than the largest batch, which would keep it from loading; or a file of
-            `tls` is not PEM.
+        ModuleNotFoundError: if PyYAML is not installed.
+        OSError: if a file cannot be written, or a file of `tls` cannot be read.
+        ValueError: if there is no model or two models have the same name; if a port, image or time is not valid; if a
+            version has warm-up requests larger than the largest batch, which would prevent it from loading; or if a
+            file of `tls` is not a PEM file.
     """
     directory, models = Path(directory).absolute(), list(models)
-    if device not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}. Received: device={device!r}")
-    names = [model.name for model in models]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"models must be at least one, of different names. Received: {', '.join(names) or 'none'}")
-    if not str(directory).isprintable():
-        raise ValueError(f"directory must be a path without control characters. Received: {str(directory)!r}")
+    check_choice("device", device, DEVICES)
     image = IMAGES[device] if image is None else image
-    if not _IMAGE.fullmatch(image):
-        raise ValueError(f"image must be the name of an image, like {IMAGES[device]}. Received: image={image!r}")
-    if grpc_port == rest_port or not all(1 <= port <= 65535 for port in (grpc_port, rest_port)):
-        raise ValueError(f"Ports must be different, from 1 to 65535. Received: {grpc_port=}, {rest_port=}")
-    if not 0 < rest_timeout <= _DAY or not 0 <= reload_seconds <= _DAY:
-        raise ValueError(f"Times must be of up to a day, in seconds. Received: {rest_timeout=}, {reload_seconds=}")
+    _check_arguments(directory, models, image, (grpc_port, rest_port), (rest_timeout, reload_seconds))
     batching = Batching.for_device(device) if batching is None else batching
     for model in models:
-        _check_warm_up(model, batching)
+        _check_warmup_sizes(model, batching)
+    base_paths = {model.name: Path(model.base_path) for model in models}
     launch = Launch(
         directory=directory,
-        base_paths={model.name: model.base_path for model in models},
+        base_paths=base_paths,
         image=image,
         has_gpu=device == "gpu",
         ports=(grpc_port, rest_port),
         rest_timeout=rest_timeout,
         reload_seconds=reload_seconds,
-        requests_at_once=batching.requests_at_once(),
+        concurrent_requests=batching.concurrent_requests(),
         has_tls=tls is not None,
     )
-    on_host, in_container = launch.server(), launch.docker()
+    server, docker = launch.server_command(), launch.docker_command()
+    monitoring = ["enable: true", f"path: {text_proto.string(METRICS_PATH)}"]
     contents = {
-        launching.MODELS: _models(models, {model.name: str(model.base_path) for model in models}),
-        launching.MODELS_IN_CONTAINER: _models(models, {name: launching.path_in_container(name) for name in names}),
-        launching.BATCHING: batching.lines(),
-        launching.MONITORING: text_proto.message(
-            "prometheus_config", ["enable: true", f"path: {text_proto.string(METRICS)}"]
-        ),
-        launching.TLS: None if tls is None else tls.lines(),
-        "serve.sh": launching.script(on_host),
-        "serve_docker.sh": launching.script(in_container),
-        "docker-compose.yml": launch.compose(),
+        launching.MODELS_FILE: _model_list(models, [str(path) for path in base_paths.values()]),
+        launching.CONTAINER_MODELS_FILE: _model_list(models, [launching.path_in_container(m.name) for m in models]),
+        launching.BATCHING_FILE: _text(batching.to_text_proto()),
+        launching.MONITORING_FILE: _text(text_proto.message("prometheus_config", monitoring)),
+        "serve.sh": launching.shell_script(server),
+        "serve_docker.sh": launching.shell_script(docker),
+        "docker-compose.yml": launch.compose_file(),
     }
+    if tls is not None:
+        contents[launching.TLS_FILE] = _text(tls.to_text_proto())
     directory.mkdir(parents=True, exist_ok=True)
-    files = [_write(directory / name, lines) for name, lines in contents.items() if lines is not None]
-    return Configuration(tuple(files), tuple(on_host), tuple(in_container))
+    for name, content in contents.items():
+        write_atomically(directory / name, content, _file_mode(name))
+    return Configuration(tuple(directory / name for name in contents), tuple(server), tuple(docker))
 
 
-def _check_warm_up(model: ServedModel, batching: Batching) -> None:
-    """The server answers warm-up requests as any other, and refuses a model one of whose requests it refuses."""
-    for described in sorted(model.base_path.glob(f"*/{METADATA_FILE}")):
-        sizes = json.loads(described.read_text()).get("warmup_batch_sizes", [])
-        version = described.relative_to(model.base_path).parts[0]
-        if numbering.number_of(version) is not None and max(sizes, default=0) > batching.batch_sizes[-1]:
+def _check_arguments(
+    directory: Path, models: list[ServedModel], image: str, ports: tuple[int, int], times: tuple[float, float]
+) -> None:
+    names = [model.name for model in models]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"models must be at least one, of different names. Received: {', '.join(names) or 'none'}")
+    check("directory", str(directory), str(directory).isprintable(), "a path without control characters")
+    check("image", image, _IMAGE.fullmatch(image) is not None, f"the name of a container image, as {IMAGES['cpu']}")
+    grpc_port, rest_port = ports
+    if grpc_port == rest_port or not all(1 <= port <= 65535 for port in ports):
+        raise ValueError(f"The ports must be different integers in [1, 65535]. Received: {grpc_port=}, {rest_port=}")
+    rest_timeout, reload_seconds = times
+    check("rest_timeout", rest_timeout, 0 < rest_timeout <= _DAY, "above 0 and at most one day, in seconds")
+    check("reload_seconds", reload_seconds, 0 <= reload_seconds <= _DAY, "at least 0 and at most one day, in seconds")
+
+
+def _check_warmup_sizes(model: ServedModel, batching: Batching) -> None:
+    """Checks the warm-up requests of all versions. A server does not load a model if it refuses one of them."""
+    base_path = Path(model.base_path)
+    for metadata in sorted(base_path.glob(f"*/{METADATA_FILE}")):
+        sizes = json.loads(metadata.read_text()).get("warmup_batch_sizes", [])
+        version = metadata.relative_to(base_path).parts[0]
+        if version_number(version) is not None and max(sizes, default=0) > batching.batch_sizes[-1]:
             raise ValueError(
-                f"Model {model.name!r}, version {version} has warm-up requests of {max(sizes)} images. Expected: at "
-                f"most the largest batch size, or it will not load. Received: batch_sizes={batching.batch_sizes}"
+                f"Model {model.name!r}, version {version}: warm-up requests have {max(sizes)} images, and the server "
+                "loads the model only if that is at most the largest batch size. Received: "
+                f"batch_sizes={batching.batch_sizes}"
             )
 
 
-def _models(models: list[ServedModel], base_paths: dict[str, str]) -> list[str]:
-    configs = [line for model in models for line in model.lines(base_paths[model.name])]
-    return text_proto.message("model_config_list", configs)
+def _model_list(models: Sequence[ServedModel], base_paths: Sequence[str]) -> str:
+    """Returns the protocol buffer ModelServerConfig."""
+    configs = [line for model, path in zip(models, base_paths, strict=True) for line in model.to_text_proto(path)]
+    return _text(text_proto.message("model_config_list", configs))
 
 
-def _write(path: Path, lines: list[str]) -> Path:
-    """In one step, as a server may be reading it; a private key is nobody else's at any moment."""
-    mode = 0o600 if path.name == launching.TLS else 0o777 if path.suffix == ".sh" else 0o666
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.unlink(missing_ok=True)
-    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
-    unfinished.replace(path)
-    return path
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
 
 
-def _pem(path: str | Path) -> str:
+def _file_mode(name: str) -> int:
+    """Returns the permissions of a file. Only the owner may read the file with the private key."""
+    return 0o600 if name == launching.TLS_FILE else 0o777 if name.endswith(".sh") else 0o666
+
+
+def _read_pem(path: str | os.PathLike) -> str:
     text = Path(path).read_bytes().decode("ascii", errors="replace")
     if "-----BEGIN " not in text:
-        raise ValueError(f"{path} is no PEM file. Expected: a key or a certificate as text, -----BEGIN ...")
+        raise ValueError(f"{path} must be a PEM file, with a line -----BEGIN ...")
     return text_proto.string(text)

@@ -1,7 +1,7 @@
-"""A directory in the making, beside the versions of a model, and what is left of those whose makers died.
+"""Temporary directories beside the versions of a model, and removal of those that a killed process left.
 
-It is held through a locked file beside it, `.tmp-<unique>.lock`, which goes free when its process dies, however that
-happens. A file, as network file systems cannot lock directories.
+A publisher holds a lock on the file `.tmp-<unique>.lock` beside its directory. The operating system releases the lock
+when the process ends in any way. The lock is a file because network file systems cannot lock directories.
 """
 
 import fcntl
@@ -11,36 +11,40 @@ import secrets
 import shutil
 from pathlib import Path
 
+from keras_arcface._files import sync_directory
+from keras_arcface._files import sync_file
+
 PREFIX = ".tmp-"
-_LOCK = ".lock"
+_LOCK_SUFFIX = ".lock"
 
 _log = logging.getLogger(__name__)
 
 
 class Staging:
-    """A new name on the file system of the versions; what is under it goes when the context ends.
+    """Context manager for a new path in the directory of the versions. Everything under the path is removed at exit.
 
     Args:
-        base: the directory of the versions.
+        base: directory of the versions.
     """
 
     def __init__(self, base: Path):
         self._base = base
 
     def __enter__(self) -> Path:
-        """Returns the path; there is nothing there yet."""
+        """Returns the path, which does not exist yet."""
         while True:
-            self._path = new_name(self._base)
-            self._lock_path = self._path.with_name(self._path.name + _LOCK)
+            self._path = new_path(self._base)
+            self._lock_path = self._path.with_name(self._path.name + _LOCK_SUFFIX)
             self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             acquired = False
             try:
-                acquired = _is_acquired(self._lock, self._lock_path)
+                acquired = _acquire(self._lock, self._lock_path)
             finally:
                 if not acquired:
                     self._lock_path.unlink(missing_ok=True)
                     os.close(self._lock)
-            if acquired:  # or between its making and its locking, another publisher took it for a leftover
+            # If not acquired, a concurrent publisher saw the file before it was locked, and removed it as a leftover.
+            if acquired:
                 return self._path
 
     def __exit__(self, *_) -> None:
@@ -49,26 +53,26 @@ class Staging:
         os.close(self._lock)
 
 
-def new_name(base: Path) -> Path:
-    """A name that `remove_leftovers` knows as such."""
+def new_path(base: Path) -> Path:
+    """Returns a path that `remove_leftovers` recognizes as temporary."""
     return base / f"{PREFIX}{secrets.token_hex(8)}"
 
 
 def remove_leftovers(base: Path) -> None:
-    """Removes what publishers that were killed have left, and nothing of those that live."""
-    names = {name.removesuffix(_LOCK) for name in os.listdir(base) if name.startswith(PREFIX)}
+    """Removes the temporary directories of killed publishers, and leaves those of running ones."""
+    names = {name.removesuffix(_LOCK_SUFFIX) for name in os.listdir(base) if name.startswith(PREFIX)}
     for path in sorted(base / name for name in names):
-        lock_path = path.with_name(path.name + _LOCK)
+        lock_path = path.with_name(path.name + _LOCK_SUFFIX)
         try:
             lock = os.open(lock_path, os.O_RDWR)
-        except FileNotFoundError:  # what lives under this name has been locked before it was there
+        except FileNotFoundError:  # a running publisher creates the lock before the directory
             _remove_tree(path)
             continue
         except PermissionError as error:
-            _log.warning("%s may be a leftover, of another user: %s", path, error.strerror)
+            _log.warning("%s may be a leftover, but its lock belongs to another user: %s", path, error.strerror)
             continue
         try:
-            if _is_acquired(lock, lock_path):
+            if _acquire(lock, lock_path):
                 _remove_tree(path)
                 lock_path.unlink(missing_ok=True)
         finally:
@@ -76,40 +80,30 @@ def remove_leftovers(base: Path) -> None:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copies a directory to a new one, so that it survives a loss of power when this returns.
+    """Copies a directory to a new one, and writes it to the disk, so that it survives a loss of power.
+
+    Links to files are followed.
 
     Raises:
-        OSError: if something cannot be read or written.
-        ValueError: naming what is neither a file nor a directory, a link to a directory for instance.
+        OSError: if a file cannot be read or written.
+        ValueError: if the source contains something other than files and directories, such as a link to a directory.
     """
     os.mkdir(target)
     with os.scandir(source) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            into = target / entry.name
+            destination = target / entry.name
             if entry.is_dir(follow_symlinks=False):
-                copy_tree(Path(entry.path), into)
+                copy_tree(Path(entry.path), destination)
             elif entry.is_file():
-                shutil.copyfile(entry.path, into)
-                _sync(into, os.O_RDWR)
+                shutil.copyfile(entry.path, destination)
+                sync_file(destination)
             else:
-                raise ValueError(f"{entry.path} is neither a file nor a directory. Expected: these alone")
+                raise ValueError(f"A SavedModel must contain only files and directories. Received: {entry.path}")
     sync_directory(target)
 
 
-def sync_directory(directory: Path) -> None:
-    """Makes what was made, renamed and removed in a directory survive a loss of power."""
-    _sync(directory, os.O_RDONLY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    file = os.open(path, flags)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _is_acquired(lock: int, path: Path) -> bool:
+def _acquire(lock: int, path: Path) -> bool:
+    """Locks an open file, and returns whether it is still the file at `path`."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(lock), os.stat(path))
@@ -118,6 +112,6 @@ def _is_acquired(lock: int, path: Path) -> bool:
 
 
 def _remove_tree(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)  # two may be removing it
+    shutil.rmtree(path, ignore_errors=True)  # a concurrent publisher may remove the same leftover
     if os.path.lexists(path):
-        _log.warning("%s is left over and could not be removed", path)
+        _log.warning("The leftover %s could not be removed", path)

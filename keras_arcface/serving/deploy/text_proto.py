@@ -1,21 +1,19 @@
-"""Protocol buffers as text, the form in which TensorFlow Serving reads its configuration."""
+"""Writer for protocol buffers in text format, the format of TensorFlow Serving's configuration files.
+
+`google.protobuf.text_format` cannot write them: it needs the message classes, and the wheel of tensorflow-serving-api
+lacks MonitoringConfig, SSLConfig and BatchingParameters.
+"""
 
 from collections.abc import Iterable
 
-_ESCAPES = {ord("\n"): r"\n", ord("\r"): r"\r", ord("\t"): r"\t", ord('"'): r"\"", ord("\\"): r"\\"}
+from google.protobuf import text_encoding
 
 
 def message(name: str, lines: Iterable[str]) -> list[str]:
-    """A message field, from the lines of what is in it."""
+    """Returns the lines of a message field with the given content."""
     return [f"{name} {{", *(f"  {line}" for line in lines), "}"]
 
 
 def string(text: str) -> str:
-    """A string's value: quoted, with everything but printable ASCII escaped byte by byte."""
-    return '"' + "".join(_escaped(byte) for byte in text.encode()) + '"'
-
-
-def _escaped(byte: int) -> str:
-    if byte in _ESCAPES:
-        return _ESCAPES[byte]
-    return chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}"
+    """Returns a string value: quoted, with all bytes except printable ASCII escaped."""
+    return f'"{text_encoding.CEscape(text.encode(), as_utf8=False)}"'

@@ -1,84 +1,100 @@
-"""What the names in a base path mean to TensorFlow Serving, and renaming that replaces nothing."""
+"""Numbered versions of a model: which names in a base path TensorFlow Serving reads as versions."""
 
-import ctypes
-import errno
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-WITHDRAWN = ".withdrawn-"
-LARGEST = 2**63 - 1
+WITHDRAWN_PREFIX = ".withdrawn-"
+MAX_VERSION = 2**63 - 1
 
-# The server reads names as absl::SimpleAtoi does: `007` and `+7` are version 7 to it, and files are versions too.
+# The server parses names with absl::SimpleAtoi: `007` and `+7` are version 7, and files count as versions, too.
 _INTEGER = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*", re.ASCII)
-_AT_THE_WORKING_DIRECTORY, _NO_REPLACE = -100, 1  # of Linux
-_NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
-def number_of(name: str) -> int | None:
-    """The version that the server takes a name for; None if it does not look at it."""
+def versions(base_path: str | os.PathLike) -> list[int]:
+    """Returns the versions in a base path that a server sees, in ascending order.
+
+    Raises:
+        FileNotFoundError: if the base path does not exist.
+    """
+    base = Path(base_path)
+    if not base.is_dir():
+        raise FileNotFoundError(f"The base path {base} is not a directory")
+    return list(published(base))
+
+
+def next_version(base_path: str | os.PathLike) -> Path:
+    """Returns the directory of the next version in a base path. Its number is the largest number ever used, plus 1.
+
+    Use it for `export_saved_model` if no other process publishes to the base path at the same time. Otherwise export to
+    a different directory and call `publish`.
+
+    Raises:
+        NotADirectoryError: if the base path is a file.
+        ValueError: if the base path is a SavedModel, or its name is an integer.
+
+    >>> next_version("models/faces")
+    PosixPath('models/faces/1')
+    """
+    base = Path(base_path)
+    check_base_path(base)
+    return base / str(next_version_number(base) if base.exists() else 1)
+
+
+def version_number(name: str) -> int | None:
+    """Returns the version that the server reads from a name, or None if the server ignores the name."""
     if not _INTEGER.fullmatch(name):
         return None
     number = int(name)
-    return number if -LARGEST - 1 <= number <= LARGEST else None
+    return number if -MAX_VERSION - 1 <= number <= MAX_VERSION else None
 
 
 def published(base: Path) -> dict[int, list[str]]:
-    """The versions, ascending, and under which names they are there: one each, unless somebody wrote `7` and `007`."""
-    return _by_number((name, name) for name in os.listdir(base))
+    """Returns `{version: names}` in ascending order. A version has several names if both `7` and `007` exist."""
+    return _group_by_version((name, name) for name in os.listdir(base))
 
 
 def withdrawn(base: Path) -> dict[int, list[str]]:
-    """The versions that were withdrawn, as `published`."""
-    names = (name for name in os.listdir(base) if name.startswith(WITHDRAWN))
-    return _by_number((name.removeprefix(WITHDRAWN), name) for name in names)
+    """Returns `{version: names}` of the withdrawn versions, in ascending order."""
+    names = (name for name in os.listdir(base) if name.startswith(WITHDRAWN_PREFIX))
+    return _group_by_version((name.removeprefix(WITHDRAWN_PREFIX), name) for name in names)
 
 
-def next_number(base: Path) -> int:
-    """One more than the largest number ever used, and at least 1."""
-    there = published(base)  # first: what is withdrawn between the two looks is found by the second
-    return 1 + max([0, *there, *withdrawn(base)])
+def next_version_number(base: Path) -> int:
+    """Returns the largest number ever used plus 1, and at least 1."""
+    used = published(base)  # before `withdrawn`, which then contains what is withdrawn between the two calls
+    return 1 + max([0, *used, *withdrawn(base)])
 
 
-def is_taken(base: Path, number: int) -> bool:
-    """Whether a number was ever used; looks in the order of `next_number`."""
+def is_used(base: Path, number: int) -> bool:
+    """Returns whether a number was ever used. It reads the directory in the order of `next_version_number`."""
     if number in published(base) or os.path.lexists(base / str(number)):
         return True
-    return number in withdrawn(base) or os.path.lexists(base / f"{WITHDRAWN}{number}")
+    return number in withdrawn(base) or os.path.lexists(base / f"{WITHDRAWN_PREFIX}{number}")
 
 
-def rename_to_new(source: Path, target: Path) -> None:
-    """Renames, and never onto anything: `os.rename` alone would replace an empty directory.
-
-    Where the system or the file system cannot do that in one step (NFS, other systems than Linux) there is a moment
-    between looking and renaming; in it, a directory is replaced only if it is empty.
-
-    Raises:
-        FileExistsError: if there is something at `target`.
-    """
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is not None:
-        paths = [ctypes.c_char_p(os.fsencode(path)) for path in (source, target)]
-        here = ctypes.c_int(_AT_THE_WORKING_DIRECTORY)
-        if renameat2(here, paths[0], here, paths[1], ctypes.c_uint(_NO_REPLACE)) == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in _NOT_SUPPORTED:
-            raise OSError(code, os.strerror(code), str(source), None, str(target))
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    try:
-        os.rename(source, target)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
-        raise
+def check_base_path(base: Path) -> None:
+    """Raises an error if a path cannot be the directory of a model's versions."""
+    if base.exists() and not base.is_dir():
+        raise NotADirectoryError(f"The base path must be a directory or not exist. Received: the file {base}")
+    if (base / "saved_model.pb").exists() or version_number(base.resolve().name) is not None:
+        raise ValueError(
+            f"{base} is not a base path. Expected: the directory of a model's versions, without a saved_model.pb, and "
+            "with a name that is not an integer, which a server would read as a version"
+        )
 
 
-def _by_number(names) -> dict[int, list[str]]:
+def list_versions(numbers: Iterable[int]) -> str:
+    """Returns version numbers as text for an error message."""
+    return f"versions {', '.join(map(str, numbers))}" if numbers else "no versions"
+
+
+def _group_by_version(names: Iterable[tuple[str, str]]) -> dict[int, list[str]]:
+    """Groups `(text of the number, name)` by the number."""
     found: dict[int, list[str]] = {}
     for text, name in sorted(names):
-        number = number_of(text)
+        number = version_number(text)
         if number is not None:
             found.setdefault(number, []).append(name)
     return dict(sorted(found.items()))

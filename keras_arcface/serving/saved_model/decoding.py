@@ -1,25 +1,28 @@
-"""Decoding inside a served graph, such that one bad image costs its own row and nothing else.
+"""Decoding of images inside the served graph, so that a damaged image affects only its own row.
 
-A server puts the images of many requests into one batch, and an op that fails fails them all. No decoding op of
-TensorFlow can be told not to fail, but a dataset can be told to go on without the elements that did: so the images
-run through a dataset inside the graph, each with its row number, and are put back where they belong.
+A server puts the images of several requests into one batch, and an op that fails makes all of them fail. TensorFlow's
+decoding ops cannot be told not to fail, but a dataset can skip elements that fail. Therefore the graph contains a
+dataset that decodes each image together with its row number, and writes the pixels back to that row.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from keras_arcface.data import encoded_images
 
 
-def decode_rows(encoded, image_size):
-    """Decodes images of any size to the pixels that OpenCV shows, and never fails.
+def decode_rows(encoded: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes images of any size to the pixels that OpenCV returns. It never fails.
 
     Args:
-        encoded: string tensor `(n,)`: JPEG and PNG files, turned as their EXIF data says; BMP files of 8, 24 or 32
+        encoded: string tensor `(n,)`: JPEG and PNG files, rotated as their EXIF data says; BMP files of 8, 24 or 32
             bits; GIF files whose first frame fills the canvas and has no transparent color.
         image_size: `(height, width)` to which every image is resized.
 
     Returns:
-        `(images, valid)`: uint8 `(n, height, width, 3)` RGB, black for everything else, and bool `(n,)`.
+        `(images, valid)`: uint8 RGB `(n, height, width, 3)`, black for all other files, and bool `(n,)`.
     """
     shape = (*image_size, 3)
 
@@ -33,7 +36,7 @@ def decode_rows(encoded, image_size):
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         .ignore_errors()
     )
-    # The element after the last row keeps the batch from being empty when nothing can be decoded.
+    # An additional element after the last row, so that the batch is not empty if no image can be decoded.
     tail = tf.data.Dataset.from_tensors((rows, tf.zeros(shape, tf.uint8)))
     indices, pixels = decoded.concatenate(tail).batch(rows + 1).get_single_element()
     indices = indices[:, tf.newaxis]
@@ -42,8 +45,8 @@ def decode_rows(encoded, image_size):
     return tf.ensure_shape(placed, (None, *shape)), valid
 
 
-def _resize(pixels, image_size):
-    """Leaves images of the right size alone, to the bit."""
+def _resize(pixels: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
+    """Resizes an image. Pixels of an image that has the size already do not change."""
     height, width = image_size
 
     def resized():
@@ -54,8 +57,8 @@ def _resize(pixels, image_size):
     return tf.ensure_shape(tf.cond(fits, lambda: pixels, resized), (height, width, 3))
 
 
-def _decode(image, is_turned):
-    """Decodes one image of any size. What a header says is checked before anything is decoded."""
+def _decode(image: tf.Tensor, is_turned: tf.Tensor) -> tf.Tensor:
+    """Decodes one image of any size. The size in its header is checked before the pixels are decoded."""
     is_jpeg, is_png, is_gif = (
         _starts_with(image, magic) for magic in (encoded_images.JPEG, encoded_images.PNG, b"GIF8")
     )
@@ -66,73 +69,79 @@ def _decode(image, is_turned):
     )
 
 
-def _decode_jpeg_or_png(image, is_jpeg, is_turned):
+def _decode_jpeg_or_png(image: tf.Tensor, is_jpeg: tf.Tensor, is_turned: tf.Tensor) -> tf.Tensor:
     height, width = tf.unstack(
         tf.cond(
             is_jpeg,
             lambda: tf.image.extract_jpeg_shape(image)[:2],
-            lambda: tf.stack([_integer(image, at, tf.int32, little_endian=False) for at in (20, 16)]),
+            lambda: tf.stack([_read_integer(image, at, tf.int32, little_endian=False) for at in (20, 16)]),
         )
     )
 
     def decode():
         pixels = encoded_images.decode_jpeg_or_png(image)
-        return tf.cond(is_turned, lambda: _turn(pixels, _orientation(image)), lambda: pixels)
+        return tf.cond(is_turned, lambda: _rotate(pixels, _exif_orientation(image)), lambda: pixels)
 
     return _decode_if(True, height, width, decode)
 
 
-# What may stand before the first frame.
+# Blocks that may precede the first frame of a GIF.
 _GIF_BLOCKS = (
-    r"^(?:!\C[\x05-\x7f][^\x00]*\x00"  # a comment or the like
-    r"|!\C\x0bNETSCAPE2\.0\x03\x01\C\C\x00"  # how often it is repeated
-    r"|!\C\x04[\x00\x04\x08\x0c]\C{3}\x00)*,"  # how the frame is shown; an odd number would say with transparency
+    r"^(?:!\C[\x05-\x7f][^\x00]*\x00"  # comments and similar blocks
+    r"|!\C\x0bNETSCAPE2\.0\x03\x01\C\C\x00"  # number of repetitions
+    r"|!\C\x04[\x00\x04\x08\x0c]\C{3}\x00)*,"  # how to show the frame; odd flags would mean a transparent color
 )
 
 
-def _decode_gif(image):
-    """The first frame, which TensorFlow shows as OpenCV does if it fills the canvas and no color is transparent."""
-    width, height, flags = (_integer(image, at, kind) for at, kind in ((6, tf.uint16), (8, tf.uint16), (10, tf.uint8)))
+def _decode_gif(image: tf.Tensor) -> tf.Tensor:
+    """Decodes the first frame if it fills the canvas and has no transparent color.
+
+    Only then TensorFlow and OpenCV return the same pixels.
+    """
+    width, height, flags = (
+        _read_integer(image, at, kind) for at, kind in ((6, tf.uint16), (8, tf.uint16), (10, tf.uint8))
+    )
     palette = tf.where(flags >= 128, 6 * tf.bitwise.left_shift(1, flags % 8), 0)
-    frame = _without_start(tf.strings.substr(image, 13 + palette, 4096), _GIF_BLOCKS)
-    left, top, frame_width, frame_height = (_integer(frame, at, tf.uint16) for at in (0, 2, 4, 6))
+    frame = _without_prefix(tf.strings.substr(image, 13 + palette, 4096), _GIF_BLOCKS)
+    left, top, frame_width, frame_height = (_read_integer(frame, at, tf.uint16) for at in (0, 2, 4, 6))
     fills = tf.reduce_all(tf.stack([left, top, frame_width, frame_height]) == tf.stack([0, 0, width, height]))
     return _decode_if(fills, height, width, lambda: _first_frame(image))
 
 
-def _decode_bmp(image):
-    """24 and 32 bits in the usual order, and 8 bits with a palette: there TensorFlow gives the colors' numbers."""
-    start, header, width, height, compression = (_integer(image, at, tf.int32) for at in (10, 14, 18, 22, 30))
-    bits = _integer(image, 28, tf.uint16)
+def _decode_bmp(image: tf.Tensor) -> tf.Tensor:
+    """Decodes 24 and 32 bits in the usual channel order, and 8 bits, for which TensorFlow returns palette indices."""
+    start, header, width, height, compression = (_read_integer(image, at, tf.int32) for at in (10, 14, 18, 22, 30))
+    bits = _read_integer(image, 28, tf.uint16)
     plain, masks = compression == 0, b"\0\0\xff\0\0\xff\0\0\xff\0\0\0"
     masked = (compression == 3) & (tf.strings.substr(image, 54, len(masks)) == masks)
     known = tf.where(bits == 32, plain | masked, plain & ((bits == 8) | (bits == 24)))
 
-    def colored(pixels):
+    def apply_palette(pixels):
         table = tf.io.decode_raw(tf.strings.substr(image, 14 + header, start - 14 - header), tf.uint8)
         return tf.gather(tf.reshape(table, (-1, 4))[:, 2::-1], tf.cast(pixels[..., 0], tf.int32))
 
     def decode():
         pixels = _first_frame(image)
-        return tf.cond(bits == 8, lambda: colored(pixels), lambda: pixels)
+        return tf.cond(bits == 8, lambda: apply_palette(pixels), lambda: pixels)
 
-    # A negative height says that the rows run from the top.
+    # A negative height means that the rows are stored from top to bottom.
     return _decode_if(_starts_with(image, b"BM") & known & (header >= 40), tf.abs(height), width, decode)
 
 
-def _first_frame(image):
+def _first_frame(image: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_image(image, channels=3, expand_animations=False)
 
 
-def _decode_if(known, height, width, decode):
+def _decode_if(known: Any, height: tf.Tensor, width: tf.Tensor, decode: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """Calls `decode` if the format is known and the size is allowed; otherwise the op fails."""
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     allowed = tf.reduce_all(tf.stack([known, height > 0, width > 0, pixels <= encoded_images.MAX_PIXELS]))
     with tf.control_dependencies([tf.debugging.Assert(allowed, [height, width])]):
         return tf.ensure_shape(decode(), (None, None, 3))
 
 
-def _turn(pixels, orientation):
-    """Shows pixels as an orientation of EXIF says."""
+def _rotate(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Applies an EXIF orientation."""
     transposed, upside_down, mirrored = (
         tf.reduce_any(orientation == tf.constant(numbers)) for numbers in ((5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7))
     )
@@ -140,9 +149,9 @@ def _turn(pixels, orientation):
     return tf.reverse(upright, tf.boolean_mask([0, 1], [upside_down, mirrored]))
 
 
-def _orientation(image):
-    """The orientation in the first directory of the EXIF data, 1 if it has none."""
-    exif = _without_start(image, r"^\C*?(?:Exif\x00\x00|eXIf)")
+def _exif_orientation(image: tf.Tensor) -> tf.Tensor:
+    """Returns the orientation in the first directory of the EXIF data, or 1."""
+    exif = _without_prefix(image, r"^\C*?(?:Exif\x00\x00|eXIf)")
     content = tf.cast(tf.io.decode_raw(exif, tf.uint8), tf.int32)
     little_endian = _starts_with(exif, b"II*\0")
 
@@ -157,15 +166,15 @@ def _orientation(image):
     return tf.concat([tf.boolean_mask(values, found), [1]], 0)[0]
 
 
-def _starts_with(image, magic):
+def _starts_with(image: tf.Tensor, magic: bytes) -> tf.Tensor:
     return tf.strings.substr(image, 0, len(magic)) == magic
 
 
-def _without_start(image, pattern):
-    # With a tensor, the pattern is compiled when it is needed, and not for every batch.
+def _without_prefix(image: tf.Tensor, pattern: str) -> tf.Tensor:
+    # With a tensor as the pattern, TensorFlow compiles it only when it is needed, and not for every batch.
     return tf.strings.regex_replace(image, tf.constant(pattern), "", replace_global=False)
 
 
-def _integer(image, position, kind, little_endian=True):
-    """A number of a header, as int32."""
+def _read_integer(image: tf.Tensor, position: int, kind: tf.DType, little_endian: bool = True) -> tf.Tensor:
+    """Returns an integer of a header as int32."""
     return tf.cast(tf.io.decode_raw(tf.strings.substr(image, position, kind.size), kind, little_endian)[0], tf.int32)

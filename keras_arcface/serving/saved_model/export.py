@@ -1,21 +1,27 @@
-"""Embedder -> SavedModel for TensorFlow Serving."""
+"""Export of an embedder as a SavedModel for TensorFlow Serving."""
 
 import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_arcface._optional import install_hint
 from keras_arcface.data.alignment import TEMPLATE
 from keras_arcface.data.alignment import TEMPLATE_SIZE
 from keras_arcface.data.alignment import check_alignment
 from keras_arcface.serving.deploy.batching_parameters import BATCH_SIZES
+from keras_arcface.serving.embedder_facts import image_size_of
 from keras_arcface.serving.layer_replacement import without_xla
 from keras_arcface.serving.saved_model import metadata
-from keras_arcface.serving.saved_model import verification as checking
+from keras_arcface.serving.saved_model import verification
 from keras_arcface.serving.saved_model import warmup
 from keras_arcface.serving.saved_model.signatures import make_embed
 from keras_arcface.serving.saved_model.signatures import make_signatures
@@ -25,131 +31,135 @@ _logger = logging.getLogger(__name__)
 
 def export_saved_model(
     embedder: keras.Model,
-    directory,
+    directory: str | os.PathLike,
     mirror: bool = False,
     compare: bool = False,
     freeze: bool = True,
-    evaluation=None,
+    evaluation: metadata.Evaluation | None = None,
     alignment: str | None = None,
-    warmup_batch_sizes=BATCH_SIZES,
+    warmup_batch_sizes: Iterable[int] = BATCH_SIZES,
     check: bool = True,
 ) -> Path:
-    """Writes an embedder as a SavedModel that needs neither Keras nor this package to answer.
-
-    Its signatures:
+    """Writes an embedder as a SavedModel that runs without Keras and without this package.
 
     | signature         | input                                            | outputs                     |
     |-------------------|--------------------------------------------------|-----------------------------|
     | `serving_default` | `images`: uint8 `(n, height, width, 3)` RGB      | `embedding`, `norm`         |
     | `serve_bytes`     | `image_bytes`: string `(n,)`, encoded images     | `embedding`, `norm`, `valid` |
     | `compare`         | `images_a`, `images_b`: as `images`              | `cosine`                    |
-    | `describe`        | `request`: string `(n,)`, not looked at          | `metadata`                  |
+    | `describe`        | `request`: string `(n,)`, ignored                | `metadata`                  |
 
-    `embedding` is `(n, dim)` float32, L2-normalized; `norm` `(n,)` float32 is its length before that; `valid` `(n,)`
-    says which images are served: the others have zeros for embedding and norm, and cost no other row anything. Images
-    given as bytes are JPEG or PNG; of GIF and BMP, only those are served that the graph shows as `cv2.imread` does
-    (docs/serving.md, "Image formats"). They may have any size up to 4096 x 4096 pixels and are resized in the graph;
-    faces must be aligned as those of the training were. `cosine` `(n,)` compares the images of a row. `metadata`
-    `(n,)` is a JSON text, the same in each row: what the model is, what it wants, and at which cosine two images are
-    one person's.
+    - `embedding`: `(n, dim)` float32, L2-normalized. `norm`: `(n,)` float32, its length before normalization.
+    - `valid`: `(n,)` bool, whether an image was decoded. Rows of other images have zeros as embedding and norm, and do
+      not affect the rest of the batch. Encoded images are JPEG or PNG files, or GIF and BMP files for which the graph
+      returns the pixels of `cv2.imread` (docs/serving.md, "Image formats"), of up to 4096 x 4096 pixels. The graph
+      resizes them. Faces must be aligned as in training.
+    - `cosine`: `(n,)`, the cosine between the images of a row.
+    - `metadata`: `(n,)`, the same JSON in each row: facts about the model, required pixels, thresholds.
 
-    The same JSON lies in `assets.extra/metadata.json`; `assets.extra/tf_serving_warmup_requests` holds requests that a
-    server answers before it takes others, and `assets.extra/warmup_answers.npz` the embedder's own answers. The
-    directory appears under its name only after what was written has answered these requests alike in two clean
-    processes (`check_saved_model`).
+    The same JSON is in `assets.extra/metadata.json`. `assets.extra/tf_serving_warmup_requests` contains the requests
+    that a server answers before it serves the model, and `assets.extra/warmup_answers.npz` the embedder's answers. The
+    directory gets its name only after the export has given these answers in two separate processes (see
+    `check_saved_model`).
 
     Args:
-        embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with a known height
-            and width.
-        directory: where to write; it must not exist, or be empty.
-        mirror: sum the embeddings of an image and of its mirror image, as published evaluations do; takes twice as
-            long.
-        compare: add the signature `compare`.
-        freeze: write weights as constants of the graph, which a server can compute with ahead; False keeps them as
-            variables (necessary beyond 2 GB).
-        evaluation: what knows `at_far`, such as the `VerificationResult` of `verify`, or `Roc.pooled` of several: the
-            thresholds for false accept rates of 1e-2 to 1e-6 go into the metadata, as far as it has impostor pairs to
-            show them, each with a 95% confidence interval of its FAR. A warning names those that fewer than ten
-            accepted impostors decide. The embeddings must be made as the export makes them:
+        embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with known height and
+            width.
+        directory: a directory that does not exist or is empty.
+        mirror: whether to add the embedding of the mirror image, as published evaluations do. It doubles the time.
+        compare: whether to include the signature `compare`.
+        freeze: whether to store the weights as constants of the graph, which allows more optimization. False keeps
+            variables, which is necessary above 2 GB.
+        evaluation: object with `at_far`, such as the `VerificationResult` of `verify`, or `Roc.pooled` of several. The
+            metadata gets its thresholds for false accept rates of 1e-2 to 1e-6, as far as there are enough impostor
+            pairs, each with the 95% confidence interval of its rate. A warning lists thresholds that depend on fewer
+            than ten accepted impostors. Compute the embeddings as the export does:
             `embed_pairs(embedder, pairs, flip=mirror)`.
-        alignment: how the faces of the training were aligned, for the metadata: "five_points" for faces as `data.align`
-            gives them, "none" for faces that were not aligned, None where it is not known. `DatasetInfo.alignment` is
-            what a dataset says of itself.
-        warmup_batch_sizes: batch sizes of the warm-up requests, one for each of them and each signature; () for none.
-            Those of `Batching` by default, as a server should know them all and refuses larger ones. They need
-            tensorflow-serving-api; without it none are written, and a warning says so.
-        check: whether to check what was written.
+        alignment: alignment of the training faces, for the metadata: "five_points" (as by `data.align`), "none", or
+            None if unknown. `DatasetInfo.alignment` is the alignment of a dataset.
+        warmup_batch_sizes: batch sizes of the warm-up requests, one request for each size and signature; () for none.
+            The default is that of `Batching`, because a server should know all its batch sizes, and refuses larger
+            ones. Without tensorflow-serving-api no requests are written, and a warning is logged.
+        check: whether to check the export.
 
     Returns:
         The directory.
 
     Raises:
-        FileExistsError: if there is something in the directory.
-        ValueError: if Keras does not run on TensorFlow, the embedder's input or output have other shapes, the alignment
-            cannot be that of its images, there are more warm-up requests than a server takes, or what was written does
-            not answer as the embedder does.
+        FileExistsError: if the directory is not empty.
+        ValueError: if the backend is not TensorFlow, the embedder's input or output has a different shape, the
+            alignment does not fit its images, there are more warm-up requests than a server accepts, or the export does
+            not give the embedder's answers.
     """
     directory = Path(directory)
     check_exportable(embedder, directory, alignment)
-    image_size = metadata.image_size_of(embedder)
+    image_size = image_size_of(embedder)
     names = ("serving_default", "serve_bytes", *(("compare",) if compare else ()), "describe")
-    sizes = _checked_sizes(warmup_batch_sizes, len(names))
+    sizes = _check_batch_sizes(warmup_batch_sizes, len(names))
     requests = warmup.make_requests(names, image_size, sizes)
-    aligned = _described(alignment, image_size)
-    description = metadata.make_metadata(embedder, aligned, mirror, freeze, evaluation, names, sizes)
+    described_alignment = _describe_alignment(alignment, image_size)
+    description = metadata.make_metadata(embedder, described_alignment, mirror, freeze, evaluation, names, sizes)
 
-    unfinished = directory.with_name(f".{directory.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    temporary = directory.with_name(f".{directory.name}.unfinished")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _write(embedder, unfinished, image_size, mirror, compare, freeze, description)
+        _write(embedder, temporary, image_size, mirror, compare, freeze, description)
         answers = warmup.expected_answers(requests, _embed_function(embedder, mirror), description)
-        _write_extras(unfinished, description, requests, answers)
+        _write_assets(temporary, description, requests, answers)
         if check:
-            checking.check_saved_model(unfinished, requests, answers)
+            verification.check_saved_model(temporary, requests, answers)
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     if directory.exists():
         directory.rmdir()
-    unfinished.rename(directory)
+    temporary.rename(directory)
     return directory
 
 
-def check_exportable(embedder: keras.Model, directory, alignment: str | None = None) -> None:
-    """Raises what `export_saved_model` would raise before it writes anything: to be called before a training.
+def check_exportable(embedder: keras.Model, directory: str | os.PathLike, alignment: str | None = None) -> None:
+    """Raises the errors that `export_saved_model` would raise before it writes anything. Call it before a training.
 
     Args:
-        embedder, directory, alignment: as for `export_saved_model`.
+        embedder, directory, alignment: see `export_saved_model`.
 
     Raises:
-        FileExistsError: if there is something in the directory.
-        PermissionError: if the directory cannot be made.
-        ValueError: if Keras does not run on TensorFlow, the embedder's input or output have other shapes, or the
-            alignment cannot be that of its images.
+        FileExistsError: if the directory is not empty.
+        PermissionError: if the directory cannot be created.
+        ValueError: if the backend is not TensorFlow, the embedder's input or output has a different shape, or the
+            alignment does not fit its images.
     """
     directory = Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"{directory} exists. Expected: a new or empty directory to export to")
+        raise FileExistsError(f"directory must not exist or must be empty. Received: {directory}")
     parent = next(path for path in directory.absolute().parents if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise PermissionError(f"{directory} cannot be made: {parent} is no directory that can be written to")
+        raise PermissionError(f"{directory} cannot be created: {parent} is not a writable directory")
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "A SavedModel is written by the TensorFlow backend of Keras: save the embedder as .keras and export it "
-            f"under KERAS_BACKEND=tensorflow. Received: backend {keras.backend.backend()!r}"
+            "export_saved_model requires the TensorFlow backend: save the embedder as .keras and export it under "
+            f"KERAS_BACKEND=tensorflow. Received: backend {keras.backend.backend()!r}"
         )
-    check_alignment(alignment, metadata.image_size_of(embedder))
+    check_alignment(alignment, image_size_of(embedder))
 
 
-def _described(alignment, image_size) -> dict:
-    """How faces are aligned, and where it is by the template, this: `(5, 2)`, x and y in pixels of the images."""
+def _describe_alignment(alignment: str | None, image_size: tuple[int, int]) -> dict[str, Any]:
+    """Returns the alignment for the metadata. The template is `(5, 2)`, x and y in pixels of the images."""
     if alignment == "five_points":
         return {"method": alignment, "template": (TEMPLATE * (image_size[0] / TEMPLATE_SIZE)).tolist()}
     return {"method": alignment or "not stated"}
 
 
-def _write(embedder, directory, image_size, mirror, compare, freeze, description):
+def _write(
+    embedder: keras.Model,
+    directory: Path,
+    image_size: tuple[int, int],
+    mirror: bool,
+    compare: bool,
+    freeze: bool,
+    description: dict[str, Any],
+) -> None:
     embedder = without_xla(embedder)
     archive = keras.export.ExportArchive()
     if not freeze:
@@ -160,24 +170,28 @@ def _write(embedder, directory, image_size, mirror, compare, freeze, description
     archive.write_out(str(directory), verbose=False)
 
 
-def _write_extras(directory, description, requests, answers):
+def _write_assets(
+    directory: Path,
+    description: dict[str, Any],
+    requests: Sequence[warmup.Request],
+    answers: Sequence[warmup.Answer],
+) -> None:
+    """Writes the files in `assets.extra`."""
     path = directory / metadata.METADATA_FILE
     path.parent.mkdir()
     path.write_text(json.dumps(description, indent=2) + "\n")
     if not requests:
         return
-    checking.save_answers(directory, requests, answers)
+    verification.save_answers(directory, requests, answers)
     try:
         warmup.write_requests(directory / warmup.WARMUP_FILE, requests)
     except ModuleNotFoundError:
-        _logger.warning(
-            "%s has no warm-up requests: they need tensorflow-serving-api, pip install 'keras-arcface[serving]'",
-            directory.name,
-        )
+        hint = install_hint("tensorflow-serving-api", "serving", "Writing them")
+        _logger.warning("The export has no warm-up requests. %s", hint)
 
 
-def _embed_function(embedder, mirror):
-    # Not by `predict`, whose graph TensorFlow may have been told to compute in bfloat16 (`training.use_precision`).
+def _embed_function(embedder: keras.Model, mirror: bool) -> Callable[[np.ndarray], np.ndarray]:
+    # Not `predict`: its graph may compute in bfloat16 under `training.use_precision`.
     def embed(images):
         raw = np.asarray(embedder(images, training=False), np.float32)
         return raw + np.asarray(embedder(images[:, :, ::-1], training=False), np.float32) if mirror else raw
@@ -185,13 +199,13 @@ def _embed_function(embedder, mirror):
     return embed
 
 
-def _checked_sizes(batch_sizes, signatures):
+def _check_batch_sizes(batch_sizes: Iterable[int], num_signatures: int) -> tuple[int, ...]:
     sizes = tuple(batch_sizes)
     if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ValueError(f"warmup_batch_sizes expects positive integers. Received: {batch_sizes}")
-    if len(sizes) * signatures > warmup.MOST_RECORDS:
+        raise ValueError(f"warmup_batch_sizes must be positive integers. Received: {batch_sizes}")
+    if len(sizes) * num_signatures > warmup.MAX_REQUESTS:
         raise ValueError(
-            f"warmup_batch_sizes makes {len(sizes) * signatures} requests, {signatures} for each of {len(sizes)} "
-            f"sizes. Expected: at most {warmup.MOST_RECORDS}, as TensorFlow Serving refuses a model with more"
+            f"warmup_batch_sizes must lead to at most {warmup.MAX_REQUESTS} requests, or TensorFlow Serving does not "
+            f"load the model. Received: {len(sizes)} sizes for {num_signatures} signatures"
         )
     return sizes

@@ -1,73 +1,42 @@
-"""What an exported embedder says of itself, so that it cannot be taken for another."""
+"""Metadata of a SavedModel: facts about the embedder, and the thresholds of an evaluation."""
 
 import datetime
-import hashlib
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Protocol
 
 import keras
-import numpy as np
 
-import keras_arcface
+from keras_arcface.serving.embedder_facts import embedder_facts
 
-FORMAT = 1
 METADATA_FILE = Path("assets.extra", "metadata.json")  # in the directory of a SavedModel
 FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-FEWEST_ACCEPTED = 10  # impostor pairs that a threshold should accept: with fewer, its FAR may be off by half and more
+# Number of accepted impostor pairs below which the false accept rate of a threshold may be wrong by more than half.
+MIN_ACCEPTED_IMPOSTORS = 10
 
 _logger = logging.getLogger(__name__)
 
 
-def image_size_of(embedder: keras.Model) -> tuple[int, int]:
-    """`(height, width)` of an embedder's images.
+class Evaluation(Protocol):
+    """Verification result with operating points, such as `VerificationResult` or `Roc`."""
 
-    Raises:
-        ValueError: if it is no embedder, or the size is not known.
-    """
-    inputs, outputs = (getattr(embedder, name, None) for name in ("input_shape", "output_shape"))
-    if not isinstance(inputs, tuple) or not isinstance(outputs, tuple):
-        raise ValueError(
-            "Expected an embedder with one input and one output; of a RecognitionModel, pass model.embedder. "
-            f"Received: {embedder!r}"
-        )
-    if len(inputs) != 4 or None in inputs[1:] or inputs[3] != 3 or len(outputs) != 2:
-        raise ValueError(
-            "Expected an embedder, (batch, height, width, 3) -> (batch, dim), of known height and width. "
-            f"Received: {embedder.name!r}, {inputs} -> {outputs}"
-        )
-    return inputs[1:3]
+    def at_far(self, far: float) -> Any:
+        """Returns the operating point for a false accept rate. Raises a ValueError if there are too few pairs."""
 
 
-def weights_sha256(model: keras.Model) -> str:
-    """The sha256 of all weights: their shapes, types and bytes, in the model's order. Names have no part in it."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
-        digest.update(f"{array.shape} {array.dtype.name}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def facts(embedder, mirror) -> dict:
-    """What is to be known of every export."""
+def make_metadata(
+    embedder: keras.Model,
+    alignment: dict[str, Any],
+    mirror: bool,
+    freeze: bool,
+    evaluation: Evaluation | None,
+    signatures: Iterable[str],
+    batch_sizes: Iterable[int],
+) -> dict[str, Any]:
+    """Returns the metadata for clients and operators, ready for JSON. See `export_saved_model` for the arguments."""
     return {
-        "format": FORMAT,
-        "package": "keras_arcface",
-        "package_version": keras_arcface.__version__,
-        "name": embedder.name,
-        "image_size": list(image_size_of(embedder)),
-        "color": "RGB",
-        "pixels": "0..255",
-        "embedding_size": embedder.output_shape[-1],
-        "mirrored": mirror,
-        "weights_sha256": weights_sha256(embedder),
-    }
-
-
-def make_metadata(embedder, alignment, mirror, freeze, evaluation, signatures, batch_sizes) -> dict:
-    """All that a client or an operator may want to know. See `export_saved_model` for the arguments."""
-    return {
-        **facts(embedder, mirror),
+        **embedder_facts(embedder, mirror),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "alignment": alignment,
         "thresholds": {} if evaluation is None else _thresholds(evaluation),
@@ -78,23 +47,23 @@ def make_metadata(embedder, alignment, mirror, freeze, evaluation, signatures, b
     }
 
 
-def _thresholds(evaluation) -> dict:
-    """`{"0.001": {...}}` for every FAR that the evaluation has impostor pairs enough to show."""
-    thresholds, not_shown, reasons = {}, [], []
+def _thresholds(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """Returns `{"0.001": {...}}` for every false accept rate for which the evaluation has enough impostor pairs."""
+    thresholds, missing, reasons = {}, [], []
     for far in FARS:
         try:
             point = evaluation.at_far(far)
         except ValueError as error:
-            not_shown.append(f"{far:g}")
+            missing.append(f"{far:g}")
             reasons.append(error)
             continue
         low, high = point.far_interval
-        if point.impostors_accepted < FEWEST_ACCEPTED:
+        if point.impostors_accepted < MIN_ACCEPTED_IMPOSTORS:
             _logger.warning(
-                "The threshold for a FAR of %g is uncertain: %d of %d impostor pairs decide it, and its FAR lies "
-                "between %.2g and %.2g (95%% confidence). Expected: %d or more accepted impostors, from more or larger "
-                "pair sets",
-                *(far, point.impostors_accepted, point.impostors, low, high, FEWEST_ACCEPTED),
+                "The threshold for a FAR of %g is uncertain: it is determined by %d of %d impostor pairs, and its FAR "
+                "lies between %.2g and %.2g (95%% confidence). Use more or larger pair sets, with %d or more accepted "
+                "impostors",
+                *(far, point.impostors_accepted, point.impostors, low, high, MIN_ACCEPTED_IMPOSTORS),
             )
         thresholds[f"{far:g}"] = {
             "threshold": float(point.threshold),
@@ -104,6 +73,6 @@ def _thresholds(evaluation) -> dict:
             "impostors_accepted": int(point.impostors_accepted),
             "impostors": int(point.impostors),
         }
-    if not_shown:
-        _logger.warning("The export gets no thresholds for FARs of %s. %s", ", ".join(not_shown), reasons[0])
+    if missing:
+        _logger.warning("The export has no thresholds for FARs of %s. %s", ", ".join(missing), reasons[0])
     return thresholds

@@ -1,17 +1,26 @@
-"""The graph that is served: an embedder -> TensorFlow functions, one for each signature."""
+"""Served graph: the embedder as TensorFlow functions, one per signature."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_arcface import _private_api
+from keras_arcface.serving.embedder_facts import MIN_NORM
 from keras_arcface.serving.saved_model.decoding import decode_rows
 
-SMALLEST_NORM = 1e-12  # what a shorter embedding is divided by
 
+def make_embed(embedder: keras.Model, image_size: tuple[int, int], mirror: bool, freeze: bool) -> Callable:
+    """Returns a function `images -> {"embedding", "norm"}`.
 
-def make_embed(embedder, image_size, mirror, freeze):
-    """`images` -> `{"embedding", "norm"}`, with the variables made constants or not."""
+    Args:
+        embedder: the model.
+        image_size: height and width.
+        mirror: whether to add the embedding of the mirror image before normalization.
+        freeze: whether to turn variables into constants.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.uint8, "images")])
     def embed(images):
@@ -19,7 +28,7 @@ def make_embed(embedder, image_size, mirror, freeze):
         if mirror:
             raw += tf.cast(embedder(tf.reverse(images, [2]), training=False), tf.float32)
         norm = tf.norm(raw, axis=-1)
-        return {"embedding": raw / tf.maximum(norm, SMALLEST_NORM)[:, tf.newaxis], "norm": norm}
+        return {"embedding": raw / tf.maximum(norm, MIN_NORM)[:, tf.newaxis], "norm": norm}
 
     if not freeze:
         return embed
@@ -33,16 +42,25 @@ def make_embed(embedder, image_size, mirror, freeze):
     return embed_frozen
 
 
-def make_signatures(embed, image_size, compare, metadata) -> dict:
-    """`{name: (function, [specs of its inputs])}`."""
+def make_signatures(
+    embed: Callable, image_size: tuple[int, int], compare: bool, metadata: dict[str, Any]
+) -> dict[str, tuple[Callable, list[tf.TensorSpec]]]:
+    """Returns `{name: (function, specs of its inputs)}`.
+
+    Args:
+        embed: result of `make_embed`.
+        image_size: height and width.
+        compare: whether to include the signature `compare`.
+        metadata: answer of the signature `describe`.
+    """
     description = json.dumps(metadata)
 
     def embed_images(images):
-        # A server hands on what it is sent. Of another rank it would end the whole process, in a kernel that does not
-        # look, and another height and width of the same area would be answered.
+        # A server does not check shapes. Images of a different rank would crash its process in a kernel, and images
+        # with a different height and width of the same area would be embedded.
         images = tf.ensure_shape(images, (None, *image_size, 3))
         rows = tf.shape(images)[0]
-        # Some of TensorFlow's CPU kernels refuse an empty batch: it gets one row, which is cut off again.
+        # Some CPU kernels refuse an empty batch, so it is padded with one row, which is removed again.
         outputs = embed(tf.pad(images, [[0, tf.cast(rows == 0, tf.int32)], [0, 0], [0, 0], [0, 0]]))
         return {name: value[:rows] for name, value in outputs.items()}
 
@@ -60,13 +78,13 @@ def make_signatures(embed, image_size, compare, metadata) -> dict:
             first, second = (embed_images(images)["embedding"] for images in (images_a, images_b))
         return {"cosine": tf.reduce_sum(first * second, axis=-1)}
 
-    # A server that puts requests together wants a batch axis in every signature: hence an input that nobody reads.
+    # A server with batching requires an input with a batch axis in every signature, so the input exists but is unused.
     def describe(request):
         return {"metadata": tf.fill(tf.shape(tf.ensure_shape(request, (None,))), description)}
 
     images = tf.TensorSpec((None, *image_size, 3), tf.uint8)
     strings = tf.TensorSpec((None,), tf.string)
-    signatures = {
+    signatures: dict[str, tuple[Callable, dict[str, tf.TensorSpec]]] = {
         "serving_default": (embed_images, {"images": images}),
         "serve_bytes": (embed_bytes, {"image_bytes": strings}),
         "compare": (compare_images, {"images_a": images, "images_b": images}),

@@ -1,4 +1,4 @@
-"""Does a SavedModel load and answer, where there is neither Keras nor this package?"""
+"""Verification of a SavedModel: it must load and answer correctly without Keras and without this package."""
 
 import json
 import logging
@@ -6,87 +6,86 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from keras_arcface.serving.saved_model.loaders import npz_requests as arrays
+from keras_arcface._optional import install_hint
+from keras_arcface.serving.saved_model.loaders import npz_requests
 from keras_arcface.serving.saved_model.metadata import METADATA_FILE
-from keras_arcface.serving.saved_model.warmup import MOST_RECORDS
+from keras_arcface.serving.saved_model.warmup import MAX_REQUESTS
 from keras_arcface.serving.saved_model.warmup import WARMUP_FILE
+from keras_arcface.serving.saved_model.warmup import Answer
+from keras_arcface.serving.saved_model.warmup import Request
 from keras_arcface.serving.saved_model.warmup import read_requests
 
 ANSWERS_FILE = Path("assets.extra", "warmup_answers.npz")
-# Largest difference from the embedder, of unit vectors: rounding, and what another machine's order of sums makes of it.
+# Maximum difference from the embedder, for unit vectors: rounding, and the order of sums on a different machine.
 _TOLERANCE = 1e-4
-_LOW_PRECISION_TOLERANCE = 3e-2  # where the embedder computes in 16 bits
+_LOW_PRECISION_TOLERANCE = 3e-2  # for an embedder that computes in 16 bits
 
 _LOADERS = {name: Path(__file__).with_name("loaders") / f"{name}.py" for name in ("python", "cpp")}
-_NO_LIBRARY = 77  # how cpp.py ends where TensorFlow has no C library
+_NO_LIBRARY = 77  # exit status of cpp.py if TensorFlow has no C library
 _logger = logging.getLogger(__name__)
 
 
-def check_saved_model(directory, requests=None, answers=None, tolerance: float | None = None) -> list[str]:
-    """Loads a SavedModel in clean processes, sends it requests and compares the answers.
+def check_saved_model(
+    directory: str | os.PathLike,
+    requests: Sequence[Request] | None = None,
+    answers: Sequence[Answer] | None = None,
+    tolerance: float | None = None,
+) -> list[str]:
+    """Loads a SavedModel in two separate processes, sends requests and compares the answers.
 
-    Two processes load it: one through TensorFlow in Python, where Keras and this package cannot be imported, and one
-    through TensorFlow's C++ loader, which is what a server does. Both run on the CPU.
+    One process loads it through TensorFlow's Python API, without access to Keras and this package. The other loads it
+    through TensorFlow's C++ loader, as a server does. Both compute on the CPU.
 
     Args:
-        directory: of the SavedModel.
-        requests: what to send; its own warm-up requests by default, if it has any.
-        answers: the answers to expect, `[{name: array or list of bytes}]`; by default those that `export_saved_model`
-            left beside the warm-up requests.
-        tolerance: the largest difference of an embedding or a cosine, and of a norm as a share of it; by default 1e-4,
-            and 3e-2 where the model says that it computes in 16 bits.
+        directory: directory of the SavedModel.
+        requests: requests to send. None: the warm-up requests of the SavedModel, if it has any.
+        answers: expected answers, `[{name: array or list of bytes}]`. None: those that `export_saved_model` saved with
+            the warm-up requests.
+        tolerance: maximum absolute difference of embeddings and cosines, and maximum relative difference of norms.
+            None: 1e-4, or 3e-2 if the metadata says that the model computes in 16 bits.
 
     Returns:
-        The loaders that answered: "python" and "cpp", the latter only where TensorFlow has its C library.
+        The loaders that answered: "python" and "cpp". "cpp" requires TensorFlow's C library.
 
     Raises:
-        FileNotFoundError: if there is no SavedModel.
-        ValueError: naming the directory, if it cannot be loaded, fails, or answers otherwise.
+        FileNotFoundError: if the directory contains no SavedModel.
+        ValueError: if the model does not load, fails, or gives different answers. The message names the directory.
     """
     directory = Path(directory)
     if not (directory / "saved_model.pb").is_file():
-        raise FileNotFoundError(f"There is no SavedModel at {directory}. Expected: a directory with saved_model.pb")
+        raise FileNotFoundError(f"{directory} is not a SavedModel. Expected: a directory with saved_model.pb")
     if requests is None:
-        requests = _own_requests(directory)
+        requests = _read_own_requests(directory)
     if answers is None and requests and (directory / ANSWERS_FILE).is_file():
-        answers = [values for _, values in arrays.load(directory / ANSWERS_FILE)]
+        answers = [values for _, values in npz_requests.load(directory / ANSWERS_FILE)]
     if answers is not None and len(answers) != len(requests):
-        raise ValueError(f"{directory} has {len(requests)} requests and {len(answers)} answers to expect")
+        raise ValueError(
+            f"{directory}: every request must have one answer. Received: {len(requests)} requests and "
+            f"{len(answers)} answers"
+        )
     if tolerance is None:
-        tolerance = _tolerance(directory)
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "requests.npz")
-        arrays.save(source, [(request.signature, request.inputs) for request in requests])
-        targets = {name: Path(folder, f"{name}.npz") for name in _LOADERS}
-        running = {name: _start(directory, name, source, target) for name, target in targets.items()}
-        ended = {name: (process.communicate()[1], process.returncode) for name, process in running.items()}
-        answered = []
-        for name, (errors, status) in ended.items():
-            if name == "cpp" and status == _NO_LIBRARY:
-                _logger.warning("The C++ loader did not check %s: %s", directory, errors.strip())
-                continue
-            if status:
-                raise ValueError(f"{directory} does not answer ({name} loader):\n{errors[-2000:].strip()}")
-            received = [values for _, values in arrays.load(targets[name])]
-            for number, expected in enumerate(answers or ()):
-                where = f"{directory} ({name} loader), request {number} ({requests[number].signature})"
-                _compare(where, expected, received[number], tolerance)
-            answered.append(name)
-    return answered
+        tolerance = _default_tolerance(directory)
+    received = _run_loaders(directory, requests)
+    for name, all_values in received.items():
+        for number, expected in enumerate(answers or ()):
+            where = f"{directory} ({name} loader), request {number} ({requests[number].signature})"
+            _compare(where, expected, all_values[number], tolerance)
+    return list(received)
 
 
-def save_answers(directory: Path, requests, answers) -> None:
-    """Leaves in a SavedModel what `check_saved_model` compares with."""
+def save_answers(directory: Path, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+    """Saves in a SavedModel the answers that `check_saved_model` expects."""
     (directory / ANSWERS_FILE).parent.mkdir(exist_ok=True)
     named = [(request.signature, values) for request, values in zip(requests, answers, strict=True)]
-    arrays.save(directory / ANSWERS_FILE, named)
+    npz_requests.save(directory / ANSWERS_FILE, named)
 
 
-def _tolerance(directory):
+def _default_tolerance(directory: Path) -> float:
     try:
         dtypes = json.loads((directory / METADATA_FILE).read_text())["computes_in"]
     except (FileNotFoundError, KeyError):
@@ -94,27 +93,43 @@ def _tolerance(directory):
     return _LOW_PRECISION_TOLERANCE if {"float16", "bfloat16"} & set(dtypes) else _TOLERANCE
 
 
-def _own_requests(directory):
+def _read_own_requests(directory: Path) -> list[Request]:
     if not (directory / WARMUP_FILE).is_file():
         return []
     try:
         requests = read_requests(directory / WARMUP_FILE)
     except ModuleNotFoundError:
-        _logger.warning(
-            "The warm-up requests of %s are not replayed: that needs tensorflow-serving-api, "
-            "pip install 'keras-arcface[serving]'",
-            directory,
-        )
+        hint = install_hint("tensorflow-serving-api", "serving", "Sending them")
+        _logger.warning("The warm-up requests of %s are not sent. %s", directory, hint)
         return []
-    if len(requests) > MOST_RECORDS:
+    if len(requests) > MAX_REQUESTS:
         raise ValueError(
-            f"{directory / WARMUP_FILE} has {len(requests)} requests. Expected: at most {MOST_RECORDS}, or the server "
-            "refuses the model"
+            f"{directory / WARMUP_FILE} must have at most {MAX_REQUESTS} requests, or a server does not load the "
+            f"model. Received: {len(requests)}"
         )
     return requests
 
 
-def _start(directory, name, source, target):
+def _run_loaders(directory: Path, requests: Sequence[Request]) -> dict[str, list[Answer]]:
+    """Returns `{loader: answers}` of all available loaders, which run at the same time."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "requests.npz")
+        npz_requests.save(source, [(request.signature, request.inputs) for request in requests])
+        targets = {name: Path(folder, f"{name}.npz") for name in _LOADERS}
+        processes = {name: _start_loader(directory, name, source, target) for name, target in targets.items()}
+        ended = {name: (process.communicate()[1], process.returncode) for name, process in processes.items()}
+        received = {}
+        for name, (errors, status) in ended.items():
+            if name == "cpp" and status == _NO_LIBRARY:
+                _logger.warning("The C++ loader did not check %s: %s", directory, errors.strip())
+                continue
+            if status:
+                raise ValueError(f"{directory} does not answer ({name} loader):\n{errors[-2000:].strip()}")
+            received[name] = [values for _, values in npz_requests.load(targets[name])]
+    return received
+
+
+def _start_loader(directory: Path, name: str, source: Path, target: Path) -> subprocess.Popen:
     command = [sys.executable, str(_LOADERS[name]), str(directory), str(source), str(target)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     return subprocess.Popen(
@@ -122,21 +137,21 @@ def _start(directory, name, source, target):
     )
 
 
-def _compare(where, expected, received, tolerance):
+def _compare(where: str, expected: Answer, received: Answer, tolerance: float) -> None:
     if set(expected) != set(received):
-        raise ValueError(f"{where}: expected outputs {sorted(expected)}. Received: {sorted(received)}")
+        raise ValueError(f"{where}: the outputs must be {sorted(expected)}. Received: {sorted(received)}")
     for name, value in expected.items():
         answer = received[name]
         if isinstance(value, list) or value.dtype == bool:
             if not np.array_equal(value, answer):
-                raise ValueError(f"{where}: expected other values of {name!r} than were received")
+                raise ValueError(f"{where}: {name!r} differs from the expected values")
             continue
         if value.shape != answer.shape:
-            raise ValueError(f"{where}: expected {name!r} of shape {value.shape}. Received: {answer.shape}")
+            raise ValueError(f"{where}: {name!r} must have the shape {value.shape}. Received: {answer.shape}")
         scale = np.maximum(np.abs(value), 1.0) if name == "norm" else 1.0
         difference = float(np.max(np.abs(value - answer) / scale, initial=0.0))
-        if not difference <= tolerance:  # NaN too
+        if not difference <= tolerance:  # also refuses NaN
             raise ValueError(
-                f"{where}: {name!r} is expected to be within {tolerance:g} of the embedder's. "
+                f"{where}: {name!r} must be within {tolerance:g} of the embedder's. "
                 f"Received: a difference of {difference:.2g}"
             )

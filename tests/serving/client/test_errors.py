@@ -1,5 +1,6 @@
-"""What the client says when there is no good answer, by gRPC and by REST."""
+"""Errors of the client over gRPC and REST."""
 
+import contextlib
 import http.server
 import socket
 import threading
@@ -32,7 +33,7 @@ def base(tmp_path):
     return tmp_path
 
 
-def test_an_absent_model_is_named(server):
+def test_missing_models_are_named(server):
     with server.client(model="nobody") as client:
         for ask in (lambda: client.embed(FACES), client.status, client.metadata):
             with pytest.raises(errors.ModelNotFound) as caught:
@@ -45,13 +46,15 @@ def test_an_absent_model_is_named(server):
         client.embed(FACES)
 
 
-def test_an_absent_version_is_named_with_those_that_are_there(server):
-    told = r"model '.*', version 999999, signature 'serving_default': not there\. Available: \d+.*Servable not found"
+def test_missing_versions_are_named_with_the_available_ones(server):
+    told = (
+        r"model '.*', version 999999, signature 'serving_default': not available\. Available: \d+.*Servable not found"
+    )
     with server.client(version=999999) as client, pytest.raises(errors.VersionNotAvailable, match=told) as caught:
         client.embed(FACES)
     if server.double:
-        assert "Available: 1, 2. The server said" in str(caught.value)
-        assert len(server.double.predicted) <= 1  # REST's side looks for the model before anything is predicted
+        assert "Available: 1, 2. Server message" in str(caught.value)
+        assert len(server.double.predicted) <= 1  # REST requests the version first
 
 
 def test_a_version_that_was_unloaded_is_named(base, projections):
@@ -65,7 +68,7 @@ def test_a_version_that_was_unloaded_is_named(base, projections):
                 client.embed(FACES)
 
 
-def test_an_absent_label_is_named(server):
+def test_missing_labels_are_named(server):
     told = r"label 'nightly'.*: no such label\. Available: \d+.*Unrecognized servable version label: nightly"
     with server.client(label="nightly") as client:
         for ask in (lambda: client.embed(FACES), client.metadata):
@@ -83,10 +86,10 @@ def test_a_label_of_a_version_that_is_not_loaded(base, projections):
 
 
 @PROTOCOLS
-def test_an_absent_signature_is_named_with_those_that_are_there(protocol, base, projections):
+def test_missing_signatures_are_named_with_the_existing_ones(protocol, base, projections):
     small_models.write(projections[1], base / "faces" / "1", ("serving_default",))
     with ServerDouble(base) as double, FaceClient(getattr(double, protocol)) as client:
-        told = r"signature 'serve_bytes': no such signature\. The model has serving_default\. The server said: "
+        told = r"signature 'serve_bytes': no such signature\. The model has serving_default\. Server message: "
         with pytest.raises(errors.SignatureNotFound, match=told):
             client.embed([b"image"])
         with pytest.raises(errors.SignatureNotFound, match="signature 'describe'"):
@@ -104,7 +107,7 @@ def test_an_absent_signature_is_named_with_those_that_are_there(protocol, base, 
     ],
     ids=["names", "one", "rows", "rank"],
 )
-def test_another_model_is_told_from_an_embedder(outputs, told, protocol, base):
+def test_other_models_are_recognized(outputs, told, protocol, base):
     module = tf.Module()
     spec = tf.TensorSpec((None, *small_models.SIZE, 3), tf.uint8, "images")
     tf.saved_model.save(module, str(base / "faces" / "1"), tf.function(outputs, input_signature=[spec]))
@@ -113,7 +116,7 @@ def test_another_model_is_told_from_an_embedder(outputs, told, protocol, base):
         client.embed(FACES)
 
 
-def test_a_refused_request_is_not_sent_again(server):
+def test_refused_requests_are_not_retried(server):
     wrong = np.zeros((2, 5, 4, 3), np.uint8)
     with server.client() as client, pytest.raises(errors.RequestRefused) as caught:
         client.embed(wrong)
@@ -134,21 +137,21 @@ def test_a_refused_request_is_not_sent_again(server):
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_other_failures_are_not_tried_again(code, error, fake):
+def test_other_failures_are_not_retried(code, error, fake):
     fake.double.fail_next(1, code, "the reason")
     with fake.client() as client, pytest.raises(error, match="the reason"):
         client.embed(FACES)
     assert len(fake.double.predicted) == 1
 
 
-def test_what_is_unavailable_twice_is_there_the_third_time(fake):
+def test_unavailable_servers_are_retried(fake):
     fake.double.fail_next(2)
     with fake.client() as client:
         assert client.embed(FACES).valid.all()
     assert len(fake.double.predicted) == 3
 
 
-def test_a_connection_that_breaks_off_is_tried_again(fake):
+def test_broken_connections_are_retried(fake):
     with fake.client() as client:
         client.embed(FACES)
         fake.double.hang_up_next(2)
@@ -157,16 +160,16 @@ def test_a_connection_that_breaks_off_is_tried_again(fake):
 
 
 @pytest.mark.parametrize("retries", [0, 2])
-def test_what_stays_unavailable_is_said_with_the_tries(retries, fake):
+def test_the_number_of_attempts_is_in_the_error(retries, fake):
     fake.double.fail_next(10)
-    tries = r"no answer after 1 try in" if retries == 0 else r"no answer after 3 tries in 0\.\d+ s"
+    tries = r"no answer after 1 attempt in" if retries == 0 else r"no answer after 3 attempts in 0\.\d+ s"
     with fake.client(retries=retries) as client, pytest.raises(errors.ServerUnavailable, match=tries) as caught:
         client.embed(FACES)
     assert "told to fail" in str(caught.value)
     assert len(fake.double.predicted) == retries + 1
 
 
-def test_the_timeout_is_that_of_all_tries_together(fake):
+def test_the_timeout_limits_all_attempts_together(fake):
     fake.double.fail_next(100)
     started = time.monotonic()
     with fake.client(timeout=0.5, retries=100) as client, pytest.raises(errors.ServerUnavailable):
@@ -174,7 +177,64 @@ def test_the_timeout_is_that_of_all_tries_together(fake):
     assert time.monotonic() - started < 1.0
 
 
-def test_a_slow_answer_is_not_waited_for(fake):
+CALLS = {
+    "embed": lambda client, **options: client.embed(FACES, **options),
+    "compare": lambda client, **options: client.compare(FACES, FACES, **options),
+    "metadata": lambda client, **options: client.metadata(**options),
+    "threshold": lambda client, **options: client.threshold(1e-3, **options),
+    "operating_point": lambda client, **options: client.operating_point(1e-3, **options),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_timeout_of_a_call_overrides_the_clients(call, fake):
+    with fake.client(timeout=30) as patient, fake.client(timeout=0.1) as impatient:
+        fake.double.delay = 1.5
+        started = time.monotonic()
+        with pytest.raises(errors.RequestTimeout, match=r"no answer within 0\.\d+ s"):
+            CALLS[call](patient, timeout=0.1)
+        assert time.monotonic() - started < 1.2
+        fake.double.delay = 0.2
+        CALLS[call](impatient, timeout=30)
+
+
+def test_the_timeout_of_a_call_includes_all_its_requests(fake):
+    fake.double.delay = 0.3
+    with fake.client(batch_size=1) as client:
+        assert len(client.embed(FACES).valid) == 3
+        with pytest.raises(errors.RequestTimeout):
+            client.embed(FACES, timeout=0.5)
+
+
+@PROTOCOLS
+def test_the_timeout_of_status(protocol):
+    with silent_server() as port:
+        address = f"{'grpc' if protocol == 'grpc' else 'http'}://127.0.0.1:{port}"
+        with FaceClient(address, timeout=30, retries=0) as client:
+            started = time.monotonic()
+            with pytest.raises(errors.ServingError):
+                client.status(timeout=0.2)
+            assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, "1"])
+def test_invalid_timeouts_of_a_call_are_refused(timeout, double):
+    with FaceClient(double.grpc) as client:
+        for call in (*CALLS.values(), lambda client, **options: client.status(**options)):
+            with pytest.raises(ValueError, match=f"timeout must be above 0. Received: timeout={timeout!r}"):
+                call(client, timeout=timeout)
+
+
+@contextlib.contextmanager
+def silent_server():
+    """Yields the port of a server that accepts connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def test_slow_answers_end_with_the_timeout(fake):
     fake.double.delay = 30
     started = time.monotonic()
     with fake.client(timeout=0.3) as client, pytest.raises(errors.RequestTimeout, match=r"no answer within 0\.3\d* s"):
@@ -183,7 +243,7 @@ def test_a_slow_answer_is_not_waited_for(fake):
     assert len(fake.double.predicted) == 1
 
 
-def test_an_answer_that_trickles_in_is_not_waited_for():
+def test_an_answer_in_small_pieces_ends_with_the_timeout():
     class Trickle(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
@@ -203,7 +263,7 @@ def test_an_answer_that_trickles_in_is_not_waited_for():
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, errors.UnexpectedAnswer), (200, errors.UnexpectedAnswer)])
-def test_another_http_server_is_told_from_tensorflow_serving(status, error):
+def test_other_http_servers_are_recognized(status, error):
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(status)
@@ -222,7 +282,7 @@ def test_another_http_server_is_told_from_tensorflow_serving(status, error):
 
 
 class listening:
-    """An HTTP server with this handler, for the time of a `with`."""
+    """Context manager of an HTTP server with a handler."""
 
     def __init__(self, handler):
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -240,17 +300,17 @@ class listening:
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_an_address_where_nobody_is(scheme):
+def test_an_address_without_a_server(scheme):
     address = f"{scheme}://127.0.0.1:{free_port()}"
     with FaceClient(address, retries=1) as client:
         for ask in (lambda: client.embed(FACES), client.status):
-            with pytest.raises(errors.ServerUnavailable, match=f"{address}, model 'faces'.*after 2 tries") as caught:
+            with pytest.raises(errors.ServerUnavailable, match=f"{address}, model 'faces'.*after 2 attempts") as caught:
                 ask()
             print(caught.value)
 
 
 @PROTOCOLS
-def test_a_server_that_comes_back_is_found_again(protocol, models):
+def test_a_restarted_server_is_found(protocol, models):
     ports = {"grpc_port": free_port(), "rest_port": free_port()}
     with ServerDouble(models, **ports) as double:
         address = getattr(double, protocol)

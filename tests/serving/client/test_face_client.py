@@ -1,4 +1,4 @@
-"""What the client gives, by gRPC and by REST."""
+"""Results of the client over gRPC and REST."""
 
 import json
 
@@ -14,7 +14,7 @@ from keras_arcface.serving.client import errors
 
 
 def faces_for(server, count):
-    """Images of the size that the server's model takes."""
+    """Returns images of the size of the server's model."""
     with server.client() as client:
         size = tuple(client.metadata()["image_size"])
     if server.double is not None:
@@ -47,7 +47,7 @@ def test_arrays_give_embeddings(server, faces):
         assert_close(found.norm / norm, 1, f"{server.protocol}, relative norm")
 
 
-def test_bytes_give_what_their_pixels_give(server, faces):
+def test_bytes_give_the_embeddings_of_their_pixels(server, faces):
     with server.client() as client:
         found, expected = client.embed([encode(face) for face in faces]), client.embed(faces)
     assert found.valid.all()
@@ -69,20 +69,20 @@ def test_both_protocols_give_the_same_bits(as_bytes, both):
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_many_images_are_split_and_put_together_in_order(as_bytes, server, faces):
+def test_many_images_are_sent_in_batches_and_keep_their_order(as_bytes, server, faces):
     images = [encode(face) for face in faces] if as_bytes else faces
     with server.client(batch_size=3) as client, server.client() as whole:
         found, expected = client.embed(images), whole.embed(images)
         one_by_one = [client.embed(images[row : row + 1]) for row in range(7)]
     assert_close(found.embedding, expected.embedding, f"{server.protocol}, in batches of 3")
     assert_close(np.concatenate([one.embedding for one in one_by_one]), expected.embedding, "one by one")
-    # Nobody looks like anybody else here, so that an exchange of rows would show.
+    # Neighboring embeddings differ, so a swap of rows would be visible.
     assert np.min(np.linalg.norm(expected.embedding[1:] - expected.embedding[:-1], axis=1)) > 1e-3
     if server.double:
         assert [rows for _, rows, _ in server.double.predicted[:3]] == [3, 3, 1]
 
 
-def test_a_broken_image_costs_its_own_row_only(server, faces):
+def test_a_damaged_image_affects_its_own_row_only(server, faces):
     encoded = [encode(face) for face in faces]
     with server.client(batch_size=4) as client:
         good = client.embed(encoded)
@@ -94,7 +94,7 @@ def test_a_broken_image_costs_its_own_row_only(server, faces):
     assert found.norm[2] == 0
 
 
-def test_comparing_gives_cosines_and_nan_for_what_cannot_be_decoded(server, faces):
+def test_compare_returns_cosines_and_nan_for_undecodable_images(server, faces):
     encoded = [encode(face) for face in faces]
     with server.client(batch_size=4) as client:
         embedding = client.embed(faces).embedding.astype(np.float64)
@@ -105,7 +105,7 @@ def test_comparing_gives_cosines_and_nan_for_what_cannot_be_decoded(server, face
         broken = client.compare([b"", *encoded[1:]], [*encoded[:6], b"no image"])
     assert broken.dtype == np.float32
     np.testing.assert_array_equal(np.isnan(broken), [True, False, False, False, False, False, True])
-    assert not broken[0] >= -1  # no threshold accepts it
+    assert not broken[0] >= -1  # no threshold accepts NaN
     np.testing.assert_allclose(broken[1:6], 1, atol=1e-6)
 
 
@@ -117,14 +117,14 @@ def test_a_pair_is_one_request(fake):
     assert [rows for _, rows, _ in fake.double.predicted] == [2, 2]
 
 
-def test_metadata_are_asked_for_once_for_each_version(fake):
+def test_metadata_is_requested_once_per_version(fake):
     with fake.client() as client, fake.client(version=1) as old:
         assert client.metadata() == client.metadata() == json.loads(fake.projections[2].description)
         assert client.metadata(1) == old.metadata() == json.loads(fake.projections[1].description)
     assert [asked for _, _, asked in fake.double.predicted] == [2, 1, 1]
 
 
-def test_a_threshold_is_that_of_the_export(fake):
+def test_thresholds_are_those_of_the_export(fake):
     with fake.client() as client:
         assert client.threshold(1e-3) == client.threshold(0.001, version=1) == 0.5
         assert client.threshold(0.01) == 0.25
@@ -166,7 +166,7 @@ def test_the_version_or_label_asked_for_answers(choice, version, fake):
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 @pytest.mark.parametrize(("kept", "version"), [(1, 2), (2, 1)])
 def test_one_version_answers_all_images_of_a_call(kept, version, protocol, projections, tmp_path):
-    """A version comes in the middle of a call. Where it pushes the first one out, the call begins again."""
+    """A new version appears during a call. If it replaces the first one, the call starts again."""
     (tmp_path / "faces").mkdir()
     small_models.write(projections[1], tmp_path / "faces" / "1")
     faces = np.stack([make_face(person, 0, small_models.SIZE) for person in range(5)])
@@ -191,7 +191,7 @@ def test_one_version_answers_all_images_of_a_call(kept, version, protocol, proje
 
 def test_messages_of_more_than_4_mib_go_both_ways(server):
     image = encode(faces_for(server, 1)[0])
-    large = image + bytes(5 * 2**20)  # what follows a PNG's end is not looked at
+    large = image + bytes(5 * 2**20)  # decoders ignore bytes after the end of a PNG
     with server.client() as client:
         found, expected = client.embed([large]), client.embed([image])
     np.testing.assert_array_equal(found.embedding, expected.embedding)
@@ -217,24 +217,24 @@ FACE = make_face(0, 0, small_models.SIZE)
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (FACE, r"images: expected a uint8 array \(n, height, width, 3\), RGB\. Received: uint8 \(16, 20, 3\)"),
+        (FACE, r"images must be a uint8 array \(n, height, width, 3\), RGB\. Received: uint8 \(16, 20, 3\)"),
         (FACE[np.newaxis] / 255, r"Received: float64 \(1, 16, 20, 3\)"),
         (FACE[np.newaxis, :, :, :1], r"Received: uint8 \(1, 16, 20, 1\)"),
-        ([FACE], r"images\[0\]: expected an encoded image as bytes .*Received: ndarray"),
-        ([b"", "face.jpg"], r"images\[1\]: .*Received: str"),
-        (b"\xff\xd8\xff", "expected an array or a sequence of bytes. Received: bytes"),
-        ("face.jpg", "expected an array or a sequence of bytes. Received: str"),
+        ([FACE], r"images\[0\] must be an encoded image as bytes.*Received: ndarray"),
+        ([b"", "face.jpg"], r"images\[1\] must be .*Received: str"),
+        (b"\xff\xd8\xff", "images must be an array or a sequence of bytes. Received: bytes"),
+        ("face.jpg", "images must be an array or a sequence of bytes. Received: str"),
         (None, "Received: NoneType"),
-        ([], "images: expected one image or more. Received: none"),
-        (np.zeros((0, 16, 20, 3), np.uint8), "images: expected one image or more. Received: none"),
+        ([], "images must contain at least one image. Received: none"),
+        (np.zeros((0, 16, 20, 3), np.uint8), "images must contain at least one image. Received: none"),
     ],
 )
-def test_what_are_no_images_is_refused_before_anything_is_sent(images, message, double):
+def test_invalid_images_are_refused_before_anything_is_sent(images, message, double):
     with FaceClient(double.grpc) as client, pytest.raises(ValueError, match=message):
         client.embed(images)
     assert double.predicted == []
 
 
-def test_pairs_must_be_pairs(double):
+def test_both_sides_of_a_comparison_have_the_same_number_of_images(double):
     with FaceClient(double.grpc) as client, pytest.raises(ValueError, match=r"Received: 2 first, 1 second"):
         client.compare([b"", b""], [b""])

@@ -1,4 +1,4 @@
-"""What the exports to ONNX, OpenVINO and LiteRT have in common: they answer as the embedder does, or are not there."""
+"""Behavior of the exports to ONNX, OpenVINO and LiteRT: a file exists only if it matches the embedder."""
 
 import json
 import sys
@@ -22,8 +22,10 @@ from keras_arcface.models import make_embedder
 from keras_arcface.serving import export_litert
 from keras_arcface.serving import export_onnx
 from keras_arcface.serving import export_openvino
-from keras_arcface.serving.convert import graph as runtimes
-from keras_arcface.serving.saved_model.metadata import facts
+from keras_arcface.serving.convert import parity
+from keras_arcface.serving.convert.calibration import calibration_images
+from keras_arcface.serving.convert.graph import make_graph
+from keras_arcface.serving.embedder_facts import embedder_facts
 
 FACES = np.stack([make_face(person, 0) for person in range(64)])
 CALIBRATION = np.stack([make_face(person, 1) for person in range(32)])
@@ -111,7 +113,7 @@ def runtime(request):
     return need(request.param)
 
 
-# Each conversion takes seconds, and the check is the same code for all: most is tested with one, the rest is slow.
+# A conversion takes seconds, and the check is the same code for all runtimes. So most tests use ONNX by default.
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "litert")]
 mostly_onnx = pytest.mark.parametrize("runtime", ["onnx", *SLOW], indirect=True)
 
@@ -130,7 +132,7 @@ def expected_of(embedder, images, mirror=False):
 
 
 def distance(answer, embedder, images, mirror=False):
-    """Largest difference of the embeddings, smallest cosine, largest relative difference of the norms."""
+    """Returns the maximum difference of embeddings, the minimum cosine, the maximum relative difference of norms."""
     embedding, norm = expected_of(embedder, images, mirror)
     assert set(answer) == {"embedding", "norm"}
     assert answer["embedding"].shape == embedding.shape
@@ -145,7 +147,7 @@ def distance(answer, embedder, images, mirror=False):
 
 
 @pytest.mark.parametrize("network", ["IResNet", pytest.param("MobileFaceNet", marks=pytest.mark.slow)])
-def test_float32_is_the_embedder(runtime, network, embedder, tmp_path):
+def test_float32_exports_match_the_embedder_and_describe_themselves(runtime, network, embedder, tmp_path):
     if network == "MobileFaceNet":
         embedder = trained(MobileFaceNet(width=16, input_shape=(32, 32, 3), blocks=(1, 1, 1, 1), stem_groups=4))
     path = runtime.export(embedder, tmp_path / f"model{runtime.suffix}")
@@ -154,10 +156,15 @@ def test_float32_is_the_embedder(runtime, network, embedder, tmp_path):
         print(f"{network} {runtime.suffix} batch {batch}: embeddings {difference:.1e}, norms {norms:.1e}")
         assert difference < 2e-6
         assert norms < 1e-5
+    described = json.loads(runtime.metadata(path))
+    assert described == {**embedder_facts(embedder, mirror=False), "precision": "float32"}
+    assert (described["image_size"], described["color"], described["embedding_size"]) == ([32, 32], "RGB", 16)
+    beside = {".xml": [".bin"]}.get(runtime.suffix, [])
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([path.name, *map("model{}".format, beside)])
 
 
 @mostly_onnx
-def test_the_mirror_image_can_be_in_the_graph(runtime, embedder, tmp_path):
+def test_the_graph_can_add_the_mirror_image(runtime, embedder, tmp_path):
     path = runtime.export(embedder, tmp_path / f"model{runtime.suffix}", mirror=True)
     for batch in (1, 7):
         difference, _, _ = distance(runtime.run(path, FACES[:batch]), embedder, FACES[:batch], mirror=True)
@@ -165,7 +172,7 @@ def test_the_mirror_image_can_be_in_the_graph(runtime, embedder, tmp_path):
     assert json.loads(runtime.metadata(path))["mirrored"] is True
 
 
-# Seen: 0.9999995, 0.99994 and 0.9986 at the least. Sizes in the share of float32's weights.
+# Measured minimum cosines: 0.9999995, 0.99994 and 0.9986. Sizes are relative to float32 weights.
 EXPECTED = {"float16": (0.999999, 0.6), "bfloat16": (0.9995, 0.6), "int8": (0.99, 0.5)}
 
 
@@ -186,17 +193,8 @@ def test_rounded_exports_stay_close_and_are_small(name, precision, embedder, tmp
     print(f"{runtime.suffix} {precision}: cosine {cosine:.7f}, norms {norms:.1e}, size {size:.2f}")
     least, largest_size = EXPECTED[precision]
     assert cosine > least
-    assert difference > 1e-6  # or nothing was rounded
+    assert difference > 1e-6  # otherwise nothing was rounded
     assert size < largest_size
-
-
-def test_the_file_says_what_it_is(runtime, embedder, tmp_path):
-    path = runtime.export(embedder, tmp_path / f"model{runtime.suffix}")
-    described = json.loads(runtime.metadata(path))
-    assert described == {**facts(embedder, mirror=False), "precision": "float32"}
-    assert (described["image_size"], described["color"], described["embedding_size"]) == ([32, 32], "RGB", 16)
-    beside = {".xml": [".bin"]}.get(runtime.suffix, [])
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([path.name, *map("model{}".format, beside)])
 
 
 @mostly_onnx
@@ -210,7 +208,7 @@ def test_a_mixed_policy_is_exported_in_full_precision(runtime, embedder, tmp_pat
     path = runtime.export(mixed, tmp_path / f"model{runtime.suffix}")
     difference, _, _ = distance(runtime.run(path, FACES), embedder, FACES)
     assert difference < 2e-6
-    assert distance(runtime.run(path, FACES), mixed, FACES)[0] > 1e-3  # which rounds
+    assert distance(runtime.run(path, FACES), mixed, FACES)[0] > 1e-3  # the mixed model itself rounds
 
 
 def wrong_colors(images):
@@ -239,25 +237,25 @@ def upside_down(images):
         ),
     ],
 )
-def test_what_answers_otherwise_is_not_kept(name, precision, fault, embedder, tmp_path, monkeypatch):
-    runtime, right = need(name), runtimes.served_model
+def test_an_export_that_differs_is_removed(name, precision, fault, embedder, tmp_path, monkeypatch):
+    runtime = need(name)
 
     def faulty(embedder, mirror):
         images = keras.Input((32, 32, 3), dtype="uint8", name="images")
-        return keras.Model(images, right(embedder, mirror)(fault(images)))
+        return keras.Model(images, make_graph(embedder, mirror)(fault(images)))
 
-    monkeypatch.setattr(runtimes, "served_model", faulty)
-    with pytest.raises(ValueError, match=r"it does not answer as the embedder does. Expected: a .*Received: a largest"):
+    monkeypatch.setattr(f"keras_arcface.serving.convert.to_{name}.make_graph", faulty)
+    with pytest.raises(ValueError, match=r"embeddings differ from the embedder's. Expected: a .*Received: a maximum"):
         runtime.export(embedder, tmp_path / f"model{runtime.suffix}", precision, calibration=CALIBRATION)
     assert not list(tmp_path.iterdir())
 
 
 @mostly_onnx
 @pytest.mark.parametrize("broken", ["cosine", "norm"])
-def test_a_rounding_that_goes_too_far_is_not_kept(runtime, broken, embedder, tmp_path, monkeypatch):
-    bounds = {"cosine": ("_SMALLEST_COSINE", 0.99999), "norm": ("_LARGEST_NORM_ERROR", 1e-6)}[broken]
-    monkeypatch.setitem(getattr(runtimes, bounds[0]), "int8", bounds[1])
-    with pytest.raises(ValueError, match=r"model\..*, int8, a batch of 1: it does not answer as the embedder does"):
+def test_an_export_with_too_much_rounding_is_removed(runtime, broken, embedder, tmp_path, monkeypatch):
+    bounds = {"cosine": ("_MIN_COSINE", 0.99999), "norm": ("_MAX_NORM_ERROR", 1e-6)}[broken]
+    monkeypatch.setitem(getattr(parity, bounds[0]), "int8", bounds[1])
+    with pytest.raises(ValueError, match=r"model\..*, int8, batch of 1: the embeddings differ from the embedder's"):
         runtime.export(embedder, tmp_path / f"model{runtime.suffix}", "int8", calibration=CALIBRATION)
     assert not list(tmp_path.iterdir())
 
@@ -265,7 +263,7 @@ def test_a_rounding_that_goes_too_far_is_not_kept(runtime, broken, embedder, tmp
 @pytest.mark.parametrize(
     ("answer", "received"),
     [
-        ({"embedding": np.full((2, 3), np.nan), "norm": np.ones(2)}, "a largest difference of nan"),
+        ({"embedding": np.full((2, 3), np.nan), "norm": np.ones(2)}, "a maximum difference of nan"),
         (
             {"embedding": np.ones((2, 3)), "norm": np.ones((2, 1))},
             r"Received: \{'embedding': \(2, 3\), 'norm': \(2, 1\)",
@@ -273,31 +271,31 @@ def test_a_rounding_that_goes_too_far_is_not_kept(runtime, broken, embedder, tmp
         ({"output_0": np.ones((2, 3))}, r"Received: \{'output_0': \(2, 3\)"),
     ],
 )
-def test_not_a_number_and_wrong_outputs_are_no_answers(answer, received):
+def test_nan_and_wrong_outputs_are_refused(answer, received):
     with pytest.raises(ValueError, match=received):
-        runtimes._compare(answer, np.eye(3)[:2], np.ones(2), "here", "float32")
+        parity._compare(answer, np.eye(3)[:2], np.ones(2), "here", "float32")
 
 
 @pytest.mark.parametrize("scale", [0, np.inf])
-def test_an_embedder_that_gives_nothing_is_blamed_itself(scale):
+def test_an_embedder_without_usable_embeddings_is_named(scale):
     images = keras.Input((32, 32, 3))
     means = keras.layers.GlobalAveragePooling2D()(images)
     blind = keras.Model(images, keras.layers.Rescaling(scale)(means + 1), name="blind")
-    with pytest.raises(ValueError, match=r"'blind' gives embeddings that are zero or not finite.*Received: norms \["):
-        runtimes.check_parity(None, blind, Path("model.onnx"), "float32", False, None)
+    with pytest.raises(ValueError, match=r"embeddings of 'blind' must be finite and not zero.*Received: norms \["):
+        parity.check_parity(None, blind, Path("model.onnx"), "float32", False, None)
 
 
-def test_nothing_is_overwritten(runtime, embedder, tmp_path):
+def test_existing_files_are_not_overwritten(runtime, embedder, tmp_path):
     path = tmp_path / f"model{runtime.suffix}"
     path.write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=f"model{runtime.suffix} exists. Expected: a path where there is nothing"):
+    with pytest.raises(FileExistsError, match=f"output file must not exist. Received: .*model{runtime.suffix}"):
         runtime.export(embedder, path)
     assert path.read_bytes() == b"mine"
 
 
-def test_what_cannot_be_exported_is_refused_by_name(runtime, embedder, tmp_path, monkeypatch):
+def test_invalid_arguments_are_refused(runtime, embedder, tmp_path, monkeypatch):
     path = tmp_path / f"model{runtime.suffix}"
-    with pytest.raises(ValueError, match=rf"files end in {runtime.suffix}. Received: .*model.pb"):
+    with pytest.raises(ValueError, match=rf"must end with {runtime.suffix}. Received: .*model.pb"):
         runtime.export(embedder, tmp_path / "model.pb")
     known = ", ".join(runtime.precisions)
     with pytest.raises(ValueError, match=f"must be one of {known}. Received: precision='int4'"):
@@ -328,13 +326,13 @@ def test_what_cannot_be_exported_is_refused_by_name(runtime, embedder, tmp_path,
         (CALIBRATION / np.float32(255), r"float32 \(32, 32, 32, 3\)"),
     ],
 )
-def test_int8_wants_images_as_the_embedder_sees_them(runtime, calibration, received, embedder, tmp_path):
-    with pytest.raises(ValueError, match=rf"calibration.*uint8 images \(n, 32, 32, 3\), RGB.*Received: {received}$"):
+def test_int8_requires_calibration_images(runtime, calibration, received, embedder, tmp_path):
+    with pytest.raises(ValueError, match=rf"calibration.*uint8 RGB images \(n, 32, 32, 3\).*Received: {received}$"):
         runtime.export(embedder, tmp_path / f"model{runtime.suffix}", "int8", calibration=calibration)
 
 
 @pytest.mark.parametrize(("name", "module"), [(name, module) for name in RUNTIMES for module in RUNTIMES[name].modules])
-def test_an_absent_package_is_named(name, module, embedder, tmp_path, monkeypatch):
+def test_missing_packages_are_named(name, module, embedder, tmp_path, monkeypatch):
     runtime = need(name)
     for loaded in [other for other in sys.modules if other.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, loaded)
@@ -344,21 +342,21 @@ def test_an_absent_package_is_named(name, module, embedder, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def test_calibration_images_are_of_everyone(face_folder):
+def test_calibration_images_are_spread_over_the_source(face_folder):
     source = data.ImageFolder(face_folder)  # 4, 3 and 5 images
-    images = runtimes.calibration_images(source, (32, 32), 3)
+    images = calibration_images(source, (32, 32), 3)
     assert images.dtype == np.uint8
     decoded = [np.asarray(data.encoded_images.decode_jpeg_or_png(source[row].image)) for row in (0, 6, 11)]
     np.testing.assert_array_equal(images, decoded)
-    assert runtimes.calibration_images(source, (32, 32)).shape == (12, 32, 32, 3)
+    assert calibration_images(source, (32, 32)).shape == (12, 32, 32, 3)
 
 
-def test_calibration_images_that_do_not_fit_are_named(face_folder):
+def test_unsuitable_calibration_images_are_named(face_folder):
     source = data.ImageFolder(face_folder)
-    with pytest.raises(ValueError, match=r"0.png cannot calibrate .*Expected: 16 x 32 .*Received: 32 x 32"):
-        runtimes.calibration_images(source, (16, 32))
-    with pytest.raises(ValueError, match=r"count must be at least 1. Received: count=0"):
-        runtimes.calibration_images(source, (32, 32), 0)
+    with pytest.raises(ValueError, match=r"0.png: a calibration image must have 16 x 32 .*Received: 32 x 32"):
+        calibration_images(source, (16, 32))
+    with pytest.raises(ValueError, match=r"count must be an integer of at least 1. Received: count=0"):
+        calibration_images(source, (32, 32), 0)
     (face_folder / "person_1" / "0.png").write_bytes(encode(FACES[0])[:100])
     with pytest.raises(ValueError, match=r"person_1/0.png is not a readable image"):
-        runtimes.calibration_images(source, (32, 32))
+        calibration_images(source, (32, 32))

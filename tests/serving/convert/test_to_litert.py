@@ -1,4 +1,4 @@
-"""The graph that LiteRT is given."""
+"""Graph of the export to LiteRT."""
 
 from collections import Counter
 
@@ -21,13 +21,13 @@ def embedder():
 
 
 def loaded(path):
-    """An interpreter that has not handed the graph to anyone, and what is in it."""
+    """Returns an interpreter without delegates, and the number of each operation."""
     plain = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     lite = interpreter.Interpreter(str(path), experimental_op_resolver_type=plain)
     return lite, Counter(entry["op_name"] for entry in lite._get_ops_details())
 
 
-def test_the_graph_is_as_small_as_can_be(embedder, tmp_path):
+def test_the_graph_is_minimal(embedder, tmp_path):
     _, found = loaded(export_litert(embedder, tmp_path / "model.tflite"))
     print(dict(found))
     assert (found["CONV_2D"], found["PRELU"], found["FULLY_CONNECTED"]) == (7, 3, 1)
@@ -35,7 +35,7 @@ def test_the_graph_is_as_small_as_can_be(embedder, tmp_path):
 
 
 @pytest.mark.slow
-def test_any_number_of_images_by_resizing(embedder, tmp_path):
+def test_resizing_to_any_batch_size(embedder, tmp_path):
     path = export_litert(embedder, tmp_path / "model.tflite")
     lite = interpreter.Interpreter(str(path))
     entry = lite.get_input_details()[0]
@@ -52,7 +52,7 @@ def test_any_number_of_images_by_resizing(embedder, tmp_path):
 
 
 @pytest.mark.slow
-def test_int8_leaves_prelu_and_the_normalization_alone(embedder, tmp_path):
+def test_int8_keeps_prelu_and_the_normalization_in_float32(embedder, tmp_path):
     pytest.importorskip("litert_quantizer", reason="litert_quantizer is absent")
     path = export_litert(embedder, tmp_path / "model.tflite", "int8", calibration=CALIBRATION)
     lite, found = loaded(path)

@@ -1,4 +1,4 @@
-"""The graph that ONNX Runtime and others are given."""
+"""Graph of the export to ONNX."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from trained_embedders import trained
 from keras_arcface.backbones import IResNet
 from keras_arcface.backbones import MobileFaceNet
 from keras_arcface.serving import export_onnx
-from keras_arcface.serving.convert import onnx_optimization as onnx_graph
+from keras_arcface.serving.convert import onnx_optimization
 
 onnx = pytest.importorskip("onnx", reason="onnx is absent")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
@@ -27,21 +27,27 @@ def iresnet():
     return trained(IResNet((1, 1), width=16, input_shape=(32, 32, 3)))
 
 
+@pytest.fixture(scope="module")
+def exported(iresnet, tmp_path_factory):
+    """Path of the export in float32."""
+    return export_onnx(iresnet, tmp_path_factory.mktemp("onnx") / "model.onnx")
+
+
 def operations(path):
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     return Counter(node.op_type for node in model.graph.node)
 
 
-def test_the_graph_of_an_iresnet_is_as_small_as_can_be(iresnet, tmp_path):
-    found = operations(export_onnx(iresnet, tmp_path / "model.onnx"))
+def test_the_graph_of_an_iresnet_is_minimal(exported):
+    found = operations(exported)
     print(dict(found))
     # In each of the two blocks a BatchNorm stands before a convolution whose padding it does not reach: Mul and Add.
     # The first and the last Mul and Add are of the pixels and of the neck, whose square is one more.
     assert found == {**ENDS, "Conv": 7, "PRelu": 3, "Mul": 2 + 3 + 1, "Add": 2 + 2 + 3, "Flatten": 1}
 
 
-def test_the_graph_of_a_mobilefacenet_is_as_small_as_can_be(tmp_path):
+def test_the_graph_of_a_mobilefacenet_is_minimal(tmp_path):
     backbone = MobileFaceNet(width=16, input_shape=(32, 32, 3), blocks=(1, 1, 1, 1))
     found = operations(export_onnx(trained(backbone), tmp_path / "model.onnx"))
     print(dict(found))
@@ -52,8 +58,8 @@ def test_the_graph_of_a_mobilefacenet_is_as_small_as_can_be(tmp_path):
 
 
 @pytest.mark.slow
-def test_float16_and_int8_keep_that_graph(iresnet, tmp_path):
-    plain = operations(export_onnx(iresnet, tmp_path / "float32.onnx"))
+def test_float16_and_int8_keep_the_graph(iresnet, exported, tmp_path):
+    plain = operations(exported)
     halves = operations(export_onnx(iresnet, tmp_path / "float16.onnx", "float16"))
     large = sum(np.prod(weight.shape) >= 1024 for weight in iresnet.weights)
     assert halves - plain == {"Cast": large}
@@ -62,7 +68,7 @@ def test_float16_and_int8_keep_that_graph(iresnet, tmp_path):
     assert not plain - eighths
 
 
-def test_casts_of_weights_are_done_when_the_file_is_loaded(iresnet, tmp_path):
+def test_casts_of_weights_run_when_the_file_is_loaded(iresnet, tmp_path):
     path = export_onnx(iresnet, tmp_path / "float16.onnx", "float16")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -71,8 +77,8 @@ def test_casts_of_weights_are_done_when_the_file_is_loaded(iresnet, tmp_path):
     assert operations(tmp_path / "loaded.onnx")["Cast"] == 1  # of the pixels
 
 
-def test_nothing_but_onnx_is_in_the_file(iresnet, tmp_path):
-    model = onnx.load(export_onnx(iresnet, tmp_path / "model.onnx"))
+def test_the_file_uses_only_standard_operators(exported):
+    model = onnx.load(exported)
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 15)]
     sides = [entry.type.tensor_type.shape.dim for entry in (*model.graph.input, *model.graph.output)]
     assert [[side.dim_param or side.dim_value for side in entry] for entry in sides] == [
@@ -88,13 +94,13 @@ def test_weights_that_float16_cannot_hold_are_refused(iresnet, tmp_path):
     large.set_weights(iresnet.get_weights())
     kernel = large.get_layer("neck_dense").kernel
     kernel.assign(kernel * 1e7)
-    with pytest.raises(ValueError, match="float16, a batch of 1: it does not answer as the embedder does"):
+    with pytest.raises(ValueError, match="float16, batch of 1: the embeddings differ from the embedder's"):
         export_onnx(large, tmp_path / "model.onnx", "float16")
     assert not list(tmp_path.iterdir())
 
 
-def prelu_as_keras_has_it(slope, swapped=False, other=False):
-    """`Relu(x) + slope * Relu(-x)`; or, with `other`, of something else than x the latter."""
+def keras_prelu(slope, swapped=False, other=False):
+    """Returns `Relu(x) + slope * Relu(-x)`, or `Relu(x) + slope * Relu(-exp(x))` with `other`."""
     x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3])
     y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3])
     node = onnx.helper.make_node
@@ -117,18 +123,18 @@ def answer_of(model, x):
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_a_prelu_of_any_slope_becomes_one_operation(swapped):
+def test_a_prelu_with_any_slope_becomes_one_operation(swapped):
     x = np.array([[-2, 0, 3], [5, -7, -11]], np.float32)
-    model = prelu_as_keras_has_it([-0.25, 0.5, -1.5], swapped)
+    model = keras_prelu([-0.25, 0.5, -1.5], swapped)
     before = answer_of(model, x)
-    assert onnx_graph.fuse_prelu(model) == 1
-    onnx_graph.drop_unread(model)
+    assert onnx_optimization.fuse_prelu(model) == 1
+    onnx_optimization.remove_unused(model)
     onnx.checker.check_model(model)
     assert [node.op_type for node in model.graph.node] == ["PRelu"]
     np.testing.assert_array_equal(answer_of(model, x), before)
     np.testing.assert_array_equal(before, [[-0.5, 0, 3], [5, 3.5, -16.5]])
 
 
-def test_what_only_looks_like_a_prelu_is_left_alone():
-    model = prelu_as_keras_has_it([-0.25, 0.5, -1.5], other=True)
-    assert onnx_graph.fuse_prelu(model) == 0
+def test_similar_graphs_do_not_become_a_prelu():
+    model = keras_prelu([-0.25, 0.5, -1.5], other=True)
+    assert onnx_optimization.fuse_prelu(model) == 0

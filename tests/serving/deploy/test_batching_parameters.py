@@ -5,23 +5,23 @@ from keras_arcface.serving.deploy.batching_parameters import Batching
 
 
 @pytest.mark.parametrize(("device", "cores"), [("cpu", 1), ("cpu", 2), ("cpu", 64), ("gpu", 2), ("gpu", 64)])
-def test_batching_is_what_the_server_accepts(device, cores):
-    message = parse("BatchingParameters", "\n".join(Batching.for_device(device, cores).lines()))
+def test_the_server_accepts_the_parameters(device, cores):
+    message = parse("BatchingParameters", "\n".join(Batching.for_device(device, cores).to_text_proto()))
     sizes = list(message.allowed_batch_sizes)
     assert sizes == sorted(set(sizes)) == [1, 2, 4, 8, 16, 32]
     assert sizes[-1] == message.max_batch_size.value
     assert message.num_batch_threads.value == (cores if device == "cpu" else min(cores, 4))
     assert message.max_enqueued_batches.value == 4 * message.num_batch_threads.value
     assert message.batch_timeout_micros.value == (0 if device == "cpu" else 2000)
-    assert message.HasField("batch_timeout_micros")  # else the server takes a default of its own
+    assert message.HasField("batch_timeout_micros")  # otherwise the server uses its default
 
 
-def test_batch_sizes_may_be_chosen_and_threads_follow():
+def test_chosen_batch_sizes():
     batching = Batching.for_device("cpu", 100, batch_sizes=[3, 128])
-    message = parse("BatchingParameters", "\n".join(batching.lines()))
+    message = parse("BatchingParameters", "\n".join(batching.to_text_proto()))
     assert (list(message.allowed_batch_sizes), message.max_batch_size.value) == ([3, 128], 128)
-    assert batching.requests_at_once() == 400
-    assert Batching((150,), 0, 1, 1).requests_at_once() == 300
+    assert batching.concurrent_requests() == 400
+    assert Batching((150,), 0, 1, 1).concurrent_requests() == 300
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_batch_sizes_may_be_chosen_and_threads_follow():
         ({"enqueued_batches": 0}, "enqueued_batches=0"),
     ],
 )
-def test_batching_that_the_server_would_refuse_is_refused(change, match):
+def test_invalid_parameters_are_refused(change, match):
     with pytest.raises(ValueError, match=f"Received: {match}"):
         Batching(**{"batch_sizes": (1, 2), "timeout_micros": 0, "threads": 1, "enqueued_batches": 1, **change})
     with pytest.raises(ValueError, match=r"device must be one of cpu, gpu. Received: device='tpu'"):

@@ -50,12 +50,12 @@ def test_models_and_their_versions(versions, policy, base, tmp_path):
         assert model == models[name]
 
 
-def test_a_warm_up_that_would_keep_a_version_from_loading_is_refused(base, tmp_path):
+def test_too_large_warmup_requests_are_refused(base, tmp_path):
     path = base / "3" / "assets.extra" / "metadata.json"
     path.parent.mkdir()
     path.write_text('{"warmup_batch_sizes": [1, 64]}')
     with pytest.raises(
-        ValueError, match=r"version 3 has warm-up requests of 64 images.*batch_sizes=\(1, 2, 4, 8, 16, 32\)"
+        ValueError, match=r"version 3: warm-up requests have 64 images.*batch_sizes=\(1, 2, 4, 8, 16, 32\)"
     ):
         write(tmp_path, ServedModel("faces", base))
     write(tmp_path, ServedModel("faces", base), batching=Batching((1, 64), 0, 1, 1))
@@ -64,11 +64,11 @@ def test_a_warm_up_that_would_keep_a_version_from_loading_is_refused(base, tmp_p
     write(tmp_path, ServedModel("faces", base))
 
 
-def test_batching_is_that_of_the_device_unless_it_is_given(base, tmp_path):
+def test_the_device_sets_the_default_of_batching(base, tmp_path):
     path = tmp_path / "config" / "batching.config"
     for device in ("cpu", "gpu"):
         write(tmp_path, ServedModel("faces", base), device=device)
-        assert path.read_text().splitlines() == Batching.for_device(device).lines()
+        assert path.read_text().splitlines() == Batching.for_device(device).to_text_proto()
     configuration = write(tmp_path, ServedModel("faces", base), batching=Batching((1, 150), 0, 1, 1))
     assert parse("BatchingParameters", path.read_text()).max_batch_size.value == 150
     flags = flags_of(configuration.server[1:])
@@ -81,7 +81,7 @@ def test_monitoring_is_on(base, tmp_path):
     assert (prometheus.enable, prometheus.path) == (True, "/monitoring/prometheus/metrics")
 
 
-def test_tls_has_the_contents_of_the_files_and_nobody_else_reads_it(base, tmp_path):
+def test_only_the_owner_can_read_the_contents_of_the_tls_files(base, tmp_path):
     for name in ("key", "certificate", "ca"):
         (tmp_path / name).write_text(KEY.replace("abc", name))
     configuration = write(tmp_path, ServedModel("faces", base), tls=Tls(tmp_path / "key", tmp_path / "certificate"))
@@ -97,7 +97,7 @@ def test_tls_has_the_contents_of_the_files_and_nobody_else_reads_it(base, tmp_pa
     message = parse("SSLConfig", path.read_text())
     assert (message.custom_ca, message.client_verify) == (KEY.replace("abc", "ca"), True)
     (tmp_path / "key").write_bytes(b"\x30\x82\xff")
-    with pytest.raises(ValueError, match=r"key is no PEM file"):
+    with pytest.raises(ValueError, match=r"key must be a PEM file"):
         write(tmp_path, ServedModel("faces", base), tls=tls)
 
 
@@ -109,11 +109,11 @@ def test_tls_has_the_contents_of_the_files_and_nobody_else_reads_it(base, tmp_pa
         ({"image": "--privileged"}, "Received: image='--privileged'"),
         ({"grpc_port": 8501}, "Received: grpc_port=8501, rest_port=8501"),
         ({"rest_port": 70000}, "rest_port=70000"),
-        ({"rest_timeout": 0}, "rest_timeout=0"),
+        ({"rest_timeout": 0}, "Received: rest_timeout=0"),
         ({"reload_seconds": -1}, "reload_seconds=-1"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_is_written(options, match, base, tmp_path):
+def test_invalid_arguments_are_refused_before_anything_is_written(options, match, base, tmp_path):
     with pytest.raises(ValueError, match=match):
         write(tmp_path, ServedModel("faces", base), **options)
     for models in ([], [ServedModel("faces", base), ServedModel("faces", tmp_path)]):
@@ -122,7 +122,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(options, mat
     assert not (tmp_path / "config").exists()
 
 
-def test_a_running_server_never_reads_half_a_file(base, tmp_path, monkeypatch):
+def test_files_are_replaced_atomically(base, tmp_path, monkeypatch):
     configuration = write(tmp_path, ServedModel("faces", base, [3, 4], {"stable": 3, "canary": 4}))
     path, replaced = tmp_path / "config" / "models.config", {}
     before, replace = path.read_text(), Path.replace
@@ -143,7 +143,7 @@ def test_a_running_server_never_reads_half_a_file(base, tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Calls the script's `main`: a process of its own would take seconds for its imports."""
+    """Returns a function that calls the script's `main`. A separate process would need seconds for its imports."""
     spec = importlib.util.spec_from_file_location("server_config_script", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -161,7 +161,7 @@ def run(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_the_script_writes_it(base, tmp_path, run):
+def test_the_script_writes_the_files(base, tmp_path, run):
     options = ["--versions", "faces=3,4", "--label", "faces:stable=3", "--label", "faces:canary=4", "--device", "gpu"]
     status, printed, _ = run("config", "faces=models/faces", f"cars={base}", *options, "--batch-sizes", "1,8")
     assert status == 0
@@ -180,15 +180,15 @@ def test_the_script_writes_it(base, tmp_path, run):
     ("arguments", "expected"),
     [
         (["faces"], "error: Expected NAME=BASE. Received: faces"),
-        (["faces=a", "faces=b"], "error: Expected models of different names. Received: faces=a faces=b"),
-        (["faces=models/faces", "--label", "cars:stable=3"], "name no such model: cars"),
+        (["faces=a", "faces=b"], "error: The models must have different names. Received: faces=a faces=b"),
+        (["faces=models/faces", "--label", "cars:stable=3"], "must name one of the models. Received: cars"),
         (["faces=models/faces", "--versions", "faces=newest"], "error: Model 'faces': versions must be"),
-        (["faces=models/faces", "--label", "faces:stable=9"], "has the versions [2, 3, 4] alone"),
-        (["faces=models/faces", "--batch-sizes", "8,1"], "batch_sizes must ascend"),
+        (["faces=models/faces", "--label", "faces:stable=9"], "has only the versions [2, 3, 4]"),
+        (["faces=models/faces", "--batch-sizes", "8,1"], "batch_sizes must be ascending integers"),
     ],
 )
 @pytest.mark.usefixtures("base")
-def test_the_script_says_what_it_does_not_understand(arguments, expected, tmp_path, run):
+def test_the_script_names_invalid_arguments(arguments, expected, tmp_path, run):
     status, _, errors = run("other", *arguments)
     assert (status, expected in errors) == (1, True), errors
     assert not (tmp_path / "other").exists()

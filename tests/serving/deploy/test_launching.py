@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 from server_protos import flags_of
 from server_protos import parse_models
 
@@ -24,7 +25,7 @@ def write(tmp_path, *models, **options):
 
 
 def mounts_of(command):
-    """{target: source}, from fields separated by commas, as Docker reads them."""
+    """Returns {target: source}, parsed from the comma-separated fields as Docker does."""
     values = [argument.removeprefix("--mount=") for argument in command if argument.startswith("--mount=")]
     mounts = {}
     for kind, source, target, readonly in csv.reader(values, strict=True):
@@ -83,17 +84,17 @@ def test_the_command_with_docker(device, image, expected, base, tmp_path):
         "batching_parameters_file": "/config/batching.config",
         "monitoring_config_file": "/config/monitoring.config",
     }
-    for path in files.values():  # what the server is told of is there once it is mounted
+    for path in files.values():  # the mounts contain the files of the flags
         assert Path(path.replace("/config", mounts["/config"])).is_file()
     for model in parse_models(tmp_path / "config" / "models.docker.config").values():
         assert model.base_path in mounts
-    assert not {"port", "rest_api_port"} & set(flags)  # the image gives them
+    assert not {"port", "rest_api_port"} & set(flags)  # the image sets them
     host = flags_of(configuration.server[1:])
     assert {name: value for name, value in flags.items() if name not in files}.items() <= host.items()
 
 
 @pytest.mark.parametrize("name", ["serve.sh", "serve_docker.sh"])
-def test_the_scripts_run_these_commands(name, base, tmp_path):
+def test_the_scripts_run_the_commands(name, base, tmp_path):
     configuration = write(tmp_path, ServedModel("faces", base), ServedModel("cars", tmp_path / STRANGE))
     command = configuration.server if name == "serve.sh" else configuration.docker
     fake = tmp_path / command[0]
@@ -106,8 +107,7 @@ def test_the_scripts_run_these_commands(name, base, tmp_path):
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_compose_says_the_same_as_docker(device, base, tmp_path):
-    yaml = pytest.importorskip("yaml")
+def test_the_compose_file_matches_the_docker_command(device, base, tmp_path):
     models = [ServedModel("faces", base), ServedModel("cars", tmp_path / STRANGE)]
     configuration = write(tmp_path, *models, device=device, rest_port=9001)
     service = yaml.safe_load((tmp_path / "config" / "docker-compose.yml").read_text())["services"]["tensorflow-serving"]
@@ -127,7 +127,7 @@ def test_compose_says_the_same_as_docker(device, base, tmp_path):
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """As the server's REST API answers a question for a model's state, see g3doc/api_rest.md."""
+    """Answers of the server's REST API to requests for the status of a model, see g3doc/api_rest.md."""
 
     states: dict = {}  # noqa: RUF012
 
@@ -142,8 +142,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_the_health_check_asks_for_every_model(base, tmp_path):
-    yaml = pytest.importorskip("yaml")
+def test_the_health_check_covers_every_model(base, tmp_path):
     write(tmp_path, ServedModel("faces", base), ServedModel("cars", base))
     service = yaml.safe_load((tmp_path / "config" / "docker-compose.yml").read_text())["services"]["tensorflow-serving"]
     kind, *command = [word.replace("$$", "$") for word in service["healthcheck"]["test"]]
@@ -162,7 +161,7 @@ def test_the_health_check_asks_for_every_model(base, tmp_path):
     assert results == [0, 1, 1, 1]
 
 
-def test_a_launch_is_told_everything():
+def test_the_flag_of_tls():
     launch = Launch(Path("/c"), {"a": Path("/m")}, "i", False, (1, 2), 1.0, 0, 8, True)
-    assert flags_of(launch.server()[1:])["ssl_config_file"] == "/c/ssl.config"
-    assert launch.docker()[-1] == "--ssl_config_file=/config/ssl.config"
+    assert flags_of(launch.server_command()[1:])["ssl_config_file"] == "/c/ssl.config"
+    assert launch.docker_command()[-1] == "--ssl_config_file=/config/ssl.config"

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from keras_arcface.serving.deploy import exclusive_rename
 from keras_arcface.serving.deploy import publication
 from keras_arcface.serving.deploy import staging
-from keras_arcface.serving.deploy import versions as numbering
-from keras_arcface.serving.deploy.publication import next_version
 from keras_arcface.serving.deploy.publication import publish
-from keras_arcface.serving.deploy.publication import rollback
-from keras_arcface.serving.deploy.publication import versions
+from keras_arcface.serving.deploy.rollback import rollback
+from keras_arcface.serving.deploy.versions import next_version
+from keras_arcface.serving.deploy.versions import version_number
+from keras_arcface.serving.deploy.versions import versions
 
 SCRIPT = Path(__file__).parents[3] / "export" / "publish.py"
 FILES = {
@@ -64,7 +65,7 @@ def names(base):
 # Publishing.
 
 
-def test_the_first_is_1_the_next_2_and_both_are_complete(model, base):
+def test_versions_count_from_1_and_are_complete(model, base):
     assert publish(model, base, check=False) == base / "1"
     assert publish(str(model), str(base), check=False) == base / "2"
     assert names(base) == ["1", "2"]
@@ -72,7 +73,7 @@ def test_the_first_is_1_the_next_2_and_both_are_complete(model, base):
     assert versions(base) == [1, 2]
 
 
-def test_others_may_read_what_is_published(model, base):
+def test_other_users_can_read_a_version(model, base):
     previous = os.umask(0o022)
     try:
         publish(model, base, check=False)
@@ -90,19 +91,19 @@ def test_links_to_files_are_followed_and_others_refused(model, base, tmp_path):
     assert not (base / "1" / "saved_model.pb").is_symlink()
     assert files_of(base / "1") == FILES
     (model / "more").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match=r"exported/more is neither a file nor a directory. Expected: these alone"):
+    with pytest.raises(ValueError, match=r"must contain only files and directories. Received: .*exported/more"):
         publish(model, base, check=False)
     assert names(base) == ["1"]
 
 
-def test_a_number_is_given_once(model, base):
+def test_every_number_is_used_once(model, base):
     publish_times(3, model, base)
     rollback(base, to=1)
     assert publish(model, base, check=False) == base / "4"
     assert names(base) == [".withdrawn-2", ".withdrawn-3", "1", "4"]
     for number in (1, 2, 4):
         for dry_run in (False, True):
-            with pytest.raises(FileExistsError, match=rf"Version {number} of .*faces was published before"):
+            with pytest.raises(FileExistsError, match=rf"that .*faces never used. Received: version={number}$"):
                 publish(model, base, version=number, check=False, dry_run=dry_run)
     assert publish(model, base, version=20, check=False) == base / "20"
     assert publish(model, base, check=False) == base / "21"
@@ -110,19 +111,19 @@ def test_a_number_is_given_once(model, base):
 
 @pytest.mark.parametrize("name", ["7", "007", "+7", ".withdrawn-7"])
 @pytest.mark.parametrize("kind", ["empty directory", "file"])
-def test_what_the_server_takes_for_a_version_is_taken(name, kind, model, base):
+def test_names_that_the_server_reads_as_a_version_count_as_used(name, kind, model, base):
     base.mkdir(parents=True)
     if kind == "file":
         (base / name).write_text("")
     else:
         (base / name).mkdir()
-    with pytest.raises(FileExistsError, match="Version 7 of"):
+    with pytest.raises(FileExistsError, match=r"Received: version=7$"):
         publish(model, base, version=7, check=False)
     assert publish(model, base, check=False) == base / "8"
     assert not list((base / name).iterdir()) if kind != "file" else (base / name).read_text() == ""
 
 
-def test_an_older_number_is_said_to_be_one_and_stays(model, base, caplog):
+def test_an_older_number_leads_to_a_warning(model, base, caplog):
     publish(model, base, version=5, check=False)
     publish(model, base, version=3, keep=1, check=False)
     assert versions(base) == [3, 5]
@@ -133,11 +134,11 @@ def test_an_older_number_is_said_to_be_one_and_stays(model, base, caplog):
 
 
 def without_renameat2(monkeypatch):
-    monkeypatch.setattr(numbering.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(exclusive_rename.ctypes, "CDLL", lambda *_, **__: object())
 
 
 @pytest.mark.parametrize("system", ["with renameat2", "without"])
-def test_of_publishers_at_once_each_gets_a_number(system, model, base, monkeypatch):
+def test_concurrent_publishers_get_different_numbers(system, model, base, monkeypatch):
     if system == "without":
         without_renameat2(monkeypatch)
     at_once = 8
@@ -146,7 +147,7 @@ def test_of_publishers_at_once_each_gets_a_number(system, model, base, monkeypat
     def copy_and_wait(source, target):
         copy_tree(source, target)
         if source == model:
-            barrier.wait(timeout=10)  # so that all look for a number at the same time
+            barrier.wait(timeout=10)  # all publishers choose a number at the same time
 
     monkeypatch.setattr(staging, "copy_tree", copy_and_wait)
     threads = [
@@ -161,24 +162,24 @@ def test_of_publishers_at_once_each_gets_a_number(system, model, base, monkeypat
     assert len(names(base)) == at_once
 
 
-def test_a_number_that_is_taken_at_the_last_moment_is_not_given(model, base, monkeypatch):
-    rename = numbering.rename_to_new
+def test_a_number_that_another_process_takes_is_skipped(model, base, monkeypatch):
+    rename = exclusive_rename.rename_exclusively
 
     def be_quicker(source, target):
         if target.name == "1":
             (base / "1").mkdir()
         rename(source, target)
 
-    monkeypatch.setattr(numbering, "rename_to_new", be_quicker)
+    monkeypatch.setattr(exclusive_rename, "rename_exclusively", be_quicker)
     assert publish(model, base, check=False) == base / "2"
     assert list((base / "1").iterdir()) == []
     shutil.rmtree(base / "1")
-    with pytest.raises(FileExistsError, match="Version 1 of"):
+    with pytest.raises(FileExistsError, match=r"Received: version=1$"):
         publish(model, base, version=1, check=False)
     assert names(base) == ["1", "2"]
 
 
-def test_what_a_killed_publisher_left_goes_with_the_next(model, base):
+def test_leftovers_of_a_killed_publisher_are_removed(model, base):
     make_model(base / ".tmp-dead")
     (base / ".tmp-dead.lock").write_text("")
     publish(model, base, check=False)
@@ -188,14 +189,14 @@ def test_what_a_killed_publisher_left_goes_with_the_next(model, base):
 # Retention.
 
 
-def test_the_last_k_are_kept(model, base):
+def test_keep_keeps_the_newest_versions(model, base):
     publish_times(4, model, base, keep=2)
     assert names(base) == ["3", "4"]
     publish(model, base, check=False)
     assert names(base) == ["3", "4", "5"]
 
 
-def test_protected_versions_stay_and_withdrawn_ones_that_are_older_go(model, base):
+def test_protected_versions_stay_and_older_withdrawn_ones_are_removed(model, base):
     publish_times(2, model, base)
     rollback(base)
     publish_times(3, model, base)
@@ -208,7 +209,7 @@ def test_protected_versions_stay_and_withdrawn_ones_that_are_older_go(model, bas
     assert names(base) == ["8"]
 
 
-def test_a_version_loses_its_name_before_any_of_it_goes(model, base, monkeypatch):
+def test_a_version_is_renamed_before_it_is_removed(model, base, monkeypatch):
     publish_times(2, model, base)
     seen = []
 
@@ -220,19 +221,19 @@ def test_a_version_loses_its_name_before_any_of_it_goes(model, base, monkeypatch
     publication._remove(base, "1")
     (there, complete), *_ = seen
     assert complete
-    assert [name for name in there if numbering.number_of(name) is not None] == ["2"]
+    assert [name for name in there if version_number(name) is not None] == ["2"]
 
 
-def test_what_cannot_be_removed_is_said_and_the_new_version_is_there(model, base, monkeypatch, caplog):
+def test_a_version_that_cannot_be_removed_leads_to_a_warning(model, base, monkeypatch, caplog):
     publish(model, base, check=False)
-    rename = numbering.rename_to_new
+    rename = exclusive_rename.rename_exclusively
 
     def refuse(source, target):
         if source.name == "1":
             raise PermissionError(errno.EACCES, "Permission denied")
         rename(source, target)
 
-    monkeypatch.setattr(numbering, "rename_to_new", refuse)
+    monkeypatch.setattr(exclusive_rename, "rename_exclusively", refuse)
     assert publish(model, base, keep=1, check=False) == base / "2"
     assert "faces/1 could not be removed: Permission denied" in caplog.text
     assert names(base) == ["1", "2"]
@@ -247,38 +248,38 @@ def test_rollback_withdraws_the_newest(model, base):
     assert names(base) == [".withdrawn-3", "1", "2"]
     assert files_of(base / ".withdrawn-3") == FILES
     assert rollback(base) == base / "1"
-    with pytest.raises(ValueError, match=r"no older version to go back to. Received: versions 1"):
+    with pytest.raises(ValueError, match=r"no older version to return to. Received: versions 1"):
         rollback(base)
 
 
 def test_rollback_to_a_version_withdraws_all_newer_ones_the_newest_first(model, base, monkeypatch):
     publish_times(4, model, base)
-    renamed, rename = [], numbering.rename_to_new
+    renamed, rename = [], exclusive_rename.rename_exclusively
 
     def record(source, target):
         renamed.append(source.name)
         rename(source, target)
 
-    monkeypatch.setattr(numbering, "rename_to_new", record)
+    monkeypatch.setattr(exclusive_rename, "rename_exclusively", record)
     assert rollback(base, to=2) == base / "2"
     assert renamed == ["4", "3"]
-    with pytest.raises(ValueError, match=r"has no version 3 to go back to. Received: to=3, versions 1, 2"):
+    with pytest.raises(ValueError, match=r"to must be a version in .*faces. Received: to=3, versions 1, 2"):
         rollback(base, to=3)
-    with pytest.raises(ValueError, match=r"nothing newer than 2 to withdraw. Received: versions 1, 2"):
+    with pytest.raises(ValueError, match=r"no version after 2 to withdraw. Received: versions 1, 2"):
         rollback(base, to=2)
-    with pytest.raises(FileNotFoundError, match="no directory of versions at"):
+    with pytest.raises(FileNotFoundError, match="nothing is not a directory"):
         rollback(base / "nothing")
 
 
-def test_a_version_that_another_withdrew_just_now_is_not_missed(model, base, monkeypatch):
+def test_a_concurrent_rollback_is_tolerated(model, base, monkeypatch):
     publish_times(2, model, base)
-    rename = numbering.rename_to_new
+    rename = exclusive_rename.rename_exclusively
 
     def twice(source, target):
         rename(source, target)
         rename(source, target)
 
-    monkeypatch.setattr(numbering, "rename_to_new", twice)
+    monkeypatch.setattr(exclusive_rename, "rename_exclusively", twice)
     assert rollback(base) == base / "1"
     assert names(base) == [".withdrawn-2", "1"]
 
@@ -298,22 +299,34 @@ def refused(error, match, model, base, **options):
     return str(raised.value)
 
 
-def test_paths_that_cannot_be_meant_are_refused(model, base, tmp_path):
-    refused(FileNotFoundError, r"no SavedModel at .*nothing", tmp_path / "nothing", base)
+def test_invalid_paths_are_refused(model, base, tmp_path):
+    refused(FileNotFoundError, r"SavedModel .*nothing does not exist", tmp_path / "nothing", base)
     (tmp_path / "other").mkdir()
-    refused(ValueError, r"other is no SavedModel. Expected: .* Received: nothing in it", tmp_path / "other", base)
-    refused(ValueError, r"Received: \['exported', 'other'\]", tmp_path, base)
-    refused(ValueError, r"apart.*Received: saved_model=.*exported, base_path=.*exported/inner", model, model / "inner")
-    refused(ValueError, r"must lie apart", model, tmp_path)
-    refused(ValueError, r"faces/3 is no base path. Expected: .* no integer", model, base / "3")
+    refused(
+        ValueError,
+        r"must be a directory with saved_model.pb. Received: .*other, an empty directory",
+        tmp_path / "other",
+        base,
+    )
+    refused(ValueError, r", \['exported', 'other'\]", tmp_path, base)
+    refused(
+        ValueError,
+        r"must not contain each other.*Received: saved_model=.*exported, base_path=.*exported/inner",
+        model,
+        model / "inner",
+    )
+    refused(ValueError, r"must not contain each other", model, tmp_path)
+    refused(ValueError, r"faces/3 is not a base path. Expected: .* not an integer", model, base / "3")
     make_model(tmp_path / "another")
-    refused(ValueError, r"another is no base path. .* without saved_model.pb", model, tmp_path / "another")
-    refused(ValueError, r"no base path", model, model)
+    refused(ValueError, r"another is not a base path. .* without a saved_model.pb", model, tmp_path / "another")
+    refused(ValueError, r"not a base path", model, model)
     (tmp_path / "file").write_text("")
-    refused(NotADirectoryError, r"file is a file. Expected: the directory", model, tmp_path / "file")
+    refused(
+        NotADirectoryError, r"must be a directory or not exist. Received: the file .*file", model, tmp_path / "file"
+    )
     link = tmp_path / "link"
     link.symlink_to(model)
-    refused(ValueError, r"must lie apart", model, link / "inner")
+    refused(ValueError, r"must not contain each other", model, link / "inner")
 
 
 @pytest.mark.parametrize(
@@ -326,12 +339,12 @@ def test_paths_that_cannot_be_meant_are_refused(model, base, tmp_path):
         ({"protect": [1, 4]}, r"Received: protect=\[1, 4\], versions 1, 2"),
     ],
 )
-def test_numbers_that_cannot_be_meant_are_refused(options, match, model, base):
+def test_invalid_numbers_are_refused(options, match, model, base):
     publish_times(2, model, base)
     refused(ValueError, match, model, base, **options)
 
 
-def test_what_does_not_pass_the_check_is_not_published(model, base, monkeypatch):
+def test_a_model_that_fails_the_check_is_not_published(model, base, monkeypatch):
     checked = []
 
     class Checking:
@@ -352,11 +365,13 @@ def test_what_does_not_pass_the_check_is_not_published(model, base, monkeypatch)
     publish(model, base, dry_run=True)
     assert checked.pop()[0] == model
     (model / "bad").write_text("")
-    assert "does not load" in refused(ValueError, r"exported is not fit to be published: ", model, base, check=True)
-    refused(ValueError, r"exported is not fit to be published: ", model, base, check=True, dry_run=True)
+    assert "does not load" in refused(
+        ValueError, r"exported failed the check and is not published: ", model, base, check=True
+    )
+    refused(ValueError, r"exported failed the check and is not published: ", model, base, check=True, dry_run=True)
 
 
-def test_a_full_disk_is_explained_and_nothing_is_left(model, base, monkeypatch):
+def test_a_full_disk_is_explained_and_no_copy_remains(model, base, monkeypatch):
     publish(model, base, check=False)
     copyfile = shutil.copyfile
 
@@ -367,9 +382,9 @@ def test_a_full_disk_is_explained_and_nothing_is_left(model, base, monkeypatch):
 
     monkeypatch.setattr(shutil, "copyfile", run_full)
     message = refused(
-        OSError, r"exported was not published to .*faces, and nothing is left there. No space left", model, base
+        OSError, r"exported was not published to .*faces, and no copy remains. No space left", model, base
     )
-    assert "it takes 0.3 MB, and " in message
+    assert "the model has 0.3 MB, " in message
     assert message.endswith(" MB are free")
 
 
@@ -378,9 +393,9 @@ def test_no_permission_is_explained(model, base):
         folder = base
         base.mkdir(parents=True)
         base.chmod(0o555)
-        refused(PermissionError, r"nothing is left there. Permission denied: .*\.tmp-", model, base)
+        refused(PermissionError, r"no copy remains. Permission denied: .*\.tmp-", model, base)
         return
-    folder = Path(tempfile.mkdtemp())  # root may write everywhere: somebody else tries, where all may look
+    folder = Path(tempfile.mkdtemp())  # root may write everywhere, so an unprivileged user publishes
     try:
         folder.chmod(0o755)
         make_model(folder / "exported")
@@ -395,21 +410,21 @@ def test_no_permission_is_explained(model, base):
         shutil.rmtree(folder)
 
 
-def test_the_next_version_is_named_and_nothing_made(base, tmp_path):
+def test_next_version_creates_nothing(base, tmp_path):
     assert next_version(base) == base / "1"
     assert not tmp_path.joinpath("models").exists()
     for version in (3, 9):
         (base / str(version)).mkdir(parents=True)
     rollback(base)
-    assert next_version(str(base)) == base / "10"  # the number of a withdrawn one is not given again
-    with pytest.raises(ValueError, match=r"faces/3 is no base path"):
+    assert next_version(str(base)) == base / "10"  # the number of a withdrawn version is not used again
+    with pytest.raises(ValueError, match=r"faces/3 is not a base path"):
         next_version(base / "3")
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="file is a file"):
+    with pytest.raises(NotADirectoryError, match="must be a directory"):
         next_version(tmp_path / "file")
 
 
-def test_a_dry_run_says_what_it_would_do_and_changes_nothing(model, base, caplog):
+def test_a_dry_run_logs_the_plan_and_changes_nothing(model, base, caplog):
     caplog.set_level(logging.INFO)
     assert publish(model, base, keep=1, check=False, dry_run=True) == base / "1"
     assert not base.parent.exists()
@@ -442,7 +457,7 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(model, base, caplog
 
 @pytest.fixture
 def run(monkeypatch, capsys, caplog):
-    """Calls the script's `main`: a process of its own would take seconds for its imports."""
+    """Returns a function that calls the script's `main`. A separate process would need seconds for its imports."""
     spec = importlib.util.spec_from_file_location("publish_script", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -478,13 +493,13 @@ def test_the_script_publishes_lists_and_rolls_back(model, base, run):
         [f"would publish {model} as {base}/4", f"would remove {base}/1", f"would remove {base}/2"],
         "",
     )
-    expected = [f"would withdraw {base}/3", f"would withdraw {base}/2", f"{base}/1 would be the newest"]
+    expected = [f"would withdraw {base}/3", f"would withdraw {base}/2", f"{base}/1 would be the newest version"]
     assert run("--rollback", base, "--to", 1, "--dry-run") == (0, expected, "")
-    expected = [f"withdrew {base}/3", f"withdrew {base}/2", f"{base}/1 is the newest"]
+    expected = [f"withdrew {base}/3", f"withdrew {base}/2", f"{base}/1 is the newest version"]
     assert run("--rollback", base, "--to", 1) == (0, expected, "")
     assert run("--list", base) == (0, ["1"], "")
     status, _, errors = run("--rollback", base)
-    assert (status, errors) == (1, f"error: {base} has no older version to go back to. Received: versions 1\n")
+    assert (status, errors) == (1, f"error: {base} has no older version to return to. Received: versions 1\n")
 
 
 def test_the_script_says_how_it_is_used(model, base, run):
@@ -492,8 +507,8 @@ def test_the_script_says_how_it_is_used(model, base, run):
         ([model], "expected SAVED_MODEL BASE. Received: "),
         (["--rollback", model, base], "expected BASE. Received: "),
         (["--list", "--rollback", base], "exclude each other"),
-        (["--list", base, "--keep", 3], "--keep is for publishing"),
-        ([model, base, "--to", 3], "--to is for --rollback"),
+        (["--list", base, "--keep", 3], "--keep requires SAVED_MODEL"),
+        ([model, base, "--to", 3], "--to requires --rollback"),
     ):
         status, _, errors = run(*arguments)
         assert (status, error in errors) == (2, True), errors

@@ -6,7 +6,7 @@ from keras_arcface.serving.deploy.served_models import ServedModel
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "a b", "../a", ".a", "-a", "ä", "a\n", "a'", None])
-def test_a_name_that_cannot_stand_in_a_url_is_refused(name):
+def test_names_that_are_not_valid_in_a_url_are_refused(name):
     with pytest.raises(ValueError, match=re.escape(f"Received: name={name!r}")):
         ServedModel(name, "/models/faces")
 
@@ -17,19 +17,21 @@ def test_a_base_path_must_be_absolute(path):
         ServedModel("faces", path)
 
 
-def test_a_version_is_no_base_path(base, tmp_path):
-    with pytest.raises(ValueError, match=r"directory above the versions, not one of them. Received: base_path='.*/4'"):
+def test_a_version_is_not_a_base_path(base, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"parent directory of the versions, not a version. Received: base_path='.*/4'"
+    ):
         ServedModel("faces", base / "4")
     (tmp_path / "exported").mkdir()
     (tmp_path / "exported" / "saved_model.pb").write_bytes(b"")
-    with pytest.raises(ValueError, match="directory above the versions"):
+    with pytest.raises(ValueError, match="parent directory of the versions"):
         ServedModel("faces", tmp_path / "exported")
 
 
 @pytest.mark.parametrize(
     "versions", ["newest", "latest:0", "latest:-1", "latest:", "all:2", "4", [], [0], [4, 4], [2**63]]
 )
-def test_versions_that_cannot_be_meant_are_refused(versions):
+def test_invalid_versions_are_refused(versions):
     with pytest.raises(ValueError, match=rf"Model 'faces': versions must be .*Received: {re.escape(f'{versions=}')}"):
         ServedModel("faces", "/models/faces", versions)
 
@@ -37,28 +39,28 @@ def test_versions_that_cannot_be_meant_are_refused(versions):
 @pytest.mark.parametrize(
     ("versions", "labels", "match"),
     [
-        ("all", {"a/b": 4}, "labels must be of letters, digits and `_`"),
-        ("all", {"": 4}, "labels must be of letters, digits and `_`"),
-        ("all", {"stable": 0}, "integers from 1 on"),
-        ([3, 4], {"stable": 2}, r"versions that are served. Received: labels=\{'stable': 2\}, versions=\(3, 4\)"),
+        ("all", {"a/b": 4}, "labels must consist of letters, digits and `_`"),
+        ("all", {"": 4}, "labels must consist of letters, digits and `_`"),
+        ("all", {"stable": 0}, "integers of at least 1"),
+        ([3, 4], {"stable": 2}, r"served versions. Received: labels=\{'stable': 2\}, versions=\(3, 4\)"),
         ("latest", {"stable": 3, "canary": 4}, "more versions than are served"),
         ("latest:2", {"stable": 2}, r"of the versions \[2, 3, 4\] only \[3, 4\] are served"),
-        ("latest:9", {"stable": 5}, r"has the versions \[2, 3, 4\] alone"),
-        ("all", {"stable": 5}, r"has the versions \[2, 3, 4\] alone"),
-        ([4, 5], {"stable": 4}, r"has the versions \[2, 3, 4\] alone"),
+        ("latest:9", {"stable": 5}, r"has only the versions \[2, 3, 4\]"),
+        ("all", {"stable": 5}, r"has only the versions \[2, 3, 4\]"),
+        ([4, 5], {"stable": 4}, r"has only the versions \[2, 3, 4\]"),
     ],
 )
-def test_labels_must_point_to_what_is_served(versions, labels, match, base):
+def test_labels_must_point_to_served_versions(versions, labels, match, base):
     with pytest.raises(ValueError, match=match):
         ServedModel("faces", base, versions, labels)
 
 
-def test_what_cannot_be_looked_for_or_will_end_is_said(base, tmp_path, caplog):
+def test_warnings_about_labels(base, tmp_path, caplog):
     ServedModel("faces", base, "latest:2", {"canary": 4})
     ServedModel("faces", base, [3, 4], {"stable": 3})
     ServedModel("faces", base, "latest:4", {"stable": 2})
     assert not caplog.messages
     ServedModel("faces", base, "latest:2", {"stable": 3})
-    assert "the next version that is published will end 3, which a label points to, under 'latest:2'" in caplog.text
+    assert "the next published version will end version 3, which has a label, under versions='latest:2'" in caplog.text
     ServedModel("faces", "/nowhere/faces", [7], {"stable": 7})
-    assert "/nowhere/faces does not exist here" in caplog.text
+    assert "/nowhere/faces does not exist on this host" in caplog.text

@@ -17,7 +17,7 @@ def names(directory):
     return sorted(os.listdir(directory))
 
 
-def test_what_is_under_the_name_goes_with_the_context(tmp_path):
+def test_the_directory_is_removed_at_exit(tmp_path):
     with staging.Staging(tmp_path) as path:
         assert path.name.startswith(".tmp-")
         make_directory(path)
@@ -36,10 +36,10 @@ def test_what_is_under_the_name_goes_with_the_context(tmp_path):
     assert names(tmp_path) == ["1"]
 
 
-def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
+def test_only_leftovers_of_ended_processes_are_removed(tmp_path):
     make_directory(tmp_path / ".tmp-dead")
     (tmp_path / ".tmp-dead.lock").write_text("")
-    make_directory(tmp_path / ".tmp-retired")  # renamed to be removed: without a lock
+    make_directory(tmp_path / ".tmp-retired")  # a version that is being removed has no lock
     (tmp_path / ".tmp-finished.lock").write_text("")
     (tmp_path / ".keep").mkdir()
     with staging.Staging(tmp_path) as path:
@@ -50,7 +50,7 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     assert names(tmp_path) == [".keep"]
 
 
-def test_a_leftover_that_another_is_removing_is_left_to_it(tmp_path):
+def test_a_leftover_that_another_process_removes_is_skipped(tmp_path):
     make_directory(tmp_path / ".tmp-dead")
     with open(tmp_path / ".tmp-dead.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -60,8 +60,8 @@ def test_a_leftover_that_another_is_removing_is_left_to_it(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_lock_taken_for_a_leftover_before_it_is_held_is_made_again(tmp_path, monkeypatch):
-    acquire, seen = staging._is_acquired, []
+def test_a_lock_that_was_removed_as_a_leftover_is_created_again(tmp_path, monkeypatch):
+    acquire, seen = staging._acquire, []
 
     def be_quicker(lock, path):
         if not seen:
@@ -69,7 +69,7 @@ def test_a_lock_taken_for_a_leftover_before_it_is_held_is_made_again(tmp_path, m
             staging.remove_leftovers(tmp_path)
         return acquire(lock, path)
 
-    monkeypatch.setattr(staging, "_is_acquired", be_quicker)
+    monkeypatch.setattr(staging, "_acquire", be_quicker)
     with staging.Staging(tmp_path) as path:
         path.mkdir()
         staging.remove_leftovers(tmp_path)
@@ -78,7 +78,7 @@ def test_a_lock_taken_for_a_leftover_before_it_is_held_is_made_again(tmp_path, m
     assert names(tmp_path) == []
 
 
-def test_where_files_cannot_be_locked_nothing_is_left(tmp_path, monkeypatch):
+def test_nothing_remains_if_files_cannot_be_locked(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("No locks available")
 
@@ -88,14 +88,14 @@ def test_where_files_cannot_be_locked_nothing_is_left(tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
-def test_a_copy_is_whole_and_written_through(tmp_path, monkeypatch):
+def test_a_copy_is_complete_and_flushed(tmp_path, monkeypatch):
     synced, fsync = [], os.fsync
 
     def record(file):
         synced.append(os.readlink(f"/proc/self/fd/{file}") if os.path.exists("/proc/self/fd") else None)
         fsync(file)
 
-    monkeypatch.setattr(staging.os, "fsync", record)
+    monkeypatch.setattr(os, "fsync", record)
     source, target = make_directory(tmp_path / "source"), tmp_path / "target"
     staging.copy_tree(source, target)
     assert names(target) == names(source)

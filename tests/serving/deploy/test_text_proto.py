@@ -8,7 +8,7 @@ STRANGE = 'a "b" $HOME, it\'s {c} \\ ü #'
 
 
 @pytest.mark.parametrize("text", ["", "plain", STRANGE, "new\nline\ttab\r", "\x00\x7f", "漢字 😀", "\\x41 \\101", "'"])
-def test_strings_are_read_as_they_were_written(text):
+def test_strings_survive_a_round_trip(text):
     message = text_format.Parse(f"name: {text_proto.string(text)}", descriptor_pb2.FileDescriptorProto())
     assert message.name == text
     assert text_proto.string(text).isascii()

@@ -27,7 +27,7 @@ from keras_arcface.serving import publish
 from keras_arcface.serving import rollback
 from keras_arcface.serving.saved_model import loaders
 from keras_arcface.serving.saved_model import warmup
-from keras_arcface.serving.saved_model.loaders import npz_requests as arrays
+from keras_arcface.serving.saved_model.loaders import npz_requests
 
 FACES = np.stack([make_face(person, 0) for person in range(6)])
 
@@ -37,7 +37,7 @@ def embedder():
     keras.utils.set_random_seed(1)
     embedder = make_embedder(backbones.IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=16)
     generator = np.random.default_rng(0)
-    for layer in embedder.layers:  # statistics as after a training, so that a layer left out would show
+    for layer in embedder.layers:  # statistics as after training, so that a missing layer is visible
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_mean.assign(generator.normal(0, 0.3, layer.moving_mean.shape))
             layer.moving_variance.assign(generator.uniform(0.5, 2, layer.moving_variance.shape))
@@ -46,7 +46,9 @@ def embedder():
 
 @pytest.fixture(scope="module")
 def saved_model(embedder, tmp_path_factory):
-    return export_saved_model(embedder, tmp_path_factory.mktemp("export") / "faces" / "1", compare=True)
+    return export_saved_model(
+        embedder, tmp_path_factory.mktemp("export") / "faces" / "1", compare=True, warmup_batch_sizes=(1, 4)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_serving_default_gives_unit_embeddings_and_their_norm(batch, signatures,
     np.testing.assert_allclose(np.linalg.norm(outputs["embedding"], axis=1), 1, atol=1e-6)
 
 
-def test_the_signatures_are_those_of_the_contract(signatures):
+def test_the_signatures_match_the_contract(signatures):
     images = signatures["serving_default"].structured_input_signature[1]["images"]
     assert (images.shape.as_list(), images.dtype) == ([None, 32, 32, 3], tf.uint8)
     assert set(signatures) == {"serving_default", "serve_bytes", "compare", "describe"}
@@ -99,7 +101,7 @@ def test_the_signatures_are_those_of_the_contract(signatures):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg"])
-def test_bytes_give_what_their_pixels_give(suffix, signatures, embedder):
+def test_bytes_give_the_embeddings_of_their_pixels(suffix, signatures, embedder):
     encoded = [encode(face, suffix) for face in FACES]
     decoded = np.stack([decode(image) for image in encoded])
     outputs = serve_bytes(signatures, encoded)
@@ -138,19 +140,19 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_a_bad_image_costs_its_own_row_only(bad, signatures):
+def test_a_damaged_image_affects_its_own_row_only(bad, signatures):
     clean = serve_bytes(signatures, GOOD)
     outputs = serve_bytes(signatures, [*GOOD[:2], bad, *GOOD[3:]])
     others = np.arange(len(GOOD)) != 2
     np.testing.assert_array_equal(outputs["valid"], others)
-    # To the bit: what a row holds must not depend on the others.
+    # Bit for bit: a row must not depend on the others.
     np.testing.assert_array_equal(outputs["embedding"][others], clean["embedding"][others])
     assert not outputs["embedding"][2].any()
     assert outputs["norm"][2] == 0
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_nothing_but_bad_images_and_nothing_at_all(count, signatures):
+def test_batches_of_damaged_images_and_empty_batches(count, signatures):
     outputs = signatures["serve_bytes"](image_bytes=tf.constant(list(BAD.values())[:count], tf.string, shape=(count,)))
     assert outputs["embedding"].shape == (count, 16)
     assert not outputs["valid"].numpy().any()
@@ -158,15 +160,15 @@ def test_nothing_but_bad_images_and_nothing_at_all(count, signatures):
 
 def through(loader, saved_model, tmp_path, requests):
     script = Path(loaders.__file__).with_name(f"{loader}.py")
-    arrays.save(tmp_path / "requests.npz", requests)
+    npz_requests.save(tmp_path / "requests.npz", requests)
     command = [sys.executable, str(script), str(saved_model), str(tmp_path / "requests.npz")]
     done = subprocess.run([*command, str(tmp_path / "answers.npz")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return [answer for _, answer in arrays.load(tmp_path / "answers.npz")]
+    return [answer for _, answer in npz_requests.load(tmp_path / "answers.npz")]
 
 
 @pytest.mark.parametrize("loader", ["python", "cpp"])
-def test_it_answers_in_a_process_without_keras(loader, saved_model, signatures, embedder, tmp_path):
+def test_answers_of_a_process_without_keras(loader, saved_model, signatures, embedder, tmp_path):
     encoded = [*GOOD[:3], b"broken", *GOOD[3:]]
     requests = [
         ("serving_default", {"images": FACES}),
@@ -174,8 +176,10 @@ def test_it_answers_in_a_process_without_keras(loader, saved_model, signatures, 
         ("compare", {"images_a": FACES, "images_b": FACES[::-1]}),
         ("describe", {"request": [b"", b""]}),
         ("serve_bytes", {"image_bytes": list(CASES.values())}),
+        ("serving_default", {"images": FACES[:0]}),
     ]
-    images, decoded, compared, described, formats = through(loader, saved_model, tmp_path, requests)
+    images, decoded, compared, described, formats, empty = through(loader, saved_model, tmp_path, requests)
+    assert (empty["embedding"].shape, empty["norm"].shape) == ((0, 16), (0,))
     assert dict(zip(CASES, formats["valid"], strict=True)) == {name: name not in NOT_SERVED for name in CASES}
     expected = serve_bytes(signatures, list(CASES.values()))["embedding"]
     np.testing.assert_allclose(formats["embedding"], expected, atol=1e-6)
@@ -199,22 +203,22 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_no_batch_of_images_is_refused_and_the_process_lives(wrong, saved_model, tmp_path):
+def test_invalid_inputs_are_refused_without_a_crash(wrong, saved_model, tmp_path):
     signature, inputs = WRONG[wrong]
     with pytest.raises(AssertionError, match=r"not compatible with expected shape|assertion failed"):
         through("cpp", saved_model, tmp_path, [(signature, inputs)])
 
 
-@pytest.mark.parametrize("loader", ["python", "cpp"])
-def test_an_empty_batch_has_an_empty_answer(loader, saved_model, tmp_path):
-    (answer,) = through(loader, saved_model, tmp_path, [("serving_default", {"images": FACES[:0]})])
-    assert (answer["embedding"].shape, answer["norm"].shape) == ((0, 16), (0,))
+def test_variables_are_frozen_by_default(saved_model):
+    assert not tf.saved_model.load(str(saved_model)).variables
+    description = metadata_of(saved_model)
+    assert (description["mirrored"], description["variables"]) == (False, "frozen")
 
 
-@pytest.mark.parametrize("mirror", [False, True])
-@pytest.mark.parametrize("freeze", [False, True])
-def test_variables_are_frozen_by_choice_and_mirror_images_summed(freeze, mirror, embedder, tmp_path):
-    directory = export_saved_model(embedder, tmp_path / "1", mirror=mirror, freeze=freeze, check=False)
+@pytest.mark.parametrize(("freeze", "mirror"), [(False, False), (False, True), (True, True)])
+def test_variables_may_be_kept_and_mirror_images_added(freeze, mirror, embedder, tmp_path):
+    options = {"mirror": mirror, "freeze": freeze, "warmup_batch_sizes": (), "check": False}
+    directory = export_saved_model(embedder, tmp_path / "1", **options)
     loaded = tf.saved_model.load(str(directory))
     assert len(loaded.variables) == (0 if freeze else len(embedder.variables))
     for signature, inputs in (
@@ -228,15 +232,17 @@ def test_variables_are_frozen_by_choice_and_mirror_images_summed(freeze, mirror,
     assert (description["mirrored"], description["variables"]) == (mirror, "frozen" if freeze else "kept")
 
 
-def test_an_export_is_published_asked_and_taken_back(saved_model, embedder, tmp_path):
+def test_an_export_is_published_served_and_rolled_back(saved_model, embedder, tmp_path):
     server_double = pytest.importorskip("server_double", reason="the double needs tensorflow-serving-api")
     base = tmp_path / "models" / "faces"
     published = publish(saved_model, base)
     damaged = shutil.copytree(saved_model, tmp_path / "damaged")
-    answers = arrays.load(damaged / "assets.extra" / "warmup_answers.npz")
+    answers = npz_requests.load(damaged / "assets.extra" / "warmup_answers.npz")
     answers[0][1]["embedding"] *= -1
-    arrays.save(damaged / "assets.extra" / "warmup_answers.npz", answers)
-    with pytest.raises(ValueError, match=r"damaged is not fit to be published: .*request 0 \(serving_default\)"):
+    npz_requests.save(damaged / "assets.extra" / "warmup_answers.npz", answers)
+    with pytest.raises(
+        ValueError, match=r"damaged failed the check and is not published: .*request 0 \(serving_default\)"
+    ):
         publish(damaged, base)
     assert publish(saved_model, base, check=False) == base / "2"
     with server_double.ServerDouble(base.parent, poll_seconds=0.05) as double, FaceClient(double.grpc) as client:
@@ -255,26 +261,27 @@ def test_frozen_weights_are_written_once(saved_model, embedder):
     assert (saved_model / "saved_model.pb").stat().st_size < 1.5 * weights + 500_000
 
 
-def test_the_graph_wants_no_python(saved_model):
+def test_the_graph_needs_no_python(saved_model):
     graph = (saved_model / "saved_model.pb").read_bytes()
     assert not [name for name in (b"PyFunc", b"EagerPyFunc", b"PyFuncStateless") if name in graph]
 
 
-def test_a_warning_says_that_warm_up_needs_a_package(embedder, tmp_path, monkeypatch, caplog):
+def test_a_missing_package_for_warmup_requests_leads_to_a_warning(embedder, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     directory = export_saved_model(embedder, tmp_path / "1", check=False)
+    assert metadata_of(directory)["warmup_batch_sizes"] == [1, 2, 4, 8, 16, 32]
     assert "pip install 'keras-arcface[serving]'" in caplog.text
     assert not (directory / "assets.extra" / "tf_serving_warmup_requests").exists()
 
 
-@pytest.mark.parametrize(("sizes", "message"), [((0,), "positive integers"), (range(1, 400), "at most 1000")])
-def test_warm_up_sizes_that_cannot_be_are_refused(sizes, message, embedder, tmp_path):
+@pytest.mark.parametrize(("sizes", "message"), [((0,), "must be positive integers"), (range(1, 400), "at most 1000")])
+def test_invalid_warmup_sizes_are_refused(sizes, message, embedder, tmp_path):
     with pytest.raises(ValueError, match=message):
         export_saved_model(embedder, tmp_path / "1", warmup_batch_sizes=sizes)
 
 
 @pytest.mark.parametrize("freeze", [False, True])
-def test_nothing_in_the_graph_is_for_xla_which_a_server_may_lack(freeze, tmp_path):
+def test_the_graph_does_not_require_xla(freeze, tmp_path):
     network = backbones.MobileFaceNet(width=16, input_shape=(32, 32, 3), blocks=(1, 1, 1, 1), stem_groups=4)
     grouped = make_embedder(network, dim=8)
     directory = export_saved_model(grouped, tmp_path / "1", freeze=freeze, warmup_batch_sizes=(), check=False)
@@ -283,12 +290,12 @@ def test_nothing_in_the_graph_is_for_xla_which_a_server_may_lack(freeze, tmp_pat
     assert_equals(outputs, grouped, FACES)
 
 
-def test_a_process_that_trains_in_bfloat16_exports_what_answers_in_float32(tmp_path):
+def test_an_export_after_training_in_bfloat16_answers_in_float32(tmp_path):
     code = (
         "import sys; from keras_arcface import backbones, serving, training\n"
         "from keras_arcface.models import make_embedder\n"
         "training.use_precision('onednn_bfloat16')\n"
-        "embedder = make_embedder(backbones.IResNet((2, 2), width=16, input_shape=(32, 32, 3)), dim=16)\n"
+        "embedder = make_embedder(backbones.IResNet((1, 1), width=16, input_shape=(32, 32, 3)), dim=16)\n"
         "serving.export_saved_model(embedder, sys.argv[1], warmup_batch_sizes=(4,))\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "1")]
@@ -296,10 +303,10 @@ def test_a_process_that_trains_in_bfloat16_exports_what_answers_in_float32(tmp_p
     assert done.returncode == 0, done.stderr
 
 
-def test_what_does_not_answer_as_the_embedder_is_not_left_there(embedder, tmp_path, monkeypatch):
+def test_an_export_with_different_answers_is_removed(embedder, tmp_path, monkeypatch):
     expected = warmup.expected_answers
     monkeypatch.setattr(warmup, "expected_answers", lambda *a: [_turned(answer) for answer in expected(*a)])
-    with pytest.raises(ValueError, match=r"request 0 \(serving_default\): 'embedding' is expected to be within 0.0001"):
+    with pytest.raises(ValueError, match=r"request 0 \(serving_default\): 'embedding' must be within 0.0001"):
         export_saved_model(embedder, tmp_path / "faces" / "1", warmup_batch_sizes=(2,))
     assert not list((tmp_path / "faces").iterdir())
 
@@ -308,22 +315,26 @@ def _turned(answer):
     return {name: value[:, ::-1] if name == "embedding" else value for name, value in answer.items()}
 
 
-def test_nothing_is_overwritten(saved_model, embedder):
-    with pytest.raises(FileExistsError, match="Expected: a new or empty directory"):
+def test_existing_exports_are_not_overwritten(saved_model, embedder):
+    with pytest.raises(FileExistsError, match="directory must not exist or must be empty"):
         export_saved_model(embedder, saved_model)
 
 
-def test_nothing_else_is_left_beside_it(saved_model):
+def test_no_temporary_files_remain(saved_model):
     assert [path.name for path in saved_model.parent.iterdir()] == ["1"]
 
 
-def test_what_an_export_would_refuse_can_be_asked_before_a_training(saved_model, embedder, tmp_path):
+def test_check_exportable_raises_the_errors_of_the_export(saved_model, embedder, tmp_path):
     check_exportable(embedder, tmp_path / "models" / "faces" / "1", "five_points")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     for arguments, kind, message in (
-        ((embedder, saved_model), FileExistsError, "Expected: a new or empty directory"),
-        ((embedder, tmp_path / "file" / "1"), PermissionError, r"1 cannot be made: .*file is no directory"),
+        ((embedder, saved_model), FileExistsError, "directory must not exist or must be empty"),
+        (
+            (embedder, tmp_path / "file" / "1"),
+            PermissionError,
+            r"1 cannot be created: .*file is not a writable",
+        ),
         ((embedder, tmp_path / "1", "eyes"), ValueError, "alignment must be"),
         ((RecognitionModel(embedder, ArcFace(3)), tmp_path / "1"), ValueError, r"pass model.embedder"),
     ):
@@ -338,6 +349,6 @@ def test_a_recognition_model_is_refused_with_advice(embedder, tmp_path):
         export_saved_model(model, tmp_path / "1")
 
 
-def test_a_model_that_is_no_embedder_is_refused(tmp_path):
+def test_a_model_without_embeddings_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\(None, 32, 32, 3\) -> \(None, 8, 8, 32\)"):
         export_saved_model(backbones.IResNet((1, 1), width=16, input_shape=(32, 32, 3)), tmp_path / "1")

@@ -8,7 +8,7 @@ import pytest
 from keras_arcface import evaluation
 from keras_arcface.data.alignment import TEMPLATE
 from keras_arcface.serving import export_saved_model
-from keras_arcface.serving.saved_model.metadata import weights_sha256
+from keras_arcface.serving.embedder_facts import weights_sha256
 
 
 def make_embedder(size=(28, 28)):
@@ -21,7 +21,7 @@ def exported(embedder, path, **options):
     return json.loads((directory / "assets.extra" / "metadata.json").read_text())
 
 
-def test_what_the_model_is_and_wants(tmp_path):
+def test_facts_about_the_model(tmp_path):
     embedder = make_embedder()
     described = exported(embedder, tmp_path / "1")
     assert described["image_size"] == [28, 28]
@@ -32,7 +32,7 @@ def test_what_the_model_is_and_wants(tmp_path):
     assert described["thresholds"] == {}
 
 
-def test_alignment_is_what_is_known_of_it(tmp_path):
+def test_the_alignment_is_the_stated_one(tmp_path):
     stated = exported(make_embedder(), tmp_path / "five", alignment="five_points")["alignment"]
     assert stated["method"] == "five_points"
     np.testing.assert_allclose(stated["template"], TEMPLATE / 4)
@@ -47,13 +47,13 @@ def test_alignment_is_what_is_known_of_it(tmp_path):
         ((28, 28), "yes", r'must be "five_points", "none" or None.*Received: alignment=\'yes\''),
     ],
 )
-def test_an_alignment_that_cannot_be_is_refused(size, alignment, message, tmp_path):
+def test_invalid_alignments_are_refused(size, alignment, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export_saved_model(make_embedder(size), tmp_path / "1", alignment=alignment)
     assert not (tmp_path / "1").exists()
 
 
-def test_the_sha256_is_of_the_weights_alone(tmp_path):
+def test_the_sha256_depends_only_on_the_weights(tmp_path):
     embedder = make_embedder()
     before = weights_sha256(embedder)
     embedder.save(tmp_path / "embedder.keras")
@@ -63,7 +63,7 @@ def test_the_sha256_is_of_the_weights_alone(tmp_path):
     assert weights_sha256(embedder) != before
 
 
-def test_thresholds_are_those_of_the_evaluation_where_it_can_show_them(tmp_path, caplog):
+def test_thresholds_are_those_of_the_evaluation(tmp_path, caplog):
     generator = np.random.default_rng(0)
     same = np.arange(600) < 300
     scores = generator.normal(np.where(same, 0.6, 0.0), 0.2)
@@ -76,17 +76,20 @@ def test_thresholds_are_those_of_the_evaluation_where_it_can_show_them(tmp_path,
     assert list(thresholds) == ["0.01"]
     assert thresholds["0.01"]["threshold"] == result.at_far(0.01).threshold
     assert thresholds["0.01"]["impostors"] == 300
-    assert caplog.text.count("The export gets no thresholds for FARs of 0.001, 0.0001, 1e-05, 1e-06. ") == 1
+    assert caplog.text.count("The export has no thresholds for FARs of 0.001, 0.0001, 1e-05, 1e-06. ") == 1
 
 
-def test_a_threshold_that_few_impostors_decide_has_a_wide_interval_and_a_warning(tmp_path, caplog):
+def test_few_accepted_impostors_lead_to_a_wide_interval_and_a_warning(tmp_path, caplog):
     generator = np.random.default_rng(0)
     sets = [evaluation.Roc(generator.normal(3, 1, 500), generator.normal(size=500)) for _ in range(2)]
     with caplog.at_level(logging.WARNING):
         alone = exported(make_embedder(), tmp_path / "alone", evaluation=sets[0])["thresholds"]["0.01"]
     assert (alone["impostors_accepted"], alone["impostors"]) == (5, 500)
     np.testing.assert_allclose(alone["far_interval"], [0.00325, 0.02318], atol=5e-6)  # Clopper-Pearson, 5 of 500
-    assert "between 0.0033 and 0.023 (95% confidence). Expected: 10 or more accepted impostors" in caplog.text
+    assert (
+        "between 0.0033 and 0.023 (95% confidence). Use more or larger pair sets, with 10 or more accepted"
+        in caplog.text
+    )
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         pooled = evaluation.Roc.pooled(sets)

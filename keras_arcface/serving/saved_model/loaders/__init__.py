@@ -1,5 +1,5 @@
-"""Ways to answer with a SavedModel in a process of its own, for checking it as a server would find it.
+"""Scripts that run a SavedModel in a separate process.
 
-`cpp.py` and `python.py` are run as scripts, not imported: importing this package would load Keras, and what they
-show is that a SavedModel wants neither Keras nor this package.
+`cpp.py` and `python.py` are executed, not imported. Importing them as modules of this package would load Keras, and the
+verification must show that a SavedModel needs neither Keras nor this package.
 """

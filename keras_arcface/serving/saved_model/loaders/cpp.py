@@ -1,4 +1,4 @@
-"""Answers with a SavedModel through TensorFlow's C++ loader, as a server does: no Python TensorFlow, no Keras.
+"""Runs a SavedModel through TensorFlow's C++ loader, as a server does, without TensorFlow's Python API and Keras.
 
 python cpp.py SAVED_MODEL REQUESTS.npz ANSWERS.npz
 """
@@ -8,7 +8,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import npz_requests as arrays
+import npz_requests
 import numpy as np
 
 FLOAT, UINT8, STRING, BOOL = 1, 4, 7, 10  # TF_DataType
@@ -26,10 +26,13 @@ class Buffer(ctypes.Structure):
 
 
 def load_library():
-    folder = Path(importlib.util.find_spec("tensorflow").origin).parent
+    spec = importlib.util.find_spec("tensorflow")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent
     files = [sorted(folder.glob(f"libtensorflow_{part}.*")) for part in ("framework", "cc")]
     if not all(files):
-        sys.stderr.write(f"{folder} has no libtensorflow_framework and libtensorflow_cc\n")
+        sys.stderr.write(f"{folder} must contain libtensorflow_framework and libtensorflow_cc\n")
         sys.exit(NO_LIBRARY)
     *_, library = [ctypes.CDLL(str(found[0]), ctypes.RTLD_GLOBAL) for found in files]
     for name in [
@@ -51,8 +54,8 @@ def load_library():
     return library
 
 
-def fields(message):
-    """Yields (number, value) of a serialized protocol buffer's fields."""
+def parse_fields(message):
+    """Yields (number, value) for the fields of a serialized protocol buffer."""
     position = 0
 
     def varint():
@@ -77,9 +80,10 @@ def fields(message):
             position += length
 
 
-def entries(message, number):
-    """The map<string, message> in a field."""
-    return {dict(fields(entry))[1].decode(): dict(fields(entry))[2] for n, entry in fields(message) if n == number}
+def parse_map(message, number):
+    """Returns a field of type map<string, message> as a dictionary."""
+    entries = [dict(parse_fields(entry)) for found, entry in parse_fields(message) if found == number]
+    return {entry[1].decode(): entry[2] for entry in entries}
 
 
 class Session:
@@ -98,16 +102,16 @@ class Session:
         )
         self.check()
         serialized = ctypes.string_at(meta_graph.contents.data, meta_graph.contents.length)
-        self.signatures = entries(serialized, 5)  # MetaGraphDef.signature_def
+        self.signatures = parse_map(serialized, 5)  # MetaGraphDef.signature_def
 
     def check(self):
         if self.library.TF_GetCode(self.status):
             raise RuntimeError(self.library.TF_Message(self.status).decode())
 
-    def tensors_of(self, signature, number):
-        """Names of a signature's inputs (1) or outputs (2) -> names of the graph's tensors."""
-        infos = entries(self.signatures[signature], number)
-        return {name: dict(fields(info))[1].decode() for name, info in infos.items()}
+    def tensor_names(self, signature, number):
+        """Returns `{name: tensor of the graph}` for the inputs (1) or outputs (2) of a signature."""
+        infos = parse_map(self.signatures[signature], number)
+        return {name: dict(parse_fields(info))[1].decode() for name, info in infos.items()}
 
     def output(self, tensor):
         name, index = tensor.split(":")
@@ -117,7 +121,7 @@ class Session:
         return Output(operation, int(index))
 
     def tensor(self, value):
-        """A numpy array, or a list of bytes, as a tensor."""
+        """Returns a tensor with the content of a NumPy array or a list of bytes."""
         strings = isinstance(value, list)
         shape = (len(value),) if strings else value.shape
         size = TSTRING_SIZE * len(value) if strings else value.nbytes
@@ -136,7 +140,7 @@ class Session:
         return tensor
 
     def value(self, tensor):
-        """A tensor as a numpy array, or as a list of bytes."""
+        """Returns the content of a tensor as a NumPy array or a list of bytes."""
         shape = [self.library.TF_Dim(tensor, axis) for axis in range(self.library.TF_NumDims(tensor))]
         kind, data = self.library.TF_TensorType(tensor), self.library.TF_TensorData(tensor)
         if kind != STRING:
@@ -149,11 +153,11 @@ class Session:
         ]
 
     def run(self, signature, inputs):
-        """Answers a request, `{name: uint8 array or list of bytes}`, as `{name: array or list of bytes}`."""
+        """Answers a request `{name: uint8 array or list of bytes}` with `{name: array or list of bytes}`."""
         if signature not in self.signatures:
-            sys.exit(f"There is no signature {signature!r}, only {sorted(self.signatures)}")
-        sources = self.tensors_of(signature, 1)
-        results = self.tensors_of(signature, 2)
+            sys.exit(f"The model has no signature {signature!r}, only {sorted(self.signatures)}")
+        sources = self.tensor_names(signature, 1)
+        results = self.tensor_names(signature, 2)
         fed = (Output * len(inputs))(*(self.output(sources[name]) for name in inputs))
         values = (ctypes.c_void_p * len(inputs))(*(self.tensor(value).value for value in inputs.values()))
         outputs = (Output * len(results))(*map(self.output, results.values()))
@@ -171,11 +175,11 @@ class Session:
 def main():
     directory, source, target = sys.argv[1:]
     session = Session(directory)
-    answers = [(signature, session.run(signature, inputs)) for signature, inputs in arrays.load(source)]
+    answers = [(signature, session.run(signature, inputs)) for signature, inputs in npz_requests.load(source)]
     imported = {"tensorflow", "keras"} & set(sys.modules)
     if imported:
         sys.exit(f"{sorted(imported)} were imported")
-    arrays.save(target, answers)
+    npz_requests.save(target, answers)
 
 
 if __name__ == "__main__":

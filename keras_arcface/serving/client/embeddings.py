@@ -1,0 +1,60 @@
+"""Embeddings as a server returns them."""
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+    """The server's answer for `n` images.
+
+    Attributes:
+        embedding: `(n, dim)` float32, L2-normalized. Rows of images that could not be decoded are zero.
+        norm: `(n,)` float32, the length of each embedding before normalization.
+        valid: `(n,)` bool, whether the image could be decoded.
+        version: version of the model, the same for all rows. Embeddings of two versions cannot be compared.
+    """
+
+    embedding: np.ndarray
+    norm: np.ndarray
+    valid: np.ndarray
+    version: int
+
+    def __repr__(self) -> str:
+        rows, dim = self.embedding.shape
+        return f"Embeddings(images={rows}, dim={dim}, valid={int(np.sum(self.valid))}, version={self.version})"
+
+
+def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
+    """Returns the rows of all parts, with the version of the last."""
+    columns = ([getattr(part, name) for part in parts] for name in ("embedding", "norm", "valid"))
+    embedding, norm, valid = map(np.concatenate, columns)
+    return Embeddings(embedding, norm, valid, parts[-1].version)
+
+
+def read_outputs(outputs: Mapping[str, Any], rows: int, has_valid: bool, version: int) -> Embeddings:
+    """Returns the outputs of a signature as `Embeddings`.
+
+    Args:
+        outputs: `{name: array or nested list}`.
+        rows: number of images in the request.
+        has_valid: whether the signature has the output `valid`. Without it all rows are valid.
+        version: version of the model that answered.
+
+    Raises:
+        ValueError: if names or shapes are not those of an embedder exported by this package.
+    """
+    names = ["embedding", "norm"] + ["valid"] * has_valid
+    if not set(names) <= set(outputs):
+        raise ValueError(f"expected the outputs {', '.join(names)}. Received: {', '.join(sorted(outputs)) or 'none'}")
+    embedding, norm = (np.asarray(outputs[name], np.float32) for name in names[:2])
+    valid = np.asarray(outputs["valid"] if has_valid else [True] * rows, bool)
+    if embedding.ndim != 2 or len(embedding) != rows or not norm.shape == valid.shape == (rows,):
+        raise ValueError(
+            f"expected {rows} rows. Received: embedding {embedding.shape}, norm {norm.shape}, valid {valid.shape}"
+        )
+    return Embeddings(embedding, norm, valid, version)

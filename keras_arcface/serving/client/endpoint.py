@@ -1,0 +1,128 @@
+"""Requests for one model on one server, with retries, time limits and specific errors."""
+
+import time
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from keras_arcface._arguments import check_number
+from keras_arcface.serving.client import errors
+from keras_arcface.serving.client.diagnosis import Target
+from keras_arcface.serving.client.diagnosis import diagnose
+from keras_arcface.serving.client.embeddings import Embeddings
+from keras_arcface.serving.client.embeddings import concatenate
+from keras_arcface.serving.client.embeddings import read_outputs
+from keras_arcface.serving.client.images import Batch
+from keras_arcface.serving.client.retry import retry
+from keras_arcface.serving.client.transport import Transport
+from keras_arcface.serving.client.transport import TransportError
+
+Answer = TypeVar("Answer")
+
+
+def check_timeout(timeout: Any) -> None:
+    """Raises a ValueError unless a timeout is a number above 0."""
+    check_number("timeout", timeout, lambda seconds: seconds > 0, "above 0")
+
+
+class TimeLimit:
+    """Time limits of the requests of one call.
+
+    Args:
+        per_request: seconds for each request, if the call has no limit.
+        per_call: seconds for the whole call, from now on, or None.
+    """
+
+    def __init__(self, per_request: float, per_call: float | None = None):
+        self._per_request = per_request
+        self._deadline = None if per_call is None else time.monotonic() + per_call
+
+    def seconds(self) -> float:
+        """Returns the time limit of the next request. It is not positive if the time of the call is over."""
+        return self._per_request if self._deadline is None else self._deadline - time.monotonic()
+
+
+class Endpoint:
+    """One model on one server.
+
+    Args:
+        transport: sends the requests.
+        target: the server and the model, for errors, and the version that the caller chose.
+        timeout: default time limit of one request with its retries, in seconds.
+        retries: maximum number of retries of a request.
+    """
+
+    def __init__(self, transport: Transport, target: Target, timeout: float, retries: int):
+        self.target = target
+        self._transport = transport
+        self._timeout = timeout
+        self._retries = retries
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._transport.close()
+
+    def time_limit(self, timeout: float | None) -> TimeLimit:
+        """Returns the time limit of a call with the argument `timeout`."""
+        if timeout is not None:
+            check_timeout(timeout)
+        return TimeLimit(self._timeout, timeout)
+
+    def embed(self, batches: Sequence[Batch], limit: TimeLimit) -> Embeddings:
+        """Sends all batches in order, to one version."""
+        restarts = self._retries
+        while True:
+            version = self.target.version
+            answers: list[Embeddings] = []
+            try:
+                if version is None and not self._transport.reports_version:
+                    version = self.resolve(limit)
+                for batch in batches:
+                    outputs, version = self.predict(batch, version, limit)
+                    answers.append(self._read(outputs, batch, version))
+                return concatenate(answers)
+            except errors.VersionNotAvailable:
+                # The server unloaded the version of the first answers, so another version must answer all batches.
+                if version is None or version == self.target.version or restarts == 0:
+                    raise
+                restarts -= 1
+
+    def predict(self, batch: Batch, version: int | None, limit: TimeLimit) -> tuple[dict[str, Any], Any]:
+        """Returns the outputs and the version that answered."""
+
+        def call(timeout):
+            return self._transport.predict(batch.signature, batch.inputs, version, timeout)
+
+        return self._request(call, limit, version, batch)
+
+    def resolve(self, limit: TimeLimit, retries: int | None = None) -> int:
+        """Returns the version that would answer. `retries` replaces the default."""
+        version = self.target.version
+        return self._request(
+            lambda timeout: self._transport.resolve(version, timeout)[0], limit, version, None, retries
+        )
+
+    def version_states(self, limit: TimeLimit) -> dict[int, str]:
+        """Returns `{version: state}` for the versions that the server knows."""
+        return self._request(self._transport.version_states, limit)
+
+    def _read(self, outputs: dict[str, Any], batch: Batch, version: int) -> Embeddings:
+        try:
+            return read_outputs(outputs, batch.rows(), batch.is_encoded(), version)
+        except ValueError as error:
+            raise errors.UnexpectedAnswer(f"{self.target.describe(version, batch.signature)}: {error}") from error
+
+    def _request(
+        self,
+        call: Callable[[float], Answer],
+        limit: TimeLimit,
+        version: int | None = None,
+        batch: Batch | None = None,
+        retries: int | None = None,
+    ) -> Answer:
+        """Calls a method of the transport, with retries and specific errors."""
+        try:
+            return retry(call, limit.seconds(), self._retries if retries is None else retries)
+        except TransportError as failure:
+            signature, inputs = (None, None) if batch is None else batch
+            raise diagnose(failure, self._transport, self.target, version, signature, inputs) from failure

@@ -1,0 +1,67 @@
+"""Calibration images for exports in int8."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from keras_arcface._arguments import check_integer
+from keras_arcface.data import encoded_images
+
+BATCH_SIZE = 16  # images per step of a calibration
+
+
+class Records(Protocol):
+    """Sequence of records `(image, label, name)`."""
+
+    def __len__(self) -> int:
+        """Returns the number of records."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Returns a record."""
+
+
+def calibration_images(source: Records, image_size: tuple[int, int], count: int = 256) -> np.ndarray:
+    """Returns images to calibrate an int8 export, at equal distances in the source, so that they show many people.
+
+    Args:
+        source: sequence of records `(image, label, name)`, such as `data.TFRecords` or `data.ImageFolder`.
+        image_size: required `(height, width)`.
+        count: number of images. A source with fewer images gives all of them.
+
+    Returns:
+        uint8 RGB `(count, height, width, 3)`.
+
+    Raises:
+        ValueError: if `count` is below 1, or an image cannot be decoded or has another size. The message names the
+            image.
+    """
+    check_integer("count", count, 1)
+    decoded = []
+    for index in np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int):
+        image, _, name = source[int(index)]
+        image = encoded_images.to_jpeg_or_png(image, name)
+        size = encoded_images.decoded_size(image, name)
+        if size != tuple(image_size):
+            raise ValueError(
+                f"{name}: a calibration image must have {image_size[0]} x {image_size[1]} pixels (height x width). "
+                f"Received: {size[0]} x {size[1]}"
+            )
+        decoded.append(encoded_images.decode_jpeg_or_png(image).numpy())
+    return np.stack(decoded)
+
+
+def check_calibration(calibration: Any, image_size: tuple[int, int]) -> None:
+    """Raises a ValueError unless the calibration images have the required type and shape."""
+    expected = f"uint8 RGB images (n, {image_size[0]}, {image_size[1]}, 3), some hundreds as in later use"
+    if calibration is None:
+        raise ValueError(f"precision='int8' requires calibration: {expected}. Received: calibration=None")
+    shape, dtype = getattr(calibration, "shape", None), getattr(calibration, "dtype", None)
+    if dtype != np.uint8 or shape is None or len(shape) != 4 or shape[1:] != (*image_size, 3) or not shape[0]:
+        received = type(calibration).__name__ if shape is None else f"{dtype} {tuple(shape)}"
+        raise ValueError(f"calibration must be {expected}. Received: {received}")
+
+
+def batches(calibration: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the calibration images in batches."""
+    return (calibration[start : start + BATCH_SIZE] for start in range(0, len(calibration), BATCH_SIZE))

@@ -1,0 +1,63 @@
+"""Facts about an embedder that every export records, so that exports cannot be confused."""
+
+import hashlib
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_arcface
+
+FORMAT = 1  # version of these facts
+MIN_NORM = 1e-12  # lower limit of the norm by which an embedding is divided
+
+
+def image_size_of(embedder: Any) -> tuple[int, int]:
+    """Returns the height and width of an embedder's images.
+
+    Raises:
+        ValueError: if the model is not an embedder, or the size is unknown.
+    """
+    inputs, outputs = (getattr(embedder, name, None) for name in ("input_shape", "output_shape"))
+    if not isinstance(inputs, tuple) or not isinstance(outputs, tuple):
+        raise ValueError(
+            "The model must have one input and one output; of a RecognitionModel, pass model.embedder. "
+            f"Received: {embedder!r}"
+        )
+    if len(inputs) != 4 or None in inputs[1:] or inputs[3] != 3 or len(outputs) != 2:
+        raise ValueError(
+            "The model must map (batch, height, width, 3) to (batch, dim), with known height and width. "
+            f"Received: {embedder.name!r}, {inputs} -> {outputs}"
+        )
+    return inputs[1:3]
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """Returns the sha256 of the shapes, types and bytes of all weights in the model's order, without their names."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(f"{array.shape} {array.dtype.name}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def embedder_facts(embedder: keras.Model, mirror: bool) -> dict[str, Any]:
+    """Returns the facts, ready for JSON.
+
+    Args:
+        embedder: the exported model.
+        mirror: whether the export adds the embedding of the mirror image.
+    """
+    return {
+        "format": FORMAT,
+        "package": "keras_arcface",
+        "package_version": keras_arcface.__version__,
+        "name": embedder.name,
+        "image_size": list(image_size_of(embedder)),
+        "color": "RGB",
+        "pixels": "0..255",
+        "embedding_size": embedder.output_shape[-1],
+        "mirrored": mirror,
+        "weights_sha256": weights_sha256(embedder),
+    }
