@@ -1,11 +1,11 @@
-"""An embedder's embeddings by every way to ask an export for them, beside its own, on real faces.
+"""Compares the embeddings of an embedder's exports through every interface, on real faces.
 
     python tests/serving/compare.py runs/1/embedder.keras
 
-Exports it as a SavedModel, ONNX, OpenVINO and LiteRT in float32, and asks for faces in batches of 1, 7 and 64: through
-TensorFlow's C++ loader, in a process where Keras is hidden, by OpenVINO reading the SavedModel, through the test double
-of a server by the package's client and by ovmsclient, and in each runtime. The table has the largest difference of an
-entry of an embedding (of length 1), or of a cosine, from what `embedder.predict` gives.
+Exports the embedder as a SavedModel, ONNX, OpenVINO and LiteRT in float32, and embeds faces in batches of 1, 7 and 64:
+through TensorFlow's C++ loader, in a process without Keras, with OpenVINO reading the SavedModel, with the package's
+client and with ovmsclient through the test double of a server, and in each runtime. The table shows the maximum
+difference of an entry of an embedding (of length 1), or of a cosine, from `embedder.predict`.
 """
 
 import argparse
@@ -62,8 +62,8 @@ def litert(path):
     return lambda images: signature(images=images)["embedding"]
 
 
-def ways(embedder, folder, images, pngs):
-    """Name of a way -> `{batch: embeddings or cosines}`; those of `compare` are of each image and the one behind it."""
+def results_by_interface(embedder, folder, images, pngs):
+    """Yields `(interface, {batch: embeddings, or cosines of each image and the previous one})`."""
     saved_model = serving.export_saved_model(embedder, folder / "models" / "faces" / "1", compare=True)
     turned = {batch: np.roll(images[:batch], 1, axis=0) for batch in BATCHES}
     requests = {
@@ -93,10 +93,10 @@ def ways(embedder, folder, images, pngs):
                     )
                 found = {batch: client.compare(images[:batch], turned[batch]) for batch in BATCHES}
                 yield f"FaceClient, {protocol}, compare", found
-        yield from independent(double, images)
+        yield from results_of_independent_client(double, images)
 
 
-def independent(double, images):
+def results_of_independent_client(double, images):
     try:
         import ovmsclient
     except ModuleNotFoundError:
@@ -132,7 +132,7 @@ def main():
     print(f"{len(pngs)} faces; cosines of one and the next from {others.min():.2f} to {others.max():.2f}")
     print(f"{'':38}" + "".join(f"{f'batch {batch}':>11}" for batch in BATCHES))
     with tempfile.TemporaryDirectory() as folder:
-        for name, found in ways(embedder, Path(folder), images, pngs):
+        for name, found in results_by_interface(embedder, Path(folder), images, pngs):
             right = cosines if name.endswith("compare") else expected
             largest = (np.abs(np.asarray(found[batch]) - right[batch]).max() for batch in BATCHES)
             print(f"{name:38}" + "".join(f"{value:11.1e}" for value in largest), flush=True)

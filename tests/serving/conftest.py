@@ -1,6 +1,6 @@
-"""A server to ask: the double, or a real one whose address is in TF_SERVING_GRPC or TF_SERVING_REST.
+"""Servers for the tests: the double, or a real server with its address in TF_SERVING_GRPC or TF_SERVING_REST.
 
-The real one is to serve an embedder of this package under the name in TF_SERVING_MODEL ("faces" if it is not set).
+A real server must serve an embedder of this package under the name in TF_SERVING_MODEL (default: "faces").
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ VERSIONS = (1, 2)
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """One way to reach a server. `double` and `projections` are None where it is real."""
+    """A server over one protocol. `double` and `projections` are None for a real server."""
 
     protocol: str
     address: str
@@ -32,13 +32,13 @@ class Server:
 
 @pytest.fixture(scope="session")
 def projections():
-    """Version -> the model that is served."""
+    """Returns `{version: served model}`."""
     return {version: small_models.Projection(version) for version in VERSIONS}
 
 
 @pytest.fixture(scope="session")
 def models(projections, tmp_path_factory):
-    """A base folder with two versions of `faces`."""
+    """Returns a folder with two versions of the model `faces`."""
     base = tmp_path_factory.mktemp("models")
     (base / "faces").mkdir()
     for version, projection in projections.items():
@@ -54,31 +54,31 @@ def _session_double(models):
 
 @pytest.fixture
 def double(_session_double):
-    """The double, with nothing behind it."""
+    """Returns the double without recorded requests and faults."""
     _session_double.reset()
     return _session_double
 
 
 @pytest.fixture(params=PROTOCOLS)
 def server(request, double, projections):
-    """The double by each protocol, or a real server by those for which there is one."""
+    """Returns a server for each protocol: a real one if its address is set, otherwise the double."""
     return _servers(double, projections)[request.param]
 
 
 @pytest.fixture(params=PROTOCOLS)
 def fake(request, double, projections):
-    """The double by each protocol, for what cannot be asked of a real server: to fail, or to have these versions."""
+    """Returns the double for each protocol, for tests that need its versions or its faults."""
     if _real(request.param):
-        pytest.skip("needs the double: a real server has other versions, and cannot be told to fail")
+        pytest.skip("needs the versions and the faults of the double")
     return _servers(double, projections)[request.param]
 
 
 @pytest.fixture
 def both(double, projections):
-    """The same server by gRPC and by REST."""
+    """Returns the same server over gRPC and over REST."""
     servers = _servers(double, projections)
     if len({server.double is None for server in servers.values()}) == 2:
-        pytest.skip("of the real server, only one of TF_SERVING_GRPC and TF_SERVING_REST is set")
+        pytest.skip("only one of TF_SERVING_GRPC and TF_SERVING_REST is set")
     return servers
 
 
@@ -103,7 +103,7 @@ def _real(protocol):
 
 @pytest.fixture
 def base(tmp_path):
-    """A base path as TensorFlow Serving watches it, with versions 2, 3 and 4."""
+    """Returns a base path with the versions 2, 3 and 4."""
     base = tmp_path / "models" / "faces"
     for version in (2, 3, 4):
         (base / str(version)).mkdir(parents=True)

@@ -1,10 +1,10 @@
-"""Sends a SavedModel images with every kind of damage, in batches with good ones, through TensorFlow's C++ loader.
+"""Sends batches of damaged and good images to a SavedModel through TensorFlow's C++ loader.
 
     python tests/serving/damage.py models/faces/1 --corruptions 10000
 
-First a batch of 64, a third of it good: the good rows must be to the bit what they are in a batch without damage, and
-each other row must be decoded or marked, as is right for it. Then random corruptions, in batches of 64 of which four
-rows are good. Last, the memory of the process that answered, beside that of one that answered on good images only.
+First a batch of 64 with every kind of damage and one third good images: good rows must be bit-identical to those of a
+batch without damage, and each other row must be decoded or marked as expected. Then random corruptions, in batches of
+64 with four good rows. Last, the memory of the process, compared with that of a process with good images only.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def saved_by_pillow(image, *arguments, **options):
 
 
 def png_bomb(side=20_000):
-    """Black, a megabyte or less as a file and more than a gigabyte decoded."""
+    """Returns a black image of at most a megabyte as a file, and of more than a gigabyte decoded."""
     compressor, row = zlib.compressobj(), bytes(1 + 3 * side)
     packed = b"".join(compressor.compress(row) for _ in range(side)) + compressor.flush()
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", packed), (b"IEND", b""))
@@ -52,7 +52,7 @@ def png_bomb(side=20_000):
 
 
 def kinds():
-    """`{name: (image, whether it can be decoded; None where that is open)}`."""
+    """Returns `{name: (image, whether it can be decoded, or None if both are correct)}`."""
     face, jpeg, png = FACES[0], encode(FACES[0], ".jpg"), encode(FACES[0])
     gray, pillow = face[..., 0], Image.fromarray(face)
     deep = cv2.imencode(".png", face.astype(np.uint16) * 257)[1].tobytes()
@@ -90,7 +90,7 @@ def kinds():
 
 
 def answers(saved_model, batches, folder):
-    """What the C++ loader answers to batches of encoded images, and the most memory it took, in GiB."""
+    """Returns the answers of the C++ loader to batches of encoded images, and its peak memory in GiB."""
     files = [str(Path(folder) / name) for name in ("requests.npz", "answers.npz")]
     npz_requests.save(files[0], [("serve_bytes", {"image_bytes": batch}) for batch in batches])
     script = str(Path(loaders.__file__).with_name("cpp.py"))

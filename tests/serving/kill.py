@@ -1,11 +1,11 @@
-"""Kills publishers at random moments while somebody watches, lets two publish at once, and fills up the disk under one.
+"""Kills publishers at random moments, runs two at the same time, and lets one run out of disk space.
 
     python tests/serving/kill.py --times 50
 
-Each time a process that publishes a model gets SIGKILL, which no program can catch; the next must succeed and leave
-nothing of the first. All the while another process lists the base path every millisecond, as a very impatient server
-would, and looks whether each directory with an integer for its name is complete: all files, with their sizes. A second
-one reads each of them whole, once. Last, as root, a small file system in memory runs full. It takes a minute or two.
+A publisher gets SIGKILL, which no program can catch; the next one must succeed and remove all leftovers. At the same
+time another process lists the base path every millisecond, as a very fast server, and checks whether each directory
+with an integer name is complete: all files, with their sizes. A second process reads each of them completely, once.
+Last, as root, a small file system in memory runs full. It takes a minute or two.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from keras_arcface.serving.deploy.publication import publish
 from keras_arcface.serving.deploy.versions import version_number
 from keras_arcface.serving.deploy.versions import versions
 
-FORK = multiprocessing.get_context("fork")  # importing TensorFlow anew each time would take longer than publishing
+FORK = multiprocessing.get_context("fork")  # importing TensorFlow in each process would take longer than publishing
 MEGABYTE = 1_000_000
 
 
 def make_model(directory: Path, megabytes: int) -> Path:
-    """Of files of many sizes, as a SavedModel is."""
+    """Writes files of different sizes, as in a SavedModel."""
     rng = random.Random(0)
     sizes = {"saved_model.pb": 2, "variables/variables.index": 0.01, "assets.extra/tf_serving_warmup_requests": 1}
     sizes |= {f"variables/variables.data-{shard:05}-of-00006": (megabytes - 3) / 6 for shard in range(6)}
@@ -55,10 +55,10 @@ def leftovers(base: Path) -> list[str]:
 
 
 class Watcher:
-    """Lists a base path every millisecond, and looks into what has an integer for its name.
+    """Lists a base path every millisecond, and checks the directories with integer names.
 
     Args:
-        thorough: read the files of each new one whole, instead of looking at the sizes of all.
+        thorough: whether to read the files of each new directory, instead of only their sizes in all directories.
     """
 
     def __init__(self, base: Path, whole: dict[str, tuple[int, str]], thorough: bool):
@@ -78,14 +78,14 @@ class Watcher:
     def look(self, name: str) -> None:
         try:
             directory = os.open(self.base / name, os.O_RDONLY)
-        except FileNotFoundError:  # withdrawn between the listing and this
+        except FileNotFoundError:  # withdrawn after the listing
             return
         key = (name, os.fstat(directory).st_ino)
         if not self.thorough or key not in self.seen:
             self.seen.add(key)
             self.looks += 1
             fault = self.fault(directory)
-            if fault and self.has_its_name(*key):  # what lost its name may be removed
+            if fault and self.has_its_name(*key):  # a renamed directory may be incomplete
                 self.faults.append(f"version {name}: {fault}")
         os.close(directory)
 
@@ -142,7 +142,7 @@ def kill_many(model: Path, base: Path, whole: dict, times: int, rng: random.Rand
         if process.exitcode == -signal.SIGKILL:
             moments.append(moment)
             state = "copying" if left and not appeared else "published, a leftover to remove" if left else "published"
-            state = state if left or appeared else "before there was anything"
+            state = state if left or appeared else "before the copy"
             states[state] = states.get(state, 0) + 1
         elif process.exitcode:
             bad.append(f"publication {number} failed")
@@ -218,10 +218,10 @@ def full_disk(model: Path, folder: Path, whole: dict, megabytes: int) -> list[st
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--times", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=10, help="of two publishers at once")
+    parser.add_argument("--rounds", type=int, default=10, help="number of rounds with two publishers")
     parser.add_argument("--megabytes", type=int, default=48, help="size of the model")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", help="where; the file system is that of this folder")
+    parser.add_argument("--folder", help="folder on the file system to test")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=arguments.folder))
     model, base = make_model(folder / "model", arguments.megabytes), folder / "faces"

@@ -1,4 +1,4 @@
-"""One model as TensorFlow Serving would serve it, whatever the protocol: a part of `server_double`."""
+"""A model as TensorFlow Serving serves it, independent of the protocol. Part of `server_double`."""
 
 import collections
 import contextlib
@@ -20,7 +20,7 @@ _CODES = {code.value[0]: code for code in Code}
 
 
 class Refusal(Exception):
-    """What the server answers instead of an answer."""
+    """Error status of an answer."""
 
     def __init__(self, code: grpc.StatusCode, message: str):
         super().__init__(message)
@@ -39,7 +39,7 @@ class Servable:
         self.signatures = {name: graph.signature_def[name] for name in self._loaded.signatures}
 
     def run(self, name, inputs):
-        """Tensors by name -> arrays by name."""
+        """Returns `{name: array}` for `{name: tensor}`."""
         try:
             outputs = self._loaded.signatures[name](**inputs)
         except tf.errors.OpError as error:
@@ -50,11 +50,11 @@ class Servable:
 
 
 class Versions:
-    """The versions of one model on disk, and those of them that are loaded.
+    """Versions of one model on the disk and in memory.
 
     Args:
         directory: `BASE/NAME`.
-        latest: how many of the newest are to be loaded; None for all.
+        latest: number of newest versions to load. None: all.
     """
 
     def __init__(self, directory: Path, latest: int | None):
@@ -66,7 +66,7 @@ class Versions:
         self.states = {}  # version -> (state, what went wrong)
 
     def poll(self):
-        """Looks at the disk once, and loads and unloads as the server's default policy would."""
+        """Reads the folder once, and loads and unloads versions by the server's default policy."""
         with self._lock:
             if not self._directory.is_dir():
                 return
@@ -91,19 +91,19 @@ class Versions:
         try:
             self._loaded = {**self._loaded, version: Servable(present[version], version)}
             self.states[version] = (State.AVAILABLE, "")
-        except Exception as error:  # of many kinds; the server goes on too
+        except Exception as error:  # the server continues after every kind of error, too
             self._failed.add(version)
             self.states[version] = (State.END, str(error))
         return True
 
     def find(self, version):
-        """The servable of that version, or the newest; None if there is none."""
+        """Returns a version, or the newest one, or None."""
         loaded = self._loaded
         return loaded.get(max(loaded, default=None) if version is None else version)
 
 
 class ModelDouble:
-    """Answers the server's requests, as protos, or raises a `Refusal`. See `ServerDouble` for the arguments."""
+    """Answers requests in the form of protos, or raises `Refusal`. See `ServerDouble` for the arguments."""
 
     def __init__(self, base, name, labels, latest, poll_seconds):
         self.name = name
@@ -122,15 +122,15 @@ class ModelDouble:
         self._poller.join()
 
     def poll(self):
-        """Looks at the disk now."""
+        """Reads the folder now."""
         self._versions.poll()
 
     def find(self, version=None):
-        """The loaded version, or the newest, to be asked without client and server."""
+        """Returns a loaded version, or the newest one, to run it without client and server."""
         return self._versions.find(version)
 
     def reset(self):
-        """Forgets what was asked, and what it was told to do."""
+        """Removes recorded requests, faults and the delay."""
         self.delay = 0.0
         self.predicted.clear()
         self._faults.clear()
@@ -140,11 +140,11 @@ class ModelDouble:
         self._faults.extend([Refusal(code, message)] * count)
 
     def hang_up_next(self, count):
-        """Makes the next Predicts by REST end without an answer; by gRPC they are UNAVAILABLE."""
+        """Makes the next Predicts end without an answer over REST, and with UNAVAILABLE over gRPC."""
         self._faults.extend([ConnectionAbortedError] * count)
 
     def signature_inputs(self, spec):
-        """What REST needs to know before it can read a request: `{input: TensorInfo}`."""
+        """Returns `{input: TensorInfo}`, which REST needs to parse a request."""
         name = spec.signature_name or "serving_default"
         signatures = self._servable(spec).signatures
         if name not in signatures:
@@ -239,7 +239,7 @@ class ModelDouble:
 
 
 def _read_inputs(signature, sent):
-    """The request's tensors, if they are those of the signature."""
+    """Returns the tensors of a request if they match the signature."""
     extra, missing = sorted(set(sent) - set(signature.inputs)), sorted(set(signature.inputs) - set(sent))
     if len(sent) != len(signature.inputs):
         raise Refusal(
@@ -256,7 +256,7 @@ def _read_inputs(signature, sent):
         if tensor.dtype != info.dtype:
             expected, received = tf.as_dtype(info.dtype).name, tf.as_dtype(tensor.dtype).name
             raise Refusal(Code.INVALID_ARGUMENT, f"Expects {name} to be {expected} but {received} is provided")
-        if tensor.dtype == tf.string.as_datatype_enum:  # numpy's byte strings lose the zeros at their end
+        if tensor.dtype == tf.string.as_datatype_enum:  # NumPy's byte strings lose trailing zeros
             shape = [dim.size for dim in tensor.tensor_shape.dim]
             tensors[name] = tf.reshape(tf.constant(list(tensor.string_val), tf.string), shape)
         else:
@@ -269,7 +269,7 @@ def _read_inputs(signature, sent):
 
 
 def _as_fields(array):
-    """A tensor as the server sends it: its numbers one by one, not as bytes."""
+    """Returns a tensor in the server's form: a field with numbers instead of bytes."""
     dtype = tf.as_dtype(array.dtype)
     tensor = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=tf.TensorShape(array.shape).as_proto())
     field = {

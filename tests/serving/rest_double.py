@@ -1,4 +1,4 @@
-"""URLs, JSON and HTTP statuses of TensorFlow Serving, over a `ModelDouble`: a part of `server_double`."""
+"""URLs, JSON and HTTP statuses of TensorFlow Serving for a `ModelDouble`. Part of `server_double`."""
 
 import base64
 import binascii
@@ -43,7 +43,7 @@ _STATUSES = {
 
 
 class RestServer(http.server.ThreadingHTTPServer):
-    """Answers in threads until it is stopped."""
+    """HTTP server with one thread per connection."""
 
     daemon_threads = True
 
@@ -70,7 +70,7 @@ class RestServer(http.server.ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
-        """Clients that hang up are no news here."""
+        """Ignores clients that close the connection."""
 
     def stop(self):
         self.shutdown()
@@ -143,7 +143,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *arguments):
-        """Nothing."""
+        """Logs nothing."""
 
 
 def _fill(spec, name, version, label):
@@ -159,7 +159,7 @@ def _invalid(message):
 
 
 def _read_request(body, request, inputs_of):
-    """Fills the request from its JSON. Returns whether it came in rows ("instances"), and is to be answered so."""
+    """Fills a request from JSON. Returns whether it has rows ("instances"), so that the answer needs rows, too."""
     try:
         body = json.loads(body)
     except ValueError as error:
@@ -191,7 +191,7 @@ def _read_request(body, request, inputs_of):
 
 
 def _columns(rows, infos):
-    """`instances` as `inputs`."""
+    """Converts `instances` to `inputs`."""
     if not isinstance(rows, list):
         raise _invalid("Expecting 'instances' to be an list/array")
     if not rows:
@@ -208,7 +208,7 @@ def _is_base64(value):
 
 
 def _read_tensor(value, dtype):
-    """Nested lists -> TensorProto; the shape is that of every list's first element."""
+    """Converts nested lists to a TensorProto. The shape is that of the first element of every list."""
     shape, first = [], value
     while isinstance(first, list):
         shape.append(len(first))
@@ -285,7 +285,7 @@ def _text(value, name):
 
 
 def decimal(value):
-    """A float32 as the server prints it: six digits where they give the number back, nine where not."""
+    """Formats a float32 as the server does: with six digits if they restore the number, otherwise with nine."""
     if np.isnan(value):
         return "NaN"
     if np.isinf(value):

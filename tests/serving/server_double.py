@@ -1,15 +1,15 @@
-"""A test double of TensorFlow Serving's model server, and not the server: gRPC and REST over models that Python loads.
+"""Test double of TensorFlow Serving: serves models that Python loads over gRPC and REST.
 
     python tests/serving/server_double.py models --name faces --grpc-port 8500 --rest-port 8501 --label stable=1
 
-It imitates, from the server's source: the layout `BASE/NAME/<version>/`, polled, with the newest versions loaded before
-others are unloaded; versions and labels; Predict, GetModelMetadata, GetModelStatus and their REST forms; the status
-codes and the wording of errors up to where the model runs; numbers as fields, not as bytes, in gRPC's answers, and in
-JSON the digits that the server prints; TLS. Tests may make it fail, wait or hang up.
+It imitates the source of the server: the directories `BASE/NAME/<version>/`, which it polls, with new versions loaded
+before old ones are unloaded; versions and labels; Predict, GetModelMetadata, GetModelStatus and their REST forms; the
+status codes and texts of errors outside the model; numbers as fields instead of bytes in gRPC answers, and the server's
+number of digits in JSON; TLS. Tests can make it fail, delay its answers, or close connections.
 
-It does not: batching across requests, warm-up, model.config and its reloading, Classify and Regress, loading again
-after a failed load; the wording of errors from inside a model; the wait of a starting server for its first version,
-without which the real one opens no port; speed. REST by TLS is what a proxy does for the real server.
+It does not imitate: batching across requests, warm-up, model.config and its reloading, Classify and Regress, retries of
+failed loads, texts of errors inside a model, the real server's closed port before the first version is loaded, speed.
+For a real server, REST over TLS needs a proxy.
 """
 
 import argparse
@@ -27,22 +27,22 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 
 class ServerDouble(ModelDouble):
-    """One model, served by gRPC and REST on this machine. A context manager.
+    """Context manager that serves one model over gRPC and REST on this machine.
 
     Args:
-        base: the folder that holds `name/<version>/`.
-        name: the model's.
-        labels: label -> version.
-        latest: how many of the newest versions to load; None for all.
-        poll_seconds: between two looks at the disk.
-        grpc_port, rest_port: 0 for any that is free.
-        certificate, key: PEM files, for TLS on both.
-        client_roots: a PEM file, if clients are to have certificates too.
+        base: folder with `name/<version>/`.
+        name: name of the model.
+        labels: `{label: version}`.
+        latest: number of newest versions to load. None: all.
+        poll_seconds: polling interval of the folder.
+        grpc_port, rest_port: 0 for a free port.
+        certificate, key: PEM files for TLS on both ports.
+        client_roots: PEM file, if clients must have certificates.
 
     Attributes:
-        grpc, rest: the addresses, for `FaceClient`.
-        delay: seconds by which every Predict is answered later.
-        predicted: (signature, rows, version asked for) of every Predict that came in, those made to fail included.
+        grpc, rest: addresses for `FaceClient`.
+        delay: delay of every answer to Predict, in seconds.
+        predicted: (signature, rows, requested version) of every Predict, including failed ones.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ServerDouble(ModelDouble):
         self.stop()
 
     def stop(self):
-        """Stops at once, and hangs up on everyone."""
+        """Stops immediately and closes all connections."""
         super().stop()
         self._grpc.stop(grace=None).wait()
         self._rest.stop()
@@ -128,12 +128,12 @@ def _answer(method, request, context):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("base", type=Path, help="folder that holds NAME/<version>/")
-    parser.add_argument("--name", default="faces", help="of the model (default: %(default)s)")
-    parser.add_argument("--grpc-port", type=int, default=8500, help="0: any (default: %(default)s)")
-    parser.add_argument("--rest-port", type=int, default=8501, help="0: any (default: %(default)s)")
+    parser.add_argument("base", type=Path, help="folder with NAME/<version>/")
+    parser.add_argument("--name", default="faces", help="name of the model (default: %(default)s)")
+    parser.add_argument("--grpc-port", type=int, default=8500, help="0: a free port (default: %(default)s)")
+    parser.add_argument("--rest-port", type=int, default=8501, help="0: a free port (default: %(default)s)")
     parser.add_argument("--label", action="append", default=[], metavar="LABEL=VERSION")
-    parser.add_argument("--latest", type=int, default=1, help="how many versions to serve; 0: all (default: 1)")
+    parser.add_argument("--latest", type=int, default=1, help="number of versions to serve; 0: all (default: 1)")
     parser.add_argument("--poll", type=float, default=1.0, metavar="SECONDS", help="(default: %(default)s)")
     arguments = parser.parse_args()
     labels = {label: int(version) for label, _, version in (text.rpartition("=") for text in arguments.label)}

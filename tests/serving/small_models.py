@@ -1,4 +1,4 @@
-"""SavedModels with the signatures of an exported embedder that are written in no time: a projection of the pixels."""
+"""Small SavedModels with the signatures of an exported embedder: a projection of the pixels."""
 
 import json
 
@@ -18,7 +18,7 @@ THRESHOLDS = {
 
 
 class Projection(tf.Module):
-    """Its weights follow from `seed`; `thresholds` are what its metadata says."""
+    """Model with weights that depend on `seed`, and with `thresholds` in its metadata."""
 
     def __init__(self, seed, thresholds=THRESHOLDS):
         super().__init__()
@@ -50,7 +50,7 @@ class Projection(tf.Module):
         return {"metadata": tf.fill(tf.shape(request), self.description)}
 
     def reference(self, images):
-        """What the server must answer, in float64: embeddings and norms."""
+        """Returns the expected embeddings and norms in float64."""
         pixels = images.reshape(len(images), -1) / 127.5 - 1
         raw = np.tanh(pixels @ self.weights.numpy().astype(np.float64))
         norm = np.linalg.norm(raw, axis=1)
@@ -58,7 +58,7 @@ class Projection(tf.Module):
 
 
 def write(model, directory, signatures=("serving_default", "serve_bytes", "describe")):
-    """Writes the model with these signatures, and all at once, as a publisher would."""
+    """Writes the model with these signatures atomically, as a publisher does."""
     functions = {"serving_default": model.embed, "serve_bytes": model.embed_bytes, "describe": model.describe}
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     tf.saved_model.save(model, str(unfinished), signatures={name: functions[name] for name in signatures})

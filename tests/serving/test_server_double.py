@@ -27,15 +27,15 @@ FACES = np.stack([make_face(person, 0, small_models.SIZE) for person in range(3)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
-def test_an_independent_client_gets_the_same(protocol, double):
+def test_an_independent_client_gets_the_same_results(protocol, double):
     clients = pytest.importorskip(
         "ovmsclient", reason="the independent client is absent: pip install --no-deps ovmsclient"
     )
     make = {"grpc": clients.make_grpc_client, "rest": clients.make_http_client}[protocol]
     theirs = make(getattr(double, protocol).split("://")[1])
-    for version in (1, 2):  # it always names one: 0 stands for the latest to its own server only
+    for version in (1, 2):  # it always sends a version; its own server reads 0 as the latest
         assert theirs.get_model_status("faces", version)[version]["state"] == "AVAILABLE"
-        if protocol == "grpc":  # by REST it knows only the names that its own server gives to metadata
+        if protocol == "grpc":  # over REST it understands only the metadata of its own server
             assert set(theirs.get_model_metadata("faces", version)["inputs"]) == {"images"}
         answer = theirs.predict(inputs={"images": FACES}, model_name="faces", model_version=version)
         with FaceClient(double.grpc, version=version) as client:
@@ -81,14 +81,14 @@ def test_rows_and_columns_in_json(double, projections):
         ('{"signature_name": "serve_bytes", "inputs": [{"b64": "", "x": 1}]}', "not formatted correctly for base64"),
     ],
 )
-def test_json_that_is_refused(body, told, double):
+def test_invalid_json_is_refused(body, told, double):
     answer = requests.post(f"{double.rest}/v1/models/faces:predict", data=body, timeout=10)
     assert answer.status_code == 400
     assert told in answer.json()["error"]
 
 
-def test_floats_are_printed_as_the_server_prints_them():
-    """The digits that its own documentation and tests give, and that every float32 comes back."""
+def test_floats_have_the_servers_number_of_digits():
+    """Compares with the server's documentation and tests, and checks that every float32 is restored."""
     for value, text in [(0.2, "0.2"), (9000000, "9e+06"), (0.00003, "3e-05"), (1, "1.0"), (np.nan, "NaN")]:
         assert rest_double.decimal(np.float32(value)) == text
     bits = np.random.default_rng(0).integers(0, 2**32, 20000, dtype=np.uint32).view(np.float32)
@@ -96,13 +96,13 @@ def test_floats_are_printed_as_the_server_prints_them():
         assert np.float32(json.loads(rest_double.decimal(value))) == value
 
 
-def test_bytes_keep_the_zeros_at_their_end():
+def test_bytes_keep_trailing_zeros():
     tensor = _to_tensor([b"a\0\0", b"", b"\0"])
     assert list(tensor.string_val) == [b"a\0\0", b"", b"\0"]
     assert rest_double._read_tensor([{"b64": "YQAA"}], tf.string).string_val[0] == b"a\0\0"
 
 
-def test_what_is_published_and_rolled_back_is_seen(projections, tmp_path):
+def test_published_and_removed_versions_are_noticed(projections, tmp_path):
     folder = tmp_path / "faces"
     folder.mkdir()
     small_models.write(projections[1], folder / "1")
@@ -113,7 +113,7 @@ def test_what_is_published_and_rolled_back_is_seen(projections, tmp_path):
         double.poll()
         assert client.embed(FACES).version == 2
         assert client.status() == {1: "END", 2: "AVAILABLE"}
-        (folder / "3").mkdir()  # nothing in it: it cannot be loaded, and the older one goes on
+        (folder / "3").mkdir()  # an empty version cannot be loaded, so the older one stays
         double.poll()
         assert client.embed(FACES).version == 2
         assert client.status()[3] == "END"

@@ -1,6 +1,6 @@
-"""An exported embedder behind the double: our client and another get the bits that its SavedModel gives.
+"""An exported embedder behind the double: this package's client and an independent one get the SavedModel's bits.
 
-How far these are from the embedder's is printed; `test_export.py` holds it to a bound.
+The difference from the embedder is printed. `test_export.py` limits it.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Point:
 
 
 class Evaluation:
-    """Has impostor pairs enough for two thresholds."""
+    """Evaluation with enough impostor pairs for two thresholds."""
 
     def at_far(self, far):
         if far < 1e-3:
@@ -58,7 +58,7 @@ def exported(embedder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(exported, embedder):
-    """Number of images -> what the SavedModel answers in this process, without client and server."""
+    """Returns `{number of images: answer of the SavedModel in this process}`."""
     answers = {}
     for batch in BATCHES:
         answers[batch] = exported.find(1).run("serving_default", {"images": tf.constant(FACES[:batch])})
@@ -70,7 +70,7 @@ def expected(exported, embedder):
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
-def test_our_client_gets_the_bits_of_the_saved_model(protocol, batch, exported, expected):
+def test_the_client_gets_the_bits_of_the_saved_model(protocol, batch, exported, expected):
     with FaceClient(getattr(exported, protocol)) as client:
         arrays, encoded = client.embed(FACES[:batch]), client.embed([encode(face) for face in FACES[:batch]])
     for found in (arrays, encoded):
@@ -81,7 +81,7 @@ def test_our_client_gets_the_bits_of_the_saved_model(protocol, batch, exported, 
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_an_independent_client_gets_them_too(protocol, batch, exported, expected):
+def test_an_independent_client_gets_the_same_bits(protocol, batch, exported, expected):
     reason = "the independent client is absent: pip install --no-deps ovmsclient"
     ovmsclient = pytest.importorskip("ovmsclient", reason=reason)
     address = exported.grpc if protocol == "grpc" else exported.rest
@@ -92,7 +92,7 @@ def test_an_independent_client_gets_them_too(protocol, batch, exported, expected
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
-def test_its_metadata_and_thresholds_arrive(protocol, exported):
+def test_the_client_gets_metadata_and_thresholds(protocol, exported):
     with FaceClient(getattr(exported, protocol)) as client:
         metadata = client.metadata()
         assert (client.threshold(1e-2), client.threshold(1e-3)) == (0.3, 0.4)

@@ -21,7 +21,7 @@ def test_every_signature_has_every_batch_size(requests):
     assert requests[4].inputs["images"].shape == (3, 20, 24, 3)
 
 
-def test_they_are_the_same_each_time(requests):
+def test_repeated_calls_return_the_same_requests(requests):
     again = warmup.make_requests(SIGNATURES, (20, 24), (1, 3))
     for one, other in zip(requests, again, strict=True):
         for name, value in one.inputs.items():
@@ -49,12 +49,12 @@ def test_the_official_proto_reads_them(requests, tmp_path):
             assert type(value) is type(other.inputs[name])
 
 
-def test_an_embedder_that_gives_no_numbers_is_blamed_itself(requests):
-    with pytest.raises(ValueError, match=r"'blind' gives embeddings that are not finite.*Received: norms \[nan"):
+def test_embeddings_that_are_not_finite_are_refused(requests):
+    with pytest.raises(ValueError, match=r"embeddings of 'blind' must be finite.*Received: norms \[nan"):
         warmup.expected_answers(requests, lambda images: np.full((len(images), 5), np.nan), {"name": "blind"})
 
 
-def test_the_answers_are_the_embedders(requests):
+def test_the_answers_are_those_of_the_embedder(requests):
     def embed(images):
         return images.reshape(len(images), -1)[:, :5].astype(np.float32)
 
@@ -63,7 +63,7 @@ def test_the_answers_are_the_embedders(requests):
     np.testing.assert_allclose(answers[4]["norm"], np.sqrt(np.sum(raw**2, axis=1)), rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(answers[4]["embedding"], axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(answers[5]["valid"], [True, True, False])
-    # The first image is a PNG: what is decoded is what was encoded.
+    # The first image is a PNG, which is lossless.
     np.testing.assert_array_equal(answers[5]["embedding"][0], answers[4]["embedding"][0])
     assert not answers[5]["embedding"][2].any()
     assert answers[5]["norm"][2] == 0
