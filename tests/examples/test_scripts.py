@@ -328,7 +328,7 @@ def test_to_saved_model(tmp_path):
     again = run("export/to_saved_model.py", tmp_path / "embedder.keras", output, *options)
     assert again.returncode == 1
     assert "error: " in again.stderr
-    assert "Expected: a new or empty directory" in again.stderr
+    assert "must not exist or must be empty" in again.stderr
     assert "AUC" not in again.stdout  # the error precedes the embedding
 
 

@@ -90,7 +90,7 @@ def test_threshold_option(run):
             "broken.png could not be decoded by the server. Expected: a JPEG or PNG, or one of the BMP and GIF",
         ),
         ("absent", (), "absent.png"),
-        ("again", ("--far", "1e-6"), "Calibrated: 0.01, 0.001. Set --threshold, or another --far"),
+        ("again", ("--far", "1e-6"), "Available: 0.01, 0.001. Set --threshold, or another --far"),
         ("again", ("--label", "stable"), "exported without an evaluation. Set --threshold"),
         ("again", ("--model", "nobody"), "model 'nobody'"),
     ],

@@ -47,8 +47,8 @@ def export_openvino(
     | `int8`     | int8    | 8-bit integers; the normalization in float32 |
 
     OpenVINO does not take the precision of the computation from the file. By default it uses bfloat16 on machines where
-    that is faster. Therefore compile the model with `INFERENCE_PRECISION_HINT`, as `serving.load_embedder` does. The runtime
-    information of the model contains the value as `keras_arcface`, `inference_precision`.
+    that is faster. Therefore compile the model with `INFERENCE_PRECISION_HINT`, as `serving.load_embedder` does. The
+    runtime information of the model contains the value as `keras_arcface`, `inference_precision`.
 
     Args:
         embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with known height and
