@@ -324,7 +324,7 @@ def test_to_saved_model(tmp_path):
         "0.01"
     ]  # the 60 impostor pairs of one set do not support it, those of both sets do
     assert metadata["thresholds"]["0.01"]["impostors"] == 120
-    assert "The threshold for a FAR of 0.01 is uncertain: 1 of 120 impostor pairs decide it" in done.stderr
+    assert "The threshold for a FAR of 0.01 is uncertain: it is determined by 1 of 120 impostor pairs" in done.stderr
     again = run("export/to_saved_model.py", tmp_path / "embedder.keras", output, *options)
     assert again.returncode == 1
     assert "error: " in again.stderr
