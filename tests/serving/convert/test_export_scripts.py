@@ -33,7 +33,7 @@ def embedder(tmp_path):
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Twenty pairs, ten of them genuine."""
+    """Writes twenty pairs, ten of them genuine."""
     images, same = [], []
     for person in range(20):
         images += [encode(make_face(person, 0)), encode(make_face(person if person % 2 else person + 100, 1))]
@@ -44,7 +44,7 @@ def pairs(tmp_path):
 
 @pytest.fixture
 def command(monkeypatch):
-    """The module that the scripts share, called as they call it."""
+    """Returns a function that calls the shared module as the scripts do."""
     monkeypatch.syspath_prepend(str(EXPORT))
     module = importlib.import_module("command")
 

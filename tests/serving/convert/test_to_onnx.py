@@ -18,7 +18,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
 pytest.importorskip("tf2onnx", reason="tf2onnx is absent")
 
 CALIBRATION = np.stack([make_face(person, 0) for person in range(32)])
-# uint8 -> float32, x / 127.5 - 1, one transpose, ..., product, BatchNorm, and the length of what comes out.
+# Operations at both ends: the cast of the pixels, their transpose, the last product, and the normalization.
 ENDS = {"Cast": 1, "Transpose": 1, "MatMul": 1, "ReduceSum": 1, "Sqrt": 1, "Max": 1, "Unsqueeze": 1, "Div": 1}
 
 
@@ -42,8 +42,8 @@ def operations(path):
 def test_the_graph_of_an_iresnet_is_minimal(exported):
     found = operations(exported)
     print(dict(found))
-    # In each of the two blocks a BatchNorm stands before a convolution whose padding it does not reach: Mul and Add.
-    # The first and the last Mul and Add are of the pixels and of the neck, whose square is one more.
+    # Each of the two blocks has a BatchNorm before a padded convolution, which cannot be folded: Mul and Add. The other
+    # Mul and Add belong to the pixels and the neck, and one Mul to the square of the norm.
     assert found == {**ENDS, "Conv": 7, "PRelu": 3, "Mul": 2 + 3 + 1, "Add": 2 + 2 + 3, "Flatten": 1}
 
 
@@ -74,7 +74,7 @@ def test_casts_of_weights_run_when_the_file_is_loaded(iresnet, tmp_path):
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    assert operations(tmp_path / "loaded.onnx")["Cast"] == 1  # of the pixels
+    assert operations(tmp_path / "loaded.onnx")["Cast"] == 1  # that of the pixels
 
 
 def test_the_file_uses_only_standard_operators(exported):
