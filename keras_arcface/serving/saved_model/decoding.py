@@ -26,8 +26,8 @@ def decode_rows(encoded: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Ten
     """
     shape = (*image_size, 3)
 
-    def decode(row, image_and_turned):
-        return row, _resize(_decode(*image_and_turned), image_size)
+    def decode(row, image_and_orientation):
+        return row, _resize(_decode(*image_and_orientation), image_size)
 
     rows = tf.shape(encoded, out_type=tf.int64)[0]
     decoded = (
@@ -57,19 +57,19 @@ def _resize(pixels: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(fits, lambda: pixels, resized), (height, width, 3))
 
 
-def _decode(image: tf.Tensor, is_turned: tf.Tensor) -> tf.Tensor:
+def _decode(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tensor:
     """Decodes one image of any size. The size in its header is checked before the pixels are decoded."""
     is_jpeg, is_png, is_gif = (
         _starts_with(image, magic) for magic in (encoded_images.JPEG, encoded_images.PNG, b"GIF8")
     )
     return tf.cond(
         is_jpeg | is_png,
-        lambda: _decode_jpeg_or_png(image, is_jpeg, is_turned),
+        lambda: _decode_jpeg_or_png(image, is_jpeg, has_orientation),
         lambda: tf.cond(is_gif, lambda: _decode_gif(image), lambda: _decode_bmp(image)),
     )
 
 
-def _decode_jpeg_or_png(image: tf.Tensor, is_jpeg: tf.Tensor, is_turned: tf.Tensor) -> tf.Tensor:
+def _decode_jpeg_or_png(image: tf.Tensor, is_jpeg: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tensor:
     height, width = tf.unstack(
         tf.cond(
             is_jpeg,
@@ -80,7 +80,7 @@ def _decode_jpeg_or_png(image: tf.Tensor, is_jpeg: tf.Tensor, is_turned: tf.Tens
 
     def decode():
         pixels = encoded_images.decode_jpeg_or_png(image)
-        return tf.cond(is_turned, lambda: _rotate(pixels, _exif_orientation(image)), lambda: pixels)
+        return tf.cond(has_orientation, lambda: _rotate(pixels, _exif_orientation(image)), lambda: pixels)
 
     return _decode_if(True, height, width, decode)
 
