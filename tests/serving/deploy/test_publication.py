@@ -462,6 +462,9 @@ def run(monkeypatch, capsys, caplog):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
 
+    # Libraries that convert models raise the level of all root handlers, including that of pytest.
+    caplog.handler.setLevel(logging.NOTSET)
+
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
         caplog.clear()

@@ -114,7 +114,7 @@ def test_every_request_needs_an_answer(saved_model):
 
 
 def test_a_missing_signature_is_named(saved_model):
-    with pytest.raises(ValueError, match=r"does not answer \(python loader\):\n.*has no signature 'serve_bytes'"):
+    with pytest.raises(ValueError, match=r"(?s)does not answer \(python loader\):.*has no signature 'serve_bytes'"):
         check_saved_model(saved_model, [Request("serve_bytes", {"image_bytes": [b""]})])
 
 
