@@ -1,6 +1,6 @@
 """The order of training records: which records a step sees, as a function of the seed and the step.
 
-The dataset's shards, the batch size, the number of hosts and the arguments of `load_dataset` are the same for all steps.
+The shards of the dataset, the batch size, the number of hosts and other arguments of `load_dataset` must stay the same.
 """
 
 import functools

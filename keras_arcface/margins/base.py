@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 class Margin:
     """Base class of margins: `psi(cosine) -> penalized cosine`.
 
-    `psi` must fall with the angle on the whole of [0, pi]; otherwise it rewards embeddings that are far from their center.
+    `psi` must fall with the angle on the whole of [0, pi]; otherwise it rewards embeddings far from their center.
 
     To make your own, implement `__call__` with `keras.ops` and `get_config`, and decorate the class with
     `keras.saving.register_keras_serializable`, so that models with it can be loaded. `angles_of` and
