@@ -39,7 +39,7 @@ MAY_KNOW = {
     "training/distribution.py": {"keras", "jax", "keras_arcface.layers"},
     "training/progress_bar.py": {"tqdm"},
     "training/training_plot.py": {"numpy", "matplotlib"},
-    "training/verification.py": {"keras", "numpy", "keras_arcface.evaluation", "keras_arcface.models"},
+    "training/verification_callback.py": {"keras", "numpy", "keras_arcface.evaluation", "keras_arcface.models"},
     "evaluation": {"numpy", "matplotlib"},
     "evaluation/retrieval.py": {"numpy", "sklearn"},
     "evaluation/embedding.py": {

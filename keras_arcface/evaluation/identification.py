@@ -7,12 +7,12 @@ import numpy as np
 
 from keras_arcface.evaluation import ranking
 from keras_arcface.evaluation.formatting import format_result
+from keras_arcface.evaluation.input_checks import check_fars
+from keras_arcface.evaluation.input_checks import check_labels
 from keras_arcface.evaluation.roc import is_measurable
 from keras_arcface.evaluation.roc import max_accepted
 from keras_arcface.evaluation.roc import measurable
 from keras_arcface.evaluation.scores import score_blocks
-from keras_arcface.evaluation.validation import check_fars
-from keras_arcface.evaluation.validation import check_labels
 from keras_arcface.evaluation.vectors import l2_normalize
 
 _CMC_RANKS = 100

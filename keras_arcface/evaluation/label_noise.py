@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_arcface.evaluation.formatting import format_result
-from keras_arcface.evaluation.validation import check_labels
+from keras_arcface.evaluation.input_checks import check_labels
 from keras_arcface.evaluation.vectors import l2_normalize
 
 # 75 degrees, as in the paper.

@@ -9,8 +9,8 @@ from keras_arcface._arguments import check
 from keras_arcface._optional import optional_import
 from keras_arcface.evaluation import ranking
 from keras_arcface.evaluation.formatting import format_result
+from keras_arcface.evaluation.input_checks import check_labels
 from keras_arcface.evaluation.scores import score_blocks
-from keras_arcface.evaluation.validation import check_labels
 from keras_arcface.evaluation.vectors import l2_normalize
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_arcface.evaluation.far_interval import far_interval
 from keras_arcface.evaluation.formatting import format_result
-from keras_arcface.evaluation.validation import check_fars
+from keras_arcface.evaluation.input_checks import check_fars
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from keras_arcface.evaluation.validation import check_pairs
+from keras_arcface.evaluation.input_checks import check_pairs
 from keras_arcface.evaluation.vectors import ALIGNMENT
 
 # Memory for the scores of one block. With a million columns, a matrix product needs about 256 rows for full speed, and

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from keras_arcface.evaluation.formatting import format_result
+from keras_arcface.evaluation.input_checks import check_fars
+from keras_arcface.evaluation.input_checks import check_labels
+from keras_arcface.evaluation.input_checks import check_pairs
+from keras_arcface.evaluation.input_checks import check_same
 from keras_arcface.evaluation.roc import Roc
 from keras_arcface.evaluation.roc import RocFigures
 from keras_arcface.evaluation.roc import measurable
 from keras_arcface.evaluation.scores import pair_scores
-from keras_arcface.evaluation.validation import check_fars
-from keras_arcface.evaluation.validation import check_labels
-from keras_arcface.evaluation.validation import check_pairs
-from keras_arcface.evaluation.validation import check_same
 from keras_arcface.evaluation.vectors import l2_normalize
 from keras_arcface.evaluation.vectors import l2_norms
 from keras_arcface.evaluation.verification import FARS

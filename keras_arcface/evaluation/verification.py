@@ -15,12 +15,12 @@ from keras_arcface.evaluation.folds import grid_accuracies
 from keras_arcface.evaluation.folds import interpolated_tars
 from keras_arcface.evaluation.folds import split_into_folds
 from keras_arcface.evaluation.formatting import format_result
+from keras_arcface.evaluation.input_checks import check_fars
+from keras_arcface.evaluation.input_checks import check_pairs
+from keras_arcface.evaluation.input_checks import check_same
 from keras_arcface.evaluation.roc import Roc
 from keras_arcface.evaluation.roc import RocFigures
 from keras_arcface.evaluation.roc import measurable
-from keras_arcface.evaluation.validation import check_fars
-from keras_arcface.evaluation.validation import check_pairs
-from keras_arcface.evaluation.validation import check_same
 from keras_arcface.evaluation.vectors import l2_norms
 from keras_arcface.evaluation.vectors import rows_per_chunk
 

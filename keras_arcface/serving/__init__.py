@@ -24,7 +24,7 @@ from keras_arcface.serving.loading import Preprocessing
 from keras_arcface.serving.loading import load_embedder
 from keras_arcface.serving.saved_model.export import check_exportable
 from keras_arcface.serving.saved_model.export import export_saved_model
-from keras_arcface.serving.saved_model.verification import check_saved_model
+from keras_arcface.serving.saved_model.export_check import check_saved_model
 
 __all__ = [
     "Batching",

@@ -26,7 +26,7 @@ from keras_arcface.training.strategies import all_gpus_strategy
 from keras_arcface.training.strategies import device_scope
 from keras_arcface.training.training_log import TrainingLog
 from keras_arcface.training.training_plot import plot_training
-from keras_arcface.training.verification import VerificationCallback
+from keras_arcface.training.verification_callback import VerificationCallback
 
 __all__ = [
     "PRECISIONS",

@@ -135,7 +135,7 @@ def _check_numbers(
 
 
 def _check(directory: Path, source: Path) -> None:
-    from keras_arcface.serving.saved_model.verification import check_saved_model
+    from keras_arcface.serving.saved_model.export_check import check_saved_model
 
     try:
         check_saved_model(directory)

@@ -20,8 +20,8 @@ from keras_arcface.data.alignment import check_alignment
 from keras_arcface.serving.deploy.batching_parameters import BATCH_SIZES
 from keras_arcface.serving.embedder_facts import image_size_of
 from keras_arcface.serving.layer_replacement import without_xla
+from keras_arcface.serving.saved_model import export_check
 from keras_arcface.serving.saved_model import metadata
-from keras_arcface.serving.saved_model import verification
 from keras_arcface.serving.saved_model import warmup
 from keras_arcface.serving.saved_model.signatures import make_embed
 from keras_arcface.serving.saved_model.signatures import make_signatures
@@ -108,7 +108,7 @@ def export_saved_model(
         answers = warmup.expected_answers(requests, _embed_function(embedder, mirror), description)
         _write_assets(temporary, description, requests, answers)
         if check:
-            verification.check_saved_model(temporary, requests, answers)
+            export_check.check_saved_model(temporary, requests, answers)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -182,7 +182,7 @@ def _write_assets(
     path.write_text(json.dumps(description, indent=2) + "\n")
     if not requests:
         return
-    verification.save_answers(directory, requests, answers)
+    export_check.save_answers(directory, requests, answers)
     try:
         warmup.write_requests(directory / warmup.WARMUP_FILE, requests)
     except ModuleNotFoundError:

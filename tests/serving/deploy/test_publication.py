@@ -355,8 +355,8 @@ def test_a_model_that_fails_the_check_is_not_published(model, base, monkeypatch)
                 raise ValueError(f"{directory} does not load")
             return ["a loader"]
 
-    monkeypatch.setitem(sys.modules, "keras_arcface.serving.saved_model.verification", Checking)
-    monkeypatch.setattr("keras_arcface.serving.saved_model.verification", Checking, raising=False)
+    monkeypatch.setitem(sys.modules, "keras_arcface.serving.saved_model.export_check", Checking)
+    monkeypatch.setattr("keras_arcface.serving.saved_model.export_check", Checking, raising=False)
     publish(model, base)
     directory, files = checked.pop()
     assert directory.parent == base

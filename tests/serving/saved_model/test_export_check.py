@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_arcface.serving import check_saved_model
-from keras_arcface.serving.saved_model import verification
+from keras_arcface.serving.saved_model import export_check
 from keras_arcface.serving.saved_model.loaders import npz_requests
 from keras_arcface.serving.saved_model.warmup import WARMUP_FILE
 from keras_arcface.serving.saved_model.warmup import Request
@@ -55,7 +55,7 @@ def at_once(monkeypatch):
 @pytest.fixture
 def cpp_only(monkeypatch):
     """Leaves only the C++ loader, which starts faster."""
-    monkeypatch.delitem(verification._LOADERS, "python")
+    monkeypatch.delitem(export_check._LOADERS, "python")
 
 
 def test_strings_and_arrays_survive_a_round_trip(tmp_path):
@@ -76,17 +76,17 @@ def test_strings_and_arrays_survive_a_round_trip(tmp_path):
 def test_both_loaders_answer_the_requests_of_the_export(tmp_path):
     directory = make_saved_model(tmp_path / "1")
     write_requests(directory / WARMUP_FILE, REQUESTS)
-    verification.save_answers(directory, REQUESTS, ANSWERS)
+    export_check.save_answers(directory, REQUESTS, ANSWERS)
     assert check_saved_model(directory) == ["python", "cpp"]
 
 
 def test_the_default_answers_are_those_of_the_export(at_once, saved_model, tmp_path):
     directory = shutil.copytree(saved_model, tmp_path / "1")
     write_requests(directory / WARMUP_FILE, REQUESTS)
-    verification.save_answers(directory, REQUESTS, [{"embedding": ANSWERS[0]["embedding"] + 0.01}])
+    export_check.save_answers(directory, REQUESTS, [{"embedding": ANSWERS[0]["embedding"] + 0.01}])
     with pytest.raises(ValueError, match=r"must be within 0.0001 of the embedder's. Received: a difference of 0.01"):
         check_saved_model(directory)
-    (directory / verification.METADATA_FILE).write_text(json.dumps({"computes_in": ["bfloat16", "float32"]}))
+    (directory / export_check.METADATA_FILE).write_text(json.dumps({"computes_in": ["bfloat16", "float32"]}))
     assert check_saved_model(directory) == ["python", "cpp"]
 
 
@@ -147,6 +147,6 @@ def test_a_missing_saved_model_is_named(tmp_path):
 def test_a_missing_c_library_leads_to_a_warning(saved_model, monkeypatch, tmp_path, caplog):
     script = tmp_path / "cpp.py"
     script.write_text(f"import sys; print('no library here', file=sys.stderr); sys.exit({verification._NO_LIBRARY})")
-    monkeypatch.setitem(verification._LOADERS, "cpp", script)
+    monkeypatch.setitem(export_check._LOADERS, "cpp", script)
     assert check_saved_model(saved_model, REQUESTS, ANSWERS) == ["python"]
     assert "no library here" in caplog.text
