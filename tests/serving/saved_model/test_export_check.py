@@ -49,7 +49,7 @@ def at_once(monkeypatch):
         npz_requests.save(target, [("serving_default", ANSWERS[0])])
         return subprocess.Popen([sys.executable, "-c", ""], stderr=subprocess.PIPE, text=True)
 
-    monkeypatch.setattr(verification, "_start_loader", answer)
+    monkeypatch.setattr(export_check, "_start_loader", answer)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_missing_saved_model_is_named(tmp_path):
 
 def test_a_missing_c_library_leads_to_a_warning(saved_model, monkeypatch, tmp_path, caplog):
     script = tmp_path / "cpp.py"
-    script.write_text(f"import sys; print('no library here', file=sys.stderr); sys.exit({verification._NO_LIBRARY})")
+    script.write_text(f"import sys; print('no library here', file=sys.stderr); sys.exit({export_check._NO_LIBRARY})")
     monkeypatch.setitem(export_check._LOADERS, "cpp", script)
     assert check_saved_model(saved_model, REQUESTS, ANSWERS) == ["python"]
     assert "no library here" in caplog.text
