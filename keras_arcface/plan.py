@@ -3,8 +3,8 @@
     python -m keras_arcface.plan --classes 10e6 --dim 512 --batch 1024 --devices 8 --gpu-memory 80G
     python -m keras_arcface.plan --classes 10e6 --batch 1024 --devices 8 --sample-rate 0.1
 
-The figures are of the head alone: class centers, their gradient, the optimizer's slots, the temporary memory of a step,
-and the bytes that a step sends between devices. `--other-memory` reserves memory for the network.
+The estimates include only the head: class centers, their gradient, the slots of the optimizer, the temporary memory of
+a step, and the bytes that a step sends between devices. `--other-memory` reserves memory for the network.
 """
 
 import argparse
@@ -17,22 +17,22 @@ from keras_arcface import _arguments
 
 _FLOAT_BYTES = 4
 
-# Temporary memory of an update by Keras' SGD, as a multiple of the weight: run by TensorFlow, or compiled by XLA.
+# Temporary memory of an SGD update in Keras as a multiple of the weight, run by TensorFlow or compiled by XLA.
 UPDATE_TEMPORARIES = {"tensorflow": 2.0, "xla": 0.125}
 
-# Peak memory of a loss that computes all logits at once. In multiples of the logits: one-hot labels, cosines, angles,
-# logits, softmax, gradients. In multiples of the centers, besides centers, gradient and slots: normalized centers,
-# casts, intermediate gradients. The numbers are fitted to the memory that arcface_torch published; see
-# tests/test_plan.py.
+# Peak memory of a loss that computes all logits at once. The first factor multiplies the size of the logits (one-hot
+# labels, cosines, angles, logits, softmax, gradients). The second factor multiplies the size of the centers (normalized
+# centers, casts, intermediate gradients), in addition to centers, gradient and slots. Both are fitted to the memory
+# that arcface_torch published (tests/test_plan.py).
 FULL_LOGITS_COPIES, FULL_LOGITS_CENTERS = 6.7, 4.0
 
-# With cached cosines, up to this many classes are one chunk.
+# Largest number of classes in a single chunk with cached cosines.
 MAX_SINGLE_CHUNK = 2**17
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """The head and the hardware to estimate for.
+    """Configuration of the head and the hardware for an estimate.
 
     Attributes:
         classes: number of classes.
@@ -40,15 +40,15 @@ class Setup:
         dim: length of an embedding.
         devices: number of devices.
         sub_centers: number of centers per class.
-        slots: number of optimizer slots per weight: 1 for SGD with momentum, 2 for Adam.
-        sample_rate: share of the classes that a step with sampling uses.
-        max_cache_bytes: the head's `max_cache_bytes`, in bytes.
-        chunk_bytes: maximum size of the cosines of a chunk; 32 MiB on a CPU.
-        chunk_classes: maximum number of classes in a chunk; 4096 on a CPU.
-        update: "tensorflow" or "xla": what runs the optimizer's update.
+        slots: number of optimizer slots per weight, 1 for SGD with momentum and 2 for Adam.
+        sample_rate: fraction of the classes that a step with sampling uses.
+        max_cache_bytes: value of the argument `max_cache_bytes` of the head.
+        chunk_bytes: maximum size of the cosines of a chunk in bytes, 32 MiB on a CPU.
+        chunk_classes: maximum number of classes in a chunk, 4096 on a CPU.
+        update: implementation of the optimizer update, "tensorflow" or "xla".
         tflops: speed of matrix products, in TFLOP/s per device.
-        memory_bandwidth: in bytes per second and device.
-        link_bandwidth: in bytes per second that a device sends, and receives at the same time.
+        memory_bandwidth: memory bandwidth of a device, in bytes per second.
+        link_bandwidth: bandwidth at which a device sends, and at the same time receives, in bytes per second.
     """
 
     classes: int
@@ -69,17 +69,17 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Memory, communication and time of one way to train the head. All sizes are in bytes per device.
+    """Estimate of memory, communication and time for one training method. All sizes are in bytes per device.
 
     Attributes:
-        name: such as "chunked, class parallel".
-        weights: the class centers.
-        gradient: the gradient of the centers.
-        slots: the optimizer's slots.
-        update: temporary memory of the optimizer's update.
+        name: name of the method, such as "chunked, class parallel".
+        weights: size of the class centers.
+        gradient: size of the gradient of the centers.
+        slots: size of the slots of the optimizer.
+        update: temporary memory of the optimizer update.
         activations: temporary memory of the loss.
-        sent: what a device sends in a step.
-        seconds: estimated time of a step.
+        sent: number of bytes that a device sends in a step.
+        seconds: time of a step.
     """
 
     name: str
@@ -93,16 +93,22 @@ class Estimate:
 
     @property
     def memory(self) -> float:
-        """Peak memory. The memory of the loss is free again when the update runs."""
+        """Peak memory. The temporary memory of the loss is released before the update."""
         return self.weights + self.gradient + self.slots + max(self.update, self.activations)
 
 
 def estimate(setup: Setup) -> list[Estimate]:
-    """Estimates all ways to train a head.
+    """Estimates memory, communication and time of a head for all training methods.
 
-    "full logits" computes the logits of all classes at once, as most implementations do. "chunked" is this package's
-    loss. "sampled" uses a random sample of the classes in each step. "class parallel" splits the centers over the
-    devices; without it each device has all centers and a part of the batch.
+    "full logits" computes the logits of all classes at once, as most implementations do. "chunked" is the loss of this
+    package. "sampled" uses a random sample of the classes in each step. "class parallel" splits the centers over the
+    devices. Without it, each device has all centers and a part of the batch.
+
+    Args:
+        setup: configuration of the head and the hardware.
+
+    Returns:
+        A list with one `Estimate` per method. Methods with "class parallel" require several devices.
 
     >>> for found in estimate(Setup(classes=1_000_000, batch=1024)):
     ...     print(f"{found.name}: {found.memory / 2**30:.1f} GiB")
@@ -138,7 +144,7 @@ def estimate(setup: Setup) -> list[Estimate]:
 
 
 def fastest(estimates: list[Estimate], memory: float) -> Estimate | None:
-    """Returns the fastest estimate with chunks that fits into a memory in bytes, or None if none fits."""
+    """Returns the fastest chunked method whose peak memory is at most `memory` bytes, or None if all need more."""
     fitting = [found for found in estimates if found.memory <= memory and not _has_full_logits(found.name)]
     return min(fitting, key=lambda found: found.seconds, default=None)
 
@@ -148,7 +154,10 @@ def _has_full_logits(name):
 
 
 def _estimate(setup, name, batch, classes, sample=None):
-    """Estimates a device that has `batch` images and `classes` centers, and uses `sample` of them or all."""
+    """Returns the estimate for a device with `batch` images and `classes` centers.
+
+    A step uses a sample of `sample` classes, or all classes if `sample` is None.
+    """
     used = sample or classes
     weights, rows = _center_bytes(setup, classes), _center_bytes(setup, used)
     if sample:
@@ -162,7 +171,7 @@ def _estimate(setup, name, batch, classes, sample=None):
     else:
         activations, are_cached = _chunked_activations(setup, batch, used)
         products, moved = 3 if are_cached else 4, 0
-    # The update reads and writes centers, gradient and slots; a sample is also gathered and scattered.
+    # The update reads and writes centers, gradient and slots. A sample is also gathered and scattered.
     moved += (5 + 4 * setup.slots if sample else 3 + 2 * setup.slots) * rows
     flops = 2 * products * batch * used * setup.sub_centers * setup.dim
     sent = _sent_bytes(setup, classes, sample, rows)
@@ -183,7 +192,7 @@ def _center_bytes(setup, classes):
 
 
 def _chunked_activations(setup, batch, classes):
-    """Returns the temporary memory of the chunked loss, and whether it caches cosines for the backward pass.
+    """Returns the temporary memory of the chunked loss, and whether cosines are cached for the backward pass.
 
     The factors are fitted to benchmarks/results/head_step_2_cores.md.
     """
@@ -200,17 +209,22 @@ def _chunked_activations(setup, batch, classes):
 
 def _sent_bytes(setup, classes, sample, rows):
     others = (setup.devices - 1) / setup.devices
-    if classes == setup.classes:  # every device has all classes: gradients are summed by a ring all-reduce
+    if classes == setup.classes:  # a ring all-reduce sums the gradients of all classes
         return 2 * others * rows
-    # Embeddings are sent to all other devices and their gradients back, then a few numbers per example are summed.
+    # All devices exchange embeddings and their gradients, and sum four numbers per example.
     sent = 2 * others * setup.batch * setup.dim * _FLOAT_BYTES + 2 * others * 4 * setup.batch * _FLOAT_BYTES
     if sample:
-        sent += others * setup.devices * sample * _FLOAT_BYTES  # the numbers of the sampled classes
+        sent += others * setup.devices * sample * _FLOAT_BYTES  # the ids of the sampled classes
     return sent
 
 
 def format_table(estimates: list[Estimate], memory: float | None = None) -> str:
-    """Formats estimates as a table in GiB, MiB and ms, and marks those that do not fit into a memory in bytes."""
+    """Formats estimates as a table in GiB, MiB and ms.
+
+    Args:
+        estimates: estimates to format.
+        memory: memory of a device in bytes. Estimates with a larger peak memory are marked. None marks none.
+    """
     width = max(len(found.name) for found in estimates)
     head = f"{'':{width}}{'GiB':>9}{'weights':>9}{'gradient':>10}{'slots':>8}{'step':>8}{'sent, MiB':>12}{'ms':>9}"
     return "\n".join([head, *_table_rows(estimates, width, memory)])
@@ -226,7 +240,7 @@ def _table_rows(estimates, width, memory) -> Iterator[str]:
 
 
 def parse_size(text: str) -> float:
-    """Parses a number of bytes with an optional suffix K, M, G or T, powers of 1024.
+    """Parses a number of bytes with an optional suffix K, M, G or T, which stands for a power of 1024.
 
     >>> parse_size("1.5K")
     1536.0
@@ -247,19 +261,28 @@ def _parser():
     parser.add_argument("--dim", default=512, help="length of an embedding", **integer)
     parser.add_argument("--devices", default=1, help="number of devices", **integer)
     parser.add_argument("--gpu-memory", help="memory of a device, such as 80G", **size)
-    parser.add_argument("--other-memory", default=0.0, help="memory of a device that the network needs", **size)
-    parser.add_argument("--sample-rate", type=float, default=0.1, help="share of the classes per step; default 0.1")
+    parser.add_argument(
+        "--other-memory", default=0.0, help="memory of a device that is reserved for the network", **size
+    )
+    parser.add_argument("--sample-rate", type=float, default=0.1, help="fraction of the classes per step; default 0.1")
     parser.add_argument("--sub-centers", default=1, help="number of centers per class", **integer)
     parser.add_argument("--slots", default=1, help="1 for SGD with momentum, 2 for Adam", **integer)
-    parser.add_argument("--logits-memory", default=2**28, help="the head's argument; default 256M", **size)
-    parser.add_argument("--update", choices=UPDATE_TEMPORARIES, default="xla", help="what runs the optimizer's update")
-    parser.add_argument("--tflops", type=float, default=50.0, help="matrix products of a device, in TFLOP/s")
-    parser.add_argument("--memory-bandwidth", default=1.5e12, help="of a device, in bytes per second", **size)
-    parser.add_argument("--link-bandwidth", default=5e10, help="bytes per second that a device sends", **size)
+    parser.add_argument("--max-cache-bytes", default=2**28, help="argument of the head; default 256M", **size)
+    parser.add_argument(
+        "--update", choices=UPDATE_TEMPORARIES, default="xla", help="implementation of the optimizer update"
+    )
+    parser.add_argument("--tflops", type=float, default=50.0, help="speed of matrix products per device, in TFLOP/s")
+    parser.add_argument(
+        "--memory-bandwidth", default=1.5e12, help="memory bandwidth of a device, in bytes per second", **size
+    )
+    parser.add_argument(
+        "--link-bandwidth", default=5e10, help="bandwidth at which a device sends, in bytes per second", **size
+    )
     return parser
 
 
 def main(arguments=None):
+    """Runs the command line."""
     parser = _parser()
     chosen = vars(parser.parse_args(arguments))
     memory, other = chosen.pop("gpu_memory"), chosen.pop("other_memory")

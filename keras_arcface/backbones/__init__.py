@@ -1,4 +1,4 @@
-"""Backbones: functional Keras models that map images in [-1, 1] to a feature map.
+"""Backbones, which are functional Keras models that map images in [-1, 1] to a feature map.
 
 `keras_arcface.models.make_embedder` turns a backbone into an embedder.
 """

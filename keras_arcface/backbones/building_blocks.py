@@ -3,15 +3,15 @@
 import keras
 from keras import layers
 
-# Number of input channels that oneDNN's convolutions process at once with AVX-512.
+# Number of input channels that convolutions of oneDNN process at once with AVX-512.
 _ONEDNN_BLOCK = 16
 
 
 def conv(x, filters, kernel_size, strides=1, groups=1, name=None):
-    """Adds a convolution without bias, zero-padded by half the kernel size on each side."""
+    """Applies a convolution without bias, with zero padding of half the kernel size on each side."""
     if kernel_size == 1 and strides > 1 and x.shape[-1] < _ONEDNN_BLOCK:
-        # Striding first gives the same result and avoids a fault of oneDNN (issue 6035): with fewer input channels than
-        # a block, the kernel gradient of a strided 1 x 1 convolution is written past its buffer.
+        # A separate layer for the stride gives the same result and avoids a bug of oneDNN (issue 6035): with few input
+        # channels, the kernel gradient of a strided 1 x 1 convolution overflows its buffer.
         x = layers.AveragePooling2D(1, strides, name=None if name is None else f"{name}_stride")(x)
         strides = 1
     x = _pad(x, kernel_size, strides, name)
@@ -28,7 +28,7 @@ def conv(x, filters, kernel_size, strides=1, groups=1, name=None):
 
 
 def depthwise_conv(x, kernel_size, strides=1, padding="same", name=None):
-    """Adds a depthwise convolution without bias; "same" padding as in `conv`."""
+    """Applies a depthwise convolution without bias. The padding "same" is that of `conv`."""
     if padding == "same":
         x = _pad(x, kernel_size, strides, name)
         padding = "valid" if strides > 1 else "same"
@@ -43,22 +43,23 @@ def depthwise_conv(x, kernel_size, strides=1, padding="same", name=None):
 
 
 def batch_norm(x, synchronized, name=None):
+    """Applies a BatchNorm with the momentum and epsilon of the published networks."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name)(x)
 
 
 def prelu(x, name=None):
-    """Adds a PReLU with one slope per channel."""
+    """Applies a PReLU with one slope per channel."""
     return layers.PReLU(alpha_initializer=keras.initializers.Constant(0.25), shared_axes=[1, 2], name=name)(x)
 
 
 def _initializer():
-    # The initializer of arcface_torch's IResNet. Keras' He and Glorot initializers compute the fan of a depthwise
-    # kernel over all channels, and start it so small that the first steps destroy it.
+    # This is the initializer of the IResNet of arcface_torch. The He and Glorot initializers of Keras compute the fan
+    # of a depthwise kernel over all channels. The initial kernel is then so small that training is unstable.
     return keras.initializers.RandomNormal(stddev=0.1)
 
 
 def _pad(x, kernel_size, strides, name):
-    # With a stride, "same" pads only the far side of an even input; the published networks pad both sides.
+    # With a stride, "same" pads only the far side of an input of even size. The published networks pad both sides.
     if strides == 1 or kernel_size == 1:
         return x
     return layers.ZeroPadding2D(kernel_size // 2, name=None if name is None else f"{name}_pad")(x)

@@ -1,4 +1,4 @@
-"""IResNet: the residual networks of the ArcFace paper."""
+"""Residual networks of the ArcFace paper."""
 
 import keras
 from keras import layers
@@ -7,22 +7,23 @@ from keras_arcface.backbones.building_blocks import batch_norm
 from keras_arcface.backbones.building_blocks import conv
 from keras_arcface.backbones.building_blocks import prelu
 
-# Number of residual blocks in each of the four stages, by number of layers.
+# Numbers of residual blocks in the four stages, for each number of layers.
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
 
 
 def IResNet(blocks, width=64, input_shape=(112, 112, 3), stem_strides=1, synchronized=False, name="iresnet"):
-    """Builds an IResNet, a residual network for small aligned faces that keeps the full resolution in its stem.
+    """Builds an IResNet, a residual network for small aligned faces with a stem of full resolution.
 
     A 3 x 3 convolution without stride is followed by stages of residual blocks BN - conv - BN - PReLU - conv - BN. Each
     stage halves the resolution and doubles the channels.
 
     Args:
         blocks: number of blocks in each stage, such as `(3, 4, 14, 3)`.
-        width: number of channels of the first stage; 64 in the papers.
-        input_shape: `(height, width, 3)`.
-        stem_strides: strides of the first convolution; 1 in the papers. With 2, all later layers cost a quarter.
-        synchronized: if true, BatchNorm uses the statistics of the whole batch instead of each replica's part of it
+        width: number of channels of the first stage, 64 in the papers.
+        input_shape: shape of an image, `(height, width, 3)`.
+        stem_strides: strides of the first convolution, 1 in the papers. With 2, all later layers need a quarter of the
+            computation.
+        synchronized: whether BatchNorm uses the statistics of the whole batch instead of those of each replica
             (TensorFlow backend only).
         name: name of the model.
 

@@ -1,4 +1,4 @@
-"""MobileFaceNet, a small network for phones and CPUs."""
+"""MobileFaceNet, a small face recognition network for phones and CPUs."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,20 @@ from keras_arcface.backbones.building_blocks import prelu
 
 
 class _Stage(NamedTuple):
-    channels: int  # at width 64
-    expanded: int  # channels inside a bottleneck, independent of the width
+    """Configuration of a stage of bottlenecks.
+
+    Attributes:
+        channels: number of output channels at width 64.
+        expanded: number of channels inside a bottleneck, independent of the width.
+        strides: strides of the depthwise convolution.
+    """
+
+    channels: int
+    expanded: int
     strides: int
 
 
-# Stages with strides 2 have one block; the argument `blocks` gives the number of blocks of the others.
+# Stages with strides 2 have one block. The argument `blocks` sets the number of blocks of the other stages.
 _STAGES = (
     _Stage(channels=64, expanded=128, strides=2),
     _Stage(channels=64, expanded=128, strides=1),
@@ -36,21 +44,21 @@ def MobileFaceNet(
     blocks=(1, 4, 6, 2),
     stem_groups=None,
 ):
-    """Builds a MobileFaceNet: inverted residual bottlenecks with PReLU and a global depthwise convolution.
+    """Builds a MobileFaceNet from inverted residual bottlenecks with PReLU and a global depthwise convolution.
 
     The depthwise convolution over the whole last feature map learns a weight for each position of a face, unlike
     average pooling. Its BatchNorm is the first layer of the neck that `make_embedder` adds.
 
     Args:
-        width: number of channels of the first stages; 64 in the paper.
-        input_shape: `(height, width, 3)`.
-        synchronized: if true, BatchNorm uses the statistics of the whole batch instead of each replica's part of it
+        width: number of channels of the first stages, 64 in the paper.
+        input_shape: shape of an image, `(height, width, 3)`.
+        synchronized: whether BatchNorm uses the statistics of the whole batch instead of those of each replica
             (TensorFlow backend only).
         name: name of the model.
-        blocks: number of blocks at each of the four resolutions, not counting the blocks that halve it. A 1 for the
-            first resolution means the single convolution of the paper, a larger number that many bottlenecks.
-        stem_groups: groups of that single convolution. None makes it depthwise, as in the paper; InsightFace's networks
-            have 64 groups at every width.
+        blocks: number of blocks at each of the four resolutions, without the blocks that halve the resolution. At the
+            first resolution, 1 selects the single convolution of the paper, and N > 1 selects N bottlenecks.
+        stem_groups: number of groups of the single convolution at the first resolution. None makes it depthwise, as in
+            the paper. The networks of InsightFace have 64 groups at every width.
 
     Returns:
         A functional `keras.Model` that maps images in [-1, 1] to a feature map, by default

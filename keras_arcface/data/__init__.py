@@ -1,4 +1,4 @@
-"""Labeled images: sources in many formats, conversion to TFRecords, and `tf.data` pipelines."""
+"""Sources of labeled images in many formats, conversion to TFRecords, and `tf.data` pipelines."""
 
 from keras_arcface.data import augment
 from keras_arcface.data.alignment import align

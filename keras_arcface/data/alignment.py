@@ -5,13 +5,13 @@ import numpy as np
 
 from keras_arcface._arguments import check
 
-# The landmarks in a 112 x 112 crop of the published datasets: (x, y) of the eye on the left side of the image, the eye
-# on the right side, the nose, and the left and right corners of the mouth.
+# Landmarks in a 112 x 112 crop of the published datasets, as (x, y): the eye on the left side of the image, the eye on
+# the right side, the nose, and the left and right corners of the mouth.
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 TEMPLATE_SIZE = 112
-# The alignments that a dataset can record: "five_points" is that of `align`.
+# Values of `alignment` that a dataset can record. "five_points" is the alignment of `align`.
 ALIGNMENTS = ("five_points", "none")
 
 
@@ -19,17 +19,17 @@ def check_alignment(alignment: str | None, image_size: tuple[int, int] | None = 
     """Checks the argument `alignment` of a dataset or an exported model.
 
     Args:
-        alignment: "five_points", "none", or None if it is not recorded.
-        image_size: the `(height, width)` of the faces, if known.
+        alignment: alignment to check: "five_points", "none", or None if it is not recorded.
+        image_size: `(height, width)` of the faces, or None if it is not known.
 
     Raises:
-        ValueError: if it has another value, or is "five_points" for images that are not square.
+        ValueError: if `alignment` has another value, or is "five_points" for images that are not square.
     """
     is_valid = alignment is None or alignment in ALIGNMENTS
     check("alignment", alignment, is_valid, '"five_points", "none" or None (not recorded)')
     if alignment == "five_points" and image_size is not None and image_size[0] != image_size[1]:
         raise ValueError(
-            'alignment="five_points" requires square images, as keras_arcface.data.align returns them. '
+            'image_size must be square with alignment="five_points", because `align` returns square images. '
             f"Received: image_size={image_size}"
         )
 
@@ -37,20 +37,20 @@ def check_alignment(alignment: str | None, image_size: tuple[int, int] | None = 
 def align(image, landmarks, size: int = 112) -> np.ndarray:
     """Rotates, scales and shifts a face so that its landmarks match the template.
 
-    The transform is the similarity (without shear and mirroring) with the least squared distance of the landmarks from
-    the template. Pixels outside the image become black.
+    The transform is the similarity (without shear and mirroring) that minimizes the squared distance between the
+    landmarks and the template. Pixels outside the image become black.
 
     Args:
         image: uint8 array `(height, width, 3)` or `(height, width)`.
-        landmarks: `(5, 2)`, x and y in pixels: the eye on the left side of the image, the eye on the right side, the
-            tip of the nose, and the left and right corners of the mouth.
-        size: the height and width of the result, to which the template is scaled.
+        landmarks: `(5, 2)` array of x and y in pixels: the eye on the left side of the image, the eye on the right
+            side, the tip of the nose, and the left and right corners of the mouth.
+        size: height and width of the aligned face. The template is scaled to this size.
 
     Returns:
         uint8 array `(size, size, 3)` or `(size, size)`.
 
     Raises:
-        ValueError: if an array has another shape, or if the landmarks are not finite or all at one point.
+        ValueError: if an array has another shape, or if the landmarks are not finite or are all the same point.
 
     >>> photo = np.zeros((200, 150, 3), "uint8")
     >>> landmarks = [[50, 80], [95, 80], [70, 105], [55, 130], [90, 130]]
@@ -65,18 +65,23 @@ def align(image, landmarks, size: int = 112) -> np.ndarray:
             "image must be a uint8 array (height, width, 3) or (height, width). "
             f"Received: image.dtype={image.dtype}, image.shape={image.shape}"
         )
-    return cv2.warpAffine(image, similarity(landmarks, size), (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
+    return cv2.warpAffine(
+        image, similarity_transform(landmarks, size), (size, size), flags=cv2.INTER_LINEAR, borderValue=0
+    )
 
 
-def similarity(landmarks, size: int = 112) -> np.ndarray:
-    """Returns the transform that `align` applies to a face.
+def similarity_transform(landmarks, size: int = 112) -> np.ndarray:
+    """Returns the similarity transform that `align` applies to a face.
 
     Args:
-        landmarks: as of `align`.
-        size: as of `align`.
+        landmarks: `(5, 2)` array of x and y in pixels, in the order of `align`.
+        size: height and width of the aligned face.
 
     Returns:
-        `(2, 3)` matrix that maps `(x, y, 1)` in the image to `(x, y)` in the result.
+        `(2, 3)` matrix that maps `(x, y, 1)` in the image to `(x, y)` in the aligned face.
+
+    Raises:
+        ValueError: if the landmarks have another shape, are not finite, or are all the same point.
     """
     landmarks = np.asarray(landmarks, np.float64)
     if landmarks.shape != (5, 2) or not np.isfinite(landmarks).all():
@@ -86,8 +91,8 @@ def similarity(landmarks, size: int = 112) -> np.ndarray:
             + ("" if landmarks.shape != (5, 2) else f", landmarks={landmarks.tolist()}")
         )
     if (landmarks == landmarks[0]).all():
-        raise ValueError(f"landmarks must be different points. Received: five times {landmarks[0].tolist()}")
-    # With points as complex numbers, a similarity is z -> a z + b, and the least-squares a is a quotient.
+        raise ValueError(f"landmarks must not all be the same point. Received: landmarks={landmarks.tolist()}")
+    # With points as complex numbers, a similarity is z -> a z + b, and the least-squares solution for a is a quotient.
     source, target = landmarks @ [1, 1j], TEMPLATE @ [1, 1j] * size / TEMPLATE_SIZE
     centered = source - source.mean()
     a = np.vdot(centered, target) / np.vdot(centered, centered)

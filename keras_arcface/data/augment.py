@@ -1,7 +1,7 @@
 """Random augmentations of training images.
 
-Each function takes uint8 images `(batch, height, width, 3)` of known height and width, and a seed, an int tensor
-`(2,)`, and returns images of the same shape and type. The functions have no state: the result depends only on the
+Each function accepts uint8 images `(batch, height, width, 3)` of known height and width, and a seed, an int tensor
+`(2,)`. It returns images of the same shape and type. The functions have no state: the result depends only on the
 images and the seed. Every image is changed independently with the given `probability`, and is otherwise returned
 unchanged, so the cost is proportional to the probability. `chain` combines several functions into one:
 
@@ -18,10 +18,10 @@ _BLUR_RADIUS = 4  # pixels
 
 
 def chain(*augmentations):
-    """Combines augmentations into one that applies them in the given order.
+    """Combines several augmentations into one function that applies them in the given order.
 
     Args:
-        augmentations: functions `(images, seed) -> images`. Each receives a different seed.
+        *augmentations: functions `(images, seed) -> images`. Each receives a different seed.
 
     Returns:
         A function `(images, seed) -> images`.
@@ -36,7 +36,13 @@ def chain(*augmentations):
 
 
 def flip(images, seed, probability=0.5):
-    """Mirrors images left to right."""
+    """Mirrors images left to right.
+
+    Args:
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: int tensor `(2,)`.
+        probability: probability that an image is changed.
+    """
 
     def mirror(images, _):
         shape = tf.shape(images)
@@ -47,25 +53,33 @@ def flip(images, seed, probability=0.5):
 
 
 def gray(images, seed, probability=0.1):
-    """Converts images to grayscale, with three equal channels."""
+    """Converts images to grayscale, with three equal channels.
+
+    Args:
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: int tensor `(2,)`.
+        probability: probability that an image is changed.
+    """
     return _apply_randomly(
         images, seed, probability, lambda images, _: tf.tile(tf.image.rgb_to_grayscale(images), (1, 1, 1, 3))
     )
 
 
 def erase(images, seed, probability=0.2, area=(0.02, 0.2), aspect=(0.3, 3.3)):
-    """Fills a rectangle with uniform noise.
+    """Fills a random rectangle with uniform noise.
 
     Args:
-        images, seed, probability: as of all augmentations.
-        area: the smallest and largest fraction of the image.
-        aspect: the smallest and largest ratio of height to width.
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: int tensor `(2,)`.
+        probability: probability that an image is changed.
+        area: smallest and largest area of the rectangle, as a fraction of the image.
+        aspect: smallest and largest ratio of the rectangle's height to its width.
 
     Reference: Zhong et al., Random Erasing Data Augmentation, arXiv 1708.04896.
     """
 
     def fill_rectangle(images, draw):
-        inside = _inside(images, *_boxes(images, draw, area, aspect))
+        inside = _rectangle_mask(images, *_random_rectangles(images, draw, area, aspect))
         noise = tf.random.stateless_uniform(tf.shape(images), draw.seed, 0, 256, tf.int32)
         return tf.where(inside, tf.cast(noise, tf.uint8), images)
 
@@ -73,28 +87,40 @@ def erase(images, seed, probability=0.2, area=(0.02, 0.2), aspect=(0.3, 3.3)):
 
 
 def crop(images, seed, probability=0.2, area=(0.2, 1.0), aspect=(3 / 4, 4 / 3), rescale=True):
-    """Crops a rectangle and scales it to the size of the image, or sets everything outside it to black.
+    """Crops a random rectangle and scales it to the size of the image, or sets all pixels outside it to black.
 
     Args:
-        images, seed, probability: as of all augmentations.
-        area: the smallest and largest fraction of the image.
-        aspect: the smallest and largest ratio of height to width.
-        rescale: whether to scale the crop; False sets the rest to black, as AdaFace does.
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: int tensor `(2,)`.
+        probability: probability that an image is changed.
+        area: smallest and largest area of the rectangle, as a fraction of the image.
+        aspect: smallest and largest ratio of the rectangle's height to its width.
+        rescale: whether to scale the crop to the size of the image. If false, all other pixels become black, as in
+            AdaFace.
     """
 
     def crop_rectangle(images, draw):
-        top, left, height, width = _boxes(images, draw, area, aspect)
+        top, left, height, width = _random_rectangles(images, draw, area, aspect)
         if not rescale:
-            return tf.where(_inside(images, top, left, height, width), images, tf.zeros_like(images))
+            return tf.where(_rectangle_mask(images, top, left, height, width), images, tf.zeros_like(images))
         rows, columns = images.shape[1:3]
         scale_x, scale_y, zero = (width - 1) / (columns - 1), (height - 1) / (rows - 1), tf.zeros_like(top)
-        return _transform(images, [scale_x, zero, left, zero, scale_y, top])
+        return _affine_transform(images, [scale_x, zero, left, zero, scale_y, top])
 
     return _apply_randomly(images, seed, probability, crop_rectangle)
 
 
 def photometric(images, seed, probability=0.2, brightness=0.5, contrast=0.5, saturation=0.5):
-    """Changes brightness, contrast and saturation, in this order, each by a random factor in 1 +- its argument."""
+    """Changes brightness, contrast and saturation, in this order, by random factors.
+
+    Args:
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: int tensor `(2,)`.
+        probability: probability that an image is changed.
+        brightness: largest difference between the factor of the brightness and 1.
+        contrast: largest difference between the factor of the contrast and 1.
+        saturation: largest difference between the factor of the saturation and 1.
+    """
 
     def adjust(images, draw):
         def blend(first, second, limit, stream):
@@ -111,11 +137,13 @@ def photometric(images, seed, probability=0.2, brightness=0.5, contrast=0.5, sat
 
 
 def blur(images, seed, probability=0.1, sigma=(0.3, 2.0)):
-    """Blurs images with a Gaussian.
+    """Blurs images with a Gaussian kernel.
 
     Args:
-        images, seed, probability: as of all augmentations.
-        sigma: the smallest and largest standard deviation, in pixels. The kernel extends 4 pixels from its center.
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: int tensor `(2,)`.
+        probability: probability that an image is changed.
+        sigma: smallest and largest standard deviation, in pixels. The kernel extends 4 pixels from its center.
     """
     offsets = np.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, dtype=np.float32)
 
@@ -133,11 +161,13 @@ def blur(images, seed, probability=0.1, sigma=(0.3, 2.0)):
 
 
 def low_resolution(images, seed, probability=0.2, scale=(0.2, 1.0)):
-    """Scales images down and up again, each with a random interpolation method, as AdaFace does.
+    """Scales images down and up again, with random interpolation methods, as in AdaFace.
 
     Args:
-        images, seed, probability: as of all augmentations.
-        scale: the smallest and largest factor of height and width.
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: int tensor `(2,)`.
+        probability: probability that an image is changed.
+        scale: smallest and largest factor by which height and width are reduced.
     """
     methods = ("nearest", "bilinear", "area", "bicubic", "lanczos5")
 
@@ -156,7 +186,7 @@ def low_resolution(images, seed, probability=0.2, scale=(0.2, 1.0)):
             return _to_uint8(resize(resize(image, small_size, down_method), full_size, up_method))
 
         draws = (draw(1, *scale), draw(2, 0, len(methods)), draw(3, 0, len(methods)))
-        return _one_by_one(reduce_one, images, *draws)
+        return _map_images(reduce_one, images, *draws)
 
     return _apply_randomly(images, seed, probability, reduce_resolution)
 
@@ -165,50 +195,57 @@ def jpeg(images, seed, probability=0.1, quality=(20, 95)):
     """Encodes images as JPEG and decodes them again.
 
     Args:
-        images, seed, probability: as of all augmentations.
-        quality: the smallest and largest JPEG quality, 0 to 100.
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: int tensor `(2,)`.
+        probability: probability that an image is changed.
+        quality: smallest and largest JPEG quality, from 0 to 100.
     """
 
     def compress(images, draw):
         qualities = tf.cast(draw(1, quality[0], quality[1] + 1), tf.int32)
         change = functools.partial(tf.image.adjust_jpeg_quality, dct_method="INTEGER_ACCURATE")
-        return _one_by_one(change, images, qualities)
+        return _map_images(change, images, qualities)
 
     return _apply_randomly(images, seed, probability, compress)
 
 
 def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1):
-    """Flips half of the images, and rotates, zooms and shifts every image. Beyond the border, its pixels are repeated.
+    """Flips half of the images, and rotates, zooms and shifts every image.
+
+    Beyond the border of an image, its outermost pixels are repeated.
 
     Args:
-        images, seed: as of all augmentations.
-        rotation: the largest rotation about the center in either direction, in radians.
-        zoom: the largest absolute logarithm of the zoom factor.
-        shift: the largest shift in each direction, as a fraction of height and width.
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: int tensor `(2,)`.
+        rotation: largest angle of rotation about the center in either direction, in radians.
+        zoom: largest absolute value of the logarithm of the zoom factor.
+        shift: largest shift in each direction, as a fraction of height and width.
     """
     images = flip(images, seed)
     height, width = images.shape[1:3]
-    draw = _Draws(seed, tf.range(tf.shape(images)[0]), tf.shape(images)[0])
+    draw = _RandomNumbers(seed, tf.range(tf.shape(images)[0]), tf.shape(images)[0])
     angle = draw(1, -rotation, rotation)
     factor = tf.exp(draw(2, -zoom, zoom))
     cosine, sine = factor * tf.cos(angle), factor * tf.sin(angle)
-    # Output pixel (x, y) is input (cosine * x - sine * y + left, sine * x + cosine * y + top), with the center fixed.
+    # Output pixel (x, y) is input pixel (cosine * x - sine * y + left, sine * x + cosine * y + top).
     x, y = (width - 1) / 2, (height - 1) / 2
     left = x - cosine * x + sine * y + width * draw(3, -shift, shift)
     top = y - sine * x - cosine * y + height * draw(4, -shift, shift)
-    return _transform(images, [cosine, -sine, left, sine, cosine, top])
+    return _affine_transform(images, [cosine, -sine, left, sine, cosine, top])
 
 
 def fill_border(images, seed, probability=0.7, darkest=8):
-    """Fills the black areas that alignment leaves outside the photograph, with its repeated edge or one random color.
+    """Fills the black areas that alignment adds outside a photograph, with its repeated edge or a random color.
 
-    A network that sees such areas in training uses them as a feature, and is less accurate for faces without them. Half
-    of the changed images have their edge repeated, the others get a random color each.
+    A network that is trained with such areas uses them as a feature, and is less accurate for faces without them. Half
+    of the changed images are filled with their repeated edge, the other half with one random color per image.
 
     Args:
-        images, seed, probability: as of all augmentations.
-        darkest: a pixel is black if none of its channels exceeds this value, and all pixels between it and the border
-            are black too.
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: int tensor `(2,)`.
+        probability: probability that an image is changed.
+        darkest: largest value of the channels of a black pixel. Only black pixels that are connected to the border by
+            a row or column of black pixels are filled.
     """
 
     def fill(images, draw):
@@ -225,8 +262,8 @@ def fill_border(images, seed, probability=0.7, darkest=8):
 def adaface(images, seed):
     """Applies the augmentations of AdaFace.
 
-    Half of the images are flipped. A fifth each is cropped without rescaling, changed photometrically, and reduced in
-    resolution.
+    Half of the images are flipped. Independently, a fifth is cropped without rescaling, a fifth is changed
+    photometrically, and a fifth is reduced in resolution.
 
     Reference: Kim et al., AdaFace, arXiv 2204.00964.
     """
@@ -236,10 +273,10 @@ def adaface(images, seed):
 _ADAFACE = chain(flip, lambda images, seed: crop(images, seed, rescale=False), photometric, low_resolution)
 
 
-class _Draws:
-    """Uniform random numbers for some rows of a batch.
+class _RandomNumbers:
+    """Uniform random numbers for selected rows of a batch.
 
-    The numbers of different streams are independent. Those of a row do not depend on which other rows are selected.
+    Different streams are independent. The numbers of a row do not depend on the selection of other rows.
     """
 
     def __init__(self, seed, rows, batch):
@@ -251,17 +288,17 @@ class _Draws:
 
 
 def _apply_randomly(images, seed, probability, change):
-    """Applies `change(images, draw)` to each image with a probability."""
+    """Applies `change(images, draw)` to a random selection of the images, and returns all images."""
     batch = tf.shape(images)[0]
     rows = tf.range(batch)
-    is_chosen = tf.cast(_Draws(seed, rows, batch)(0, 0.0, 1.0) < probability, tf.int32)
+    is_chosen = tf.cast(_RandomNumbers(seed, rows, batch)(0, 0.0, 1.0) < probability, tf.int32)
     unchanged, chosen = tf.dynamic_partition(images, is_chosen, 2)
     row_parts = tf.dynamic_partition(rows, is_chosen, 2)
-    changed = change(chosen, _Draws(seed, row_parts[1], batch))
+    changed = change(chosen, _RandomNumbers(seed, row_parts[1], batch))
     return tf.ensure_shape(tf.dynamic_stitch(row_parts, [unchanged, changed]), images.shape)
 
 
-def _one_by_one(change, images, *draws):
+def _map_images(change, images, *draws):
     """Applies `change(image, *draws)` to each image, for operations that do not support batches."""
     shape = images.shape[1:]
 
@@ -271,8 +308,8 @@ def _one_by_one(change, images, *draws):
     return tf.map_fn(change_one, (images, *draws), fn_output_signature=tf.TensorSpec(shape, images.dtype))
 
 
-def _boxes(images, draw, area, aspect):
-    """Returns a random rectangle per image, in whole pixels: top, left, height, width, each `(batch,)` float32."""
+def _random_rectangles(images, draw, area, aspect):
+    """Returns the top, left, height and width of a random rectangle per image, in whole pixels: `(batch,)` float32."""
     rows, columns = images.shape[1:3]
     fraction = draw(1, *area)
     ratio = tf.exp(draw(2, *np.log(aspect)))
@@ -283,8 +320,8 @@ def _boxes(images, draw, area, aspect):
     return top, left, height, width
 
 
-def _inside(images, top, left, height, width):
-    """Returns whether each pixel is in the rectangle of its image: bool `(batch, height, width, 1)`."""
+def _rectangle_mask(images, top, left, height, width):
+    """Returns the bool mask `(batch, height, width, 1)` of the pixels in the rectangle of each image."""
 
     def within(length, start, extent):
         offset = tf.range(length, dtype=tf.float32) - start[:, tf.newaxis]
@@ -295,8 +332,11 @@ def _inside(images, top, left, height, width):
     return tf.logical_and(in_rows[:, :, tf.newaxis], in_columns[:, tf.newaxis])[..., tf.newaxis]
 
 
-def _transform(images, matrix):
-    """Sets output pixel (x, y) to input (m0 x + m1 y + m2, m3 x + m4 y + m5), or to the nearest pixel of the border."""
+def _affine_transform(images, matrix):
+    """Applies the affine transform from output to input pixels, `(x, y) -> (m0 x + m1 y + m2, m3 x + m4 y + m5)`.
+
+    Outside the image, the nearest pixel of its border is used.
+    """
     zero = tf.zeros_like(matrix[0])
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
@@ -309,10 +349,10 @@ def _transform(images, matrix):
 
 
 def _extend_edges(images, darkest, axis):
-    """Finds the black ends of all lines along an axis, and repeats the edge of the photograph there.
+    """Fills the black ends of all rows or columns with the repeated edge of the photograph.
 
     Returns:
-        Whether a pixel is in a black end, bool `(batch, height, width, 1)`, and the extended images.
+        The bool mask `(batch, height, width, 1)` of the filled pixels, and the filled images.
     """
     length = images.shape[axis]
     is_visible = tf.cast(tf.reduce_any(images > darkest, axis=-1), tf.int8)
@@ -320,7 +360,7 @@ def _extend_edges(images, darkest, axis):
     last = length - 1 - tf.expand_dims(tf.argmax(tf.reverse(is_visible, [axis]), axis, tf.int32), axis)
     position = tf.reshape(tf.range(length), (-1, 1) if axis == 1 else (1, -1))
     is_before, is_after = position < first, position > last
-    # The outermost pixels of a photograph are blended with black, so the edge is taken 3 pixels further in.
+    # Alignment blends the outermost pixels of a photograph with black. The repeated edge is 3 pixels further inside.
     source = tf.where(is_before, tf.minimum(first + 3, last), tf.where(is_after, tf.maximum(last - 3, first), position))
     if axis == 1:
         extended = tf.gather(tf.transpose(images, (0, 2, 1, 3)), tf.transpose(source, (0, 2, 1)), batch_dims=2)

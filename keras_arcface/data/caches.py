@@ -1,4 +1,4 @@
-"""Datasets in memory, encoded or decoded."""
+"""Caches of a whole dataset in memory, as encoded or decoded images."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,14 @@ from keras_arcface.data.shards import ShardReader
 
 
 class EncodedCache:
-    """All records in memory, serialized as in the shards.
+    """Cache of all records in memory, serialized as in the shards.
 
     Args:
-        shards: the shards to read.
+        shards: reader of the shards.
 
     Attributes:
-        num_examples: the number of records.
-        labels: `(num_examples,)` int64 array.
+        num_examples: number of records.
+        labels: labels of all records, `(num_examples,)` int64 array.
     """
 
     def __init__(self, shards: ShardReader):
@@ -28,20 +28,20 @@ class EncodedCache:
         self._records = tf.constant(records)
 
     def fetch(self, indices):
-        """Returns serialized records: int64 tensor `(n,)` -> string tensor `(n,)`."""
+        """Returns the serialized records `(n,)` at int64 indices `(n,)`, as a string tensor."""
         return tf.gather(self._records, indices)
 
 
 class DecodedCache:
-    """All images, labels and names in memory, decoded.
+    """Cache of all decoded images, labels and names in memory.
 
     Args:
-        shards: the shards to read.
+        shards: reader of the shards.
         decode: function that maps serialized records `(n,)` to images, labels and names.
 
     Attributes:
-        num_examples: the number of records.
-        labels: `(num_examples,)` int64 array.
+        num_examples: number of records.
+        labels: labels of all records, `(num_examples,)` int64 array.
     """
 
     def __init__(self, shards: ShardReader, decode: Callable):
@@ -53,5 +53,5 @@ class DecodedCache:
         self.num_examples = len(self.labels)
 
     def fetch(self, indices):
-        """Returns images, labels and names: int64 tensor `(n,)` -> `(n, height, width, 3)`, `(n,)` and `(n,)`."""
+        """Returns images `(n, height, width, 3)`, labels `(n,)` and names `(n,)` at int64 indices `(n,)`."""
         return tuple(tf.gather(values, indices) for values in (self._images, self._labels, self._names))

@@ -1,4 +1,4 @@
-"""Folders of Market-1501 and DukeMTMC-reID, whose file names contain the identity and the camera."""
+"""Reader of the folders of Market-1501 and DukeMTMC-reID, whose file names contain identity and camera."""
 
 import re
 from collections.abc import Sequence
@@ -17,19 +17,21 @@ class CameraFolder(Sequence):
 
     Examples of names are `0002_c1s1_000451_03.jpg` and `0001_c2_f0046182.jpg`. The images are in the order of their
     names. `keras_arcface.evaluation.embed_images` accepts the sequence, and `keras_arcface.evaluation.reidentify`
-    ignores identity -1, which Market-1501 calls junk.
+    ignores identity -1, which marks junk images in Market-1501.
 
     Args:
-        path: the folder: `query` or `bounding_box_test`.
+        path: path of the folder, such as `query` or `bounding_box_test`.
 
     Attributes:
-        path: the folder.
-        files: n paths.
-        ids, cameras: `(n,)` int64 arrays.
+        path: path of the folder.
+        files: paths of the n images.
+        ids: identity of each image, `(n,)` int64 array.
+        cameras: camera of each image, `(n,)` int64 array.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        ValueError: naming the file, if one has another name; also if the folder contains no images.
+        ValueError: if the folder contains no images, or if the name of a file has another form. The message names the
+            folder or file.
     """
 
     def __init__(self, path):
@@ -42,7 +44,7 @@ class CameraFolder(Sequence):
         if not self.files:
             folders = [entry.name for entry in entries if entry.is_dir()]
             hint = f". Expected: one of its folders, {', '.join(folders[:5])}" if folders else ""
-            raise ValueError(f"{path} contains no images{hint}")
+            raise ValueError(f"path must be a folder of images{hint}. Received: path={str(path)!r}, without images")
         matches = [_match_name(file) for file in self.files]
         self.ids = np.array([int(match[1]) for match in matches], np.int64)
         self.cameras = np.array([int(match[2]) for match in matches], np.int64)
@@ -63,5 +65,8 @@ class CameraFolder(Sequence):
 def _match_name(file: Path) -> re.Match:
     match = _NAME.match(file.name)
     if match is None:
-        raise ValueError(f"{file} must be named <identity>_c<camera>..., such as 0002_c1s1_000451_03.jpg")
+        raise ValueError(
+            f"Images in {file.parent} must be named <identity>_c<camera>..., such as 0002_c1s1_000451_03.jpg. "
+            f"Received: {file.name}"
+        )
     return match

@@ -1,7 +1,8 @@
-"""Checks, converts and decodes encoded images.
+"""Checks, conversion and decoding of encoded images.
 
-In every format an image has the pixels that `cv2.imread` returns. TensorFlow decodes JPEG and PNG files to exactly
-these pixels, unless EXIF data rotates them. OpenCV decodes rotated files and all other formats, which become PNG files.
+The pixels of an image are always those that `cv2.imread` returns. TensorFlow decodes JPEG and PNG files to exactly
+these pixels, unless EXIF data rotates them. OpenCV decodes rotated files and all other formats, which are stored as
+PNG files.
 """
 
 import re
@@ -19,58 +20,61 @@ _IMAGES_PER_ITERATION = 16
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _SIGNATURES = (JPEG, PNG, b"GIF8", b"BM")
 _EXIF_MARKERS = {JPEG: b"Exif\0\0", PNG: b"eXIf"}
-# An EXIF marker followed, in either byte order, by the orientation's tag, its type and count, and a value from 2 to 8.
+# EXIF marker, followed in either byte order by the tag of the orientation, its type and count, and a value from 2 to 8.
 _EXIF_ORIENTATION = r"(?i:exif)\C*?(?:\x12\x01\C{6}[\x02-\x08]\x00|\x01\x12\C{6}\x00[\x02-\x08])"
 
 
 def decode_jpeg_or_png(encoded):
-    """Decodes one JPEG or PNG image, color or gray, to RGB. EXIF data is ignored.
+    """Decodes one JPEG or PNG image, in color or gray, to RGB. EXIF data is ignored.
 
     Args:
-        encoded: scalar string tensor.
+        encoded: encoded image, scalar string tensor.
 
     Returns:
         uint8 tensor `(height, width, 3)`.
     """
-    # The op also decodes PNG. Its default inverse DCT is faster but less exact, and no other decoder uses it.
+    # This op also decodes PNG. Its default inverse DCT is faster, but less exact than that of all other decoders.
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def has_exif_orientation(encoded):
-    """Returns whether EXIF data rotates or mirrors images. False positives are possible, false negatives are not.
+    """Returns a mask of the images that EXIF data rotates or mirrors.
+
+    False positives are possible, false negatives are not.
 
     Args:
-        encoded: string tensor of any shape, with JPEG and PNG files.
+        encoded: JPEG and PNG files, string tensor of any shape.
 
     Returns:
-        bool tensor of the same shape.
+        Bool tensor of the same shape.
     """
-    # Searching and replacing takes a fifth of the time of `tf.strings.regex_full_match`.
+    # `tf.strings.regex_full_match` would need five times as much time.
     remaining = tf.strings.regex_replace(encoded, _EXIF_ORIENTATION, "", replace_global=False)
     return tf.strings.length(remaining) < tf.strings.length(encoded)
 
 
 def decode_batch(encoded, names, image_size):
-    """Decodes a batch of images of one size, in any format.
+    """Decodes a batch of images of the same size, in any format.
 
     Args:
-        encoded: string tensor `(batch,)`.
-        names: string tensor `(batch,)`, the names of the images for error messages.
+        encoded: encoded images, string tensor `(batch,)`.
+        names: names of the images for error messages, string tensor `(batch,)`.
         image_size: `(height, width)` of every image.
 
     Returns:
         uint8 tensor `(batch, height, width, 3)`.
 
     Raises:
-        tf.errors.InvalidArgumentError: naming the image, if one has another size or OpenCV cannot read it.
+        tf.errors.InvalidArgumentError: if an image has another size or OpenCV cannot read it. The message names the
+            image.
     """
     shape = (*image_size, 3)
     encoded = tf.cond(
         tf.reduce_all(_needs_no_conversion(encoded)),
         lambda: encoded,
-        lambda: tf.ensure_shape(tf.numpy_function(_all_to_jpeg_or_png, [encoded, names], tf.string), encoded.shape),
+        lambda: tf.ensure_shape(tf.numpy_function(_convert_all, [encoded, names], tf.string), encoded.shape),
     )
-    # A loop that decodes one image per iteration costs a sixth more.
+    # Decoding several images per iteration saves a sixth of the time.
     group_size = max(k for k in range(1, _IMAGES_PER_ITERATION + 1) if (encoded.shape[0] or 1) % k == 0)
 
     def decode_group(group):
@@ -92,74 +96,75 @@ def decode_batch(encoded, names, image_size):
 
 
 def _needs_no_conversion(encoded):
-    """Returns whether images are JPEG or PNG files without an EXIF orientation: string tensor -> bool tensor."""
+    """Returns a bool mask of the images that are JPEG or PNG files without an EXIF orientation."""
     is_jpeg, is_png = (tf.strings.substr(encoded, 0, len(magic)) == magic for magic in (JPEG, PNG))
     return tf.logical_and(tf.logical_or(is_jpeg, is_png), tf.logical_not(has_exif_orientation(encoded)))
 
 
-def _all_to_jpeg_or_png(encoded: np.ndarray, names: np.ndarray) -> np.ndarray:
+def _convert_all(encoded: np.ndarray, names: np.ndarray) -> np.ndarray:
     named_images = zip(encoded, names, strict=True)
     return np.array([to_jpeg_or_png(image, name.decode(errors="replace")) for image, name in named_images], object)
 
 
 def has_known_signature(encoded: bytes) -> bool:
-    """Returns whether the first bytes are those of a JPEG, PNG, GIF or BMP file."""
+    """Returns whether the first bytes are the signature of a JPEG, PNG, GIF or BMP file."""
     return encoded.startswith(_SIGNATURES)
 
 
 def to_jpeg_or_png(encoded: bytes, name: str) -> bytes:
-    """Converts an image to one that `decode_jpeg_or_png` decodes as OpenCV does.
+    """Converts an image to a JPEG or PNG file that TensorFlow and OpenCV decode to the same pixels.
 
     JPEG and PNG files without an EXIF orientation are returned unchanged. All other files that OpenCV reads (BMP, GIF,
     WebP, TIFF, PGM ...) become a PNG with the pixels that OpenCV returns: the EXIF orientation is applied, a palette is
-    replaced by its colors, an animation by its first frame, and an alpha channel is dropped. 16-bit pixels stay 16-bit.
+    replaced by its colors, an animation by its first frame, and an alpha channel is dropped. 16-bit pixels are kept.
 
     Args:
-        encoded: the content of the file.
-        name: the name of the image for error messages.
+        encoded: content of the file.
+        name: name of the image for error messages.
 
     Returns:
         The content of a JPEG or PNG file.
 
     Raises:
-        ValueError: naming the image, if OpenCV cannot read it, if PNG cannot store it without loss, or if its header
-            declares more than `MAX_PIXELS` pixels.
+        ValueError: if OpenCV cannot read the image, if PNG cannot store it without loss, or if its header declares more
+            than `MAX_PIXELS` pixels. The message names the image.
     """
     signature = next((signature for signature in _EXIF_MARKERS if encoded.startswith(signature)), None)
     if signature is not None:
         if _EXIF_MARKERS[signature] not in encoded or not has_exif_orientation(encoded):
             return encoded
-        decoded_size(encoded, name)  # OpenCV would silently decode the readable part of a damaged JPEG
+        decoded_size(encoded, name)  # OpenCV decodes damaged JPEG files partly, without an error
     elif has_known_signature(encoded):
         _check_num_pixels(header_size(encoded, name), encoded, name)
     # With IMREAD_ANYCOLOR, OpenCV decodes BMP files with the oldest header as gray.
     flags = cv2.IMREAD_COLOR if encoded.startswith(b"BM") else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     try:
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
-    except cv2.error:  # the header declares more pixels than OpenCV accepts
+    except cv2.error:  # OpenCV raises if the header declares too many pixels
         pixels = None
     if pixels is None:
         raise ValueError(_not_readable(encoded, name, "OpenCV cannot decode this format"))
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(
-            f"{name} cannot be converted to PNG without loss: pixels must have 8 or 16 bits. "
+            f"{name} must have pixels of 8 or 16 bits, because it is converted to PNG without loss. "
             f"Received: dtype={pixels.dtype}"
         )
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def decoded_size(encoded: bytes, name: str) -> tuple[int, int]:
-    """Decodes a JPEG or PNG to check it, and returns its size.
+    """Decodes a JPEG or PNG image to check it, and returns its size.
 
     Args:
-        encoded: the content of the file.
-        name: the name of the image for error messages.
+        encoded: content of the file.
+        name: name of the image for error messages.
 
     Returns:
         `(height, width)`, before an EXIF orientation is applied.
 
     Raises:
-        ValueError: naming the image, if it cannot be decoded or its header declares more than `MAX_PIXELS` pixels.
+        ValueError: if the image cannot be decoded or its header declares more than `MAX_PIXELS` pixels. The message
+            names the image.
     """
     try:
         declared = header_size(encoded, name) or tuple(tf.image.extract_jpeg_shape(encoded).numpy().tolist()[:2])
@@ -187,9 +192,9 @@ def _decoded_shapes(encoded):
 
 
 def can_all_be_decoded(encoded: list[bytes], image_size: tuple[int, int]) -> bool:
-    """Returns whether all JPEG and PNG images can be decoded to one size, without saying which cannot.
+    """Returns whether all JPEG and PNG images can be decoded and have the same given size.
 
-    `decoded_size` finds the image and the reason, but is slower.
+    `decoded_size` is slower, but reports the image and the reason.
     """
     try:
         if any(header_size(image, "") != image_size for image in encoded):
@@ -201,10 +206,10 @@ def can_all_be_decoded(encoded: list[bytes], image_size: tuple[int, int]) -> boo
 
 
 def header_size(encoded: bytes, name: str) -> tuple[int, int] | None:
-    """Returns the `(height, width)` that the header declares, or None if it cannot be read without decoding.
+    """Returns the `(height, width)` in the header, or None if the header is damaged.
 
     Raises:
-        ValueError: naming the image, if it is not a JPEG, PNG, GIF or BMP.
+        ValueError: if the image is not a JPEG, PNG, GIF or BMP. The message names the image.
     """
     try:
         if encoded.startswith(JPEG):

@@ -1,4 +1,4 @@
-"""Recognizes a dataset that exists already, so that the same call of `write_dataset` reuses it."""
+"""Reuse of an existing dataset by a repeated call of `write_dataset`."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,16 @@ _log = logging.getLogger(__name__)
 def describe_conversion(
     source: Source, subset: ClassSubset, examples_per_shard: int, seed: int, check: bool, min_images: int
 ) -> Conversion:
-    """Describes a call of `write_dataset`; `subset` has the classes of `source` that are written."""
+    """Returns the description of a call of `write_dataset`.
+
+    Args:
+        source: source of the call.
+        subset: classes of `source` that are written.
+        examples_per_shard: argument of `write_dataset`.
+        seed: argument of `write_dataset`.
+        check: argument of `write_dataset`.
+        min_images: argument of `write_dataset`.
+    """
     labels = hashlib.sha256(subset.labels.tobytes() + subset.source_labels.tobytes())
     labels.update(json.dumps(subset.class_names).encode())
     return Conversion(
@@ -36,12 +45,12 @@ def describe_conversion(
 def reuse_dataset(
     directory: Path, source: Source, conversion: Conversion, damaged: str, alignment: str | None
 ) -> DatasetInfo:
-    """Returns the dataset in a directory, if it is the one that this call of `write_dataset` would write.
+    """Returns the dataset in a directory if `write_dataset` would write the same dataset again.
 
-    An alignment that the dataset does not record yet is added to it.
+    If the dataset does not record its alignment yet, `alignment` is added to it.
 
     Raises:
-        FileExistsError: naming the differences, or the reason why the dataset cannot be recognized.
+        FileExistsError: if the dataset differs or cannot be compared. The message names the differences or the reason.
     """
     info = load_info(directory)
     if info.conversion is None:
@@ -49,11 +58,12 @@ def reuse_dataset(
     elif source.fingerprint() is None:
         difference = f"{source} has no fingerprint() that shows whether its images are the same"
     else:
-        difference = "; ".join(_changes(info, info.conversion, source, conversion, damaged, alignment))
+        difference = "; ".join(_find_differences(info, info.conversion, source, conversion, damaged, alignment))
     if difference:
         raise FileExistsError(
-            f"{directory} contains a dataset that cannot be reused: {difference}. To write it again, remove the "
-            "directory or choose another. To use the dataset as it is, call load_info"
+            f"{directory} must contain no dataset, or one of the same source and arguments. To write it again, remove "
+            "the directory or choose another. To use the existing dataset, call load_info. "
+            f"Received: a directory with a dataset that cannot be reused: {difference}"
         )
     check_sizes(directory, info)
     if alignment is not None and info.alignment is None:
@@ -63,10 +73,10 @@ def reuse_dataset(
     return info
 
 
-def _changes(
+def _find_differences(
     info: DatasetInfo, former: Conversion, source: Source, conversion: Conversion, damaged: str, alignment: str | None
 ) -> list[str]:
-    """Returns a description of each difference between a dataset and the one to write."""
+    """Returns a list of the differences between an existing dataset and the dataset to write."""
     changes = []
     if former.images != conversion.images:
         changes.append(f"the number of images was {former.images}, now {conversion.images}")

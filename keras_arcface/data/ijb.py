@@ -1,4 +1,4 @@
-"""IJB-B and IJB-C in the layout of InsightFace: loose crops, landmarks, templates and pairs."""
+"""Reader of IJB-B and IJB-C in the layout of InsightFace, with loose crops, landmarks, templates and pairs."""
 
 import logging
 from pathlib import Path
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class IjbSet:
-    """The images, templates and pairs of IJB-B or IJB-C. A slice of it returns aligned faces.
+    """Images, templates and pairs of IJB-B or IJB-C. Slicing the set returns aligned faces.
 
     `directory` contains `meta/<name>_face_tid_mid.txt` (image, template, medium),
     `meta/<name>_template_pair_label.txt` (template, template, 1 or 0), `meta/<name>_name_5pts_score.txt` (image, ten
@@ -21,30 +21,31 @@ class IjbSet:
     set.
 
     Args:
-        directory: the directory of the set.
-        name: `"ijbb"` or `"ijbc"`; None to use the one whose files exist.
-        size: the height and width of the aligned faces, in pixels.
-        undetected: what to do with images without a detected face, whose landmarks are -1, not finite, or all at one
-            point: "raise"; "skip" to leave them out, and pairs of templates without a remaining image; or "crop" to
-            use the central square of the loose crop, resized but not aligned. The files contain no boxes, and a loose
-            crop is a box with a margin. InsightFace's own files have landmarks for all images. Skipping makes the
-            results too good, so report the number of skipped images with them.
+        directory: path of the directory of the set.
+        name: `"ijbb"` or `"ijbc"`. None selects the name whose files exist.
+        size: height and width of the aligned faces, in pixels.
+        undetected: treatment of images without a detected face. Their landmarks are -1, not finite, or all the same
+            point. "raise" raises an error. "skip" skips these images and the pairs of templates without a remaining
+            image. "crop" uses the central square of the loose crop, resized but not aligned, because the files contain
+            no boxes, and a loose crop is a box with a margin. The files of InsightFace have landmarks for all images.
+            Skipping makes the results too good, so report the number of skipped images with them.
 
     Attributes:
-        names: the names of the n images.
-        templates, media: `(n,)` int64, the template and the medium of each image.
-        landmarks: `(n, 5, 2)` float32, in pixels of the loose crop.
-        detector_scores: `(n,)` float32.
-        pairs: `(m, 2)` int64, pairs of templates.
-        same: `(m,)` bool.
-        detected: `(n,)` bool, whether a face was detected. These images are aligned.
-        skipped: the names of the images that were skipped.
-        skipped_pairs: the number of pairs that were skipped.
+        names: names of the n images.
+        templates: template id of each image, `(n,)` int64 array.
+        media: medium id of each image, `(n,)` int64 array.
+        landmarks: landmarks in pixels of the loose crop, `(n, 5, 2)` float32 array.
+        detector_scores: score of the face detector for each image, `(n,)` float32 array.
+        pairs: pairs of template ids, `(m, 2)` int64 array.
+        same: mask of the genuine pairs, `(m,)` bool array.
+        detected: mask of the images with a detected face, which are aligned, `(n,)` bool array.
+        skipped: names of the skipped images.
+        skipped_pairs: number of skipped pairs.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: naming file and line, if a line is invalid, two files have different images, or an image has no
-            detected face; also if no pair remains.
+        ValueError: if a line is invalid, two files have different images, an image has no detected face and
+            `undetected` is "raise", or no pair remains. The message names the file and line.
 
     >>> ijbc = IjbSet("IJBC")  # doctest: +SKIP
     >>> embeddings = embed_images(model, ijbc)  # doctest: +SKIP
@@ -68,7 +69,7 @@ class IjbSet:
             row = np.argmin(self.detected)
             raise ValueError(
                 f"{landmarks_path}, line {row + 1}: {self.names[row]} has no detected face. Expected: landmarks, or "
-                'undetected="skip" to leave such images out, or undetected="crop" to use the center of the loose crop '
+                'undetected="skip" to skip such images, or undetected="crop" to use the center of the loose crop '
                 f"without alignment. Received: {np.sum(~self.detected)} of {len(self)} images without a detected face, "
                 f"here with landmarks {self.landmarks[row].tolist()}"
             )
@@ -86,8 +87,8 @@ class IjbSet:
         return len(self.names)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Returns RGB faces, uint8 `(length of the slice, size, size, 3)`."""
-        return np.stack([self._face(row) for row in range(*rows.indices(len(self)))])
+        """Returns the RGB faces of a slice of n images, uint8 array `(n, size, size, 3)`."""
+        return np.stack([self._read_face(row) for row in range(*rows.indices(len(self)))])
 
     def _read_images(self, path: Path, landmarks_path: Path) -> None:
         self.names, numbers = _read_table(path, 2, np.int64)
@@ -100,7 +101,7 @@ class IjbSet:
                 )
         if len(self.names) != len(names):
             raise ValueError(
-                f"{landmarks_path} must have {len(self.names)} images, as {path.name}. Received: {len(names)}"
+                f"{landmarks_path} must have {len(self.names)} images, as {path.name}. Received: {len(names)} images"
             )
         self.landmarks, self.detector_scores = values[:, :10].reshape(-1, 5, 2), values[:, 10]
 
@@ -133,13 +134,13 @@ class IjbSet:
             *(self.directory, len(self.skipped), self.skipped_pairs),
         )
 
-    def _face(self, row: int) -> np.ndarray:
+    def _read_face(self, row: int) -> np.ndarray:
         path = self.directory / "loose_crop" / self.names[row]
         if not path.is_file():
-            raise FileNotFoundError(f"There is no image {path}")
+            raise FileNotFoundError(f"{path} must be an image. Received: no such file")
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
-            raise ValueError(f"{path} is not a readable image")
+            raise ValueError(f"{path} must be an image that OpenCV can decode. Received: {path.stat().st_size} bytes")
         image = np.ascontiguousarray(image[:, :, ::-1])
         if self.detected[row]:
             return align(image, self.landmarks[row], self.size)
@@ -159,7 +160,7 @@ def _find_name(meta: Path) -> str:
 
 
 def _has_landmarks(landmarks: np.ndarray) -> np.ndarray:
-    """Returns which of `(n, 5, 2)` landmarks are those of a detected face, `(n,)` bool."""
+    """Returns the bool mask `(n,)` of the landmarks `(n, 5, 2)` that belong to a detected face."""
     is_finite = np.isfinite(landmarks).all(axis=(1, 2))
     is_marked_missing = (landmarks == -1).all(axis=2).any(axis=1)
     is_one_point = (landmarks == landmarks[:, :1]).all(axis=(1, 2))
@@ -167,24 +168,24 @@ def _has_landmarks(landmarks: np.ndarray) -> np.ndarray:
 
 
 def _read_table(path: Path, num_columns: int, dtype, has_names: bool = True) -> tuple[list[str], np.ndarray]:
-    """Reads lines of numbers, after a name if they have one.
+    """Reads a table of numbers, with an optional first column of names.
 
     Returns:
-        The names, and the numbers `(lines, num_columns)`.
+        The list of names, and the numbers `(num_lines, num_columns)`.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}")
+        raise FileNotFoundError(f"{path} must be a file of IJB-B or IJB-C. Received: no such file")
     if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty. Expected: lines of {num_columns + has_names} fields")
+        raise ValueError(f"{path} must contain lines of {num_columns + has_names} fields. Received: an empty file")
     try:
         columns = range(1, num_columns + 1) if has_names else None
         numbers = np.loadtxt(path, dtype, comments=None, usecols=columns, ndmin=2, encoding="utf-8")
         names = [line.split(maxsplit=1)[0] for line in path.read_text("utf-8").splitlines()] if has_names else []
         if numbers.shape[1] != num_columns:
-            raise ValueError(f"expected {num_columns} columns. Received: {numbers.shape[1]}")
+            raise ValueError(f"{path} must have {num_columns} columns. Received: {numbers.shape[1]} columns")
     except (ValueError, IndexError) as error:
         _raise_for_invalid_line(path, num_columns, dtype, has_names)
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path} must contain lines of {num_columns + has_names} fields. Received: {error}") from error
     return names, numbers
 
 

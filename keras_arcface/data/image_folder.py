@@ -1,4 +1,4 @@
-"""A folder with one sub-folder of images per class, as a source."""
+"""Source that reads a folder with one sub-folder of images per class."""
 
 import logging
 from pathlib import Path
@@ -17,17 +17,17 @@ _log = logging.getLogger(__name__)
 class ImageFolder(Source):
     """Source that reads a folder with one sub-folder of images per class.
 
-    Labels number the sub-folders in sorted order of their names. Hidden files and folders are ignored, and so are files
-    that operating systems create (`Thumbs.db`, `desktop.ini`, `__MACOSX` ...). A sub-folder without images is logged as
-    a warning and keeps its label; `write_dataset` leaves such classes out.
+    The label of a sub-folder is its position in the sorted order of the names. Hidden files and folders, and files that
+    operating systems create (`Thumbs.db`, `desktop.ini`, `__MACOSX` ...), are ignored. A sub-folder without images is
+    logged as a warning and keeps its label. `write_dataset` drops such classes.
 
     Args:
-        path: the folder.
+        path: path of the folder.
 
     Attributes:
-        num_classes: the number of classes.
-        class_names: the name of each class's sub-folder; the label is the index.
-        labels: `(len,)` int64 array.
+        num_classes: number of classes.
+        class_names: names of the sub-folders. The label of a class is the index of its name.
+        labels: labels of all images, `(len,)` int64 array.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
@@ -52,23 +52,25 @@ class ImageFolder(Source):
         for entry in entries:
             if entry.suffix.lower() in IMAGE_SUFFIXES:
                 raise ValueError(
-                    f"{entry} does not belong to a class. Expected: images in sub-folders of {path}, one per class"
+                    f"{path} must contain one sub-folder of images per class. "
+                    f"Received: image {entry.name} outside of a sub-folder"
                 )
         folders = [entry for entry in entries if entry.is_dir()]
         if not folders:
             raise ValueError(
-                f"{path} contains no sub-folders. Expected: one sub-folder of images per class, as in "
-                f"{self.path / 'some_person' / 'image.jpg'}"
+                f"{path} must contain one sub-folder of images per class, as in "
+                f"{self.path / 'some_person' / 'image.jpg'}. Received: a folder without sub-folders"
             )
         self.class_names = [folder.name for folder in folders]
         self.num_classes = len(folders)
-        files = [_images(folder) for folder in folders]
+        files = [_list_images(folder) for folder in folders]
         self._names = [file.relative_to(self.path).as_posix() for images in files for file in images]
         self.labels = np.repeat(np.arange(self.num_classes), [len(images) for images in files])
         empty = [name for name, images in zip(self.class_names, files, strict=True) if not images]
         if not self._names:
             raise ValueError(
-                f"{path} contains no images in its {len(folders)} sub-folders. Expected: {', '.join(IMAGE_SUFFIXES)}"
+                f"{path} must contain images ({', '.join(IMAGE_SUFFIXES)}) in its sub-folders. "
+                f"Received: {len(folders)} sub-folders without images"
             )
         if empty:
             _log.warning(
@@ -90,28 +92,30 @@ class ImageFolder(Source):
         return f"<{self}: {len(self):,} images of {self.num_classes:,} classes>"
 
     def fingerprint(self) -> str:
-        """Returns a hash that changes when a file is added, removed or written, but not when the folder is moved."""
+        """Returns a hash that changes if a file is added, removed or written, but not if the folder is moved."""
         return fingerprint_files(self.path, self._names)
 
 
-def _images(folder: Path) -> list[Path]:
+def _list_images(folder: Path) -> list[Path]:
     files = visible_entries(folder)
     nested = [file for file in files if file.is_dir()]
     if nested:
         raise ValueError(_nested_folders_message(folder, nested))
     for file in files:
         if file.suffix.lower() not in IMAGE_SUFFIXES:
-            raise ValueError(f"{file} does not have the suffix of an image. Expected: {', '.join(IMAGE_SUFFIXES)}")
+            raise ValueError(
+                f"{file} must have one of the suffixes {', '.join(IMAGE_SUFFIXES)}. Received: suffix={file.suffix!r}"
+            )
     return files
 
 
 def _nested_folders_message(folder: Path, nested: list[Path]) -> str:
-    """Returns the error for a class that contains folders; suggests the folder that was probably meant."""
+    """Returns the error message for a class that contains folders, with a suggestion for the path."""
     suggested = folder
     while inner := [entry for entry in visible_entries(nested[0]) if entry.is_dir()]:
         suggested, nested = nested[0], inner
     names = ", ".join(entry.name for entry in nested[:3]) + (" ..." if len(nested) > 3 else "")
     return (
-        f"{folder} contains folders. Expected: the images of one class. If {names} are the classes, use "
-        f"ImageFolder({str(suggested)!r})"
+        f"{folder} must contain only the images of one class. If {names} are the classes, use "
+        f"ImageFolder({str(suggested)!r}). Received: folders in {folder.name}"
     )

@@ -1,4 +1,4 @@
-"""The images that a CSV or `.lst` file lists, as a source."""
+"""Source that reads the images listed in a CSV or `.lst` file."""
 
 from pathlib import Path
 
@@ -10,28 +10,30 @@ from keras_arcface.data.sources import fingerprint_files
 
 
 class ImageList(Source):
-    """Source that reads the images and labels that a text file lists.
+    """Source that reads the images and labels listed in a text file.
 
     A CSV file has one `path,label` per line. Labels are either integers of at least 0, or names, which are numbered in
-    sorted order; a mixture raises. The first line is a header if its cells are common column names (`path,label`,
-    `image,class` ...), or if its path is not the name of an image while all others are. An ambiguous first line raises.
+    sorted order. A mixture of both raises an error. The first line is a header if its cells are common column names
+    (`path,label`, `image,class` ...), or if its path is not the name of an image while all others are. An ambiguous
+    first line raises an error.
 
     A file with the suffix `.lst` is separated by tabs and has one of two layouts: `index label path`, as mxnet's im2rec
     writes it, or `aligned path label`, as InsightFace does, optionally followed by a box and landmarks. An image that
-    is not aligned (0) raises.
+    is not aligned (0) raises an error.
 
     Args:
-        path: the file, encoded as UTF-8.
-        root: the folder of relative paths; None for the folder of the file.
+        path: path of the text file, encoded as UTF-8.
+        root: folder to which the listed paths are relative. None selects the folder of the text file.
 
     Attributes:
-        num_classes: the largest label plus 1, or the number of names.
-        class_names: the names, if labels are names; the label is the index. None otherwise.
-        labels: `(len,)` int64 array.
+        num_classes: largest label plus 1, or number of names.
+        class_names: sorted names if labels are names, otherwise None. The label of a class is the index of its name.
+        labels: labels of all images, `(len,)` int64 array.
 
     Raises:
-        FileNotFoundError: if the file does not exist. A missing image raises it when it is read.
-        ValueError: naming file and line, if a line has another layout or an invalid label; also if no image is listed.
+        FileNotFoundError: if the text file does not exist, or when a missing image is read.
+        ValueError: if a line has another layout or an invalid label, or if no image is listed. The message names the
+            file and line.
 
     >>> faces = ImageList("photos.csv")
     >>> image, label, name = faces[4]
@@ -66,5 +68,5 @@ class ImageList(Source):
         return f"<{self}: {len(self):,} images of {self.num_classes:,} classes>"
 
     def fingerprint(self) -> str:
-        """Returns a hash that changes when a file is added, removed or written, but not when all files are moved."""
+        """Returns a hash that changes if a file is added, removed or written, but not if all files are moved."""
         return fingerprint_files(self.root, self._names)

@@ -1,4 +1,4 @@
-"""`dataset.json`, the description of a dataset directory."""
+"""Description of a dataset directory in its file `dataset.json`."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,14 @@ FILE_NAME = "dataset.json"
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """The name of a TFRecord file in the directory, and its expected content."""
+    """Name of a TFRecord file and description of its content.
+
+    Attributes:
+        file: name of the file in the dataset directory.
+        num_examples: number of images in the file.
+        num_bytes: size of the file.
+        sha256: checksum of the file.
+    """
 
     file: str
     num_examples: int
@@ -24,13 +31,16 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """The source and the arguments with which a dataset was written. Equal ones give equal bytes.
+    """Source and arguments of a call of `write_dataset`. Equal conversions write equal bytes.
 
     Attributes:
-        images: the number of images to write.
-        labels: the sha256 of the labels and class names.
-        fingerprint: the sha256 of the source's `fingerprint()`.
-        examples_per_shard, seed, check, min_images: the arguments of `write_dataset`.
+        images: number of images to write.
+        labels: sha256 of the labels and class names.
+        fingerprint: sha256 of the `fingerprint()` of the source.
+        examples_per_shard: argument of `write_dataset`.
+        seed: argument of `write_dataset`.
+        check: argument of `write_dataset`.
+        min_images: argument of `write_dataset`.
     """
 
     images: int
@@ -44,20 +54,20 @@ class Conversion:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DatasetInfo:
-    """The description of a dataset directory.
+    """Description of a dataset directory.
 
     Attributes:
-        num_classes: labels are in `[0, num_classes)`.
-        num_examples: the number of images.
-        image_size: the `(height, width)` of every image.
-        shards: the TFRecord files, in order.
-        source: a description of the source, for readers.
-        alignment: how the faces are aligned: "five_points" as by `align`, "none", or None if it is not recorded.
-        class_names: the name of each class, or None if the source has no names.
-        source_labels: the label of each class in the source, or None if all labels are unchanged.
-        skipped: one message per image that was skipped, with the reason.
-        conversion: the source and arguments by which `write_dataset` recognizes the dataset; None if not recorded.
-        schema_version: the version of the record format.
+        num_classes: number of classes. Labels are in `[0, num_classes)`.
+        num_examples: number of images.
+        image_size: `(height, width)` of every image.
+        shards: descriptions of the TFRecord files, in order.
+        source: readable description of the source.
+        alignment: alignment of the faces: "five_points" for that of `align`, "none", or None if it is not recorded.
+        class_names: name of each class, or None if the source has no names.
+        source_labels: label of each class in the source, or None if all labels are unchanged.
+        skipped: one message per skipped image, with the reason.
+        conversion: source and arguments by which `write_dataset` recognizes the dataset, or None if not recorded.
+        schema_version: version of the record format.
     """
 
     num_classes: int
@@ -91,14 +101,14 @@ def load_info(directory) -> DatasetInfo:
     """Reads the `dataset.json` of a directory that `write_dataset` wrote.
 
     Args:
-        directory: the dataset directory.
+        directory: path of the dataset directory.
 
     Returns:
-        The `DatasetInfo`.
+        The `DatasetInfo` of the directory.
 
     Raises:
         FileNotFoundError: if the directory has no `dataset.json`.
-        ValueError: naming the file, if it is damaged or has an unknown schema version.
+        ValueError: if the file is modified, damaged, or has an unknown schema version. The message names the file.
 
     >>> info = load_info("faces")
     >>> info.num_examples, info.num_classes, info.image_size
@@ -107,23 +117,26 @@ def load_info(directory) -> DatasetInfo:
     path = Path(directory) / FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist. Expected: a directory that keras_arcface.data.write_dataset wrote. {FILE_NAME} is "
-            "written last, so writing did not finish if it is missing"
+            f"directory must be one that keras_arcface.data.write_dataset wrote. {FILE_NAME} is written last, so "
+            f"writing did not finish if it is missing. Received: directory={str(directory)!r}, without {FILE_NAME}"
         )
     try:
         fields = json.loads(path.read_text("utf-8"))
         version = fields["schema_version"]
         if version != schema.VERSION:
-            raise ValueError(f"schema version must be {schema.VERSION}. Received: schema_version={version!r}")
+            raise ValueError(f"expected schema_version={schema.VERSION}. Received: schema_version={version!r}")
         if fields.pop("sha256") != _checksum(fields):
-            raise ValueError("the checksum does not match: the file was damaged or edited after it was written")
+            raise ValueError("expected content that matches its checksum. Received: other content")
         return _from_fields(fields)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be used: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"{path} must be an unmodified file that keras_arcface.data.write_dataset wrote. "
+            f"Received: a file that raises {type(error).__name__}: {error}"
+        ) from error
 
 
 def _from_fields(fields: dict) -> DatasetInfo:
-    """Restores the types that JSON does not have."""
+    """Builds a `DatasetInfo` from the fields of a JSON file."""
     restored: dict[str, Any] = {
         "image_size": tuple(fields["image_size"]),
         "shards": tuple(Shard(**shard) for shard in fields["shards"]),
@@ -137,6 +150,6 @@ def _from_fields(fields: dict) -> DatasetInfo:
 
 
 def _checksum(fields: dict) -> str:
-    # The checksum covers the content, not the text, so that it does not depend on the order of keys or on spaces.
+    # The checksum of the content, unlike one of the text, does not depend on the order of keys or on spaces.
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

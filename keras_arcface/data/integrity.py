@@ -1,4 +1,4 @@
-"""Compares the shards of a dataset directory with the sizes and checksums in its `dataset.json`."""
+"""Comparison of the shards of a dataset directory with the sizes and checksums in its `dataset.json`."""
 
 import concurrent.futures
 import hashlib
@@ -17,14 +17,15 @@ def check_dataset(directory) -> DatasetInfo:
     """Reads every shard and compares its sha256 with `dataset.json`.
 
     Args:
-        directory: a directory that `write_dataset` wrote.
+        directory: path of a directory that `write_dataset` wrote.
 
     Returns:
         The `DatasetInfo` of the directory.
 
     Raises:
         FileNotFoundError: if the directory contains no dataset.
-        ValueError: naming every shard that is missing or damaged, and the offsets of damaged records.
+        ValueError: if a shard is missing or damaged. The message names all such shards, and the offsets of damaged
+            records.
 
     >>> check_dataset("faces").num_examples
     8
@@ -36,12 +37,12 @@ def check_dataset(directory) -> DatasetInfo:
         tqdm(total=sum(s.num_bytes for s in info.shards), desc="checking", unit="B", unit_scale=True) as progress,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,  # reading and hashing release the GIL
     ):
-        checked = pool.map(lambda shard: _errors_in(directory, shard), info.shards)
+        checked = pool.map(lambda shard: _find_damage(directory, shard), info.shards)
         for shard, errors_in_shard in zip(info.shards, checked, strict=True):
             errors += errors_in_shard
             progress.update(shard.num_bytes)
     if errors:
-        raise ValueError(f"{directory} is damaged:\n" + "\n".join(errors))
+        raise ValueError(f"{directory} must contain undamaged shards. Received:\n" + "\n".join(errors))
     return info
 
 
@@ -49,7 +50,7 @@ def check_sizes(directory, info: DatasetInfo) -> None:
     """Compares the sizes of all shards with `dataset.json`, without reading them.
 
     Raises:
-        ValueError: naming a shard that is missing or has another size.
+        ValueError: if a shard is missing or has another size. The message names the shard.
     """
     for shard in info.shards:
         path = Path(directory) / shard.file
@@ -59,10 +60,10 @@ def check_sizes(directory, info: DatasetInfo) -> None:
             raise ValueError(f"{path} is damaged. Expected: {shard.num_bytes} bytes. Received: {received}")
 
 
-def _errors_in(directory: Path, shard: Shard) -> list[str]:
+def _find_damage(directory: Path, shard: Shard) -> list[str]:
     path = directory / shard.file
     if not path.is_file():
-        return [f"{path} is missing"]
+        return [f"{path} is damaged. Expected: {shard.num_bytes} bytes. Received: no such file"]
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 == shard.sha256:

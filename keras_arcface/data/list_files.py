@@ -1,4 +1,4 @@
-"""Parsers of text files that list images and labels: CSV, and the `.lst` layouts of mxnet and InsightFace."""
+"""Parsers of CSV and `.lst` files that list images and labels."""
 
 import csv
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-# The first line has formats that TensorFlow decodes, the second those that only OpenCV decodes.
+# TensorFlow decodes the formats in the first line. Only OpenCV decodes those in the second line.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
     *(".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp", ".jp2"),
@@ -24,10 +24,10 @@ def read_csv(path: Path) -> tuple[list[str], np.ndarray, list[str] | None]:
     """Reads a CSV file with lines of `path,label`.
 
     Returns:
-        The paths, the labels as `(n,)` int64, and the class names if the labels are names.
+        The paths, the labels as `(n,)` int64 array, and the class names, or None if the labels are integers.
 
     Raises:
-        ValueError: naming file and line, if a line is invalid.
+        ValueError: if a line is invalid. The message names the file and line.
     """
     rows, lines = [], []
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -37,15 +37,19 @@ def read_csv(path: Path) -> tuple[list[str], np.ndarray, list[str] | None]:
                 if not row:
                     continue
                 if len(row) != 2 or not all(cell.strip() for cell in row):
-                    raise ValueError(f"expected path,label. Received: {','.join(row)[:80]!r}")
+                    raise ValueError(
+                        f"{path}, line {reader.line_num}: expected path,label. Received: {','.join(row)[:80]!r}"
+                    )
                 rows.append([cell.strip() for cell in row])
                 lines.append(reader.line_num)
-        except (ValueError, csv.Error) as error:  # a UnicodeDecodeError is a ValueError
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(
+                f"{path}, line {reader.line_num}: expected path,label, encoded as UTF-8. Received: {error}"
+            ) from error
     if rows and _is_header(rows[0], rows[1:], f"{path}, line {lines[0]}"):
         del rows[0], lines[0]
     if not rows:
-        raise ValueError(f"{path} contains no images. Expected: lines of path,label")
+        raise ValueError(f"{path} must contain lines of path,label. Received: no such lines")
     paths, labels = map(list, zip(*rows, strict=True))
     if any(map(_is_image, labels)) and not any(map(_is_image, paths)):
         raise ValueError(
@@ -66,13 +70,13 @@ def read_csv(path: Path) -> tuple[list[str], np.ndarray, list[str] | None]:
 
 
 def read_lst(path: Path) -> tuple[list[str], np.ndarray]:
-    """Reads a `.lst` file in the layout of mxnet, `index label path`, or InsightFace, `aligned path label ...`.
+    """Reads a `.lst` file in the layout `index label path` of mxnet or `aligned path label ...` of InsightFace.
 
     Returns:
-        The paths, and the labels as `(n,)` int64.
+        The paths, and the labels as `(n,)` int64 array.
 
     Raises:
-        ValueError: naming file and line, if a line is invalid.
+        ValueError: if a line is invalid. The message names the file and line.
     """
     paths: list[str] = []
     labels: list[str] = []
@@ -81,7 +85,7 @@ def read_lst(path: Path) -> tuple[list[str], np.ndarray]:
     try:
         content = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path} must be encoded as UTF-8. Received: {error}") from error
     for line, text in enumerate(content.split("\n"), start=1):
         if not text.strip():
             continue
@@ -95,15 +99,15 @@ def read_lst(path: Path) -> tuple[list[str], np.ndarray]:
         labels.append(label)
         lines.append(line)
     if not paths:
-        raise ValueError(f"{path} contains no images. Expected: lines of {_LST_LAYOUTS}")
+        raise ValueError(f"{path} must contain lines of {_LST_LAYOUTS}. Received: no such lines")
     return paths, _to_integers(labels, lines, path)
 
 
 def _is_header(first: list[str], others: list[list[str]], where: str) -> bool:
-    """Returns whether the first row has the names of the columns.
+    """Returns whether the first row is a header.
 
-    This is so if both cells are common column names, or if only this row has neither the name of an image nor a numeric
-    label. An ambiguous first row raises, so that no image is lost and no class is added.
+    A header has common column names in both cells, or is the only row that has neither the name of an image nor a
+    numeric label. An ambiguous first row raises an error, so that no image is lost and no class is added.
     """
     image, label = first
     if _INTEGER.fullmatch(label):

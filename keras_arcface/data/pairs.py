@@ -1,4 +1,4 @@
-"""Pairs of images for verification: whether both show the same person."""
+"""Pairs of images for verification."""
 
 import zipfile
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from keras_arcface.data.list_files import IMAGE_SUFFIXES
 
 
 class PairSet:
-    """A verification set. Pair i is images `2 * i` and `2 * i + 1`.
+    """Pairs of images with labels for verification. Pair i has the images `2 * i` and `2 * i + 1`.
 
     Args:
         images: encoded images (JPEG, PNG ...), two per pair, with the pairs in the order of their folds.
-        same: whether both images of each pair show the same person.
+        same: mask of the genuine pairs, in which both images show the same person, `(n,)` booleans.
 
     Attributes:
         images: list of 2n encoded images.
-        same: `(n,)` bool array.
+        same: mask of the genuine pairs, `(n,)` bool array.
 
     Raises:
         ValueError: if the number of images is not twice the number of pairs.
@@ -60,18 +60,25 @@ class PairSet:
 
     @classmethod
     def load(cls, path) -> "PairSet":
-        """Reads a `.bin` verification set, as InsightFace distributes them, or an `.npz` file that `save` wrote.
+        """Reads a `.bin` verification set of InsightFace, or an `.npz` file that `save` wrote.
 
-        A `.bin` file is a pickle, which can contain any program. Nothing in it is executed: a file with anything other
-        than lists of bytes and arrays raises.
+        A `.bin` file is a pickle, which can contain any program. No code in it is executed. A file with other content
+        than lists of bytes and arrays raises an error.
+
+        Args:
+            path: path of the file.
+
+        Returns:
+            The `PairSet`.
 
         Raises:
             FileNotFoundError: if the file does not exist.
-            ValueError: naming the file, if it has another format, is damaged, or asks to execute something.
+            ValueError: if the file has another format, is damaged, or requests to execute code. The message names the
+                file.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"There is no pair set at {path}")
+            raise FileNotFoundError(f"path must be a .bin or .npz file of pairs. Received: path={str(path)!r}")
         if path.suffix == ".bin":
             images, same = verification_pickle.load(path)
         else:
@@ -85,32 +92,33 @@ class PairSet:
                         f"Received: {len(image)} bytes that start with {image[:4]!r}"
                     )
         except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+            raise ValueError(f"{path}: {error}") from None
         return pairs
 
     @classmethod
     def from_pairs_txt(cls, path, folder) -> "PairSet":
-        """Reads a list of pairs in the format of LFW, and the images from a folder with one sub-folder per person.
+        """Reads a list of pairs in the format of LFW, and their images from a folder with one sub-folder per person.
 
-        The first line has the number of folds and the number of pairs of each kind per fold, or only the latter. Every
-        other line, separated by tabs, has `person i j` for a genuine pair or `person i other j` for an impostor pair.
+        The first line has the number of folds and the number of genuine pairs per fold, which equals that of impostor
+        pairs. With a single fold, the number of folds may be missing. Every other line is separated by tabs and has
+        `person i j` for a genuine pair or `person i other j` for an impostor pair.
         Image i of a person is `folder/person/person_000i.jpg`, or has another suffix. Images are converted to JPEG or
         PNG as by `write_dataset`.
 
         Args:
-            path: the list, such as `pairs.txt` or `pairsDevTest.txt`.
-            folder: the folder of the images.
+            path: path of the list, such as `pairs.txt` or `pairsDevTest.txt`.
+            folder: path of the folder of the images.
 
         Returns:
             The pairs, in the order of the list.
 
         Raises:
-            FileNotFoundError: if the list does not exist, or naming the line, if an image does not exist.
-            ValueError: naming the line, if it is invalid.
+            FileNotFoundError: if the list or an image does not exist. For an image, the message names the line.
+            ValueError: if a line is invalid. The message names the line.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"There is no list of pairs at {path}")
+            raise FileNotFoundError(f"path must be a text file that lists pairs. Received: path={str(path)!r}")
         head, *lines = path.read_text("utf-8").splitlines() or [""]
         numbers = head.split()
         if len(numbers) not in (1, 2) or not all(map(str.isdecimal, numbers)):
@@ -127,12 +135,12 @@ class PairSet:
                 images.append(encoded_images.to_jpeg_or_png(file.read_bytes(), str(file)))
         expected = 2 * int(numbers[-1]) * (int(numbers[0]) if len(numbers) == 2 else 1)
         if len(same) != expected:
-            raise ValueError(f"{path} must have {expected} pairs according to line 1. Received: {len(same)}")
+            raise ValueError(f"{path} must have {expected} pairs according to line 1. Received: {len(same)} pairs")
         return cls(images, same)
 
 
 def _parse_pair(line: str, where: str) -> tuple[tuple[str, int], tuple[str, int], bool]:
-    """Returns `(person, number of the image)` of both images, and whether the persons are the same."""
+    """Returns `(person, image number)` of both images, and whether the pair is genuine."""
     fields = line.split("\t") if "\t" in line else line.split()
     is_same = len(fields) == 3
     if is_same:
@@ -148,21 +156,24 @@ def _find_image(folder: Path, person: str, number: int, where: str) -> Path:
         if path.is_file():
             return path
     expected = folder / person / f"{person}_{number:04d}.jpg"
-    raise FileNotFoundError(f"{where}: there is no image {expected}, and none with another suffix")
+    raise FileNotFoundError(f"{where}: expected image {expected}, or with another suffix. Received: no such file")
 
 
 def _load_npz(path: Path) -> tuple[list[bytes], np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
-            # `save` does not compress, so a larger content could only be an attempt to exhaust the memory.
+            # `save` does not compress. Content that is larger than the file could exhaust the memory.
             declared = sum(member.file_size for member in archive.infolist())
             if declared > path.stat().st_size:
-                raise ValueError(f"it declares {declared} bytes, more than the file has")
+                raise ValueError(f"{declared} bytes of content in a file of {path.stat().st_size} bytes")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             joined, ends, same = stored["bytes"].tobytes(), stored["ends"], stored["same"]
     except Exception as error:  # zipfile, NumPy and zlib raise different exceptions
-        raise ValueError(f"{path} is not a pair set that PairSet.save wrote: {error}") from error
+        raise ValueError(f"{path} must be a file that PairSet.save wrote. Received: {error}") from error
     starts = np.concatenate([[0], ends[:-1]])
     if len(ends) == 0 or ends[-1] != len(joined) or (ends < starts).any():
-        raise ValueError(f"{path} is damaged: its image boundaries do not match its {len(joined)} bytes")
+        raise ValueError(
+            f"{path} must contain ascending ends of images, the last equal to the {len(joined)} bytes of all images. "
+            f"Received: {len(ends)} ends, the last {ends[-2:].tolist()}"
+        )
     return [joined[start:end] for start, end in zip(starts, ends, strict=True)], same

@@ -1,4 +1,4 @@
-"""Reads a dataset directory as batches of images and labels."""
+"""Reader of a dataset directory as batches of images and labels."""
 
 import dataclasses
 import functools
@@ -46,39 +46,42 @@ def load_dataset(
     """Returns a dataset of batches `(images, labels)`.
 
     Images are uint8 `(batch, height, width, 3)` in 0..255, labels int64 `(batch,)`. With `training=True` the dataset is
-    endless, so `fit` needs `steps_per_epoch`. It contains every image once per epoch, in an order that differs per
-    epoch. What a step sees depends only on the arguments, including `seed`, and the step. A run that stopped after N
-    steps therefore continues with `start_step=N`; earlier images are skipped without decoding. With `training=False`
-    the dataset is one epoch in the order of the files, and the last batch may be smaller.
+    endless, so `fit` requires `steps_per_epoch`. It contains every image once per epoch, in an order that differs per
+    epoch. The batch of a step depends only on the arguments, including `seed`, and the step. A run that stopped after N
+    steps therefore continues with `start_step=N`. Earlier images are skipped without decoding. With `training=False`
+    the dataset has one epoch in the order of the files, and the last batch may be smaller.
 
     Args:
-        directory: a directory that `write_dataset` wrote.
-        batch_size: the number of images per batch on this host, over all its replicas.
-        training: whether to shuffle, augment and repeat.
-        seed: the seed of the order and the augmentation.
-        start_step: the index of the first batch; only with `training=True`.
-        num_classes: the number of classes that the model expects; another number in the dataset raises. None to accept
-            any number.
-        augmentation: function `(images, seed) -> images`, such as those of `keras_arcface.data.augment`, or None; only
-            applied with `training=True`.
-        shuffle_buffer: the number of encoded images from which the next one is drawn. The files are permuted and
-            interleaved too.
-        images_per_class: if given, every training batch has `batch_size / images_per_class` different classes with
-            `images_per_class` images each (P x K), for losses that compare images within a batch. All classes are
-            then equally frequent, whatever their size. The labels are read once at the start, and images one by one.
-        cache: "encoded" to keep the files in memory, "decoded" to keep the pixels (height x width x 3 bytes per image)
-            and decode only once, or None. A cached dataset is shuffled uniformly and starts at any step at once.
-        host, num_hosts: the part of every batch that this host reads if several hosts train together with the same
-            seed. The parts are disjoint. Together they are the batch that one host would read with `num_hosts` times
-            the batch size, with other augmentations.
-        damaged: "raise" to raise at a record with a wrong checksum, or "skip" to leave it out. With "skip" all files
-            are read once at the start, and every damaged section is logged.
+        directory: path of a directory that `write_dataset` wrote.
+        batch_size: number of images per batch on this host, over all its replicas.
+        training: whether to shuffle, augment and repeat the images.
+        seed: seed of the order and the augmentation.
+        start_step: index of the first batch. Requires `training=True` unless 0.
+        num_classes: number of classes that the model expects. A dataset with another number raises an error. None
+            accepts any number.
+        augmentation: function `(images, seed) -> images`, such as those of `keras_arcface.data.augment`, or None. It
+            is only applied with `training=True`.
+        shuffle_buffer: number of encoded images in the buffer from which the next image is drawn. The files are also
+            permuted and interleaved.
+        images_per_class: number of images per class in a training batch, for losses that compare images within a batch.
+            A batch then has `batch_size / images_per_class` different classes (P x K sampling), and all classes are
+            equally frequent. The labels are read once at the start, and images one by one. None disables it.
+        cache: cache in memory: "encoded" for the encoded images, "decoded" for the pixels (height x width x 3 bytes per
+            image), which are then decoded only once, or None. A cached dataset is shuffled uniformly and starts at any
+            step without delay.
+        host: index of this host among several hosts that train together with the same seed, in [0, num_hosts). Each
+            host reads another part of every global batch. The global batch is the one that a single host would read
+            with `num_hosts` times the batch size, with other augmentations.
+        num_hosts: number of hosts.
+        damaged: treatment of records with a wrong checksum. "raise" raises an error. "skip" skips them. All files are
+            then read once at the start, and every damaged section is logged.
         deterministic: whether batches are in the order of their steps. If false, a batch may overtake a slower one.
-        names: whether to add a third element, the origins of the images as strings `(batch,)`. `fit` does not take it.
+        names: whether to add the names of the images as a third element, strings `(batch,)`. `fit` does not accept it.
 
     Returns:
-        A `tf.data.Dataset`. While it is read, a label outside `[0, num_classes)`, an image of another size, or a
-        damaged record raises a `tf.errors.InvalidArgumentError` that names the image, or the file and offset.
+        A `tf.data.Dataset`. Iterating over it raises a `tf.errors.InvalidArgumentError` for a label outside
+        `[0, num_classes)`, an image of another size, or a damaged record. The message names the image, or the file and
+        offset.
 
     Raises:
         FileNotFoundError: if the directory contains no dataset.
@@ -121,17 +124,20 @@ def load_dataset(
             tf.TensorSpec((batch_size if training else None,), inputs.dtype),
         ),
     )
-    num_batches = tf.data.INFINITE_CARDINALITY if training else host_batches.per_epoch(shards.num_examples)
+    num_batches = tf.data.INFINITE_CARDINALITY if training else host_batches.num_per_epoch(shards.num_examples)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
-    # Parsing and decoding a batch in one call costs less than one call per image. Prefetched batches and one call more
-    # than there are cores keep the cores busy. Many more calls would evict each other's data from the CPU caches.
+    # One call that parses and decodes a whole batch is faster than one call per image. Prefetching, and one parallel
+    # call more than there are cores, keep all cores busy. With many more calls, the CPU caches would be too small.
     dataset = dataset.prefetch(4).map(prepare, num_parallel_calls=_num_cores() + 1, deterministic=deterministic)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 @dataclasses.dataclass(frozen=True)
 class _HostBatches:
-    """The batches of one host: every `num_hosts`-th element of a stream that all hosts share."""
+    """Selection of the batches of one host from a stream of elements that all hosts share.
+
+    A host selects every `num_hosts`-th element.
+    """
 
     batch_size: int
     host: int
@@ -141,15 +147,16 @@ class _HostBatches:
     def global_size(self) -> int:
         return self.batch_size * self.num_hosts
 
-    def per_epoch(self, num_examples: int) -> int:
+    def num_per_epoch(self, num_examples: int) -> int:
+        """Returns the number of batches per epoch."""
         return len(range(self.host, num_examples, self.global_size))
 
     def positions(self, step: int) -> np.ndarray:
-        """Returns the positions of a step's elements in the stream."""
+        """Returns the positions in the stream of the elements of a step."""
         return step * self.global_size + self.host + self.num_hosts * np.arange(self.batch_size)
 
-    def of_stream(self, stream: Iterable) -> Iterator[list]:
-        """Iterates over the batches of a stream. The last may be smaller."""
+    def from_stream(self, stream: Iterable) -> Iterator[list]:
+        """Iterates over the batches of this host in a stream. The last batch may be smaller."""
         elements = itertools.islice(stream, self.host, None, self.num_hosts)
         while batch := list(itertools.islice(elements, self.batch_size)):
             yield batch
@@ -157,11 +164,11 @@ class _HostBatches:
 
 @dataclasses.dataclass(frozen=True)
 class _BatchInputs:
-    """What the batches are made of: serialized records, or indices of records.
+    """Batches of serialized records or of record indices, and the function that decodes them.
 
     Attributes:
         batches: function without arguments that returns an iterator over the batches.
-        dtype: the type of a batch's elements.
+        dtype: type of the elements of a batch.
         fetch: function that maps a batch to images, labels and names.
     """
 
@@ -173,18 +180,18 @@ class _BatchInputs:
 def _record_batches(
     shards: ShardReader, host_batches: _HostBatches, training: bool, seed: int, start_step: int, shuffle_buffer: int
 ) -> _BatchInputs:
-    """Batches of serialized records, which are streamed from the files."""
+    """Returns batches of serialized records, which are streamed from the files."""
 
     def batches():
         if not training:
-            return host_batches.of_stream(shards)
+            return host_batches.from_stream(shards)
         # Batches may span two epochs, so that all images are equally frequent.
         first_epoch, skipped = divmod(start_step * host_batches.global_size, shards.num_examples)
         epochs = (
             training_order.shuffled_epoch(shards.paths, shards.read_shard, seed, epoch, shuffle_buffer)
             for epoch in itertools.count(first_epoch)
         )
-        return host_batches.of_stream(itertools.islice(itertools.chain.from_iterable(epochs), skipped, None))
+        return host_batches.from_stream(itertools.islice(itertools.chain.from_iterable(epochs), skipped, None))
 
     return _BatchInputs(batches, tf.string, functools.partial(_decode, shards.info))
 
@@ -198,7 +205,7 @@ def _index_batches(
     start_step: int,
     images_per_class: int | None,
 ) -> _BatchInputs:
-    """Batches of indices, with which records are read from memory or from the files."""
+    """Returns batches of indices of records, which are read from memory or from the files."""
     decode = functools.partial(_decode, shards.info)
     store: ShardReader | EncodedCache | DecodedCache
     if cache == "decoded":
@@ -223,7 +230,7 @@ def _index_batches(
     def batches():
         if training:
             return (indices(step) for step in itertools.count(start_step))
-        return host_batches.of_stream(range(num_examples))
+        return host_batches.from_stream(range(num_examples))
 
     return _BatchInputs(batches, tf.int64, fetch)
 
@@ -233,7 +240,7 @@ def _fetch_and_decode(store, decode: Callable, indices):
 
 
 def _decode(info: DatasetInfo, serialized):
-    """Parses, checks and decodes serialized records: string tensor `(n,)` -> images, labels and names."""
+    """Parses, checks and decodes serialized records `(n,)`. Returns images, labels and names."""
     encoded, labels, names = schema.parse(serialized)
     is_wrong = tf.logical_or(labels < 0, labels >= info.num_classes)
     message = [

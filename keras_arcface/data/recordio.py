@@ -1,4 +1,4 @@
-"""RecordIO files, the format of MS1M, CASIA, Glint360K and WebFace, as a source. mxnet is not required."""
+"""Source that reads RecordIO files, the format of MS1M, CASIA, Glint360K and WebFace. mxnet is not required."""
 
 import functools
 import hashlib
@@ -16,36 +16,36 @@ from keras_arcface.data.recordio_index import read_property
 from keras_arcface.data.sources import Record
 from keras_arcface.data.sources import Source
 
-# Shorter records are read when the file is opened: some have no image but number the images of an identity.
+# Shorter records are read when the file is opened, because some describe an identity and have no image.
 _MAX_BYTES_WITHOUT_IMAGE = 256
-_NUM_PROBES = 32  # records whose id is compared with the key
+_NUM_SAMPLES = 32  # number of records whose id is compared with the key
 
 
 class RecordIO(Source):
     """Source that reads a RecordIO file (`.rec`), with or without its index (`.idx`) and `property`.
 
-    The index must have every record of the file; an incomplete one raises. Records without an image, which describe the
-    identities in MS1M's layout, are skipped. If an image has several labels, the first is used. A damaged record raises
-    when it is read, and does not affect other records.
+    The index must have every record of the file, and an incomplete one raises an error. Records without an image, which
+    describe the identities in the layout of MS1M, are skipped. If an image has several labels, the first is used. A
+    damaged record raises an error when it is read, and does not affect other records.
 
     Args:
-        path: the `.rec` file, or a folder that contains `train.rec`. Beside it, `train.idx` is read if it exists, and
-            line 1 of `property`: `num_classes,height,width`.
-        index: whether to use the index; None to use it if it exists. Without it the file is scanned, and a damaged
-            section up to the next recognizable record counts as one damaged record.
+        path: path of the `.rec` file, or of a folder that contains `train.rec`. In the same folder, the index (such as
+            `train.idx`) is read if it exists, and `num_classes,height,width` in line 1 of `property`.
+        index: whether to use the index. None uses it if it exists. Without an index the file is scanned, and a damaged
+            section up to the next valid record is treated as one damaged record.
         labels: integers that replace the labels in the file, one per image in order. RecordIO stores labels as float32,
             so from 2^24 = 16777216 two classes may have the same label in the file; such labels raise.
 
     Attributes:
-        num_classes: from `property`, or the largest label plus 1.
-        image_size: `(height, width)` from `property`, or None.
-        labels: `(len,)` int64 array; -1 for a record that cannot be read.
-        keys: `(len,)` int64 array, the keys of the index in ascending order; without an index, the offsets.
+        num_classes: number of classes in `property`, or largest label plus 1.
+        image_size: `(height, width)` in `property`, or None.
+        labels: labels of all records, `(len,)` int64 array, with -1 for a record that cannot be read.
+        keys: keys of the index in ascending order, or offsets without an index, `(len,)` int64 array.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: naming the file and the line or offset, if the index or `property` is damaged; when a record is
-            read, if the record is damaged.
+        ValueError: if the index or `property` is damaged, or when a damaged record is read. The message names the file
+            and the line or offset.
 
     >>> faces = RecordIO("recordio/train.rec")
     >>> faces
@@ -75,7 +75,7 @@ class RecordIO(Source):
             keys = offsets
         has_image = self._has_image(offsets, ends)
         self.keys, self._offsets, self._ends = keys[has_image], offsets[has_image], ends[has_image]
-        self._ids_are_keys = self._has_index and self._are_ids_keys()
+        self._ids_are_keys = self._has_index and self._do_ids_match_keys()
         self._property_path = self.path.with_name("property")
         self._property = read_property(self._property_path)
         self.image_size = self._property[1:] if self._property else None
@@ -100,7 +100,7 @@ class RecordIO(Source):
         return f"RecordIO({str(self.path)!r})"
 
     def __repr__(self) -> str:
-        # Without `property`, counting the classes reads all labels, which takes long.
+        # Without `property`, the number of classes is only known after all labels are read, which is slow.
         is_known = self._property or "labels" in self.__dict__ or self._given_labels is not None
         return f"<{self}: {len(self):,} images" + (f" of {self.num_classes:,} classes>" if is_known else ">")
 
@@ -119,7 +119,7 @@ class RecordIO(Source):
         return self._property[0] if self._property else super().num_classes
 
     def fingerprint(self) -> str:
-        """Returns a string that changes when the file or its index does."""
+        """Returns a string that changes if the file or its index changes."""
         index = hashlib.sha256(self._offsets.tobytes() + self.keys.tobytes()).hexdigest()
         return f"{self._size} bytes, modified {self._modified}, index {index}"
 
@@ -152,7 +152,7 @@ class RecordIO(Source):
             return -1
 
     def _has_image(self, offsets: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Returns whether each record has an image. A damaged record counts as one, so that reading it raises."""
+        """Returns the mask of the records with an image. Damaged records are included, so that reading them raises."""
         has_image = np.ones(len(offsets), bool)
         for index in np.flatnonzero(ends - offsets < _MAX_BYTES_WITHOUT_IMAGE):
             try:
@@ -161,10 +161,10 @@ class RecordIO(Source):
                 continue
         return has_image
 
-    def _are_ids_keys(self) -> bool:
-        """Returns whether the ids in the records are the keys of the index. In a shuffled copy they may differ."""
+    def _do_ids_match_keys(self) -> bool:
+        """Returns whether the ids in the records equal the keys of the index. In a shuffled copy they may differ."""
         num_equal, num_different = 0, 0
-        for index in np.linspace(0, len(self) - 1, num=min(_NUM_PROBES, len(self)), dtype=int):
+        for index in np.linspace(0, len(self) - 1, num=min(_NUM_SAMPLES, len(self)), dtype=int):
             try:
                 _, id_, _ = self._unpack(self._offsets[index], self._ends[index])
             except ValueError:
@@ -173,7 +173,7 @@ class RecordIO(Source):
                 num_equal += 1
             else:
                 num_different += 1
-        return num_equal >= 7 * num_different  # some records may be damaged
+        return num_equal >= 7 * num_different  # tolerates some damaged records
 
     def _check_class(self, label: int, where: str) -> None:
         if self._property and label >= self._property[0]:

@@ -1,8 +1,8 @@
-"""The format of RecordIO files, from records to labels and images.
+"""Parser of the records of RecordIO files.
 
-A record is a magic number (4 bytes), the kind and length of the following part (4 bytes), the part, and zeros up to a
-multiple of four bytes. A payload that contains the magic number is split there into several parts. The payload is a
-header with the label, followed by the encoded image. All numbers are little-endian.
+A record consists of a magic number (4 bytes), the kind and length of the following part (4 bytes), the part, and zeros
+up to a multiple of 4 bytes. A payload that contains the magic number is split there into several parts. The payload is
+a header with the label, followed by the encoded image. All numbers are little-endian.
 """
 
 import logging
@@ -32,32 +32,38 @@ _log = logging.getLogger(__name__)
 
 
 def unpack_record(raw: bytes, offset: int, path: Path) -> tuple[float, int, bytes]:
-    """Unpacks a record.
+    """Unpacks the label, id and image of a record.
 
     Args:
-        raw: the bytes of the record.
-        offset: the position of the record in the file.
-        path: the path of the file for error messages.
+        raw: bytes of the record.
+        offset: position of the record in the file.
+        path: path of the file for error messages.
 
     Returns:
-        `(label, id, image)`; the first label if there are several.
+        `(label, id, image)`, with the first label if a record has several.
 
     Raises:
-        ValueError: naming file and offset, if the record is damaged.
+        ValueError: if the record is damaged. The message names the file and offset.
     """
-    # Nearly every record has one part. Its kind is 0, so that the second number of the frame is the length.
+    # Nearly every record has one part. Its kind is 0, so the second number of the frame is its length.
     magic, length = _FRAME.unpack_from(raw) if len(raw) >= _FRAME.size else (b"", 0)
     start, end = _FRAME.size, _FRAME.size + length
     if magic != MAGIC or end + -length % 4 != len(raw) or any(raw[end:]):
         raw = _join_parts(raw, offset, path)
         start, end = 0, len(raw)
     if end - start < _HEADER.size:
-        raise ValueError(f"{path}: damaged record at offset {offset}: its {end - start} bytes do not contain a header")
+        raise ValueError(
+            f"{path}: damaged record at offset {offset}: expected a header of {_HEADER.size} bytes. "
+            f"Received: {end - start} bytes"
+        )
     num_labels, label, id_, _ = _HEADER.unpack_from(raw, start)
     start += _HEADER.size
     if num_labels:
         if num_labels > (end - start) // 4:
-            raise ValueError(f"{path}: damaged record at offset {offset}: {num_labels} labels in {end - start} bytes")
+            raise ValueError(
+                f"{path}: damaged record at offset {offset}: expected {num_labels} labels of 4 bytes. "
+                f"Received: {end - start} bytes"
+            )
         (label,) = _LABEL.unpack_from(raw, start)
     return label, id_, raw[start + 4 * num_labels : end]
 
@@ -66,11 +72,11 @@ def unpack_label(prefix: bytes, num_bytes: int) -> float | None:
     """Returns the label of a record from its first `LABEL_PREFIX_BYTES` bytes.
 
     Args:
-        prefix: the first bytes of the record.
-        num_bytes: the size of the whole record.
+        prefix: first bytes of the record.
+        num_bytes: size of the whole record.
 
     Returns:
-        The label, or None if the record has several parts or is damaged, and must be read as a whole.
+        The label, or None if the whole record must be read, because it has several parts or is damaged.
     """
     try:
         magic, length = _FRAME.unpack_from(prefix)
@@ -86,8 +92,8 @@ def check_label(label: float, path: Path, offset: int) -> int:
     """Converts a label to an integer.
 
     Raises:
-        ValueError: naming file and offset, if the label is not an integer of at least 0, or is so large that float32
-            cannot represent all integers.
+        ValueError: if the label is not an integer of at least 0, or is so large that float32 cannot represent all
+            integers. The message names the file and offset.
     """
     if label >= _MAX_EXACT_LABEL:
         raise ValueError(
@@ -96,7 +102,10 @@ def check_label(label: float, path: Path, offset: int) -> int:
             f"RecordIO(path, labels=...). Received: label={label:.0f}"
         )
     if not (label >= 0 and label.is_integer()):
-        raise ValueError(f"{path}: damaged record at offset {offset}: its label is {label}")
+        raise ValueError(
+            f"{path}: damaged record at offset {offset}: expected an integer label of at least 0. "
+            f"Received: label={label}"
+        )
     return int(label)
 
 
@@ -105,11 +114,11 @@ def scan(read: Read, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         read: function that reads from the file.
-        size: the size of the file.
-        path: the path of the file for messages.
+        size: size of the file.
+        path: path of the file for messages.
 
     Returns:
-        `(starts, ends)`, each `(n,)` int64. A damaged section counts as one record.
+        `(starts, ends)`, two `(n,)` int64 arrays. A damaged section is treated as one record.
     """
     starts, ends = [], []
     start = 0
@@ -118,8 +127,8 @@ def scan(read: Read, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
             end = end_of_record(read, start, size)
             if end is None or not (end == size or read(end, 4) == MAGIC):
                 following = _next_record(read, start + 4, size)
-                # Either the length of this record is wrong, or the magic number of the next. In the second case the
-                # length leads to a part that ends where the following record starts.
+                # Either the length of this record or the magic number of the next one is wrong. In the second case, the
+                # part at the end of this record ends where the following record starts.
                 if end is None or end > following or _end_of_part(read, end) != following:
                     _log.warning("%s: damaged between offsets %d and %d", path, start, following)
                     end = following
@@ -131,7 +140,7 @@ def scan(read: Read, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def end_of_record(read: Read, start: int, size: int) -> int | None:
-    """Returns the end of a record from the lengths of its parts, or None if they are not valid."""
+    """Returns the end of a record according to the lengths of its parts, or None if they are not valid."""
     position, expected = start, (_WHOLE, _FIRST)
     while True:
         frame = read(position, _FRAME.size)
@@ -147,8 +156,8 @@ def end_of_record(read: Read, start: int, size: int) -> int | None:
         position, expected = end, (_MIDDLE, _LAST)
 
 
-def missing_in_index_message(path: Path, offset: int, missing: int) -> str:
-    """Returns the error for an index without the record at offset `missing`, which follows that at `offset`."""
+def incomplete_index_message(path: Path, offset: int, missing: int) -> str:
+    """Returns the error message for an index that lacks the record at offset `missing`, after the one at `offset`."""
     return (
         f"{path.with_suffix('.idx')} has only part of the records of {path}. Expected: an index with every record, or "
         f"RecordIO(path, index=False), which scans the file. Received: an index with offset {offset} but without "
@@ -165,7 +174,7 @@ def _end_of_part(read: Read, start: int) -> int | None:
 
 
 def _next_record(read: Read, start: int, size: int) -> int:
-    """Returns the next offset at which a record may start, or the size of the file if there is none."""
+    """Returns the next offset at which a record may start, or the size of the file if no record follows."""
     while start < size:
         chunk = read(start, _CHUNK_BYTES)
         position = chunk.find(MAGIC)
@@ -189,7 +198,9 @@ def _join_parts(raw: bytes, offset: int, path: Path) -> bytes:
     position = 0
     while True:
         if len(raw) - position < _FRAME.size:
-            raise damaged("it is cut short")
+            raise damaged(
+                f"expected a frame of {_FRAME.size} bytes after {position} bytes. Received: {len(raw) - position} bytes"
+            )
         magic, kind_and_length = _FRAME.unpack_from(raw, position)
         kind, length = kind_and_length >> _LENGTH_BITS, kind_and_length & (1 << _LENGTH_BITS) - 1
         if magic != MAGIC:
@@ -198,7 +209,7 @@ def _join_parts(raw: bytes, offset: int, path: Path) -> bytes:
             raise damaged(f"expected a part of kind {'2 or 3' if parts else '0 or 1'}. Received: {kind}")
         position += _FRAME.size
         if length > len(raw) - position:
-            raise damaged(f"expected {length} more bytes. Received: {len(raw) - position}")
+            raise damaged(f"expected {length} more bytes. Received: {len(raw) - position} bytes")
         parts.append(raw[position : position + length])
         position += length
         padding = raw[position : position + -length % 4]
@@ -208,7 +219,7 @@ def _join_parts(raw: bytes, offset: int, path: Path) -> bytes:
         if kind in (_WHOLE, _LAST):
             break
     if position < len(raw) and raw[position : position + 4] == MAGIC:
-        raise ValueError(missing_in_index_message(path, offset, offset + position))
+        raise ValueError(incomplete_index_message(path, offset, offset + position))
     if position != len(raw):
-        raise damaged(f"expected {len(raw)} bytes. Received: {position}")
+        raise damaged(f"expected {len(raw)} bytes. Received: {position} bytes")
     return parts[0] if len(parts) == 1 else MAGIC.join(parts)

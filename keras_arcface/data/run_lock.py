@@ -1,20 +1,20 @@
-"""A lock file that lets one run at a time write to a directory."""
+"""Lock file that ensures that only one run at a time writes to a directory."""
 
 import fcntl
 import os
 import time
 from pathlib import Path
 
-_TIMEOUT = 10.0  # seconds; the worker processes of a killed run need some time to exit
+_TIMEOUT = 10.0  # seconds, because the worker processes of a killed run need some time to exit
 
 
 class RunLock:
-    """Lock on a file, held by the main process of a run, or shared by it and its worker processes.
+    """Lock on a file that the main process of a run holds, alone or together with its worker processes.
 
     The operating system releases the lock when the last process that holds it exits, even if it is killed.
 
     Args:
-        path: the lock file; created if it does not exist.
+        path: path of the lock file. It is created if it does not exist.
 
     Raises:
         BlockingIOError: when the context is entered, if another run holds the lock.
@@ -31,7 +31,10 @@ class RunLock:
         deadline = time.monotonic() + _TIMEOUT
         while not self._try_to_acquire():
             if time.monotonic() > deadline:
-                raise BlockingIOError(f"Another run is writing to {self._path.parent} and holds {self._path.name}")
+                raise BlockingIOError(
+                    f"{self._path.parent} must not be in use by another run. "
+                    f"Received: {self._path.name}, which another process has locked"
+                )
             time.sleep(0.05)
         return self
 
@@ -39,11 +42,11 @@ class RunLock:
         os.close(self._descriptor)
 
     def share(self) -> None:
-        """Lets the worker processes of this run call `join`. Other runs are still locked out."""
+        """Allows the worker processes of this run to call `join`. Other runs still cannot acquire the lock."""
         fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def join(self) -> None:
-        """Holds the lock together with the main process, until this process exits."""
+        """Acquires the lock together with the main process, until this process exits."""
         self._descriptor = os.open(self._path, os.O_RDWR)
         fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 

@@ -1,4 +1,4 @@
-"""The record schema: one `tf.train.Example` per image. No other module names its fields."""
+"""Schema of the records: one `tf.train.Example` per image. Only this module uses the names of the fields."""
 
 import functools
 
@@ -20,9 +20,9 @@ def encode(image: bytes, label: int, name: str) -> tuple[bytes, bytes]:
     """Serializes one example, without copying the image.
 
     Args:
-        image: an encoded JPEG or PNG file.
-        label: an integer of at least 0.
-        name: the origin of the image, for error messages.
+        image: encoded JPEG or PNG file.
+        label: integer of at least 0.
+        name: origin of the image, for error messages.
 
     Returns:
         `(prefix, image)`, whose concatenation is the serialized `tf.train.Example`.
@@ -34,10 +34,10 @@ def parse(serialized):
     """Parses a batch of examples.
 
     Args:
-        serialized: string tensor `(batch,)`.
+        serialized: serialized examples, string tensor `(batch,)`.
 
     Returns:
-        `(images, labels, names)`: `(batch,)` strings, int64 and strings.
+        `(images, labels, names)`, tensors `(batch,)` of types string, int64 and string.
     """
     example = tf.io.parse_example(serialized, _FEATURES)
     return example["image"], example["label"], example["name"]
@@ -47,18 +47,18 @@ def read_label(prefix: bytes) -> int:
     """Returns the label of a serialized example from its first `LABEL_PREFIX_BYTES` bytes.
 
     Raises:
-        ValueError: if they are not the start of an example of this schema.
+        ValueError: if the bytes are not the start of an example of this schema.
     """
     position = prefix.find(_LABEL_ENTRY)
     if not 0 < position <= _MAX_VARINT_BYTES * 4 + 3:
-        raise ValueError("no label at the position that the schema defines")
+        raise ValueError(f"expected an example that starts with its label. Received: {prefix[:16].hex()} ...")
     return _read_varint(prefix, position + len(_LABEL_ENTRY) + 5)
 
 
-# The protocol buffer is written by hand because `tf.train.Example` takes 20 us per image, five times as long as its
-# sha256. In the wire format a field is a tag byte (number << 3 | 2), the length and the content. The label is the first
-# field and the image the last, so that labels can be read without the images. The bytes before a value depend only on
-# its length, so they are cached.
+# This module writes the protocol buffer itself because `tf.train.Example` takes 20 us per image, five times as long as
+# the sha256 of the image. A field in the wire format is a tag byte (number << 3 | 2), the length and the content. The
+# label is the first field and the image the last, so that labels can be read without the images. The bytes before a
+# value depend only on its length, so they are cached.
 _MAX_VARINT_BYTES = 10
 _LABEL_ENTRY = b"\x0a\x05label\x12"
 _NAME_ENTRY = b"\x0a\x04name\x12"
@@ -87,7 +87,7 @@ def _label_field(label: int) -> bytes:
 def _bytes_field_prefix(entry: bytes, length: int) -> bytes:
     """Returns the bytes before a value of `length` bytes."""
     prefix = b""
-    # From the innermost message outward: the value in a BytesList, in a Feature, in the entry, in Features.
+    # The order is from the innermost message to the outermost: BytesList, Feature, entry of the map, Features.
     for tag in (b"\x0a", b"\x0a", entry, b"\x0a"):
         prefix = tag + _varint(len(prefix) + length) + prefix
     return prefix
@@ -112,4 +112,7 @@ def _read_varint(data: bytes, position: int) -> int:
         value |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
             return value
-    raise ValueError("an unterminated varint")
+    raise ValueError(
+        f"expected a varint of at most {_MAX_VARINT_BYTES} bytes. "
+        f"Received: {data[position : position + _MAX_VARINT_BYTES].hex()}"
+    )

@@ -1,7 +1,7 @@
-"""Writes shards with several processes.
+"""Parallel writing of shards in several processes.
 
-The processes are forked from a server process that has loaded this module. They are not forked from the caller's
-process, because a fork does not copy its threads.
+The processes are forked from a server process that has imported this module. They are not forked from the process of
+the caller, because a fork does not copy its threads.
 """
 
 import concurrent.futures
@@ -28,18 +28,18 @@ def write_shards(
     """Writes shards with several processes.
 
     Args:
-        job: the dataset to write.
-        shards: `(number, indices)` of each shard, as of `write_shard`.
-        processes: the number of processes.
-        lock_path: the lock file, which the caller has shared.
-        progress: the progress bar, in images.
+        job: description of the dataset.
+        shards: `(number, indices)` of each shard, the arguments of `write_shard`.
+        processes: number of processes.
+        lock_path: path of the lock file. The caller must have called `RunLock.share`.
+        progress: progress bar that counts images.
 
     Returns:
-        The report of each shard, by its number.
+        A dict from the number of each shard to its report.
 
     Raises:
         RuntimeError: if a process died.
-        Exception: the first exception of `write_shard`.
+        Exception: if `write_shard` raised an exception in a process.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -53,7 +53,7 @@ def write_shards(
         waiting = set(futures)
         while waiting:
             finished, waiting = concurrent.futures.wait(waiting, 0.2, concurrent.futures.FIRST_EXCEPTION)
-            written = num_written.get_obj().value  # without the lock, which a killed process may hold
+            written = num_written.get_obj().value  # read without its lock, which a killed process may hold
             progress.update(written - num_shown)
             num_shown = written
             for future in finished:
@@ -61,18 +61,19 @@ def write_shards(
         return {number: future.result() for future, number in futures.items()}
     except (concurrent.futures.BrokenExecutor, ConnectionError, EOFError) as error:
         raise RuntimeError(
-            f"A process that wrote to {job.directory} died: it was killed, it ran out of memory, or the script lacks "
-            '`if __name__ == "__main__":`. The same call continues from the finished shards'
+            f"The processes that write to {job.directory} must not exit early. Possible causes: a process was killed "
+            'or ran out of memory, or the script lacks `if __name__ == "__main__":`. The same call continues after the '
+            f"finished shards. Received: {type(error).__name__}: {error}"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 class _Worker:
-    """The state of a worker process."""
+    """Global state of a worker process."""
 
     job: ShardJob
-    num_written: Any  # a synchronized integer of multiprocessing, the number of images
+    num_written: Any  # synchronized integer of multiprocessing, the number of images
 
 
 def _initialize(job: ShardJob, lock_path: Path, num_written) -> None:

@@ -1,6 +1,6 @@
-"""Writes one shard of a dataset, with a report that shows that it is complete.
+"""Writer of one shard of a dataset and of a report that proves that the shard is complete.
 
-A shard is a function of the source, the seed and its number. It does not matter which process writes it.
+The content of a shard depends only on the source, the seed and its number, not on the process that writes it.
 """
 
 import dataclasses
@@ -31,15 +31,15 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ShardJob:
-    """What is the same for all shards of a dataset.
+    """Description of a dataset to write, common to all shards.
 
     Attributes:
-        source: the classes to write.
-        directory: the dataset directory.
-        num_shards: the number of shards.
-        image_size: the `(height, width)` of every image.
-        check: whether to decode every image.
-        damaged: "raise" or "skip".
+        source: classes to write.
+        directory: path of the dataset directory.
+        num_shards: number of shards.
+        image_size: `(height, width)` of every image.
+        check: whether to decode every image to check it.
+        damaged: treatment of damaged images, "raise" or "skip".
     """
 
     source: ClassSubset
@@ -50,15 +50,25 @@ class ShardJob:
     damaged: str
 
     def path(self, number: int) -> Path:
+        """Returns the path of a shard."""
         return self.directory / f"{number:05d}-of-{self.num_shards:05d}.tfrecord"
 
     def report_path(self, number: int) -> Path:
+        """Returns the path of the report of a shard."""
         return self.directory / f".{number:05d}.report.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
-    """What was written to a complete shard."""
+    """Description of the content of a complete shard.
+
+    Attributes:
+        num_examples: number of images in the shard.
+        num_bytes: size of the shard.
+        sha256: checksum of the shard.
+        image_size: height and width of every image.
+        skipped: one message per skipped image, with the reason.
+    """
 
     num_examples: int
     num_bytes: int
@@ -68,7 +78,7 @@ class ShardReport:
 
 
 def read_report(job: ShardJob, number: int) -> ShardReport | None:
-    """Returns the report of a shard if it is complete and has the job's image size, otherwise None."""
+    """Reads the report of a shard. Returns None if the shard is incomplete or has another image size than the job."""
     try:
         report = ShardReport(**json.loads(job.report_path(number).read_text("utf-8")))
         is_complete = job.path(number).stat().st_size == report.num_bytes
@@ -81,17 +91,17 @@ def write_shard(job: ShardJob, number: int, indices: np.ndarray, progress: Calla
     """Writes a shard and its report.
 
     Args:
-        job: the dataset to write.
-        number: the number of the shard.
-        indices: the records of `job.source` to write, in order.
-        progress: function that is called with the number of images after each block.
+        job: description of the dataset.
+        number: number of the shard.
+        indices: indices of the records of `job.source` to write, in order.
+        progress: function that is called after each block with its number of images.
 
     Returns:
-        The report.
+        The report of the shard.
 
     Raises:
-        OSError: naming the shard, if it cannot be written.
-        ValueError: naming the record, if one is damaged and `job.damaged` is "raise".
+        OSError: if the shard cannot be written. The message names the shard.
+        ValueError: if a record is damaged and `job.damaged` is "raise". The message names the record.
     """
     path = job.path(number)
     skipped: list[str] = []
@@ -108,7 +118,7 @@ def write_shard(job: ShardJob, number: int, indices: np.ndarray, progress: Calla
                 num_bytes += len(data)
                 progress(len(block))
             report = ShardReport(num_examples, num_bytes, sha256.hexdigest(), list(job.image_size), skipped)
-            # The report is on the disk before the shard gets its name, so that a named shard always has one.
+            # The report is written before the shard is renamed, so that every shard with a final name has a report.
             write_atomically(job.report_path(number), json.dumps(dataclasses.asdict(report)))
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}, while writing", str(path)) from error
@@ -116,15 +126,17 @@ def write_shard(job: ShardJob, number: int, indices: np.ndarray, progress: Calla
 
 
 def read_record(source: ClassSubset, index: int) -> Record:
-    """Returns a record whose image is a JPEG or PNG that TensorFlow decodes as OpenCV does.
+    """Reads a record, and converts its image to a JPEG or PNG that TensorFlow and OpenCV decode to the same pixels.
 
     Raises:
-        ValueError: if it cannot be read.
+        ValueError: if the record cannot be read.
     """
     try:
         record = source[index]
-    except OSError as error:  # an OSError would be mistaken for a problem of the disk that is written to
-        raise ValueError(f"record {index} of {source} cannot be read: {type(error).__name__}: {error}") from error
+    except OSError as error:  # callers treat an OSError as a failure to write
+        raise ValueError(
+            f"record {index} of {source} must be readable. Received: {type(error).__name__}: {error}"
+        ) from error
     image = encoded_images.to_jpeg_or_png(record.image, record.name)
     return record if image is record.image else record._replace(image=image)
 
@@ -136,7 +148,7 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
 
 
 def _usable_records(job: ShardJob, indices: Iterable[int], skipped: list[str]) -> list[Record]:
-    """Reads and checks the records of a block. Appends a message to `skipped` for each that is left out."""
+    """Reads and checks the records of a block, and appends a message to `skipped` for each skipped record."""
     records = []
     for index in indices:
         try:

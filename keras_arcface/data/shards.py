@@ -1,4 +1,4 @@
-"""Reads the shards of a dataset directory, in order or at random."""
+"""Reader of the shards of a dataset directory, for sequential and random access."""
 
 import functools
 import logging
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class _RecordIndex(NamedTuple):
-    """Label, shard, offset and length of every record, each `(num_examples,)`."""
+    """Arrays `(num_examples,)` with the label, shard, offset and length of every record."""
 
     labels: np.ndarray
     shards: np.ndarray
@@ -28,21 +28,22 @@ class _RecordIndex(NamedTuple):
 
 
 class ShardReader:
-    """The serialized records of a dataset directory.
+    """Reader of the serialized records of a dataset directory.
 
     Args:
-        directory: the dataset directory.
-        info: the `DatasetInfo` of the directory.
-        skip_damaged: if true, reads all shards once, logs and counts damaged records, and leaves them out. If false, a
-            damaged record raises when it is read.
+        directory: path of the dataset directory.
+        info: `DatasetInfo` of the directory.
+        skip_damaged: whether to skip damaged records. If true, all shards are read once to count and log them. If
+            false, a damaged record raises an error when it is read.
 
     Attributes:
-        info: the `DatasetInfo` of the directory.
-        paths: the shards.
-        num_examples: the number of records, without those that are left out.
+        info: `DatasetInfo` of the directory.
+        paths: paths of the shards.
+        num_examples: number of records, without skipped records.
 
     Raises:
-        ValueError: naming the shard, if one has a wrong size and `skip_damaged` is false; also if no record remains.
+        ValueError: if a shard has a wrong size and `skip_damaged` is false, or if no record remains. The message names
+            the shard or directory.
     """
 
     def __init__(self, directory, info: DatasetInfo, skip_damaged: bool):
@@ -59,7 +60,7 @@ class ShardReader:
         if lost:
             _log.warning("%s: skipped %d of %d records that are damaged", directory, lost, info.num_examples)
         if self.num_examples == 0:
-            raise ValueError(f"{directory} contains no readable record")
+            raise ValueError(f"{directory} must contain undamaged records. Received: {lost} damaged records")
         self._on_damage = lambda error: None
 
     def read_shard(self, path) -> Iterator[bytes]:
@@ -71,16 +72,16 @@ class ShardReader:
 
     @property
     def labels(self) -> np.ndarray:
-        """The label of every record, `(num_examples,)`."""
+        """Labels of all records, `(num_examples,)`."""
         return self._index.labels
 
     def fetch(self, indices):
-        """Returns serialized records: int64 tensor `(n,)` -> string tensor `(n,)`."""
+        """Returns the serialized records `(n,)` at int64 indices `(n,)`, as a string tensor."""
         records = tf.numpy_function(self._fetch, [indices], tf.string)
         return tf.ensure_shape(records, indices.shape)
 
-    def record(self, index: int) -> bytes:
-        """Returns one serialized record."""
+    def read_record(self, index: int) -> bytes:
+        """Reads one serialized record."""
         path = self.paths[self._index.shards.item(index)]
         with open(path, "rb", buffering=0) as file:
             offset, length = self._index.offsets.item(index), self._index.lengths.item(index)
@@ -89,7 +90,7 @@ class ShardReader:
     def _fetch(self, indices: np.ndarray) -> np.ndarray:
         records = np.empty(len(indices), object)
         for position, index in enumerate(indices.tolist()):
-            records[position] = self.record(index)
+            records[position] = self.read_record(index)
         return records
 
     @functools.cached_property
@@ -105,7 +106,7 @@ class ShardReader:
                 try:
                     yield schema.read_label(prefix), shard, offset, length
                 except ValueError as error:
-                    raise ValueError(f"{path}: the record at offset {offset} has {error}") from error
+                    raise ValueError(f"{path}: damaged record at offset {offset}: {error}") from error
 
     def _prefixes(self, path: Path) -> Iterator[tuple[int, int, bytes]]:
         if self._on_damage is None:

@@ -1,4 +1,4 @@
-"""The contract of image sources: sequences of encoded images with integer labels."""
+"""Base class of image sources, which are sequences of encoded images with integer labels."""
 
 import abc
 import functools
@@ -17,7 +17,13 @@ _IGNORED_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir
 
 
 class Record(NamedTuple):
-    """One encoded image with its label."""
+    """Encoded image with its label.
+
+    Attributes:
+        image: content of the image file.
+        label: label, in `[0, num_classes)` of the source.
+        name: name of the image for error messages.
+    """
 
     image: bytes
     label: int
@@ -25,16 +31,16 @@ class Record(NamedTuple):
 
 
 class Source(abc.ABC):
-    """Base class of everything that `write_dataset` reads: a sequence of records.
+    """Base class of the sequences of records that `write_dataset` reads.
 
-    A subclass defines `__len__` and `__getitem__`. Everything else has a default. A source that several processes read
-    must support pickling. `str(source)` describes it in `dataset.json` and in error messages.
+    A subclass defines `__len__` and `__getitem__`. All other methods and attributes have defaults. A source for several
+    processes must support pickling. `str(source)` describes it in `dataset.json` and in error messages.
 
     Attributes:
-        class_names: the name of each class, or None.
-        image_size: the `(height, width)` of all images, or None if it is not known.
-        source_labels: `(num_classes,)` int64 array, the label of each class in the source from which this one selects
-            classes, or None if it does not select.
+        class_names: name of each class, or None.
+        image_size: `(height, width)` of all images, or None if it is not known.
+        source_labels: label of each class in the source from which this source selects classes, `(num_classes,)` int64
+            array, or None if it does not select classes.
     """
 
     class_names: Sequence[str] | None = None
@@ -47,26 +53,26 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> Record:
-        """Returns a record. Raises a ValueError or OSError if it cannot be read."""
+        """Returns a record. Raises a ValueError or OSError if the record cannot be read."""
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """The label of every record, `(len,)` int64, and -1 for a record that cannot be read.
+        """Labels of all records, `(len,)` int64 array, with -1 for a record that cannot be read.
 
-        The default reads all records once. A subclass that knows its labels should set this attribute.
+        The default implementation reads all records once. A subclass with known labels should set this attribute.
         """
         return np.fromiter((self._label_or_minus_one(index) for index in range(len(self))), np.int64, len(self))
 
     @functools.cached_property
     def num_classes(self) -> int:
-        """The number of classes. Labels must be in `[0, num_classes)`. The default is the largest label plus 1."""
+        """Number of classes. Labels must be in `[0, num_classes)`. The default is the largest label plus 1."""
         return int(self.labels.max(initial=-1)) + 1
 
     def fingerprint(self) -> str | None:
-        """Returns a string that changes when the images do, or None if changes cannot be detected."""
+        """Returns a string that changes if the images change, or None if changes cannot be detected."""
         return None
 
     def _label_or_minus_one(self, index: int) -> int:
@@ -83,14 +89,14 @@ def fingerprint_files(root: Path, names: Iterable[str]) -> str:
         try:
             status = (root / name).stat()
             state = (status.st_size, status.st_mtime_ns)
-        except OSError:  # a missing file raises when its record is read
+        except OSError:  # a missing file raises an error when its record is read
             state = None
         digest.update(os.fsencode(name) + f"\0{state}\0".encode())
     return digest.hexdigest()
 
 
 def visible_entries(folder: Path) -> list[Path]:
-    """Returns the entries of a folder in sorted order, without hidden files and those that operating systems create."""
+    """Returns the entries of a folder in sorted order, without hidden files and files of the operating system."""
     return sorted(
         entry
         for entry in folder.iterdir()

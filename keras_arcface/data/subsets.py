@@ -10,21 +10,21 @@ from keras_arcface.data.sources import Source
 
 
 class ClassSubset(Source):
-    """Source with the images of some classes of another source, with labels numbered from 0.
+    """Source that selects classes of another source and renumbers their labels from 0.
 
-    A record that cannot be read, or whose label is invalid in the source, is kept, so that the reader of the subset
-    reports it.
+    Records that cannot be read or have an invalid label in the source are kept, so that reading the subset reports
+    them.
 
     Args:
-        source: the `Source` to select from.
-        classes: labels in the source. The position of a class in this list is its new label.
+        source: `Source` that contains the classes.
+        classes: labels of the classes in the source. The new label of a class is its position in this list.
 
     Attributes:
-        num_classes: the number of classes.
-        class_names: the names of these classes, or None if the source has none.
-        labels: `(len,)` int64 array; -1 for a record without a valid label.
-        source_labels: `(num_classes,)` int64 array, the label of each class in the source. If that is a subset too, the
-            label in its source.
+        num_classes: number of classes.
+        class_names: name of each class, or None if the source has no names.
+        labels: labels of all records, `(len,)` int64 array, with -1 for a record without a valid label.
+        source_labels: label of each class in the source, or in the original source if the source is a subset,
+            `(num_classes,)` int64 array.
     """
 
     source_labels: np.ndarray
@@ -64,11 +64,11 @@ class ClassSubset(Source):
 
 
 class Relabeled(Source):
-    """Source with other labels for the images of another source, and without those with a negative label.
+    """Source that replaces the labels of another source, and removes images with a negative label.
 
     Args:
-        source: the `Source` of the images.
-        labels: `(len(source),)` integers below `source.num_classes`. A negative label removes the image.
+        source: `Source` of the images.
+        labels: new labels below `source.num_classes`, `(len(source),)` integers. A negative label removes the image.
 
     Raises:
         ValueError: if the number of labels is wrong, a label is too large, or no image remains.
@@ -92,7 +92,10 @@ class Relabeled(Source):
             )
         self._indices = np.flatnonzero(labels >= 0)
         if not len(self._indices):
-            raise ValueError(f"labels must keep an image of {source}. Received: {len(labels)} negative labels")
+            raise ValueError(
+                f"labels must contain a label of at least 0, to keep images of {source}. "
+                f"Received: {len(labels)} negative labels"
+            )
         self.source, self.labels, self.num_classes = source, labels[self._indices], source.num_classes
         self.class_names, self.image_size = source.class_names, source.image_size
 
@@ -116,14 +119,14 @@ class Relabeled(Source):
 
 
 def drop_small_classes(source: Source, min_images: int) -> ClassSubset:
-    """Returns the classes of a source that have at least `min_images` images, numbered from 0.
+    """Selects the classes with at least `min_images` images, and renumbers them from 0.
 
     Args:
-        source: a `Source`.
-        min_images: the smallest number of images; 1 drops only the classes without images.
+        source: `Source` of the images.
+        min_images: smallest number of images of a class. With 1, only classes without images are dropped.
 
     Returns:
-        A source.
+        A source with the selected classes.
 
     Raises:
         ValueError: if no class remains.
@@ -138,8 +141,8 @@ def drop_small_classes(source: Source, min_images: int) -> ClassSubset:
         except (ValueError, OSError) as error:
             first = str(error)
         raise ValueError(
-            f"None of the {len(source)} images of {source} can be read with a label in [0, {source.num_classes}). "
-            f"The first: {first}"
+            f"{source} must have readable images with a label in [0, {source.num_classes}). "
+            f"Received: {len(source)} other images. The first: {first}"
         )
     classes, counts = np.unique(source.labels[is_valid], return_counts=True)
     is_large = counts >= min_images
@@ -152,15 +155,15 @@ def drop_small_classes(source: Source, min_images: int) -> ClassSubset:
 
 
 def split_identities(source: Source, share: float, seed: int = 0) -> tuple[ClassSubset, ClassSubset]:
-    """Splits a source into training and validation, so that no class is in both parts.
+    """Splits a source into training and validation parts without common classes.
 
     Args:
-        source: a `Source`.
-        share: the fraction of the classes with images that goes to validation, in (0, 1).
-        seed: the seed of the random choice of classes.
+        source: `Source` of the images.
+        share: fraction of the classes with images in the validation part, in (0, 1).
+        seed: seed of the random choice of classes.
 
     Returns:
-        `(training, validation)`, two sources with classes numbered from 0.
+        `(training, validation)`, two sources whose classes are renumbered from 0.
 
     Raises:
         ValueError: if a part would have no class.

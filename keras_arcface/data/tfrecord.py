@@ -1,8 +1,8 @@
-"""Reads and writes the framing of TFRecord files, with checksums.
+"""Reader and writer of TFRecord files, with checksums.
 
-A record has its length (8 bytes, little-endian), a checksum of the length (4), the data, a checksum of the data (4).
-TensorFlow's reader is not used because it does not name the file and offset of a damaged record and cannot continue
-after it.
+A record consists of the length of its data (8 bytes, little-endian), a checksum of the length (4 bytes), the data, and
+a checksum of the data (4 bytes). TensorFlow's reader is not used because it does not report the file and offset of a
+damaged record, and cannot continue after it.
 """
 
 import functools
@@ -20,11 +20,11 @@ _CHUNK_BYTES = 1 << 20
 
 
 class DamagedRecordError(ValueError):
-    """Raised for a record with a wrong checksum or length. The message names the file and the offset."""
+    """Error for a record with a wrong checksum or length. The message names the file and the offset."""
 
 
 def frame(*parts: bytes) -> list[bytes]:
-    """Frames a record. Its data is the concatenation of `parts`, the result that of the returned pieces."""
+    """Returns the pieces of a serialized record whose data is the concatenation of `parts`."""
     crc = 0
     for part in parts:
         crc = google_crc32c.extend(crc, part)
@@ -32,18 +32,18 @@ def frame(*parts: bytes) -> list[bytes]:
 
 
 def read_records(path, on_damage: Callable[[DamagedRecordError], None] | None = None) -> Iterator[tuple[int, bytes]]:
-    """Reads a file from its start to its end.
+    """Iterates over all records of a file, in order.
 
     Args:
-        path: the file.
-        on_damage: function that is called with the error of every damaged section. Reading then continues with the
-            next intact record. If None, the error is raised.
+        path: path of the file.
+        on_damage: function that is called with the error of every damaged section, before reading continues with the
+            next undamaged record. None raises the error.
 
     Yields:
         `(offset, data)` of each record.
 
     Raises:
-        DamagedRecordError: naming file and offset, if a record is damaged and `on_damage` is None.
+        DamagedRecordError: if a record is damaged and `on_damage` is None.
     """
     with open(path, "rb", buffering=_CHUNK_BYTES) as file:
         size = os.fstat(file.fileno()).st_size
@@ -52,16 +52,17 @@ def read_records(path, on_damage: Callable[[DamagedRecordError], None] | None = 
             header = file.read(_HEADER_BYTES)
             length = _read_length(header)
             if length is None:
-                reason = "the checksum of its length does not match"
+                reason = _length_error(header)
             elif length > size - offset - _HEADER_BYTES - _FOOTER_BYTES:
-                reason = f"its length is {length} bytes, but the file ends before"
+                reason = _end_error(length, size - offset)
             else:
                 data = file.read(length)
-                if file.read(_FOOTER_BYTES) == _masked_checksum(google_crc32c.value(data)):
+                footer, checksum = file.read(_FOOTER_BYTES), _masked_checksum(google_crc32c.value(data))
+                if footer == checksum:
                     yield offset, data
                     offset += _HEADER_BYTES + length + _FOOTER_BYTES
                     continue
-                reason = "the checksum of its data does not match"
+                reason = f"expected data with checksum {footer.hex()}. Received: data with checksum {checksum.hex()}"
             error = DamagedRecordError(f"{path}: damaged record at offset {offset}: {reason}")
             if on_damage is None:
                 raise error
@@ -73,35 +74,41 @@ def read_record(file: int, offset: int, length: int, path) -> bytes:
     """Reads one record.
 
     Args:
-        file: an open file descriptor.
-        offset: the position of the record in the file.
-        length: the number of bytes of its data.
-        path: the path of the file for error messages.
+        file: descriptor of the open file.
+        offset: position of the record in the file.
+        length: number of bytes of the data of the record.
+        path: path of the file for error messages.
+
+    Returns:
+        The data of the record.
 
     Raises:
-        DamagedRecordError: naming file and offset, if the record is damaged.
+        DamagedRecordError: if the record is damaged.
     """
     raw = os.pread(file, _HEADER_BYTES + length + _FOOTER_BYTES, offset)
     data = raw[_HEADER_BYTES : _HEADER_BYTES + length]
     if _read_length(raw[:_HEADER_BYTES]) != length or raw[_HEADER_BYTES + length :] != _masked_checksum(
         google_crc32c.value(data)
     ):
-        raise DamagedRecordError(f"{path}: damaged record at offset {offset}: its checksums do not match")
+        raise DamagedRecordError(
+            f"{path}: damaged record at offset {offset}: expected {length} bytes of data with correct checksums. "
+            f"Received: {len(raw)} bytes with a wrong length or checksum"
+        )
     return data
 
 
 def read_prefixes(path, num_bytes: int) -> Iterator[tuple[int, int, bytes]]:
-    """Reads the positions of all records and the first bytes of their data, but not the rest of the file.
+    """Iterates over the positions of all records and the first bytes of their data, without reading the rest.
 
     Args:
-        path: the file.
-        num_bytes: how many bytes of each record's data to read.
+        path: path of the file.
+        num_bytes: number of bytes to read from the data of each record.
 
     Yields:
         `(offset, length, first bytes of the data)` of each record. The data is not checked.
 
     Raises:
-        DamagedRecordError: naming file and offset, if a length is damaged.
+        DamagedRecordError: if the length of a record is damaged.
     """
     file = os.open(path, os.O_RDONLY)
     try:
@@ -111,7 +118,8 @@ def read_prefixes(path, num_bytes: int) -> Iterator[tuple[int, int, bytes]]:
             start = os.pread(file, _HEADER_BYTES + num_bytes, offset)
             length = _read_length(start[:_HEADER_BYTES])
             if length is None or length > size - offset - _HEADER_BYTES - _FOOTER_BYTES:
-                raise DamagedRecordError(f"{path}: damaged record at offset {offset}: its length is damaged")
+                reason = _length_error(start[:_HEADER_BYTES]) if length is None else _end_error(length, size - offset)
+                raise DamagedRecordError(f"{path}: damaged record at offset {offset}: {reason}")
             yield offset, length, start[_HEADER_BYTES : _HEADER_BYTES + length]
             offset += _HEADER_BYTES + length + _FOOTER_BYTES
     finally:
@@ -129,17 +137,26 @@ def _masked_checksum(crc: int) -> bytes:
 
 
 def _read_length(header: bytes) -> int | None:
-    """Returns the length of a record's data, or None if the header's checksum does not match."""
+    """Returns the length of the data of a record, or None if the checksum of the header is wrong."""
     if len(header) != _HEADER_BYTES or header[8:] != _masked_checksum(google_crc32c.value(header[:8])):
         return None
     return _LENGTH.unpack_from(header)[0]
 
 
+def _length_error(header: bytes) -> str:
+    return f"expected a length that matches its checksum. Received: header {header.hex()}"
+
+
+def _end_error(length: int, bytes_left: int) -> str:
+    expected = bytes_left - _HEADER_BYTES - _FOOTER_BYTES
+    return f"expected a length of at most {expected} bytes, where the file ends. Received: {length} bytes"
+
+
 def _next_record(file: int, damaged: int, length: int | None, size: int) -> int:
-    """Returns the offset of the next record after a damaged one, or the size of the file if there is none."""
+    """Returns the offset of the next record after a damaged one, or the size of the file after the last record."""
     if length is not None:
         return min(damaged + _HEADER_BYTES + length + _FOOTER_BYTES, size)
-    # The upper half of a length is zero. Searching for zeros avoids a checksum at every offset.
+    # The upper half of a length is zero. A search for zeros is faster than a checksum at every offset.
     start = damaged + 1
     while start < size:
         chunk = os.pread(file, _CHUNK_BYTES, start)

@@ -1,4 +1,4 @@
-"""A dataset directory as a source."""
+"""Source that reads a dataset directory."""
 
 import functools
 
@@ -18,17 +18,17 @@ class TFRecords(Source):
     Records are in the order of the files, as in `load_dataset(training=False)`.
 
     Args:
-        directory: a directory that `write_dataset` wrote.
+        directory: path of a directory that `write_dataset` wrote.
 
     Attributes:
-        num_classes: the number of classes.
-        class_names: the name of each class, or None.
-        labels: `(len,)` int64 array.
-        image_size: `(height, width)`.
+        num_classes: number of classes.
+        class_names: name of each class, or None.
+        labels: labels of all images, `(len,)` int64 array.
+        image_size: `(height, width)` of every image.
 
     Raises:
         FileNotFoundError: if the directory contains no dataset.
-        ValueError: naming the file, if a file is damaged or a shard is missing.
+        ValueError: if a file is damaged or a shard is missing. The message names the file.
 
     >>> faces = TFRecords("faces")
     >>> len(faces), faces.class_names
@@ -52,7 +52,7 @@ class TFRecords(Source):
 
     def __getitem__(self, index: int) -> Record:
         index = range(len(self))[index]
-        image, label, name = schema.parse(tf.constant([self._shards.record(index)]))
+        image, label, name = schema.parse(tf.constant([self._shards.read_record(index)]))
         return Record(image[0].numpy(), int(label[0]), name[0].numpy().decode())
 
     def __str__(self) -> str:
@@ -62,5 +62,5 @@ class TFRecords(Source):
         return f"<TFRecords({str(self._directory)!r}): {len(self):,} images of {self.num_classes:,} classes>"
 
     def fingerprint(self) -> str:
-        """Returns the checksums of the shards."""
+        """Returns the checksums of all shards."""
         return " ".join(shard.sha256 for shard in self._info.shards)

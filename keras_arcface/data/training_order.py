@@ -1,6 +1,6 @@
-"""The order of training records: which records a step sees, as a function of the seed and the step.
+"""Random orders of training records, as functions of the seed and the step.
 
-The shards of the dataset, the batch size, the number of hosts and other arguments of `load_dataset` must stay the same.
+An order can be continued after an interruption if the dataset and the arguments of `load_dataset` are unchanged.
 """
 
 import functools
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# The purpose of a random number is part of its seed, so that files, records, classes and images are independent.
+# The purpose of a random number is part of its seed, so that the orders of files, records, classes and images are
+# independent.
 _FILES, _RECORDS, _CLASSES, _IMAGES = range(4)
 _INTERLEAVED_FILES = 16
 _BLOCK_SIZE = 1024  # records that are drawn from the shuffle buffer with one call of the generator
@@ -26,11 +27,11 @@ def shuffled_epoch(
     The files are permuted, 16 of them are interleaved, and the records are drawn from a shuffle buffer.
 
     Args:
-        files: arguments of `read`.
+        files: files with the records, passed to `read`.
         read: function that returns the records of a file, in order.
-        seed: the seed of the order.
-        epoch: the number of the epoch, from 0. Every epoch has another order.
-        shuffle_buffer: the number of records in the buffer.
+        seed: seed of the order.
+        epoch: index of the epoch. Every epoch has another order.
+        shuffle_buffer: number of records in the buffer.
 
     Returns:
         An iterator over the records.
@@ -41,15 +42,15 @@ def shuffled_epoch(
 
 
 def shuffled_indices(num_examples: int, seed: int, positions: np.ndarray) -> np.ndarray:
-    """Returns the records at some positions of an endless stream that contains every record once per epoch.
+    """Returns the indices of the records at given positions of an endless stream of random epochs.
 
     Args:
-        num_examples: the number of records; every epoch is a permutation of all of them.
-        seed: the seed of the order.
-        positions: `(n,)` positions in the stream, in ascending order.
+        num_examples: number of records. Every epoch is a permutation of all records.
+        seed: seed of the order.
+        positions: positions in the stream, in ascending order, `(n,)` integers.
 
     Returns:
-        `(n,)` indices of records.
+        Indices of the records, `(n,)` array.
     """
     epochs, offsets = np.divmod(positions, num_examples)
     return np.concatenate(
@@ -58,19 +59,20 @@ def shuffled_indices(num_examples: int, seed: int, positions: np.ndarray) -> np.
 
 
 class ClassBalancedBatches:
-    """Batches of P classes with K images each, for losses that compare images within a batch.
+    """Sampler of batches of P classes with K images each, for losses that compare images within a batch.
 
-    An epoch contains every class once, in an order that differs per epoch, except for the last fewer than P classes.
-    The K images of a class are distinct if it has that many. Otherwise each occurs equally often, up to one.
+    An epoch contains every class once, in an order that differs per epoch, except for a remainder of fewer than P
+    classes. The K images are distinct if their class has at least K images. Otherwise the numbers of repetitions of its
+    images differ by at most 1.
 
     Args:
-        labels: `(num_examples,)` label of every record.
-        classes_per_batch: P.
-        images_per_class: K.
-        seed: the seed of the choice of classes and images.
+        labels: label of every record, `(num_examples,)` array.
+        classes_per_batch: number P of classes per batch.
+        images_per_class: number K of images per class.
+        seed: seed of the choice of classes and images.
 
     Raises:
-        ValueError: if there are fewer than P classes.
+        ValueError: if the dataset has fewer than P classes.
     """
 
     def __init__(self, labels: np.ndarray, classes_per_batch: int, images_per_class: int, seed: int):
@@ -84,7 +86,7 @@ class ClassBalancedBatches:
         self._classes_per_batch, self._images_per_class, self._seed = classes_per_batch, images_per_class, seed
 
     def __call__(self, step: int) -> np.ndarray:
-        """Returns the `(P * K,)` indices of the records of a step, grouped by class."""
+        """Returns the indices `(P * K,)` of the records in the batch of a step, grouped by class."""
         epoch, batch = divmod(step, len(self._counts) // self._classes_per_batch)
         first = batch * self._classes_per_batch
         classes = _permutation(len(self._counts), self._seed, epoch, _CLASSES)[first : first + self._classes_per_batch]

@@ -1,8 +1,8 @@
-"""Reads verification sets (`lfw.bin`, `cfp_fp.bin` ...), which are pickles, without executing anything in them.
+"""Reader of pickled verification sets (`lfw.bin`, `cfp_fp.bin` ...) that executes no code from them.
 
-A pickle is a program. Here it can only build lists, tuples, numbers and byte strings, and refer to a few functions. No
-such function is called: stand-ins keep the bytes of an array. The result is checked afterwards, so that an error can
-name the image or pair.
+A pickle is a program. Here it can only build lists, tuples, numbers and byte strings, and refer to a few functions.
+These are replaced by stand-ins, which keep the bytes of an array. The result is checked afterwards, so that an error
+can name the image or pair.
 """
 
 import io
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-# The operations that a pickle of lists of bytes or arrays needs, in protocols 0 to 5. Operations that call a class
-# (OBJ, INST, NEWOBJ), look one up in a registry (EXT) or outside (PERSID), or build dicts and sets are not allowed.
+# Operations that a pickle of lists of bytes or arrays requires, in protocols 0 to 5. Operations that call a class (OBJ,
+# INST, NEWOBJ), find one in a registry (EXT) or outside (PERSID), or build dicts and sets are not allowed.
 _ALLOWED_OPERATIONS = {
     *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP"),
     *("GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
@@ -26,7 +26,7 @@ _ALLOWED_OPERATIONS = {
     *("EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
 }
-# NumPy's names of the types that an array of labels may have.
+# Names in NumPy of the types that an array of labels may have.
 _NUMBER_TYPES = {
     f"{kind}{size}" for kind, sizes in (("b", "1"), ("iu", "1248"), ("f", "248")) for kind in kind for size in sizes
 }
@@ -43,16 +43,16 @@ def load(path) -> tuple[list[bytes], np.ndarray]:
     """Reads the images and labels of a verification set.
 
     Args:
-        path: a pickle of `(bins, issame)`, written by Python 2 or 3. `bins` is a list or an array of encoded images,
-            two per pair: bytes, bytearrays or uint8 arrays, `(n,)`, `(n, 1)` or `(1, n)`. `issame` is a list or an
-            array of booleans, or of the numbers 0 and 1.
+        path: path of a pickle of `(bins, issame)`, written by Python 2 or 3. `bins` is a list or an array of encoded
+            images, two per pair, as bytes, bytearrays, or uint8 arrays `(n,)`, `(n, 1)` or `(1, n)`. `issame` is a list
+            or an array of booleans, or of the numbers 0 and 1.
 
     Returns:
-        `(images, same)`: 2n encoded images, and an `(n,)` bool array.
+        `(images, same)`, a list of 2n encoded images and the mask of the genuine pairs, `(n,)` bool array.
 
     Raises:
-        ValueError: naming the file, if it is damaged, has other content, or asks to execute something; naming the image
-            or pair, if it is ambiguous.
+        ValueError: if the file is damaged, has other content, or requests to execute code. The message names the file,
+            and the image or pair if possible.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -60,51 +60,60 @@ def load(path) -> tuple[list[bytes], np.ndarray]:
         _check_operations(content)
         loaded = _Unpickler(content).load()
         bins, issame = loaded
-        return _images(_items(bins, "images")), _booleans(issame)
+        return _to_images(_list_items(bins, "images")), _to_booleans(issame)
     except _RejectedError as error:
-        raise ValueError(f"{path} is rejected: {error}") from None
+        raise ValueError(f"{path} is not an allowed verification set: {error}") from None
     except Exception as error:  # a damaged pickle can raise any exception
         raise ValueError(
-            f"{path} is not a verification set. Expected: a pickle of (encoded images, whether each pair is the same). "
+            f"{path} is not a verification set. Expected: a pickle of (encoded images, labels of the pairs). "
             f"Received: {len(content)} bytes with {type(error).__name__}: {str(error)[:200]}"
         ) from error
 
 
 class _RejectedError(ValueError):
-    """Raised for content that a verification set must not have."""
+    """Error for content that is not allowed in a verification set."""
 
 
 def _check_operations(content: bytes) -> None:
-    """Rejects operations that are not allowed, and lengths beyond the end of the file, without executing the pickle."""
+    """Raises an error for operations that are not allowed or exceed the file, without executing the pickle."""
     for operation, argument, offset in pickletools.genops(io.BytesIO(content)):
         name, offset = operation.name, offset or 0
         if name not in _ALLOWED_OPERATIONS:
-            raise _RejectedError(f"operation {name} at offset {offset} is not needed in a verification set")
-        # For a memo index and for a frame, Python allocates memory before it reads the content.
+            raise _RejectedError(
+                "expected only operations that lists of bytes and arrays require. "
+                f"Received: operation {name} at offset {offset}"
+            )
+        # For a memo index and a frame, Python allocates memory before it reads the content.
         if name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
-            raise _RejectedError(f"{name} {argument} at offset {offset} in a file of {len(content)} bytes")
+            raise _RejectedError(
+                f"expected a memo index of at most {len(content)}, the size of the file. "
+                f"Received: {name} {argument} at offset {offset}"
+            )
         if name == "FRAME" and (argument or 0) > len(content) - offset:
-            raise _RejectedError(f"a frame of {argument} bytes at offset {offset} in a file of {len(content)} bytes")
+            raise _RejectedError(
+                f"expected a frame of at most {len(content) - offset} bytes at offset {offset}, where the file ends. "
+                f"Received: a frame of {argument} bytes"
+            )
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler that replaces all functions and classes by stand-ins."""
+    """Unpickler that replaces all functions and classes with stand-ins."""
 
     def __init__(self, content: bytes):
         super().__init__(io.BytesIO(content), encoding="bytes")
         self._bytes_left = len(content)
 
     def _copy(self, data) -> bytes:
-        """Copies bytes. All copies together cannot be larger than the file, unless bytes are copied repeatedly."""
+        """Copies bytes. Raises an error if all copies together are larger than the file, because of repeated copies."""
         if not isinstance(data, bytes | bytearray):
             raise ValueError(f"expected bytes. Received: {type(data).__name__}")
         self._bytes_left -= len(data)
         if self._bytes_left < 0:
-            raise _RejectedError("its content would be larger than the file")
+            raise _RejectedError("expected content that is no larger than the file. Received: repeated copies of bytes")
         return bytes(data)
 
     def _bytearray(self, content, encoding=None) -> bytes:
-        """Returns the bytes of a bytearray, without copying them unless they are encoded as text."""
+        """Returns the bytes of a bytearray. They are only copied if they are encoded as text."""
         if encoding is not None:
             return self._copy(_encode(content, encoding))
         if not isinstance(content, bytes):
@@ -112,7 +121,7 @@ class _Unpickler(pickle.Unpickler):
         return content
 
     def find_class(self, module, name):
-        # Every call returns new objects, so that a pickle cannot change them for others.
+        # Every call returns new objects, so that a pickle cannot change objects that other pickles use.
         if (module, name) == ("_codecs", "encode"):
             return lambda text, encoding: self._copy(_encode(text, encoding))
         if module in _NUMPY_MODULES:
@@ -128,13 +137,15 @@ class _Unpickler(pickle.Unpickler):
                 return "ndarray"
         if (module, name) in (("builtins", "bytearray"), ("__builtin__", "bytearray")):
             return self._bytearray
-        raise _RejectedError(f"it asks for {module}.{name}")
+        raise _RejectedError(
+            f"expected only functions that build bytes and NumPy arrays. Received: a reference to {module}.{name}"
+        )
 
 
 def _encode(text, encoding):
     encoding = encoding.decode() if isinstance(encoding, bytes) else encoding
     if encoding not in ("latin1", "latin-1"):
-        raise _RejectedError(f"it asks for the encoding {encoding!r}")
+        raise _RejectedError(f"expected the encoding latin1. Received: encoding={encoding!r}")
     return text.encode("latin1")
 
 
@@ -168,20 +179,25 @@ class _Array:
         return self
 
     def is_one_dimensional(self) -> bool:
-        """Returns whether at most one axis is longer than 1, so that the order of the values is unambiguous."""
+        """Returns whether at most one axis is longer than 1. The order of the values is then unambiguous."""
         sizes = self.shape if isinstance(self.shape, tuple) else (None,)
         return all(isinstance(size, int) and size >= 0 for size in sizes) and sum(size != 1 for size in sizes) <= 1
 
     def values(self):
-        """Returns the numbers, `(n,)`. Raises if they are not numbers or their order is ambiguous."""
+        """Returns the values as an array `(n,)`. Raises an error unless they are numbers in an unambiguous order."""
         kind = {"bool": "b1", "uint8": "u1"}.get(name := str(self.type).lstrip("|"), name)
         if kind not in _NUMBER_TYPES or self.order not in ("<", ">", "|", "="):
-            raise _RejectedError(f"an array of type {str(self.type)[:20]!r}")
+            raise _RejectedError(f"expected an array of numbers. Received: an array of type {str(self.type)[:20]!r}")
         dtype = np.dtype(self.order.replace("|", "=") + kind)
         if not self.is_one_dimensional() or not isinstance(self.data, bytes):
-            raise _RejectedError(f"an array of shape {str(self.shape)[:40]}")
+            raise _RejectedError(
+                f"expected an array of shape (n,), (n, 1) or (1, n). Received: an array of shape {str(self.shape)[:40]}"
+            )
         if len(self.data) != math.prod(self.shape) * dtype.itemsize:
-            raise _RejectedError(f"an array of shape {str(self.shape)[:40]} with {len(self.data)} bytes")
+            raise _RejectedError(
+                f"expected the bytes of an array of shape {str(self.shape)[:40]} and type {dtype}. "
+                f"Received: {len(self.data)} bytes"
+            )
         return np.frombuffer(self.data, dtype)
 
 
@@ -189,7 +205,7 @@ def _text(name):
     return name.decode("latin1") if isinstance(name, bytes) else name
 
 
-def _items(content, name: str) -> Sequence:
+def _list_items(content, name: str) -> Sequence:
     """Returns the items of a list, a tuple or an array of objects."""
     if isinstance(content, list | tuple):
         return content
@@ -208,19 +224,18 @@ def _items(content, name: str) -> Sequence:
     return content.data
 
 
-def _images(items: Sequence) -> list[bytes]:
+def _to_images(items: Sequence) -> list[bytes]:
     images: list[bytes] = []
-    copies: dict[int, bytes] = {}  # a bytearray that occurs repeatedly is copied once
+    copies: dict[int, bytes] = {}  # copies each bytearray once, even if it occurs repeatedly
     for number, item in enumerate(items):
         if isinstance(item, _Array):
             try:
                 if item.values().dtype != np.uint8:
-                    raise _RejectedError(f"an array of type {str(item.type)[:20]!r}")
+                    raise _RejectedError(
+                        f"expected an array of type uint8. Received: an array of type {str(item.type)[:20]!r}"
+                    )
             except _RejectedError as error:
-                raise _RejectedError(
-                    f"image {number} must be an encoded image (JPEG, PNG ...) as bytes, or as a uint8 array (n,), "
-                    f"(n, 1) or (1, n). Received: {error}"
-                ) from None
+                raise _RejectedError(f"image {number}, encoded as JPEG, PNG ...: {error}") from None
             item = item.data
         elif isinstance(item, bytearray):
             if id(item) not in copies:
@@ -232,30 +247,28 @@ def _images(items: Sequence) -> list[bytes]:
     return images
 
 
-def _booleans(issame) -> np.ndarray:
+def _to_booleans(issame) -> np.ndarray:
     if isinstance(issame, _Array) and not isinstance(issame.data, list):
         try:
             values = issame.values()
         except _RejectedError as error:
-            raise _RejectedError(
-                f"the labels of the pairs must be booleans, or numbers 0 and 1, (n,) or (n, 1). Received: {error}"
-            ) from None
+            raise _RejectedError(f"labels of the pairs, booleans or numbers 0 and 1: {error}") from None
     else:
-        values = [_number(item, number) for number, item in enumerate(_items(issame, "labels"))]
+        values = [_to_scalar(item, number) for number, item in enumerate(_list_items(issame, "labels"))]
     for number, value in enumerate(values):
         if value not in (0, 1):
             raise _RejectedError(f"the label of pair {number} must be True or False. Received: {str(value)[:40]!r}")
     return np.array(values, bool)
 
 
-def _number(item, number: int):
-    """Returns an item, or the only value of an item that is an array."""
+def _to_scalar(item, number: int):
+    """Returns the only value of an array, or the item if it is not an array."""
     if not isinstance(item, _Array):
         return item
     try:
         values = item.values()
     except _RejectedError as error:
-        raise _RejectedError(f"the label of pair {number} must be True or False. Received: {error}") from None
+        raise _RejectedError(f"label of pair {number}, True or False: {error}") from None
     if len(values) != 1:
         raise _RejectedError(f"the label of pair {number} must be one value. Received: {len(values)} values")
     return values[0]

@@ -1,4 +1,4 @@
-"""Writes a source as a directory of TFRecord shards with a `dataset.json`."""
+"""Conversion of a source to a directory of TFRecord shards with a `dataset.json`."""
 
 import collections
 import dataclasses
@@ -36,10 +36,10 @@ from keras_arcface.data.sources import Source
 from keras_arcface.data.subsets import ClassSubset
 from keras_arcface.data.subsets import drop_small_classes
 
-# The lock file of a run, which also describes it. It exists as long as the run is not finished.
+# Lock file of a run, which also contains its description. It exists as long as the run is not finished.
 UNFINISHED = "unfinished.json"
 _TEMPORARY_FILES = [temporary_path(Path(name)).name for name in (SHARD_PATTERN, REPORT_PATTERN, FILE_NAME)]
-_NUM_PROBES = 101  # images that are decoded to find out the image size
+_NUM_SAMPLES = 101  # number of images that are decoded to determine the image size
 
 _log = logging.getLogger(__name__)
 
@@ -59,41 +59,42 @@ def write_dataset(
 
     JPEG and PNG files are stored unchanged, unless EXIF data rotates them. Rotated files and all other formats become
     PNG files with the pixels that `cv2.imread` returns. Every image is decoded once to check it, and all must have the
-    same size. Examples are shuffled over all shards. Labels become contiguous: classes with fewer than `min_images`
-    images are left out, and `DatasetInfo.source_labels` has the label of each class in the source.
+    same size. Examples are shuffled over all shards. Classes with fewer than `min_images` images are dropped, and the
+    others are renumbered from 0. `DatasetInfo.source_labels` has the label of each class in the source.
 
     A shard is written under a temporary name, flushed to the disk and renamed. `dataset.json` is written last, so a
-    directory that has one is complete. After an interruption of any kind the same call continues, and the result is
-    identical to the byte. If the directory already contains the dataset of the same source and arguments, it is reused:
-    only the labels and the fingerprint of the source are read.
+    directory with this file is complete. After any interruption, the same call continues and writes identical bytes. If
+    the directory already contains the dataset of the same source and arguments, the dataset is reused, and only the
+    labels and the fingerprint of the source are read.
 
     Args:
-        source: a `Source`, such as `ImageFolder`, `ImageList` or `RecordIO`.
-        directory: the directory to write to; created if it does not exist. A dataset in it is reused or raises, and is
-            never overwritten.
-        examples_per_shard: the largest number of images in a shard.
-        seed: the seed of the shuffle. The same source and seed give the same bytes.
-        processes: the number of processes. With more than one, a script needs `if __name__ == "__main__":`, as always
-            with Python's multiprocessing.
-        check: whether to decode every image.
-        damaged: what to do with an image that cannot be read or decoded, or has another size or a label outside
-            `[0, num_classes)`: "raise", or "skip" to log it and add it to `DatasetInfo.skipped`. Classes are counted
-            before images are skipped, so a class keeps its label if all its images are skipped. A run that raised can
-            continue with "skip".
-        min_images: the smallest number of images per class. Smaller classes are left out.
-        alignment: how the faces are aligned, to be recorded in `dataset.json`: "five_points" as by `align`, "none" if
-            they are not aligned, or None to record nothing. It is never inferred from the images. It is added to a
-            dataset that is reused and does not record it yet.
+        source: `Source` of the images, such as `ImageFolder`, `ImageList` or `RecordIO`.
+        directory: path of the directory to write to. It is created if it does not exist. An existing dataset in it is
+            never overwritten. It is reused if it is the same, and otherwise raises an error.
+        examples_per_shard: largest number of images in a shard.
+        seed: seed of the shuffle. The same source and seed give the same bytes.
+        processes: number of processes. With more than one, a script requires `if __name__ == "__main__":`, as always
+            with multiprocessing in Python.
+        check: whether to decode every image to check it.
+        damaged: treatment of images that cannot be read or decoded, have another size, or have a label outside
+            `[0, num_classes)`. "raise" raises an error. "skip" logs them and adds them to `DatasetInfo.skipped`. The
+            images of a class are counted before images are skipped, so a class keeps its label if all its images are
+            skipped. A run that raised an error can continue with "skip".
+        min_images: smallest number of images per class. Smaller classes are dropped.
+        alignment: alignment of the faces, which is recorded in `dataset.json`: "five_points" for that of `align`,
+            "none" for faces that are not aligned, or None to record nothing. It is never inferred from the images. It
+            is added to a reused dataset that does not record it yet.
 
     Returns:
         The `DatasetInfo` of the directory.
 
     Raises:
-        FileExistsError: naming the differences, if the directory contains a finished or unfinished dataset of another
-            source or other arguments; also if it contains a dataset and the source has no fingerprint.
+        FileExistsError: if the directory contains a finished or unfinished dataset of another source or other
+            arguments, or contains a dataset and the source has no fingerprint. The message names the differences.
         BlockingIOError: if another run is writing to the directory.
-        OSError: if a file cannot be written, as on a full disk; finished shards remain.
-        ValueError: naming the record, if one is damaged; also if the source is empty, or its `image_size` is wrong.
+        OSError: if a file cannot be written, for example on a full disk. Finished shards remain.
+        ValueError: if a record is damaged, the source is empty, or its `image_size` is wrong. The message names the
+            record or source.
         RuntimeError: if a process died.
 
     >>> info = write_dataset(ImageFolder("photos"), "photos_tfrecord")
@@ -117,9 +118,13 @@ def write_dataset(
         _log.warning("%s has only one class. Training requires at least two", source)
     directory.mkdir(parents=True, exist_ok=True)
     with RunLock(directory / UNFINISHED) as lock:
-        if not _start_or_continue(lock, directory, source, conversion):  # another run finished while this one waited
+        if not _start_or_continue(
+            lock, directory, source, conversion
+        ):  # another run finished during the wait for the lock
             return reuse_dataset(directory, source, conversion, damaged, alignment)
-        was_finished = (directory / FILE_NAME).exists()  # interrupted while it removed its temporary files
+        was_finished = (
+            directory / FILE_NAME
+        ).exists()  # true if a run was interrupted while it removed temporary files
         if not was_finished:
             image_size = _image_size(source, subset, damaged)
             check_alignment(alignment, image_size)
@@ -127,7 +132,7 @@ def write_dataset(
             parts = np.array_split(order, -(-len(order) // examples_per_shard))
             job = ShardJob(subset, directory, len(parts), image_size, check, damaged)
             with tqdm(total=len(order), desc="writing", unit="image", dynamic_ncols=True) as progress:
-                reports = _write_parts(job, parts, processes, lock, progress)
+                reports = _write_unfinished(job, parts, processes, lock, progress)
             info = dataclasses.replace(_make_info(job, reports, source, conversion), alignment=alignment)
             info.save(directory)
         _remove_files(directory, [REPORT_PATTERN, *_TEMPORARY_FILES])
@@ -136,17 +141,17 @@ def write_dataset(
 
 
 def _start_or_continue(lock: RunLock, directory: Path, source: Source, conversion: Conversion) -> bool:
-    """Describes the run in its lock file, or checks that an interrupted run had the same description.
+    """Writes the description of the run to its lock file, or compares it with that of an interrupted run.
 
     Returns:
-        False if there is nothing to write, because the directory contains a finished dataset.
+        False if the directory contains a finished dataset, so that no shards must be written. True otherwise.
     """
     description = {"source": str(source), **dataclasses.asdict(conversion), "schema_version": schema.VERSION}
     path = directory / UNFINISHED
     has_shards = any(directory.glob(SHARD_PATTERN))
     try:
         former = json.loads(path.read_text("utf-8"))
-    except ValueError:  # the file is new and empty, or incomplete, and then no shard was written after it
+    except ValueError:  # the file is new or incomplete, and no shard was written after it
         former = None
         is_finished = (directory / FILE_NAME).exists()
         if is_finished or has_shards:
@@ -166,18 +171,18 @@ def _start_or_continue(lock: RunLock, directory: Path, source: Source, conversio
                     f"directory. Expected, to continue: {former.get(key)!r}. Received: {value!r}"
                 )
         return True
-    # Not written atomically: replacing the file would replace the locked file.
+    # An atomic replacement of the file would release the lock.
     path.write_text(json.dumps(description, indent=1), "utf-8")
     sync_file(path)
     return True
 
 
 def _image_size(source: Source, subset: ClassSubset, damaged: str) -> tuple[int, int]:
-    """Returns the image size of the source, or that of the first image, or with "skip" the most frequent size."""
+    """Returns the image size of the source, of its first image, or the most frequent size if damaged is "skip"."""
     declared = source.image_size
-    probes = np.unique(np.linspace(0, len(subset) - 1, _NUM_PROBES, dtype=int)).tolist()
+    samples = np.unique(np.linspace(0, len(subset) - 1, _NUM_SAMPLES, dtype=int)).tolist()
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
-    for index in probes if declared or damaged == "skip" else [0]:
+    for index in samples if declared or damaged == "skip" else [0]:
         try:
             record = read_record(subset, index)
             sizes[encoded_images.decoded_size(record.image, record.name)] += 1
@@ -189,26 +194,31 @@ def _image_size(source: Source, subset: ClassSubset, damaged: str) -> tuple[int,
         height, width = declared
         if most_frequent is not None and (height, width) not in sizes:
             raise ValueError(
-                f"image_size of {source} must be the size of its images. For RecordIO it is read from the file "
+                f"image_size of {source} must be the size of its images. RecordIO reads it from the file "
                 f"`property`. Received: {height} x {width} (height x width), but none of {sizes.total()} tested images "
                 f"has this size, and most are {most_frequent[0]} x {most_frequent[1]}"
             )
         return height, width
     if most_frequent is None:
-        raise ValueError(f"{source} must contain readable images. Received: none of {len(probes)} tested is readable")
+        raise ValueError(
+            f"{source} must contain readable images. Received: {len(samples)} tested images that are not readable"
+        )
     return most_frequent
 
 
-def _write_parts(
+def _write_unfinished(
     job: ShardJob, parts: list[np.ndarray], processes: int, lock: RunLock, progress: tqdm
 ) -> list[ShardReport]:
-    """Writes the shards that are not finished, and returns the reports of all."""
+    """Writes all unfinished shards, and returns the reports of all shards."""
     reports = {}
     for number, indices in enumerate(parts):
         report = read_report(job, number)
         if report is not None:
             if report.skipped and job.damaged == "raise":
-                raise ValueError(f"skipped by the interrupted run: {report.skipped[0]}")
+                raise ValueError(
+                    f"{job.directory} must have no skipped images with damaged='raise'. Use damaged='skip', or remove "
+                    f"the directory. Received: a skipped image: {report.skipped[0]}"
+                )
             reports[number] = report
             progress.initial += len(indices)
             progress.update(len(indices))
@@ -236,7 +246,10 @@ def _make_info(job: ShardJob, reports: list[ShardReport], source: Source, conver
     is_renumbered = not np.array_equal(source_labels, np.arange(subset.num_classes))
     num_examples = sum(report.num_examples for report in reports)
     if num_examples == 0:
-        raise ValueError(f"All {len(subset)} images of {source} were skipped. The first: {reports[0].skipped[0]}")
+        raise ValueError(
+            f"{source} must contain undamaged images. Received: {len(subset)} images, all of which were skipped. "
+            f"The first: {reports[0].skipped[0]}"
+        )
     return DatasetInfo(
         num_classes=subset.num_classes,
         num_examples=num_examples,

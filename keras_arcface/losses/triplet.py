@@ -5,9 +5,9 @@ from keras import ops
 
 from keras_arcface import _arguments
 
-_MIN_SQUARED_NORM = 1e-12  # an embedding below it has no direction
-_MIN_SQUARED_DISTANCE = 1e-12  # below it the gradient of the square root is 0 instead of infinite
-_ABOVE_ALL_DISTANCES = 8.0
+_MIN_SQUARED_NORM = 1e-12  # embeddings with a smaller norm are treated as zero
+_MIN_SQUARED_DISTANCE = 1e-12  # avoids an infinite gradient of the square root
+_ABOVE_ALL_DISTANCES = 8.0  # larger than every distance
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -15,29 +15,29 @@ class TripletLoss(keras.losses.Loss):
     """Triplet loss within a batch: `max(distance to positive - distance to negative + margin, 0)`.
 
     Embeddings are L2-normalized inside the loss. Each example of the batch is an anchor. Its positives are the other
-    images of the same class, its negatives the images of other classes:
+    images of the same class, and its negatives are the images of other classes. The triplets depend on `mining`:
 
-    - "hard": one triplet per anchor, with the farthest positive and the closest negative. The paper uses plain
-      distances, `squared=False`, of embeddings that are not normalized.
+    - "hard": one triplet per anchor, with the farthest positive and the closest negative. The paper uses
+      distances that are not squared, `squared=False`, of embeddings that are not normalized.
     - "semihard": one triplet per positive. Its negative is the closest one that is farther than the positive, or the
-      farthest negative if none is. The loss of an anchor is the mean over its triplets.
+      farthest negative if all are closer. The loss of an anchor is the mean over its triplets.
 
-    An anchor without positives or without negatives has loss 0, and counts in the mean over the batch. A zero embedding
-    is treated as perpendicular to all others and gets no gradient.
+    An anchor without positives or without negatives has loss 0, and is included in the mean over the batch. A zero
+    embedding is treated as perpendicular to all others and gets no gradient.
 
-    Also usable as a Keras loss, `model.compile(loss=TripletLoss())`, for a model whose outputs are embeddings. Keras
+    A model whose outputs are embeddings can use it as a Keras loss, `model.compile(loss=TripletLoss())`. Keras
     then casts labels to float32, which is exact for labels below 2**24.
 
     Args:
-        margin: at least 0 and at most the largest distance, which is 4 for squared distances and 2 otherwise. FaceNet
-            uses 0.2 with squared distances.
-        mining: "hard" or "semihard".
+        margin: margin in units of the distance, between 0 and the largest distance, which is 4 for squared distances
+            and 2 otherwise. FaceNet uses 0.2 with squared distances.
+        mining: selection of triplets, "hard" or "semihard".
         squared: whether distances are squared.
         **kwargs: `reduction`, `name` and `dtype` of `keras.losses.Loss`.
 
     Call arguments:
-        y_true: labels `(batch,)` or `(batch, 1)`.
-        y_pred: embeddings `(batch, dim)`, normalized or not.
+        y_true: labels, `(batch,)` or `(batch, 1)`.
+        y_pred: embeddings, normalized or not, `(batch, dim)`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -70,7 +70,7 @@ class TripletLoss(keras.losses.Loss):
         return ops.where(ops.any(positives, axis=1), losses, 0.0)
 
     def _distances(self, embeddings):
-        """Returns the distances `(batch, batch)` between all embeddings."""
+        """Returns the distances between all pairs of embeddings, `(batch, batch)`."""
         squares = ops.sum(ops.square(embeddings), axis=-1, keepdims=True)
         is_zero = squares < _MIN_SQUARED_NORM
         unit = ops.where(is_zero, 0.0, embeddings * ops.rsqrt(ops.where(is_zero, 1.0, squares)))
@@ -83,13 +83,15 @@ class TripletLoss(keras.losses.Loss):
         return ops.relu(farthest - closest + self.margin)
 
     def _semihard(self, distances, positives, negatives):
-        # If k negatives are closer to the anchor than a positive, its negative is number k in the order of distance.
+        # If k negatives are closer to the anchor than a positive, its negative has index k in the order of distance.
         # This avoids an array of shape (batch, batch, batch).
         num_negatives = ops.sum(ops.cast(negatives, "int32"), axis=1, keepdims=True)
         fixed = ops.stop_gradient(distances)
         order = ops.argsort(fixed, axis=1)
         closer = ops.cumsum(ops.cast(ops.take_along_axis(negatives, order, axis=1), "int32"), axis=1)
-        num_closer = ops.take_along_axis(closer, ops.argsort(order, axis=1), axis=1)  # closer negatives, for each image
+        num_closer = ops.take_along_axis(
+            closer, ops.argsort(order, axis=1), axis=1
+        )  # number of closer negatives per image
         negatives_by_distance = ops.argsort(ops.where(negatives, fixed, _ABOVE_ALL_DISTANCES), axis=1)
         position = ops.minimum(num_closer, ops.maximum(num_negatives - 1, 0))
         chosen = ops.take_along_axis(negatives_by_distance, position, axis=1)

@@ -1,4 +1,4 @@
-"""Published weights, loaded as embedders of this package."""
+"""Loader of published weights as embedders of this package."""
 
 from keras_arcface.pretrained.insightface import load_insightface
 

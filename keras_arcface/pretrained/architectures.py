@@ -1,4 +1,4 @@
-"""Recognizes the network of a file, and the names of its layers, from its weights."""
+"""Recognition of a network, and of the names of its layers, from its weights."""
 
 import math
 import re
@@ -11,21 +11,36 @@ from keras_arcface import backbones
 from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weights
 
-# Both networks halve the resolution of their images four times.
+# Both networks halve the resolution of the images four times.
 _TOTAL_STRIDES = 16
 
 
 class Architecture(NamedTuple):
-    backbone: keras.Model  # randomly initialized
-    dim: int  # length of an embedding
-    module_name: Callable[[str], str]  # maps the name of a Keras layer to arcface_torch's
+    """Network that belongs to some weights.
+
+    Attributes:
+        backbone: randomly initialized backbone.
+        dim: length of an embedding.
+        module_name: function that maps the name of a Keras layer to the name in arcface_torch.
+    """
+
+    backbone: keras.Model
+    dim: int
+    module_name: Callable[[str], str]
 
 
 def recognize(weights: Weights, synchronized: bool) -> Architecture:
-    """Builds the network that weights belong to.
+    """Builds the network that belongs to the weights.
+
+    Args:
+        weights: weights of the file.
+        synchronized: whether BatchNorm is synchronized over replicas.
+
+    Returns:
+        The `Architecture`.
 
     Raises:
-        UnsupportedFileError: if they are neither an IResNet nor a MobileFaceNet.
+        UnsupportedFileError: if the weights are neither those of an IResNet nor of a MobileFaceNet.
     """
     if "conv1.weight" in weights and "layer4.0.conv1.weight" in weights:
         return _iresnet(weights, synchronized)
@@ -51,7 +66,7 @@ def _iresnet(weights, synchronized):
             )
         size = (_TOTAL_STRIDES * side, _TOTAL_STRIDES * side)
     backbone = backbones.IResNet(
-        blocks=[_count(weights, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)],
+        blocks=[_count_matches(weights, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)],
         width=width,
         input_shape=(*size, 3),
         synchronized=synchronized,
@@ -79,8 +94,11 @@ def _mobilefacenet(weights, synchronized):
     width = weights.shape("layers.0.layers.0.weight", rank=4)[0]
     rows, columns = weights.shape("features.layers.0.layers.0.weight", rank=4)[2:]
     dim = weights.shape("features.layers.2.weight", rank=2)[0]
-    blocks, stem_groups = [_count(weights, rf"layers\.{index}\.layers\.(\d+)\.") for index in (1, 3, 5, 7)], None
-    if "layers.1.layers.0.weight" in weights:  # a single convolution instead of bottlenecks
+    blocks, stem_groups = (
+        [_count_matches(weights, rf"layers\.{index}\.layers\.(\d+)\.") for index in (1, 3, 5, 7)],
+        None,
+    )
+    if "layers.1.layers.0.weight" in weights:  # the first stage is a single convolution instead of bottlenecks
         blocks[0] = 1
         stem_groups = width // max(weights.shape("layers.1.layers.0.weight", rank=4)[1], 1)
     backbone = backbones.MobileFaceNet(
@@ -101,11 +119,11 @@ def _mobilefacenet_module_name(layer):
         module = f"layers.{stage + 1}"
         if stage % 2 == 0:  # stages that keep the resolution are lists of blocks
             module += f".layers.{int(number) - 1}"
-        return f"{module}.layers.{('expand', 'depthwise', 'project').index(part)}.layers.{_KINDS[kind]}"
+        return f"{module}.layers.{('expand', 'depthwise', 'project').index(part)}.layers.{_LAYER_INDICES[kind]}"
     part = re.fullmatch(r"(stem_depthwise|stem_grouped|stem|last)(_conv|_bn|_prelu)?", layer)
     if part:
         module = {"stem": "layers.0", "last": "conv_sep"}.get(part[1], "layers.1")
-        return f"{module}.layers.{_KINDS[part[2]]}"
+        return f"{module}.layers.{_LAYER_INDICES[part[2]]}"
     return {
         "global_depthwise": "features.layers.0.layers.0",
         "neck_bn": "features.layers.0.layers.1",
@@ -114,10 +132,10 @@ def _mobilefacenet_module_name(layer):
     }[layer]
 
 
-# Index of a layer in arcface_torch's lists of convolution, BatchNorm and PReLU.
-_KINDS = {None: 0, "_conv": 0, "_bn": 1, "_prelu": 2}
+# Indices of convolution, BatchNorm and PReLU in the lists of layers of arcface_torch.
+_LAYER_INDICES = {None: 0, "_conv": 0, "_bn": 1, "_prelu": 2}
 
 
-def _count(weights, pattern):
-    """Returns the number of different values of the pattern's group in the names of the weights."""
+def _count_matches(weights, pattern):
+    """Returns the number of different matches of a group of a pattern in the names of the weights."""
     return len({match[1] for match in map(re.compile(pattern).match, weights) if match})

@@ -1,4 +1,4 @@
-"""Loads InsightFace's published networks as embedders."""
+"""Loader of the published networks of InsightFace as embedders."""
 
 from pathlib import Path
 
@@ -17,26 +17,26 @@ _READERS = {".pth": read_torch, ".pt": read_torch, ".safetensors": read_safetens
 
 
 def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
-    """Loads an IResNet or a MobileFaceNet of InsightFace's arcface_torch as an embedder.
+    """Loads an IResNet or a MobileFaceNet of arcface_torch (InsightFace) as an embedder.
 
-    Depth, width, image size and embedding length are read from the weights. The embedder takes RGB in 0..255, like all
-    embedders of this package. A normalization of pixels in the file is folded into the first convolution.
+    Depth, width, image size and embedding length are read from the weights. The embedder accepts RGB images in 0..255,
+    like all embedders of this package. If the file normalizes pixels, this is folded into the first convolution.
 
-    Most ONNX files have BatchNorm folded into the preceding convolutions. They give the same embeddings, but lack the
+    In most ONNX files, BatchNorm is folded into the preceding convolutions. They give the same embeddings, but lack the
     statistics of BatchNorm, which would normalize a second time in training. For fine-tuning use a `.pth` file, or set
     `trainable = False` on the BatchNormalization layers.
 
     Args:
-        path: one of
+        path: path of the file, in one of these formats:
 
             - `.pth`, `.pt`: a state dict such as `backbone.pth`, or a checkpoint that contains one. Requires PyTorch,
-              whose `weights_only` loader runs no code from the file.
-            - `.safetensors`: the same names. Requires safetensors.
-            - `.onnx`: these networks exported by torch.onnx (w600k_r50.onnx, glint360k, ...), or the IResNets exported
-              by mxnet. Requires onnx. Weights that the graph computes from constants (by reshaping, casting or
+              whose `weights_only` loader executes no code from the file.
+            - `.safetensors`: weights with the same names as in a state dict. Requires safetensors.
+            - `.onnx`: a network exported by torch.onnx (w600k_r50.onnx, glint360k, ...), or an IResNet exported by
+              mxnet. Requires onnx. Weights that the graph computes from constants (by reshaping, casting or
               dequantizing) are supported.
-        dropout: share of the features that is dropped in training, see `make_embedder`; 0 in arcface_torch.
-        synchronized: if true, BatchNorm uses the statistics of the whole batch instead of each replica's part of it
+        dropout: fraction of the features that is dropped in training, as in `make_embedder`. It is 0 in arcface_torch.
+        synchronized: whether BatchNorm uses the statistics of the whole batch instead of those of each replica
             (TensorFlow backend only).
         name: name of the model.
 
@@ -47,7 +47,7 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     Raises:
         FileNotFoundError: if the file does not exist.
         ModuleNotFoundError: if the library that reads the format is not installed.
-        ValueError: if the file does not contain such a network: for instance a vision transformer, a network with
+        ValueError: if the file contains another network, for instance a vision transformer, a network with
             squeeze-and-excitation or quantized activations, or one whose pixels are not centered at 127.5. The message
             names the key or node.
 
@@ -59,11 +59,11 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     ```
 
     References:
-        - [InsightFace's arcface_torch](https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch)
+        - [arcface_torch of InsightFace](https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch)
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist or is not a file")
+        raise FileNotFoundError(f"path must be an existing file. Received: path={str(path)!r}")
     suffix = path.suffix.lower()
     _arguments.check("path", str(path), suffix in _READERS, f"a file with one of the suffixes {', '.join(_READERS)}")
     try:
@@ -73,7 +73,7 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
         for layer in (*architecture.backbone.layers, *embedder.layers):
             _set_weights(layer, architecture.module_name, weights)
         _set_neck_weights(embedder, architecture, weights)
-        weights.expect_all_taken()
+        weights.check_is_empty()
     except UnsupportedFileError as error:
         raise ValueError(f"{path} cannot be loaded: {error}") from error
     return embedder
@@ -84,41 +84,41 @@ def _set_weights(layer, module_name, weights):
         return
     if isinstance(layer, layers.Conv2D):
         rows, columns, inputs, filters = layer.kernel.shape
-        kernel = weights.take(f"{module_name(layer.name)}.weight", (filters, inputs, rows, columns))
+        kernel = weights.pop(f"{module_name(layer.name)}.weight", (filters, inputs, rows, columns))
         layer.kernel.assign(kernel.transpose(2, 3, 1, 0))
     elif isinstance(layer, layers.DepthwiseConv2D):
         rows, columns, channels, _ = layer.kernel.shape
-        kernel = weights.take(f"{module_name(layer.name)}.weight", (channels, 1, rows, columns))
+        kernel = weights.pop(f"{module_name(layer.name)}.weight", (channels, 1, rows, columns))
         layer.kernel.assign(kernel.transpose(2, 3, 0, 1))
     elif isinstance(layer, layers.BatchNormalization):
         for variable, array in zip(
             (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance),
-            _take_batch_norm(weights, module_name(layer.name), layer.gamma.shape),
+            _pop_batch_norm(weights, module_name(layer.name), layer.gamma.shape),
             strict=True,
         ):
             variable.assign(array)
     elif isinstance(layer, layers.PReLU):
-        slopes = weights.take(f"{module_name(layer.name)}.weight", layer.alpha.shape[-1:])
+        slopes = weights.pop(f"{module_name(layer.name)}.weight", layer.alpha.shape[-1:])
         layer.alpha.assign(slopes.reshape(layer.alpha.shape))
 
 
-def _take_batch_norm(weights, module, shape):
-    return [weights.take(f"{module}.{name}", shape) for name in ("weight", "bias", "running_mean", "running_var")]
+def _pop_batch_norm(weights, module, shape):
+    return [weights.pop(f"{module}.{name}", shape) for name in ("weight", "bias", "running_mean", "running_var")]
 
 
 def _set_neck_weights(embedder, architecture, weights):
     """Sets the weights of the dense layer and the last BatchNorm.
 
-    The dense layer has no bias, which moves into the mean of BatchNorm. BatchNorm has no scale, which moves into the
-    kernel and the mean. Both are exact.
+    The dense layer has no bias, so a bias in the file is subtracted from the mean of BatchNorm. BatchNorm has no scale,
+    so a scale in the file is multiplied with the kernel and the mean. Both are exact.
     """
     dense, norm = embedder.get_layer("neck_dense"), embedder.get_layer("embedding")
     linear, batch_norm = architecture.module_name("neck_dense"), architecture.module_name("embedding")
     rows, columns, channels = architecture.backbone.output_shape[1:]
-    kernel = weights.take(f"{linear}.weight", (architecture.dim, channels * rows * columns))
-    scale, offset, mean, variance = _take_batch_norm(weights, batch_norm, (architecture.dim,))
+    kernel = weights.pop(f"{linear}.weight", (architecture.dim, channels * rows * columns))
+    scale, offset, mean, variance = _pop_batch_norm(weights, batch_norm, (architecture.dim,))
     if f"{linear}.bias" in weights:
-        mean = mean - weights.take(f"{linear}.bias", (architecture.dim,))
+        mean = mean - weights.pop(f"{linear}.bias", (architecture.dim,))
     if np.any(scale != 1):
         kernel, mean = kernel * scale[:, None], mean * scale
     # PyTorch flattens a feature map with channels first, Keras with channels last.

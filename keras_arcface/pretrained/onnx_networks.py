@@ -1,7 +1,8 @@
-"""Reads weights from ONNX files by following the graph from the images to the embedding.
+"""Reader of the weights in ONNX files, which follows the graph from the images to the embedding.
 
 Exporters rename weights and fold BatchNorm into the preceding convolution. A weight is therefore identified by its
-position in the graph, and gets arcface_torch's name. A graph with additional or missing nodes is rejected.
+position in the graph, and gets the name that it has in arcface_torch. A graph with additional or missing nodes is
+rejected.
 """
 
 import numpy as np
@@ -12,14 +13,19 @@ from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weight
 from keras_arcface.pretrained.weights import Weights
 
-_EPSILON = 1e-5  # of BatchNorm in this package and in arcface_torch
+_EPSILON = 1e-5  # value in all BatchNorm layers of this package and of arcface_torch
 
 
 def read_onnx(path) -> Weights:
-    """Reads an `.onnx` file of an IResNet or a MobileFaceNet with images `(n, 3, height, width)`."""
+    """Reads an `.onnx` file of an IResNet or a MobileFaceNet with images `(n, 3, height, width)`.
+
+    Raises:
+        ModuleNotFoundError: if onnx is not installed.
+        UnsupportedFileError: if the graph is another network.
+    """
     graph = OnnxGraph(path)
-    network = _Network(graph)
-    x, scale = _normalized_pixels(graph)
+    network = _WeightCollector(graph)
+    x, scale = _read_normalization(graph)
     stem = graph.only_consumer(x, "Conv")
     if graph.attribute(stem, "strides", [1, 1]) == [1, 1]:
         network.read_iresnet(stem, scale)
@@ -28,11 +34,11 @@ def read_onnx(path) -> Weights:
     return Weights(network.weights, graph.input_size)
 
 
-def _normalized_pixels(graph):
-    """Reads the graph's normalization of pixels, if it has one.
+def _read_normalization(graph):
+    """Reads the normalization of pixels in the graph, if it has one.
 
     Returns:
-        The name of the normalized tensor, and the factor per channel between it and `x / 127.5 - 1`.
+        The name of the normalized tensor, and the ratio of its values to `x / 127.5 - 1` for each channel.
     """
     tensor, scale, offset = graph.images, np.ones(3), np.zeros(3)
     while len(graph.consumers(tensor)) == 1 and graph.consumers(tensor)[0].op_type in ("Sub", "Add", "Mul", "Div"):
@@ -41,7 +47,7 @@ def _normalized_pixels(graph):
         value = graph.constant(node, index).astype(np.float64)
         if value.size not in (1, 3) or (value.size == 3 and value.shape[-3:] != (3, 1, 1)):
             raise UnsupportedFileError(
-                f"expected a number, or one per channel, in {describe(node)}. Received: shape {value.shape}"
+                f"expected one number, or one per channel, in {describe(node)}. Received: shape {value.shape}"
             )
         if index == 0 and node.op_type in ("Sub", "Div"):
             graph.raise_unexpected(tensor, "pixels minus a constant or divided by one")
@@ -52,9 +58,9 @@ def _normalized_pixels(graph):
         else:
             offset = offset + (value if node.op_type == "Add" else -value)
         tensor = node.output[0]
-    if tensor == graph.images:  # files without normalization expect (x - 127.5) / 127.5
+    if tensor == graph.images:  # a file without normalization expects (x - 127.5) / 127.5
         return tensor, scale
-    # Another center cannot be folded into the convolution, as it pads with zeros.
+    # Another center cannot be folded into the convolution, because it pads images with zeros.
     if not np.allclose(127.5 * scale + offset, 0, atol=1e-5 * np.abs(127.5 * scale)):
         raise UnsupportedFileError(
             "expected normalized pixels that are a multiple of x / 127.5 - 1. "
@@ -63,14 +69,18 @@ def _normalized_pixels(graph):
     return tensor, 127.5 * scale
 
 
-class _Network:
-    """Follows the graph and collects its weights. Each method returns the name of its output tensor."""
+class _WeightCollector:
+    """Collector of the weights of a graph.
+
+    Private methods read one layer or block, and return the name of its output tensor.
+    """
 
     def __init__(self, graph):
         self._graph = graph
         self.weights: dict[str, Weight] = {}
 
     def read_iresnet(self, stem, scale):
+        """Collects the weights of an IResNet. `stem` is its first convolution, `scale` a factor for its kernel."""
         graph = self._graph
         x = self._conv_norm(stem, "conv1", "bn1", scale=scale)
         x = self._prelu(x, "prelu")
@@ -92,6 +102,7 @@ class _Network:
         self._embedding(x, "fc", "features")
 
     def read_mobilefacenet(self, stem, scale):
+        """Collects the weights of a MobileFaceNet. `stem` is its first convolution, `scale` a factor for its kernel."""
         graph = self._graph
         x = self._conv_norm_prelu(stem, "layers.0", strides=2, scale=scale)
         for stage in range(1, 8):
@@ -135,37 +146,37 @@ class _Network:
         graph.expect_attribute(node, "pads", pads, default=[0] * 4)
         if scale is not None:
             kernel = kernel * scale[:, None, None]
-        self._keep(f"{conv}.weight", kernel, node)
+        self._add(f"{conv}.weight", kernel, node)
         bias = graph.constant(node, 2) if len(node.input) > 2 else np.zeros(len(kernel))
         return self._optional_norm(node.output[0], norm, bias, node)
 
     def _optional_norm(self, tensor, name, bias, node):
-        """Reads a BatchNorm if one follows. If it was folded into `node`, makes one that adds the node's bias."""
+        """Reads a following BatchNorm. If none follows, adds the weights of a BatchNorm that only adds the bias."""
         consumers = self._graph.consumers(tensor)
         if len(consumers) == 1 and consumers[0].op_type == "BatchNormalization":
             return self._norm(consumers[0], name, bias)
-        self._keep(f"{name}.weight", np.ones(bias.shape), node)
-        self._keep(f"{name}.bias", bias, node)
-        self._keep(f"{name}.running_mean", np.zeros(bias.shape), node)
-        self._keep(f"{name}.running_var", np.full(bias.shape, 1 - _EPSILON), node)
+        self._add(f"{name}.weight", np.ones(bias.shape), node)
+        self._add(f"{name}.bias", bias, node)
+        self._add(f"{name}.running_mean", np.zeros(bias.shape), node)
+        self._add(f"{name}.running_var", np.full(bias.shape, 1 - _EPSILON), node)
         return tensor
 
     def _norm(self, node, name, bias=0.0):
-        """Reads a BatchNorm, and moves the bias of the preceding node into its mean."""
+        """Reads a BatchNorm, and subtracts the bias of the preceding node from its mean."""
         self._graph.expect_attribute(node, "training_mode", 0, default=0)
         gamma, beta, mean, variance = (self._graph.constant(node, index).astype(np.float64) for index in (1, 2, 3, 4))
         epsilon = self._graph.attribute(node, "epsilon", _EPSILON)
         if abs(epsilon - _EPSILON) > 1e-9:
             gamma = gamma * np.sqrt((variance + _EPSILON) / (variance + epsilon))
-        self._keep(f"{name}.weight", gamma, node)
-        self._keep(f"{name}.bias", beta, node)
-        self._keep(f"{name}.running_mean", mean - bias, node)
-        self._keep(f"{name}.running_var", variance, node)
+        self._add(f"{name}.weight", gamma, node)
+        self._add(f"{name}.bias", beta, node)
+        self._add(f"{name}.running_mean", mean - bias, node)
+        self._add(f"{name}.running_var", variance, node)
         return node.output[0]
 
     def _prelu(self, tensor, name):
         node = self._graph.only_consumer(tensor, "PRelu")
-        self._keep(f"{name}.weight", self._graph.constant(node, 1).ravel(), node)
+        self._add(f"{name}.weight", self._graph.constant(node, 1).ravel(), node)
         return node.output[0]
 
     def _sum(self, shortcut, branch):
@@ -184,7 +195,7 @@ class _Network:
         kernel = graph.constant(node, 1)
         if not graph.attribute(node, "transB", 0):
             kernel = kernel.T
-        self._keep(f"{linear}.weight", kernel, node)
+        self._add(f"{linear}.weight", kernel, node)
         bias = graph.constant(node, 2) if len(node.input) > 2 else np.zeros(len(kernel))
         tensor = node.output[0]
         if node.op_type == "MatMul" and [consumer.op_type for consumer in graph.consumers(tensor)] == ["Add"]:
@@ -193,5 +204,5 @@ class _Network:
             tensor = node.output[0]
         graph.expect_only_output(self._optional_norm(tensor, norm, bias, node))
 
-    def _keep(self, name, array, node):
+    def _add(self, name, array, node):
         self.weights[name] = Weight(np.asarray(array, np.float32), f"node {describe(node)}")

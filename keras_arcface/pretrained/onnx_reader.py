@@ -1,4 +1,4 @@
-"""An ONNX file's graph: the nodes that consume a tensor, and constant inputs of nodes as arrays."""
+"""Reader of the graph of an ONNX file."""
 
 from collections import defaultdict
 
@@ -7,19 +7,26 @@ import numpy as np
 from keras_arcface._optional import optional_import
 from keras_arcface.pretrained.weights import UnsupportedFileError
 
-_FLOATS = (1, 10, 11, 16)  # float32, float16, float64 and bfloat16 in ONNX's numbering
-# Operators that are evaluated if all their inputs are constant. None of them outputs more values than it gets, so a
-# small file cannot request much memory.
+_FLOATS = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfloat16 in ONNX
+# Operators that are evaluated if all their inputs are constant. Their outputs have no more values than their inputs, so
+# a small file cannot allocate much memory.
 _EVALUATED = {
     *("Constant", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "DequantizeLinear"),
 }
 
 
 class OnnxGraph:
-    """The graph of an ONNX file whose only input is a batch of images.
+    """Graph of an ONNX file whose only input is a batch of images.
 
-    Nodes that compute nothing, such as Identity, Dropout and casts between float types, are skipped: their consumers
+    Nodes that do not change values (Identity, Dropout and casts between float types) are skipped. Their consumers
     appear as consumers of their input. All methods raise an UnsupportedFileError if the graph is not as expected.
+
+    Args:
+        path: path of the file.
+
+    Attributes:
+        images: name of the input tensor.
+        input_size: `(height, width)` of the images, or None if the file does not contain it.
 
     Raises:
         ModuleNotFoundError: if onnx is not installed.
@@ -55,10 +62,10 @@ class OnnxGraph:
 
     def _add(self, node):
         inputs = self.inputs(node)
-        computes_nothing = node.op_type in ("Identity", "Dropout") or (
+        is_identity = node.op_type in ("Identity", "Dropout") or (
             node.op_type == "Cast" and self.attribute(node, "to", None) in _FLOATS
         )
-        if computes_nothing and inputs:
+        if is_identity and inputs:
             self._aliases[node.output[0]] = inputs[0]
         elif node.op_type != "Shape":  # some exporters compute the shape for a Flatten
             for name in set(inputs):
@@ -74,15 +81,18 @@ class OnnxGraph:
         return self._aliases.get(name, name)
 
     def inputs(self, node) -> list[str]:
+        """Returns the names of the input tensors of a node."""
         return [self._resolve(name) for name in node.input]
 
     def attribute(self, node, name, default):
+        """Returns an attribute of a node, or `default` if the node does not have it."""
         for attribute in node.attribute:
             if attribute.name == name:
                 return self._onnx.helper.get_attribute_value(attribute)
         return default
 
     def expect_attribute(self, node, name, expected, default):
+        """Checks that an attribute of a node, or `default`, has the expected value."""
         received = self.attribute(node, name, default)
         if received != expected:
             raise UnsupportedFileError(f"expected {name}={expected} of {describe(node)}. Received: {name}={received}")
@@ -92,14 +102,14 @@ class OnnxGraph:
         return self._consumers.get(tensor, [])
 
     def only_consumer(self, tensor, *operators):
-        """Returns the only node that uses a tensor, which must be one of the operators."""
+        """Returns the only node that uses a tensor. Its operator must be one of the given ones."""
         nodes = self.consumers(tensor)
         if len(nodes) != 1 or nodes[0].op_type not in operators:
             self.raise_unexpected(tensor, f"one node {' or '.join(operators)}")
         return nodes[0]
 
     def two_consumers(self, tensor, first, *second):
-        """Returns the two nodes that use a tensor: one of operator `first`, the other one of the operators `second`."""
+        """Returns the two nodes that use a tensor, one with operator `first`, the other with one of `second`."""
         nodes = sorted(self.consumers(tensor), key=lambda node: node.op_type != first)
         if len(nodes) != 2 or nodes[0].op_type != first or nodes[1].op_type not in second:
             self.raise_unexpected(tensor, f"nodes {first} and {' or '.join(second)}")
@@ -111,9 +121,13 @@ class OnnxGraph:
             self.raise_unexpected(tensor, "the end of the graph and its only output")
 
     def constant(self, node, index) -> np.ndarray:
-        """Returns an input of a node that does not depend on the images, as float32.
+        """Returns a constant input of a node as a float32 array.
 
         An input that is computed from constants by reshaping, casting or dequantizing is evaluated.
+
+        Args:
+            node: node of the graph.
+            index: index of the input.
         """
         name = self.inputs(node)[index] if index < len(node.input) else ""
         if name in self._initializers:
@@ -122,14 +136,14 @@ class OnnxGraph:
         nodes, initializers = self._constant_subgraph(name, message)
         try:
             return self._evaluate(nodes, initializers, name).astype(np.float32)
-        except Exception as error:  # the evaluator raises any exception of NumPy
+        except Exception as error:  # the evaluator raises exceptions of many types
             reason = f"{type(error).__name__}: {str(error)[:200]}"
             raise UnsupportedFileError(
                 f"{message} {describe(self._producers[name])}, which fails with {reason}"
             ) from error
 
     def _constant_subgraph(self, name, message):
-        """Returns the nodes and initializers that a tensor is computed from."""
+        """Returns the nodes and initializers that compute a tensor."""
         computed, initializers, pending = set(), {}, [name]
         while pending:
             tensor = pending.pop()
@@ -142,7 +156,7 @@ class OnnxGraph:
                     raise UnsupportedFileError(f"{message} {received}")
                 computed.add(tensor)
                 pending += producer.input
-        if name not in computed:  # the input is omitted
+        if name not in computed:  # an optional input that is not set
             raise UnsupportedFileError(f"{message} tensor {name!r}")
         return [producer for output, producer in self._producers.items() if output in computed], initializers
 
@@ -155,7 +169,7 @@ class OnnxGraph:
         return ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets)).run(None, {})[0]
 
     def raise_unexpected(self, tensor, expected):
-        """Raises an UnsupportedFileError about the nodes that use a tensor."""
+        """Raises an UnsupportedFileError that names the nodes that use a tensor."""
         producer = self._producers.get(tensor)
         place = describe(producer) if producer is not None else f"input {tensor!r}"
         received = ", ".join(map(describe, self.consumers(tensor))) or "the end of the graph"
@@ -163,5 +177,5 @@ class OnnxGraph:
 
 
 def describe(node) -> str:
-    """Returns a node's operator and name, for messages."""
+    """Returns the operator and name of a node for messages."""
     return f"{node.op_type} {(node.name or next(iter(node.output), ''))!r}"

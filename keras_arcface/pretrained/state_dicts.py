@@ -1,4 +1,4 @@
-"""Reads weights from PyTorch and safetensors files, without running code from them."""
+"""Readers of weights in PyTorch and safetensors files, which execute no code from these files."""
 
 import re
 
@@ -9,27 +9,32 @@ from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weight
 from keras_arcface.pretrained.weights import Weights
 
-# Keys under which checkpoints keep the weights of the embedder: arcface_torch's, and a common convention.
+# Keys of the weights of the embedder in checkpoints: first that of arcface_torch, then a common one.
 _WRAPPERS = ("state_dict_backbone", "state_dict")
 # Prefixes that DistributedDataParallel and torch.compile add to each name.
 _PREFIXES = ("module.", "_orig_mod.")
 
 
 def read_torch(path) -> Weights:
-    """Reads a `.pth` or `.pt` file with PyTorch's `weights_only` loader, which rejects all other objects."""
+    """Reads a `.pth` or `.pt` file with the `weights_only` loader of PyTorch, which executes no code.
+
+    Raises:
+        ImportError: if PyTorch is not installed or too old to be safe.
+        UnsupportedFileError: if the file does not contain a state dict.
+    """
     with optional_import("pretrained", f"Reading {path}"):
         import torch
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < (2, 6):
         raise ImportError(
-            f"Reading {path} requires PyTorch 2.6 or newer: in older versions a file can run code even with "
+            f"Reading {path} requires PyTorch 2.6 or newer: in older versions a file can execute code even with "
             f"weights_only=True (CVE-2025-32434). Received: PyTorch {torch.__version__}"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged and hostile files raise exceptions of many types
+    except Exception as error:  # damaged or malicious files raise exceptions of many types
         raise UnsupportedFileError(
             "expected a state dict, as written by torch.save(network.state_dict(), path). "
-            f"Received: a file that PyTorch's weights_only loader rejects: {_first_line(error)}"
+            f"Received: a file that the weights_only loader of PyTorch rejects: {_first_line(error)}"
         ) from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -43,7 +48,12 @@ def read_torch(path) -> Weights:
 
 
 def read_safetensors(path) -> Weights:
-    """Reads a `.safetensors` file."""
+    """Reads a `.safetensors` file.
+
+    Raises:
+        ModuleNotFoundError: if safetensors is not installed.
+        UnsupportedFileError: if the file is damaged.
+    """
     with optional_import("pretrained", f"Reading {path}"):
         from safetensors.numpy import load_file
     try:

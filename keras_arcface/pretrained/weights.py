@@ -1,4 +1,4 @@
-"""The arrays of a weights file of any format, under the names of arcface_torch."""
+"""Arrays of a weights file of any format, with the names of arcface_torch."""
 
 from typing import NamedTuple
 
@@ -6,19 +6,26 @@ import numpy as np
 
 
 class UnsupportedFileError(ValueError):
-    """A file does not contain a network that can be loaded. The message lacks the file's name."""
+    """Error for a file without a supported network. Callers must add the name of the file to the message."""
 
 
 class Weight(NamedTuple):
+    """Array of a weights file.
+
+    Attributes:
+        array: values of the weight.
+        origin: key or node of the array in the file, for error messages.
+    """
+
     array: np.ndarray
-    origin: str  # its key or node in the file, for error messages
+    origin: str
 
 
 class Weights:
-    """Named arrays, each of which is taken once, in an expected shape.
+    """Mapping of names to arrays, from which each array is removed once, with a check of its shape.
 
     Args:
-        weights: arrays by arcface_torch's names, such as `layer1.0.conv1.weight`.
+        weights: dict from the names in arcface_torch, such as `layer1.0.conv1.weight`, to arrays.
         input_size: `(height, width)` of the images, or None if the file does not contain it.
     """
 
@@ -36,21 +43,29 @@ class Weights:
         return len(self._remaining)
 
     def shape(self, name: str, rank: int) -> tuple[int, ...]:
-        """Returns the shape of an array without taking it.
+        """Returns the shape of an array without removing it.
+
+        Args:
+            name: name of the array in arcface_torch.
+            rank: expected number of axes.
 
         Raises:
-            UnsupportedFileError: if it is absent or has another number of axes.
+            UnsupportedFileError: if the array does not exist or has another number of axes.
         """
         weight = self._find(name, f"{rank} axes")
         if weight.array.ndim != rank:
             raise UnsupportedFileError(f"expected {name} with {rank} axes. Received: {_describe(weight)}")
         return weight.array.shape
 
-    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def pop(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """Removes an array and returns it.
 
+        Args:
+            name: name of the array in arcface_torch.
+            shape: expected shape.
+
         Raises:
-            UnsupportedFileError: if it is absent or has another shape.
+            UnsupportedFileError: if the array does not exist or has another shape.
         """
         weight = self._find(name, f"shape {shape}")
         if weight.array.shape != shape:
@@ -58,12 +73,12 @@ class Weights:
         del self._remaining[name]
         return weight.array
 
-    def expect_all_taken(self) -> None:
-        """Raises an UnsupportedFileError if an array was not taken."""
+    def check_is_empty(self) -> None:
+        """Raises an UnsupportedFileError if an array was not removed."""
         if self._remaining:
             examples = "; ".join(_describe(weight) for weight in list(self._remaining.values())[:3])
             raise UnsupportedFileError(
-                f"expected no arrays except the network's weights. Received: {len(self)} more, {examples}"
+                f"expected only the weights of the network. Received: {len(self)} other arrays, {examples}"
             )
 
     def _find(self, name, expected):

@@ -4,7 +4,7 @@ import pytest
 
 from keras_arcface.data import align
 from keras_arcface.data.alignment import TEMPLATE
-from keras_arcface.data.alignment import similarity
+from keras_arcface.data.alignment import similarity_transform
 
 
 def moved(points, degrees=0.0, scale=1.0, shift=(0.0, 0.0)):
@@ -15,7 +15,7 @@ def moved(points, degrees=0.0, scale=1.0, shift=(0.0, 0.0)):
 
 def test_an_aligned_face_is_unchanged():
     image = np.random.default_rng(0).integers(0, 256, (112, 112, 3)).astype(np.uint8)
-    np.testing.assert_allclose(similarity(TEMPLATE), np.eye(2, 3), atol=1e-12)
+    np.testing.assert_allclose(similarity_transform(TEMPLATE), np.eye(2, 3), atol=1e-12)
     np.testing.assert_array_equal(align(image, TEMPLATE), image)
 
 
@@ -23,7 +23,7 @@ def test_an_aligned_face_is_unchanged():
 @pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
 def test_landmarks_match_the_template_exactly_after_a_similarity(degrees, scale):
     landmarks = moved(TEMPLATE, degrees, scale, (250.0, 40.0))
-    matrix = similarity(landmarks)
+    matrix = similarity_transform(landmarks)
     np.testing.assert_allclose(landmarks @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-9)
 
 
@@ -34,7 +34,7 @@ def test_the_similarity_has_the_least_squared_distance():
     def distance(matrix):
         return np.sum((landmarks @ matrix[:, :2].T + matrix[:, 2] - TEMPLATE) ** 2)
 
-    best = similarity(landmarks)
+    best = similarity_transform(landmarks)
     assert best[0, 0] == best[1, 1]
     assert best[0, 1] == -best[1, 0]
     for _ in range(1000):
@@ -43,7 +43,7 @@ def test_the_similarity_has_the_least_squared_distance():
 
 
 def test_a_mirrored_face_stays_mirrored():
-    matrix = similarity(TEMPLATE * [-1, 1])
+    matrix = similarity_transform(TEMPLATE * [-1, 1])
     assert np.linalg.det(matrix[:, :2]) > 0
 
 
@@ -86,7 +86,7 @@ def test_outside_the_image_is_black_and_gray_images_stay_gray():
         (
             np.zeros((9, 9, 3), np.uint8),
             np.ones((5, 2)),
-            r"landmarks must be different points. Received: five times \[1.0, 1.0\]",
+            r"landmarks must not all be the same point. Received: landmarks=\[\[1.0, 1.0\], ",
         ),
     ],
 )

@@ -42,16 +42,22 @@ def test_dataset_json_survives_saving_and_loading(tmp_path_factory, info):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text[:40], "dataset.json cannot be used"),
-        (lambda text: text.replace('"num_classes"', '"classes"'), "dataset.json cannot be used.*checksum"),
-        (lambda text: text.replace('"num_examples": 12', '"num_examples": 13', 1), "the checksum does not match"),
-        (lambda text: text.replace('"sha256": "', '"sha265": "'), "dataset.json cannot be used: KeyError: 'sha256'"),
-        (lambda text: "[" * 100_000, "dataset.json cannot be used: RecursionError"),
-        (lambda text: "[1]", "dataset.json cannot be used: TypeError"),
-        (lambda text: "{}", "dataset.json cannot be used: KeyError"),
+        (lambda text: text[:40], "dataset.json must be an unmodified file that .*write_dataset wrote. Received: "),
+        (lambda text: text.replace('"num_classes"', '"classes"'), "dataset.json must be an unmodified file.*checksum"),
+        (
+            lambda text: text.replace('"num_examples": 12', '"num_examples": 13', 1),
+            "expected content that matches its checksum. Received: other content",
+        ),
+        (
+            lambda text: text.replace('"sha256": "', '"sha265": "'),
+            "dataset.json must be .* Received: a file that raises KeyError: 'sha256'",
+        ),
+        (lambda text: "[" * 100_000, "dataset.json must be .* Received: a file that raises RecursionError"),
+        (lambda text: "[1]", "dataset.json must be .* Received: a file that raises TypeError"),
+        (lambda text: "{}", "dataset.json must be .* Received: a file that raises KeyError"),
         (
             lambda text: text.replace('"schema_version": 1', '"schema_version": 9'),
-            "schema version must be 1. Received: schema_version=9",
+            "expected schema_version=1. Received: schema_version=9",
         ),
     ],
 )

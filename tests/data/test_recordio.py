@@ -170,34 +170,36 @@ def test_no_file(tmp_path):
 
 def test_a_missing_index(ms1m):
     (ms1m / "train.idx").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no index at .*train.idx. Expected: lines of"):
+    with pytest.raises(
+        FileNotFoundError, match=r"train.idx must have lines of .*, unless index=False. Received: no such file"
+    ):
         RecordIO(ms1m, index=True)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: "", "it is empty"),
-        (lambda text: "\n \n", "it is empty|could not convert"),
+        (lambda text: "", "an empty file"),
+        (lambda text: "\n \n", "an empty file|could not convert"),
         (lambda text: text.replace("2\t", "x\t", 1), "could not convert string 'x' to int64 at row 1"),
         (lambda text: text.replace("\t", " "), "could not convert string '1 0'"),
         (lambda text: text.replace("2\t", "2\t7\t", 1), "number of columns changed"),
-        (lambda text: text.replace("\n2\t", "\n3\t", 1), "key 3 occurs more than once"),
-        (lambda text: re.sub(r"\n2\t\d+", "\n2\t0", text), "offset 0 occurs more than once"),
+        (lambda text: text.replace("\n2\t", "\n3\t", 1), "every key only once.*: key 3 more than once"),
+        (lambda text: re.sub(r"\n2\t\d+", "\n2\t0", text), "every offset only once.*: offset 0 more than once"),
         (
             lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t\g<1>1", text),
-            "key 2 has offset .*, not a multiple of 4 below",
+            "multiples of 4 below.*Received: key 2 with offset",
         ),
-        (lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t400000000", text), "key 2 has offset 400000000"),
-        (lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t-4", text), "key 2 has offset -4"),
+        (lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t400000000", text), "Received: key 2 with offset 400000000"),
+        (lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t-4", text), "Received: key 2 with offset -4"),
         (lambda text: re.sub(r"\n2\t(\d+)", r"\n2\t99999999999999999999999", text), "at row 1"),
-        (lambda text: text.partition("\n")[2], "no key has offset 0"),
+        (lambda text: text.partition("\n")[2], "a key with offset 0, .*as the smallest offset"),
     ],
 )
 def test_a_damaged_index_is_named(change, message, ms1m):
     index = ms1m / "train.idx"
     index.write_text(change(index.read_text()))
-    with pytest.raises(ValueError, match=f"train.idx is damaged: .*{message}.*index=False"):
+    with pytest.raises(ValueError, match=f"train.idx is damaged. Expected: (?=.*index=False).*{message}"):
         RecordIO(ms1m)
 
 
@@ -219,7 +221,9 @@ def test_writing_with_an_incomplete_index_names_the_index(lines, tmp_path):
     recordio_files.write(tmp_path / "train.rec", records)
     index = tmp_path / "train.idx"
     index.write_text("".join(index.read_text().splitlines(keepends=True)[lines]))
-    with pytest.raises(ValueError, match=r"train.idx (has only part of the records|is damaged: no key has offset 0)"):
+    with pytest.raises(
+        ValueError, match=r"train.idx (has only part of the records|is damaged. Expected: a key with offset 0)"
+    ):
         write_dataset(RecordIO(tmp_path), tmp_path / "out")
 
 
@@ -253,7 +257,8 @@ def test_a_file_without_readable_records_is_named(tmp_path):
         tmp_path / "train.rec", [(key, recordio_files.payload(PEOPLE[0][0], -1, key)) for key in (0, 1)]
     )
     with pytest.raises(
-        ValueError, match=r"None of the 2 images of RecordIO.* can be read with a label in \[0, 0\).*its label is -1"
+        ValueError,
+        match=r"RecordIO.* must have readable images with a label in \[0, 0\). Received: 2 .*Received: label=-1",
     ):
         write_dataset(RecordIO(tmp_path), tmp_path / "out")
 
@@ -279,7 +284,7 @@ DAMAGES = {
     "kind": (7, b"\x40", "expected a part of kind 0 or 1. Received: 2"),
     "too long": (4, struct.pack("<I", 2**29 - 1), "expected 536870911 more bytes. Received: "),
     "too short": (4, struct.pack("<I", 40), r"expected \d+ bytes. Received: \d+"),
-    "many labels": (8, struct.pack("<I", 2**31), "2147483648 labels in"),
+    "many labels": (8, struct.pack("<I", 2**31), "expected 2147483648 labels of 4 bytes. Received: "),
 }
 
 
@@ -322,7 +327,9 @@ def test_a_truncated_file(ms1m):
     whole = RecordIO(ms1m, index=False)
     offset = int(whole[11].name.partition("@")[2])
     file.write_bytes(file.read_bytes()[: offset + 100])
-    with pytest.raises(ValueError, match=r"train.idx is damaged: key \d+ has offset \d+, not a multiple of 4 below"):
+    with pytest.raises(
+        ValueError, match=r"train.idx is damaged. Expected: .*multiples of 4 below.*key \d+ with offset \d+"
+    ):
         RecordIO(ms1m)
     scanned = RecordIO(ms1m, index=False)
     assert read(scanned[i] for i in range(11)) == EXPECTED[:11]

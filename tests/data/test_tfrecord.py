@@ -1,3 +1,4 @@
+import re
 import struct
 
 import numpy as np
@@ -52,10 +53,10 @@ def damaged(path, offset, content):
 @pytest.mark.parametrize(
     ("at", "reason"),
     [
-        (0, "the checksum of its length does not match"),
-        (8, "the checksum of its length does not match"),
-        (12, "the checksum of its data does not match"),
-        (12 + 900, "the checksum of its data does not match"),
+        (0, "expected a length that matches its checksum. Received: header [0-9a-f]{24}"),
+        (8, "expected a length that matches its checksum. Received: header [0-9a-f]{24}"),
+        (12, "expected data with checksum [0-9a-f]{8}. Received: data with checksum [0-9a-f]{8}"),
+        (12 + 900, "expected data with checksum [0-9a-f]{8}. Received: data with checksum [0-9a-f]{8}"),
     ],
 )
 def test_a_damaged_record_is_named_and_reading_continues_with_the_next(at, reason, path):
@@ -64,7 +65,8 @@ def test_a_damaged_record_is_named_and_reading_continues_with_the_next(at, reaso
         read(path)
     errors = []
     assert read(path, on_damage=errors.append) == RECORDS[:3] + RECORDS[4:]
-    assert [str(error) for error in errors] == [f"{path}: damaged record at offset {OFFSETS[3]}: {reason}"]
+    assert len(errors) == 1
+    assert re.fullmatch(f"{path}: damaged record at offset {OFFSETS[3]}: {reason}", str(errors[0]))
     with open(path, "rb") as file, pytest.raises(tfrecord.DamagedRecordError, match=f"at offset {OFFSETS[3]}"):
         tfrecord.read_record(file.fileno(), OFFSETS[3], 900, path)
 
@@ -77,10 +79,11 @@ def test_a_length_with_a_correct_checksum_beyond_the_end_of_the_file(path):
         tfrecord.frame(length)[0][:0] + length + tfrecord._masked_checksum(tfrecord.google_crc32c.value(length)),
     )
     with pytest.raises(
-        tfrecord.DamagedRecordError, match=r"its length is 1099511627776 bytes, but the file ends before"
+        tfrecord.DamagedRecordError,
+        match=r"expected a length of at most \d+ bytes, where the file ends. Received: 1099511627776 bytes",
     ):
         read(path)
-    with pytest.raises(tfrecord.DamagedRecordError, match="its length is damaged"):
+    with pytest.raises(tfrecord.DamagedRecordError, match=r"where the file ends. Received: 1099511627776 bytes"):
         list(tfrecord.read_prefixes(path, 10))
 
 
@@ -134,5 +137,5 @@ def test_records_survive_writing_and_reading(tmp_path_factory, records):
 
 @pytest.mark.parametrize("start", [b"", b"\x0a\x05", b"no example at all", b"\x0a\x05label\x12" + bytes(20)])
 def test_bytes_that_are_not_an_example_have_no_label(start):
-    with pytest.raises(ValueError, match="no label at the position that the schema defines"):
+    with pytest.raises(ValueError, match=r"expected an example that starts with its label. Received: "):
         schema.read_label(start)
