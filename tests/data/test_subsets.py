@@ -141,7 +141,7 @@ def test_relabeled_images_and_removed_images():
     [
         ([1, 2], r"must have the shape \(3,\).*Received: labels.shape=\(2,\)"),
         ([1, 2, 10], r"below 10.*Received: labels.max\(\)=10"),
-        ([-1] * 3, "must keep an image"),
+        ([-1] * 3, "labels must contain a label of at least 0, to keep images of Faces. Received: 3 negative labels"),
     ],
 )
 def test_invalid_labels_for_a_source_are_rejected(labels, named):

@@ -270,7 +270,7 @@ def test_recordio_is_converted_with_held_out_people(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-1])
     damaged = run("examples/make_tfrecords.py", "--check", tmp_path / "out" / "train")
     assert damaged.returncode == 1
-    assert "00002-of-00005.tfrecord: expected sha256" in damaged.stderr
+    assert "00002-of-00005.tfrecord is damaged. Expected: sha256" in damaged.stderr
     assert "Traceback" not in damaged.stderr
 
 

@@ -43,7 +43,11 @@ def test_the_alignment_is_the_stated_one(tmp_path):
 @pytest.mark.parametrize(
     ("size", "alignment", "message"),
     [
-        ((28, 20), "five_points", r"requires square images.* Received: image_size=\(28, 20\)"),
+        (
+            (28, 20),
+            "five_points",
+            r"image_size must be square with alignment.* Received: image_size=\(28, 20\)",
+        ),
         ((28, 28), "yes", r'must be "five_points", "none" or None.*Received: alignment=\'yes\''),
     ],
 )
