@@ -31,7 +31,7 @@ SIZES = [
     (17, 41, 24, 7),
     (64, 1000, 512, 256),
     (257, 1003, 8, 500),
-    (5, 100_003, 16, 4096),
+    (5, 100_003, 16, 10_000),  # more than one part per chunk
 ]
 # The margin sees the target only, the blocks the others: all of both takes long.
 CASES = [

@@ -142,12 +142,23 @@ class ChunkedReductions:
             ops.reshape(array, (-1, shards, array.shape[-1] // shards)) for array in (products, inverse, class_ids)
         )
         labels, inputs = ops.reshape(labels, (-1, 1, 1)), _broadcast(inputs, 2)
-        for start in range(0, class_ids.shape[2], _LARGEST_SUM):
-            classes, rows = (slice(start * n, (start + _LARGEST_SUM) * n) for n in (1, subs))
-            cosines, _ = _nearest(products[:, :, rows] * inverse[:, :, rows], subs)
-            chunk = Chunk(cosines, ops.equal(labels, class_ids[:, :, classes]), inputs)
+
+        def update_part(start, size, *states):
+            part = functools.partial(_slice_last, start=start, size=size)
+            rows = functools.partial(_slice_last, start=start * subs, size=size * subs)
+            cosines, _ = _nearest(rows(products) * rows(inverse), subs)
+            chunk = Chunk(cosines, ops.equal(labels, part(class_ids)), inputs)
             pairs = zip(self.reductions.values(), states, strict=True)
-            states = tuple(reduction.update(state, chunk) for reduction, state in pairs)
+            return tuple(reduction.update(state, chunk) for reduction, state in pairs)
+
+        # A loop, as XLA would hold the intermediate results of all parts at once.
+        count, rest = divmod(class_ids.shape[2], _LARGEST_SUM)
+        if rest:
+            states = update_part(count * _LARGEST_SUM, rest, *states)
+        if count:
+            states = backends.current().repeat(
+                count, lambda index, *states: update_part(index * _LARGEST_SUM, _LARGEST_SUM, *states), states
+            )
         return states
 
     def _gradient(self, chunks, products, inverse, class_ids, labels, inputs, results, upstream):
@@ -218,6 +229,12 @@ def target_cosines(unit_rows, centers, labels, shards=1):
         own = ops.reshape(own, (shards, -1, subs, dim))
     cosines = ops.max(ops.sum(vectors.unit(own) * ops.expand_dims(unit_rows, 1), axis=-1), axis=-1)
     return ops.sum(ops.where(is_here, cosines, 0.0), axis=0)
+
+
+def _slice_last(array, start, size):
+    """Slices the last of three axes."""
+    shape = ops.shape(array)
+    return ops.slice(array, (0, 0, start), (shape[0], shape[1], size))
 
 
 def _new_cache(backend, chunks, chunking, rows):
