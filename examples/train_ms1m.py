@@ -197,7 +197,7 @@ def train(recipe: Recipe, directory: Path, output: Path, sets: dict, precision: 
 
 def export(embedder: keras.Model, output: Path, rocs: list, alignment: str | None) -> Path:
     """Exports the embedder with mirror images and the thresholds of all verification sets."""
-    evaluated = evaluation.Roc.pooled(rocs) if rocs else None
+    evaluated = evaluation.Roc.from_rocs(rocs) if rocs else None
     if evaluated is not None:
         print(
             "\nThe SavedModel adds the embedding of the mirror image. Its thresholds are computed from "

@@ -50,7 +50,7 @@ def main():
 
     info = data.load_info(arguments.data)
     backbone = getattr(backbones, arguments.backbone)(width=arguments.width, input_shape=(*info.image_size, 3))
-    head = ArcFace(training.divisible_classes(info.num_classes, arguments.class_shards))
+    head = ArcFace(training.round_up_classes(info.num_classes, arguments.class_shards))
     model = RecognitionModel(make_embedder(backbone, dim=arguments.dim, dropout=arguments.dropout), head)
     schedule = training.PolynomialSchedule(arguments.learning_rate, arguments.steps)
     model.compile(training.CoupledSGD(schedule, weight_decay=arguments.weight_decay))

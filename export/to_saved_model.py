@@ -52,7 +52,7 @@ def main():
             mirror=arguments.mirror,
             compare=arguments.compare,
             freeze=not arguments.keep_variables,
-            evaluation=evaluation.Roc.pooled(rocs) if rocs else None,
+            evaluation=evaluation.Roc.from_rocs(rocs) if rocs else None,
             alignment=arguments.alignment,
             warmup_batch_sizes=arguments.warmup,
         )

@@ -1,7 +1,7 @@
-"""Embeddings for faces, and for anything else that is recognized among classes never seen in training.
+"""Keras layers, models and tools for embeddings of faces and of other classes that do not occur in training.
 
-`import keras_arcface` loads the core, which runs on every backend of Keras. The rooms that need more
-(`data`, `training`, `evaluation`, `serving`, `pretrained`) load when they are asked for.
+`import keras_arcface` imports the layers and models, which run on every backend of Keras. The subpackages `data`,
+`training`, `evaluation`, `serving` and `pretrained` have more dependencies and are imported on first access.
 """
 
 import importlib
@@ -53,11 +53,11 @@ __all__ = [
     "training",
 ]
 
-_LOADED_WHEN_ASKED_FOR = ("data", "evaluation", "pretrained", "serving", "training")
+_LAZY_SUBPACKAGES = ("data", "evaluation", "pretrained", "serving", "training")
 
 
 def __getattr__(name):
-    if name in _LOADED_WHEN_ASKED_FOR:
+    if name in _LAZY_SUBPACKAGES:
         return importlib.import_module(f"keras_arcface.{name}")
     raise AttributeError(f"module 'keras_arcface' has no attribute {name!r}")
 

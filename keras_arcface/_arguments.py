@@ -1,4 +1,4 @@
-"""Checks of arguments, with one phrasing of their errors: what was expected, then what was received."""
+"""Checks of arguments whose errors state the expected and the received value."""
 
 import numbers
 from collections.abc import Callable

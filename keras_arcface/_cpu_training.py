@@ -1,8 +1,8 @@
 """Faster training of BatchNormalization and PReLU layers with TensorFlow on a CPU.
 
-Keras composes both of elementwise operations, each of which reads and writes a whole feature map. On a CPU they take
-more than half of a training step (`benchmarks/training.py`). TensorFlow has a fused BatchNorm operation, and XLA fuses
-PReLU.
+Keras composes both layers of elementwise operations, each of which reads and writes a whole feature map. On a CPU,
+they need more than half of the time of a training step (`benchmarks/training.py`). TensorFlow has a fused BatchNorm
+operation, and XLA fuses PReLU.
 """
 
 import functools
@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_arcface import _private_api
 
-# Files of embedders from before version 0.1 name subclasses of these layers that this package had.
+# Embedder files from before version 0.1 contain the names of former subclasses of these layers.
 keras.saving.get_custom_objects().update(
     {f"keras_arcface>{layer.__name__}": layer for layer in (layers.BatchNormalization, layers.PReLU)}
 )
@@ -22,16 +22,16 @@ keras.saving.get_custom_objects().update(
 def speed_up(model):
     """Makes the BatchNormalization and PReLU layers of a model faster in training with TensorFlow on a CPU.
 
-    Only the attribute `call` of these layer objects is replaced, and Keras neither saves nor clones it: a saved or
+    Only the attribute `call` of these layer objects is replaced. Keras neither saves nor clones it, so that a saved or
     cloned model consists of plain Keras layers. Inference, other backends and subclasses of the layers are unaffected.
 
     Results are those of Keras up to rounding, except that the derivative of PReLU at exactly 0 is `alpha` instead of 0.
 
     Args:
-        model: a `keras.Model`, changed in place, with the models inside it.
+        model: a `keras.Model`, which is changed in place, including nested models.
 
     Returns:
-        The model.
+        The same model.
     """
     if _is_available():
         for layer in _flatten(model):
@@ -96,15 +96,15 @@ def _fused_batch_norm(x, gamma, beta, epsilon):
 
 
 def _call_prelu(layer, inputs):
-    # Keras passes `training` only to layers whose class takes it. Outside of training the compiled function stays out
-    # of graphs that are exported.
+    # Keras does not pass `training` to PReLU. Outside of training, the Keras implementation is used, so that exported
+    # graphs do not contain the compiled function.
     if not _private_api.training_of_current_call():
         return layers.PReLU.call(layer, inputs)
     return _compiled_prelu(inputs, ops.cast(layer.alpha, inputs.dtype), tuple(layer.shared_axes or ()))
 
 
 def _compiled_prelu(x, alpha, shared_axes):
-    """Returns `x` where it is above 0, otherwise `alpha * x`; `alpha` has size 1 along the shared axes of `x`."""
+    """Returns `x` where it is above 0, and `alpha * x` elsewhere. `alpha` has size 1 along the shared axes of `x`."""
     import tensorflow as tf
 
     forward, backward = _prelu_functions(shared_axes)

@@ -1,4 +1,4 @@
-"""Atomic and durable file replacement: after a crash or a loss of power a file is the old one or the new one."""
+"""Atomic and durable replacement of files, which preserves the old or the new file in a crash or power failure."""
 
 import contextlib
 import os
@@ -8,12 +8,12 @@ from typing import IO
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes, mode: int = 0o666) -> None:
-    """Writes a file so that a reader sees the old content or the new one, never a part.
+    """Writes a file atomically: a reader never sees a part of the new content.
 
     Args:
-        path: the file to replace or create.
-        content: the new content; text is encoded as UTF-8.
-        mode: permissions of the new file, less the umask. They hold from the first byte on.
+        path: path of the new or replaced file.
+        content: content of the file. Text is encoded as UTF-8.
+        mode: permissions of the file before the umask is applied, set when the file is created.
     """
     with replacing(path, mode) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
@@ -21,14 +21,14 @@ def write_atomically(path: str | os.PathLike, content: str | bytes, mode: int = 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike, mode: int = 0o666, buffering: int = -1) -> Iterator[IO[bytes]]:
-    """Opens a temporary file beside `path` for writing, and replaces `path` with it on a normal exit.
+    """Opens a temporary file in the directory of `path`, and replaces `path` with it on a normal exit.
 
-    On an exception `path` stays as it was and the temporary file is removed.
+    On an exception, `path` is not changed, and the temporary file is removed.
 
     Args:
-        path: the file to replace or create. The temporary file is named `.NAME.tmp`.
-        mode: permissions of the new file, less the umask.
-        buffering: as of `open`.
+        path: path of the new or replaced file. The name of the temporary file is `.NAME.tmp`.
+        mode: permissions of the file before the umask is applied.
+        buffering: `buffering` argument of `open`.
 
     Yields:
         The temporary file, open in binary mode.
@@ -50,17 +50,17 @@ def replacing(path: str | os.PathLike, mode: int = 0o666, buffering: int = -1) -
 
 
 def temporary_path(path: Path) -> Path:
-    """Returns the name under which `replacing` writes a file."""
+    """Returns the path of the temporary file of `replacing`."""
     return path.with_name(f".{path.name}.tmp")
 
 
 def sync_file(path: str | os.PathLike) -> None:
-    """Writes a file's content from the operating system's cache to the disk."""
+    """Writes the content of a file from the cache of the operating system to the disk."""
     _sync(path, os.O_RDWR)
 
 
 def sync_directory(directory: str | os.PathLike) -> None:
-    """Makes the creations, renames and removals in a directory survive a loss of power."""
+    """Writes the entries of a directory to the disk, so that they persist after a power failure."""
     _sync(directory, os.O_RDONLY)
 
 

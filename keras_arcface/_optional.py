@@ -1,4 +1,4 @@
-"""Imports of optional dependencies, with one error that says what to install."""
+"""Imports of optional dependencies, whose errors contain the installation command."""
 
 import contextlib
 import importlib.util
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def optional_import(extra: str, purpose: str) -> Iterator[None]:
-    """Turns a failing import inside a `with` block into an error that says what to install.
+    """Adds the installation command to the error of a failed import inside a `with` block.
 
     >>> with optional_import("plots", "plot_roc"):
     ...     import a_module_that_is_absent
@@ -15,11 +15,11 @@ def optional_import(extra: str, purpose: str) -> Iterator[None]:
     ModuleNotFoundError: plot_roc requires a_module_that_is_absent. Install it with: pip install 'keras-arcface[plots]'
 
     Args:
-        extra: the extra of this package that installs the module.
-        purpose: the feature that requires it, the subject of the message.
+        extra: extra of this package that installs the module.
+        purpose: feature that requires the module, the subject of the message.
 
     Raises:
-        ModuleNotFoundError: if the module, or one that it imports, is not installed.
+        ModuleNotFoundError: if the module, or one of its own imports, is not installed.
     """
     try:
         yield
@@ -29,16 +29,16 @@ def optional_import(extra: str, purpose: str) -> Iterator[None]:
 
 
 def require(module: str, extra: str, purpose: str) -> None:
-    """Raises the ModuleNotFoundError of `optional_import` without importing the module."""
+    """Raises the ModuleNotFoundError of `optional_import` if a module is not installed, without importing it."""
     if not is_installed(module):
         raise ModuleNotFoundError(install_hint(module, extra, purpose), name=module)
 
 
 def is_installed(module: str) -> bool:
-    """Returns whether a top-level module can be found, without importing it."""
+    """Returns whether a top-level module is installed, without importing it."""
     return importlib.util.find_spec(module) is not None
 
 
 def install_hint(module: str, extra: str, purpose: str) -> str:
-    """Returns the message about a module that is not installed."""
+    """Returns the error message for a module that is not installed."""
     return f"{purpose} requires {module}. Install it with: pip install 'keras-arcface[{extra}]'"

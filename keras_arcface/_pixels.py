@@ -1,4 +1,4 @@
-"""Warns about pixels scaled to 0..1 if the model expects 0..255."""
+"""Warning about pixels in 0..1 for models that expect 0..255."""
 
 import sys
 import warnings
@@ -7,17 +7,17 @@ import keras
 import numpy as np
 from keras import ops
 
-# Number of images checked: one dark image cannot trigger the warning alone, and the check stays cheap.
+# Number of checked images. Several images avoid a warning about one dark image; few images keep the check fast.
 _MAX_IMAGES = 16
 
 _warned: set[str] = set()
 
 
 def warn_if_unit_range(images, where: str) -> None:
-    """Warns if pixels that should be in 0..255 are all within 0..1 or -1..1; once per process and `where`.
+    """Warns if all pixels are within 0..1 or -1..1 instead of 0..255, once per process and `where`.
 
-    Only the first 16 images are checked. Black images and integers pass: black images have no range, and scaled pixels
-    are never integers.
+    Only the first 16 images are checked. Black images and integers cause no warning: the range of black images is
+    unknown, and scaled pixels are never integers.
 
     Args:
         images: array of shape `(n, height, width, 3)`.
@@ -27,11 +27,11 @@ def warn_if_unit_range(images, where: str) -> None:
         return
     pixels = np.asarray(images[:_MAX_IMAGES])
     if pixels.size and _is_floating(pixels) and _is_unit_range(pixels.min(), pixels.max()):
-        warn(where)
+        warn_once(where)
 
 
-def warn(where: str) -> None:
-    """Emits the warning about `where`, once per process."""
+def warn_once(where: str) -> None:
+    """Emits the warning, once per process and `where`."""
     if where in _warned:
         return
     _warned.add(where)
@@ -52,7 +52,7 @@ def _caller_stacklevel() -> int:
 
 
 def has_unit_range(images):
-    """Returns whether `warn_if_unit_range` would warn about a batch, as a bool scalar; works inside a graph."""
+    """Returns whether `warn_if_unit_range` warns about a batch, as a bool scalar tensor, also inside a graph."""
     if not _is_floating(images):
         return ops.convert_to_tensor(False)
     pixels = ops.cast(images[:_MAX_IMAGES], "float32")
@@ -64,5 +64,5 @@ def _is_floating(images):
 
 
 def _is_unit_range(lowest, highest):
-    # The first condition is false for the empty batch of a replica, whose bounds are infinite.
+    # The first condition is false for the empty batch of a replica, whose minimum and maximum are infinite.
     return (lowest <= highest) & (lowest >= -1) & (highest <= 1) & ((lowest != 0) | (highest != 0))

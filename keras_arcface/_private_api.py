@@ -1,10 +1,10 @@
-"""Every use of private TensorFlow and Keras API. `tests/test_private_api.py` says which release breaks one."""
+"""All uses of the private API of TensorFlow and Keras. `tests/test_private_api.py` detects changes of it."""
 
 from typing import Any
 
 
 def is_in_xla_context() -> bool:
-    """Returns whether the code that TensorFlow traces now will be compiled by XLA, as a whole or as a part."""
+    """Returns whether XLA will compile the graph that TensorFlow traces, or a parent of it."""
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util
 
@@ -12,38 +12,43 @@ def is_in_xla_context() -> bool:
 
 
 def xla_dynamic_update_slice(array: Any, update: Any, start_indices: Any) -> Any:
-    """Returns an array with a slice replaced; only inside a function that XLA compiles."""
+    """Returns a copy of an array with a replaced slice, inside a function that XLA compiles."""
     from tensorflow.compiler.tf2xla.python import xla
 
     return xla.dynamic_update_slice(array, update, start_indices)
 
 
 def freeze_variables(concrete_function: Any, **options: Any) -> Any:
-    """Returns a concrete TensorFlow function whose variables became constants; options as of TensorFlow's function."""
+    """Returns a concrete TensorFlow function with its variables converted to constants.
+
+    Args:
+        concrete_function: concrete function with variables.
+        **options: options of `convert_variables_to_constants_v2`.
+    """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     return convert_variables_to_constants_v2(concrete_function, **options)
 
 
 def inbound_nodes(layer: Any) -> list:
-    """Returns one node per symbolic call of a Keras layer."""
+    """Returns the nodes of a Keras layer, one per symbolic call."""
     return layer._inbound_nodes
 
 
 def training_of_current_call() -> bool | None:
-    """Returns the `training` argument of the Keras layer call that runs now, or None outside of one."""
+    """Returns the `training` argument of the current Keras layer call; None outside of a call."""
     from keras.src.backend.common import global_state
 
     return getattr(global_state.get_global_attribute("current_call_ctx"), "training", None)
 
 
 def optimizer_slots(optimizer: Any, variable: Any) -> list:
-    """Returns what a Keras optimizer keeps for one of its variables, such as the momentum, in order of creation.
+    """Returns the slots of a Keras optimizer for one of its variables, such as the momentum, in order of creation.
 
-    Optimizers keep one list per kind of slot, with an entry per variable. Moving averages of the weights do not count.
+    Optimizers store one list per type of slot, with an entry per variable. Moving averages of the weights are excluded.
     """
     slots = []
-    for part in optimizer_parts(optimizer):
+    for part in nested_optimizers(optimizer):
         index = part._trainable_variables_indices.get(part._var_key(variable))
         if index is None:
             continue
@@ -60,35 +65,35 @@ def optimizer_slots(optimizer: Any, variable: Any) -> list:
 
 
 def accumulates_gradients(optimizer: Any) -> bool:
-    """Returns whether a Keras optimizer, or one inside it, sums gradients over several steps."""
-    parts = optimizer_parts(optimizer)
+    """Returns whether a Keras optimizer, or one nested in it, accumulates gradients over several steps."""
+    parts = nested_optimizers(optimizer)
     return any(max(part.gradient_accumulation_steps or 1, getattr(part, "accumulation_steps", 1)) > 1 for part in parts)
 
 
-def optimizer_parts(optimizer: Any) -> list:
-    """Returns a Keras optimizer and all optimizers inside it, such as those of a MultiOptimizer."""
+def nested_optimizers(optimizer: Any) -> list:
+    """Returns a Keras optimizer and all optimizers nested in it, such as those of a MultiOptimizer."""
     import keras
 
     inner: list = []
     for value in vars(optimizer).values():
         values = value if isinstance(value, (list, tuple)) else [value]
         inner += [v for v in values if isinstance(v, keras.optimizers.Optimizer) and v is not optimizer]
-    return [optimizer, *(part for value in inner for part in optimizer_parts(value))]
+    return [optimizer, *(part for value in inner for part in nested_optimizers(value))]
 
 
 def compile_arguments(model: Any) -> dict:
-    """Returns what a Keras model's `compile` was called with; nothing for a model that is not compiled."""
+    """Returns the `compile` arguments of a Keras model; an empty dictionary for a model that is not compiled."""
     return model._compile_config.config if model.compiled else {}
 
 
 def variable_index(optimizer: Any, variable: Any) -> int:
-    """Returns the index of a variable among those that a Keras optimizer was built with.
+    """Returns the index of a variable in the variables of a Keras optimizer.
 
-    The variable that `update_step` receives may be the copy of one replica, which only the optimizer can identify.
+    The variable in `update_step` may be the copy of one replica, which only the optimizer can identify.
     """
     return optimizer._get_variable_index(variable)
 
 
 def variables_to_update(optimizer: Any) -> list:
-    """Returns the variables that a Keras optimizer was built with."""
+    """Returns the trainable variables of a Keras optimizer, in the order of its `build` call."""
     return optimizer._trainable_variables

@@ -1,6 +1,6 @@
-"""Makes replicas of a TensorFlow strategy compute what one device computes: batches, gradients, statistics, metrics.
+"""Functions that make a step on several replicas of a TensorFlow strategy equal to a step on one device.
 
-With one replica, and on other backends, the functions change nothing.
+With one replica, and on other backends, they have no effect.
 """
 
 import contextlib
@@ -11,14 +11,14 @@ from keras import ops
 
 
 def variable_scope(model):
-    """Returns a context in which a compiled model's new variables are created for all replicas."""
+    """Returns a context that creates new variables of a compiled model on all replicas."""
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
     return model.distribute_strategy.scope()
 
 
 def num_replicas():
-    """Returns the number of replicas that sum their gradients."""
+    """Returns the number of replicas whose gradients are summed."""
     if keras.backend.backend() != "tensorflow":
         return 1  # JAX computes the gradients of the global batch
     import tensorflow as tf
@@ -27,7 +27,7 @@ def num_replicas():
 
 
 def sum_gradients(gradients):
-    """Returns the gradients summed over all replicas; call it inside a replica."""
+    """Returns the sum of the gradients over all replicas. Call it inside a replica."""
     if num_replicas() == 1:
         return gradients
     import tensorflow as tf
@@ -36,12 +36,12 @@ def sum_gradients(gradients):
 
 
 def run_on_local_batch(function, images, training):
-    """Calls `function` on this replica's part of a batch, which may be empty.
+    """Calls a function on the local batch, the part of a batch on this replica, which may be empty.
 
-    A batch with fewer images than replicas leaves replicas without images, and TensorFlow's CPU kernels fail on an
-    empty batch. In training, all replicas then compute the whole batch, which has fewer rows than the square of their
-    number, and keep their own rows: the BatchNorm statistics are those of one device. Otherwise a replica without
-    images computes a black image and drops the result.
+    A global batch may have fewer images than replicas, but the CPU kernels of TensorFlow fail on an empty batch. In
+    training, all replicas then compute the whole batch, which has fewer rows than the square of their number, and keep
+    their own rows, so that the BatchNorm statistics are those of one device. In inference, a replica without images
+    computes a black image and drops the result.
     """
     context = _replica_context()
     if context is None or images.shape[0] is not None:  # local batches of static size are equal
@@ -51,7 +51,7 @@ def run_on_local_batch(function, images, training):
     rows, start = tf.shape(images)[0], 0
     if training:
         counts = context.all_gather(rows[tf.newaxis], axis=0)
-        # If one local batch is empty, no other has more rows than this. Devices cannot gather uint8.
+        # If a local batch is empty, the others have at most this many rows. Devices cannot gather uint8.
         most = context.num_replicas_in_sync - 1
         whole = context.all_gather(tf.cast(images[:most], tf.float32), axis=0)
         has_empty = tf.reduce_any(counts == 0)
@@ -63,9 +63,9 @@ def run_on_local_batch(function, images, training):
 
 
 def first_local_batch(strategy, iterator):
-    """Returns the first replica's part of the first batch, with which Keras builds a model.
+    """Returns the local batch of the first replica in the first batch, from which Keras builds a model.
 
-    Keras reduces the batch over the replicas by its mean instead, which fails if their parts have unequal sizes.
+    Keras itself computes the mean of the local batches, which fails if they have unequal sizes.
     """
     import tensorflow as tf
 
@@ -74,13 +74,13 @@ def first_local_batch(strategy, iterator):
 
 
 def scale_gradient_by_batch_share(mean, examples):
-    """Returns a replica's mean loss, with the gradient that its rows have in the mean over the global batch.
+    """Returns a mean loss of this replica with its gradient scaled by the local share of the global batch.
 
-    Keras averages the means of the replicas, which gives examples of a smaller local batch a larger weight.
+    Keras averages the means of the replicas, so that examples of a smaller local batch have a larger weight.
 
     Args:
-        mean: scalar, the mean over this replica's examples.
-        examples: tensor whose first axis is this replica's examples.
+        mean: scalar mean over the local batch.
+        examples: tensor whose first axis is the local batch.
     """
     context = _replica_context()
     if context is None or examples.shape[0] is not None:
@@ -90,18 +90,18 @@ def scale_gradient_by_batch_share(mean, examples):
 
 
 def average_statistics(variables, examples):
-    """Sets statistics of each replica, such as those of BatchNorm, to their mean weighted by local batch sizes.
+    """Sets statistics, such as those of BatchNorm, to their mean over the replicas, weighted by local batch sizes.
 
     Args:
-        variables: candidates. Variables that are trained, not floats, or aggregated by Keras are not changed.
-        examples: tensor whose first axis is this replica's examples.
+        variables: variables to average. Trainable variables, integers, and variables aggregated by Keras are ignored.
+        examples: tensor whose first axis is the local batch.
     """
     context = _replica_context()
     if context is None:
         return
     import tensorflow as tf
 
-    # `value.trainable` is the value at creation; `trainable` is also false if a layer is frozen.
+    # `value.trainable` is set at creation, whereas `trainable` is also false for a frozen layer.
     variables = [v for v in variables if v.aggregation == "none" and v.value.dtype.is_floating]
     variables = [v for v in variables if not v.value.trainable]
     if not variables:
@@ -113,14 +113,14 @@ def average_statistics(variables, examples):
 
 
 def reduce_metrics(metrics, result):
-    """Computes results, inside a training step, from the state of metrics summed over all replicas.
+    """Computes the results of metrics in a training step from their states, summed over all replicas.
 
-    Keras averages the results of the replicas instead, which is wrong for unequal local batches, and for results that
+    Keras itself averages the results of the replicas, which is wrong for unequal local batches, and for results that
     are not means, such as a standard deviation.
 
     Args:
         metrics: list of metrics.
-        result: function without arguments that computes their results.
+        result: function without arguments that returns the results of the metrics.
     """
     context = _replica_context()
     variables = [variable for metric in metrics for variable in metric.variables]
@@ -134,16 +134,17 @@ def reduce_metrics(metrics, result):
 
 
 def predict_on_batch(model, images):
-    """Returns a model's outputs for one batch, `(batch, dim)` float32, as one device computes them.
+    """Returns the outputs of a model for one batch, `(batch, dim)` float32, equal to those of one device.
 
-    Under MirroredStrategy `model.predict_on_batch` gives the whole batch to every replica and concatenates the outputs;
-    those of the first replica are kept. `model.predict` would split the batch, and other batch sizes round differently.
+    Under MirroredStrategy, `model.predict_on_batch` passes the whole batch to every replica and concatenates the
+    outputs, of which those of the first replica are returned. `model.predict` splits the batch, and the rounding
+    depends on the batch size.
     """
     return np.asarray(model.predict_on_batch(images)[: len(images)], np.float32)
 
 
 def _batch_share(context, examples, dtype):
-    """Returns the fraction of the global batch that this replica has, in [0, 1]."""
+    """Returns the local share of the global batch, in [0, 1]."""
     import tensorflow as tf
 
     if examples.shape[0] is not None:  # local batches of static size are equal
@@ -153,7 +154,7 @@ def _batch_share(context, examples, dtype):
 
 
 def _replica_context():
-    """Returns TensorFlow's replica context if there are several replicas."""
+    """Returns the replica context of TensorFlow if several replicas exist, otherwise None."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""`RecognitionModel`, which trains an embedder with a head, and `make_embedder`."""
+"""Model that trains an embedder with a head, and construction of embedders."""
 
 import inspect
 
@@ -13,41 +13,41 @@ from keras_arcface import _private_api
 from keras_arcface import _replicas
 from keras_arcface.layers import Head
 
-# Entry of a step's logs that is removed before callbacks see it: whether the batch's pixels look scaled to 0..1.
-_SCALED_PIXELS = "_scaled_pixels"
-_IMAGES_OF = "the images given to {}"
+# Key of a log entry that is 1 if the pixels of a batch are in 0..1. It is removed before callbacks receive the logs.
+_UNIT_RANGE_KEY = "_has_unit_range"
+_IMAGES_OF_METHOD = "the images given to {}"
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class RecognitionModel(keras.Model):
-    """An embedder and the head that trains it.
+    """Model of an embedder and the head that trains it.
 
-    `fit` and `evaluate` take `(images, labels)`. `predict` and calling the model return embeddings: labels are not an
-    input. The head owns the loss, so `compile` takes none.
+    The data of `fit` and `evaluate` are `(images, labels)`. `predict` and calls of the model return embeddings of
+    images and do not use labels. The head computes the loss, so `compile` must not receive one.
 
     >>> embedder = make_embedder(MobileFaceNet(), dim=128)
     >>> model = RecognitionModel(embedder, ArcFace(num_classes=1000))
     >>> model.compile(optimizer="adam")
 
-    Then `model.fit(images, labels)` trains, and `model.embedder.save("embedder.keras")` keeps the embedder.
+    `model.fit(images, labels)` trains the model, and `model.embedder.save("embedder.keras")` saves the embedder.
 
-    In training, `accuracy` is the share of examples whose own class center is the nearest, without the margin.
-    `target_angle` is the mean angle in radians between an embedding and its own center: about pi / 2 at the start, well
-    below 1 in a good run. `target_angle_std` is the standard deviation of these angles, and `embedding_norm` the mean
-    L2 norm of the embeddings before normalization.
+    The metric `accuracy` is the share of examples whose nearest center is that of their class, without the margin.
+    `target_angle` is the mean angle in radians between an embedding and the center of its class, about pi / 2 at the
+    start and well below 1 in a successful training. `target_angle_std` is the standard deviation of these angles, and
+    `embedding_norm` is the mean L2 norm of the embeddings before normalization.
 
-    Arrays, and the first batch of a training, give a `UserWarning` if all their pixels lie within 0..1 and the embedder
-    rescales pixels itself, as the embedders of `make_embedder` do.
+    If the embedder rescales pixels, as those of `make_embedder` do, arrays and the first batch of a training cause a
+    `UserWarning` if all their pixels are within 0..1.
 
     Args:
-        embedder: a model, images `(batch, height, width, 3)` -> embeddings `(batch, dim)`.
+        embedder: model from images `(batch, height, width, 3)` to embeddings `(batch, dim)`.
         head: a `keras_arcface.layers.Head`, such as `keras_arcface.ArcFace`.
 
     Raises:
         TypeError: if the head is not a `Head`.
-        ValueError: if a loss or metrics are given to `compile`, an endless dataset to `fit` without `steps_per_epoch`,
-            or an array of labels, `validation_data` included, that are not integers in `[0, num_classes)`. In a dataset
-            such a label makes the loss NaN.
+        ValueError: if `compile` receives a loss or metrics, `fit` an infinite dataset without `steps_per_epoch`, or a
+            method an array of labels that are not integers in `[0, num_classes)`. Such a label in a dataset makes the
+            loss NaN.
     """
 
     def __init__(self, embedder, head, **kwargs):
@@ -56,15 +56,15 @@ class RecognitionModel(keras.Model):
         super().__init__(**kwargs)
         self.embedder = _cpu_training.speed_up(embedder)
         self.head = head
-        # Keras' reduction over a batch, with sample weights and the scaling that tf.distribute needs.
+        # A Keras loss supports sample weights and the scaling that tf.distribute requires.
         self._reduction = _PerExampleLoss(name="margin_loss")
         self.accuracy_tracker = keras.metrics.Mean(name="accuracy")
         self.target_angle_tracker = keras.metrics.Mean(name="target_angle")
         self.target_angle_spread_tracker = _StandardDeviation(name="target_angle_std")
         self.embedding_norm_tracker = keras.metrics.Mean(name="embedding_norm")
-        self._takes_bytes = _rescales_bytes(embedder)
+        self._rescales_pixels = _has_pixel_rescaling(embedder)
         self._pixels_were_checked = False
-        if embedder.built and not head.built and hasattr(embedder, "output_shape"):  # subclassed models have none
+        if embedder.built and not head.built and hasattr(embedder, "output_shape"):  # subclassed models do not have one
             head.build(embedder.output_shape)
 
     def build(self, input_shape):
@@ -73,7 +73,7 @@ class RecognitionModel(keras.Model):
         if not self.head.built:
             self.head.build(self.embedder.compute_output_shape(input_shape))
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):  # Keras', on TensorFlow
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):  # overrides Keras, only used on TensorFlow
         if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
             iterator, data_batch = None, _replicas.first_local_batch(self.distribute_strategy, iterator)
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
@@ -86,7 +86,7 @@ class RecognitionModel(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         self._check_compiled()
         if y is None:
-            raise ValueError(f"{type(self).__name__} trains with images and labels. Received: images without labels")
+            raise ValueError(f"y must be the labels of the images for {type(self).__name__}. Received: y=None")
         losses, target_cosines, hits = self.head.loss_and_stats(y, y_pred, training=training)
         angles, norms = ops.arccos(target_cosines), ops.norm(ops.cast(y_pred, "float32"), axis=-1)
         self.accuracy_tracker.update_state(hits, sample_weight=sample_weight)
@@ -108,19 +108,19 @@ class RecognitionModel(keras.Model):
         )
 
     def _check_compiled(self):
-        """Raises a ValueError for a loss or metrics, which Keras would compute of embeddings as of class scores."""
+        """Raises a ValueError for a compiled loss or metrics, because Keras would treat embeddings as class scores."""
         if self.compiled and self.loss is not None:
             raise ValueError(
-                f"The loss of {type(self).__name__} belongs to its head ({type(self.head).__name__}): call compile() "
-                f"without `loss`. Received: loss={self.loss!r}"
+                f"loss must be None, because the head ({type(self.head).__name__}) of {type(self).__name__} computes "
+                f"the loss: call compile() without `loss`. Received: loss={self.loss!r}"
             )
         config = _private_api.compile_arguments(self)
         for name in ("metrics", "weighted_metrics"):
             if config.get(name):
                 raise ValueError(
-                    f"{type(self).__name__} returns embeddings, not class scores, and computes loss, accuracy, "
-                    "target_angle, target_angle_std and embedding_norm itself: call compile() without "
-                    f"`{name}`. For verification accuracy use keras_arcface.training.VerificationCallback. "
+                    f"{name} must be empty, because {type(self).__name__} returns embeddings, not class scores, and "
+                    "computes loss, accuracy, target_angle, target_angle_std and embedding_norm itself: call compile() "
+                    f"without `{name}`. For verification accuracy, use keras_arcface.training.VerificationCallback. "
                     f"Received: {name}={config[name]!r}"
                 )
 
@@ -128,9 +128,9 @@ class RecognitionModel(keras.Model):
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(arguments[-1])
         result = self._train_step(images, labels, *arguments)
         _replicas.average_statistics(self.embedder.non_trainable_variables, images)
-        if self._takes_bytes and hasattr(images, "shape"):
+        if self._rescales_pixels and hasattr(images, "shape"):
             logs = result[0] if keras.backend.backend() == "jax" else result
-            logs[_SCALED_PIXELS] = ops.cast(_pixels.has_unit_range(images), "float32")
+            logs[_UNIT_RANGE_KEY] = ops.cast(_pixels.has_unit_range(images), "float32")
         return result
 
     def make_train_function(self, force=False):
@@ -143,23 +143,23 @@ class RecognitionModel(keras.Model):
         def step(*arguments):
             result = function(*arguments)
             logs = result[0] if keras.backend.backend() == "jax" else result
-            scaled = logs.pop(_SCALED_PIXELS, None)
+            scaled = logs.pop(_UNIT_RANGE_KEY, None)
             if scaled is not None and not self._pixels_were_checked:
-                self._pixels_were_checked = True  # only once, as reading a value waits for the device
+                self._pixels_were_checked = True  # only once, because reading a value waits for the device
                 if float(scaled) == 1:
-                    _pixels.warn(_IMAGES_OF.format("fit"))
+                    _pixels.warn_once(_IMAGES_OF_METHOD.format("fit"))
             return result
 
         self.train_function = step
 
     def _connect_partial_fc(self):
-        """Gives sampled centers storage for the optimizer's slots, which must exist before a step is compiled."""
+        """Creates the storage for the optimizer slots of sampled centers, which a compiled step cannot create."""
         if not self.head.is_sampled:
             return
         if not self.head.built:
             raise ValueError(
-                "A head with a sample_rate below 1 must be built before it is trained: call "
-                f"model.build((None, 112, 112, 3)) with the shape of the images. Received: {self.head!r}"
+                "head must be built before training if its sample_rate is below 1: call "
+                f"model.build((None, 112, 112, 3)) with the shape of the images. Received: head={self.head!r}"
             )
         with _replicas.variable_scope(self):
             if not self.optimizer.built:
@@ -181,7 +181,7 @@ class RecognitionModel(keras.Model):
         return logs, self._with_state(state, sampled.store)
 
     def _with_state(self, state, function):
-        """Calls a function while the variables have the values of a JAX training state; returns the state after it."""
+        """Calls a function with variables set to a JAX training state, and returns the state after the call."""
         variables = [self.trainable_variables, self.non_trainable_variables, self.optimizer.variables]
         pairs = [pair for group in zip(variables, state, strict=False) for pair in zip(*group, strict=True)]
         with keras.StatelessScope(state_mapping=pairs) as scope:
@@ -190,10 +190,10 @@ class RecognitionModel(keras.Model):
 
     def fit(self, x=None, y=None, *args, **kwargs):
         arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
-        if arguments.get("steps_per_epoch") is None and _is_endless(x):  # Keras would never leave the first epoch
+        if arguments.get("steps_per_epoch") is None and _is_infinite(x):  # the first epoch would never end
             raise ValueError(
-                "This dataset is endless, as load_dataset(training=True) makes it: pass fit(..., steps_per_epoch=N), "
-                "for instance info.num_examples // batch_size. Received: steps_per_epoch=None"
+                "steps_per_epoch must be an integer for an infinite dataset, such as load_dataset(training=True): pass "
+                "fit(..., steps_per_epoch=info.num_examples // batch_size). Received: steps_per_epoch=None"
             )
         self._check_arrays("fit", x, y)
         validation_data = arguments.get("validation_data")
@@ -204,7 +204,7 @@ class RecognitionModel(keras.Model):
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
-        if not kwargs.get("_use_cached_eval_dataset"):  # from `fit`, which has checked it
+        if not kwargs.get("_use_cached_eval_dataset"):  # `fit` has checked the cached dataset
             self._check_arrays("evaluate", x, y)
         return super().evaluate(x, y, *args, **kwargs)
 
@@ -213,11 +213,11 @@ class RecognitionModel(keras.Model):
         return super().predict(x, *args, **kwargs)
 
     def _check_arrays(self, method, images, labels=None):
-        """Checks images and labels that are arrays; in a dataset a wrong label makes the loss NaN."""
+        """Checks images and labels that are arrays. The batches of a dataset are not checked."""
         if method != "predict":
             self._check_compiled()
-        if self._takes_bytes and hasattr(images, "dtype") and len(images.shape) == 4:
-            _pixels.warn_if_unit_range(_as_numpy(images[:16]), _IMAGES_OF.format(method))
+        if self._rescales_pixels and hasattr(images, "dtype") and len(images.shape) == 4:
+            _pixels.warn_if_unit_range(_as_numpy(images[:16]), _IMAGES_OF_METHOD.format(method))
         num_classes = self.head.num_classes
         if num_classes is None or not hasattr(labels, "dtype") or 0 in labels.shape:
             return
@@ -270,43 +270,43 @@ class _StandardDeviation(keras.metrics.Metric):
         self.mean_square.reset_state()
 
 
-def _rescales_bytes(layer):
-    """Whether a model contains a layer that rescales pixels from 0..255 to a few units."""
+def _has_pixel_rescaling(layer):
+    """Returns whether a model contains a layer that rescales pixels from 0..255 to a range of a few units."""
     if isinstance(layer, layers.Rescaling):
         return float(np.max(np.abs(layer.scale))) < 0.1
-    return any(_rescales_bytes(inner) for inner in getattr(layer, "layers", ()))
+    return any(_has_pixel_rescaling(inner) for inner in getattr(layer, "layers", ()))
 
 
 def _as_numpy(array):
-    # Not by Keras' backend: JAX would cut 64-bit labels, and PyTorch has no uint64.
+    # NumPy preserves all labels, whereas JAX truncates 64-bit integers and PyTorch does not support uint64.
     return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
 
 
-def _is_endless(dataset):
+def _is_infinite(dataset):
     cardinality = getattr(dataset, "cardinality", None)
     return callable(cardinality) and int(cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
 
 
 def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embedder", scaled=False):
-    """Makes an embedder from a backbone: pixels in, embeddings out.
+    """Creates an embedder, a model from pixels to embeddings, from a backbone.
 
-    Pixels are RGB in 0..255, uint8 or float, and become `x / 127.5 - 1` inside the model. After the backbone comes the
-    neck of the ArcFace paper (option E): BatchNorm, dropout, a dense layer, and a BatchNorm without scale. Embeddings
-    are not normalized, and float32 under every dtype policy; normalize them to compare them.
+    Pixels are RGB in 0..255, uint8 or float. The model rescales them to `x / 127.5 - 1`. The backbone is followed by
+    the neck of the ArcFace paper (option E): BatchNorm, dropout, a dense layer, and a BatchNorm without scale.
+    Embeddings are not normalized, and are float32 under every dtype policy. Normalize them before a comparison.
 
     Args:
-        backbone: a model, images `(batch, height, width, 3)` in [-1, 1] -> feature map
+        backbone: model from images `(batch, height, width, 3)` in [-1, 1] to feature maps
             `(batch, rows, columns, channels)`, such as `keras_arcface.backbones.IResNet50()`.
-        dim: length of an embedding.
-        dropout: share of the features that is dropped in training, in [0, 1).
-        synchronized: if true, BatchNorm normalizes by the statistics of the whole batch instead of each replica's part
-            (TensorFlow backend only). Give the backbone the same value.
+        dim: dimension of the embeddings.
+        dropout: share of the features that are dropped in training, in [0, 1).
+        synchronized: if true, BatchNorm uses the statistics of the global batch instead of the local batch of each
+            replica (TensorFlow backend only). Use the same value for the backbone.
         name: name of the model.
-        scaled: if true, the last BatchNorm has a scale. Without one the norms of embeddings stay near `sqrt(dim)`, as
+        scaled: if true, the last BatchNorm has a scale. Without it, the norms of embeddings are near `sqrt(dim)`, as
             in the paper. `MagFace`, whose margin depends on the norms, requires a scale.
 
     Returns:
-        A functional `keras.Model`, `(batch, height, width, 3)` -> `(batch, dim)`.
+        A functional `keras.Model` from images `(batch, height, width, 3)` to embeddings `(batch, dim)`.
 
     Raises:
         ValueError: if the backbone's output is not a feature map of known size.
@@ -317,8 +317,8 @@ def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embe
     features = tuple(backbone.output_shape)
     if len(features) != 4 or None in features[1:]:
         raise ValueError(
-            "make_embedder expects a backbone whose output is a feature map (batch, rows, columns, channels) of known "
-            f"size. Received: backbone {backbone.name!r} with output shape {features}"
+            "backbone must have a feature map (batch, rows, columns, channels) of known size as its output. "
+            f"Received: backbone {backbone.name!r} with output shape {features}"
         )
 
     def batch_norm(name, **kwargs):

@@ -1,4 +1,4 @@
-"""Evaluation of embeddings: figures of the published protocols, plots and reports."""
+"""Metrics of the published evaluation protocols, plots and reports."""
 
 from keras_arcface.evaluation.embedding import embed_dataset
 from keras_arcface.evaluation.embedding import embed_images

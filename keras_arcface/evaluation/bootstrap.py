@@ -12,19 +12,20 @@ from keras_arcface.evaluation import roc as roc_module
 _SAMPLES_PER_CHUNK = 50
 
 
-def resampled_curves(roc: roc_module.Roc, samples: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def resample_roc(roc: roc_module.Roc, samples: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Resamples genuine and impostor pairs separately, with replacement.
 
-    An impostor score matters only by the genuine scores that it lies between. So the number of pairs between two
-    corners of the curve is drawn, not each score: 15 million impostor pairs cost no more than the few genuine pairs.
+    A ROC curve depends on an impostor score only through the number of genuine scores above it. Therefore, the number
+    of pairs between two corners of the curve is drawn instead of each score, and the time does not depend on the number
+    of impostor pairs.
 
     Args:
-        roc: the curve.
+        roc: ROC curve.
         samples: number of bootstrap samples.
         seed: seed of the random generator.
 
     Yields:
-        `(far, tar)` of some samples, each `(samples, corners)`.
+        `(far, tar)` of a chunk of samples, each of shape `(chunk, corners)`.
     """
     generator = np.random.default_rng(seed)
     for start in range(0, samples, _SAMPLES_PER_CHUNK):
@@ -40,32 +41,32 @@ def resampled_curves(roc: roc_module.Roc, samples: int, seed: int) -> Iterator[t
 def roc_intervals(
     roc: roc_module.Roc, fars: Iterable[float], samples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> dict:
-    """Returns bootstrap confidence intervals of the figures of a ROC curve.
+    """Returns bootstrap confidence intervals of the metrics of a ROC curve.
 
     Pairs are resampled as if they were independent. The true intervals are wider if pairs share people.
 
     Args:
-        roc: the curve.
-        fars: false accept rates, for the intervals of the true accept rate.
+        roc: ROC curve.
+        fars: false accept rates for the intervals of the true accept rate.
         samples: number of bootstrap samples.
         level: confidence level, in (0, 1).
         seed: seed of the random generator.
 
     Returns:
-        `{"auc": (low, high), "eer": (low, high), "tar": {far: (low, high)}}`, NaN for a FAR that is too low for the
-        number of impostor pairs.
+        `{"auc": (low, high), "eer": (low, high), "tar": {far: (low, high)}}`, with NaN for a FAR that
+        is too low for the number of impostor pairs.
     """
     _check(samples, level)
     aucs: list[float] = []
     eers: list[float] = []
     tars: dict[float, list[float]] = {far: [] for far in fars}
-    for far_curves, tar_curves in resampled_curves(roc, samples, seed):
+    for far_curves, tar_curves in resample_roc(roc, samples, seed):
         aucs.extend(roc_module.area_under(far_curves, tar_curves))
         for far_curve, tar_curve in zip(far_curves, tar_curves, strict=True):
             eers.append(roc_module.equal_error_rate(far_curve, tar_curve))
             for far in tars:
                 last = np.searchsorted(far_curve, far, side="right") - 1
-                tars[far].append(tar_curve[last] if roc_module.is_measurable(far, len(roc.impostor)) else np.nan)
+                tars[far].append(tar_curve[last] if roc_module.has_enough_impostors(far, len(roc.impostor)) else np.nan)
     return {
         "auc": _interval(aucs, level),
         "eer": _interval(eers, level),
@@ -79,9 +80,14 @@ def accuracy_interval(
     """Returns the bootstrap confidence interval of an accuracy.
 
     Args:
-        correct: `(n,)` bool, whether each pair is decided correctly.
-        same: `(n,)` bool, whether each pair is genuine. Genuine and impostor pairs are resampled separately.
-        samples, level, seed: as for `roc_intervals`.
+        correct: `(n,)` bool, a mask of the correctly decided pairs.
+        same: `(n,)` bool, a mask of the genuine pairs. Genuine and impostor pairs are resampled separately.
+        samples: number of bootstrap samples.
+        level: confidence level, in (0, 1).
+        seed: seed of the random generator.
+
+    Returns:
+        `(low, high)`.
     """
     _check(samples, level)
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Computes embeddings of images with any model."""
+"""Computation of the embeddings of images with any model."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -32,10 +32,10 @@ def embed_images(
         model: a Keras model, or a function from images `(batch, height, width, 3)` to embeddings `(batch, dim)`, such
             as the result of `serving.load_embedder`.
         images: RGB pixels in 0..255 `(n, height, width, 3)`, as an array or tensor, or as an object whose slices are
-            arrays. Or encoded images, which are decoded batch by batch: a sequence of bytes or of paths, or a source of
-            records such as `data.ImageFolder`, `data.RecordIO` or `data.TFRecords`. Pixels may be slightly beyond
-            0..255, as after resizing.
-        flip: if true, adds the embedding of the mirror image, before any normalization, as for published figures.
+            arrays; or a sequence of encoded images (bytes) or of paths; or a source of records, such as
+            `data.ImageFolder`, `data.RecordIO` or `data.TFRecords`. Encoded images are decoded batch by batch. Pixels
+            may be slightly outside of 0..255, for example after resizing.
+        flip: if true, adds the embedding of the mirrored image, before any normalization, as for published results.
         batch_size: number of images per call of the model.
         progress: if true, shows a progress bar.
         name_of: function from the index of an image to its name in errors. By default, the name is the path, the name
@@ -48,11 +48,11 @@ def embed_images(
 
     Raises:
         FileNotFoundError: if a path does not exist.
-        ValueError: if `images` is none of these or empty, or `batch_size` is below 1. If an image cannot be decoded,
-            has another size than the first one, or its embedding is zero or not finite; the error names the image.
+        ValueError: if `images` has another type or is empty, or `batch_size` is below 1; if an image cannot be decoded
+            or has another size than the first one, or its embedding is zero or not finite. The error names the image.
 
     Warns:
-        UserWarning: once, if all pixels of an array are in 0..1.
+        UserWarning: if all pixels of an array are in 0..1; at most once per process.
 
     >>> images = np.full((3, 112, 112, 3), 128, "uint8")
     >>> embed_images(lambda images: images.mean(axis=(1, 2)), images, progress=False).shape
@@ -76,9 +76,11 @@ def embed_dataset(
     """Computes the embeddings of a dataset of images and labels.
 
     Args:
-        model, flip, progress: as for `embed_images`.
+        model: a Keras model or a function, as for `embed_images`.
         dataset: finite iterable of batches `(images, labels)` of shapes `(batch, height, width, 3)` and `(batch,)`,
             such as `keras_arcface.data.load_dataset(training=False)`.
+        flip: if true, adds the embedding of the mirrored image.
+        progress: if true, shows a progress bar.
 
     Returns:
         `(embeddings, labels)`, `(n, dim)` float32 and `(n,)` int64.
@@ -88,7 +90,7 @@ def embed_dataset(
     """
     if isinstance(dataset, tf.data.Dataset) and int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
         raise ValueError(
-            "embed_dataset expects a finite dataset, such as load_dataset(training=False). Received: an infinite one"
+            "dataset must be finite, such as load_dataset(training=False). Received: a dataset of infinite cardinality"
         )
     embed = _as_function(model)
     rows, all_labels, done = [], [], 0
@@ -102,7 +104,7 @@ def embed_dataset(
             done += len(pixels)
             bar.update(len(pixels))
     if not rows:
-        raise ValueError("embed_dataset expects at least one image. Received: none")
+        raise ValueError("dataset must contain at least one image. Received: 0 images")
     return np.concatenate(rows), np.concatenate(all_labels)
 
 
@@ -111,17 +113,20 @@ def embed_pairs(
 ) -> np.ndarray:
     """Computes the embeddings of a pair set, in the order that `verify` expects.
 
-    An image that is in several pairs is embedded once.
+    The embedding of an image that occurs in several pairs is computed once.
 
     Args:
-        model, flip, batch_size, progress: as for `embed_images`.
+        model: a Keras model or a function, as for `embed_images`.
         pairs: a `keras_arcface.data.PairSet`.
+        flip: if true, adds the embedding of the mirrored image.
+        batch_size: number of images per call of the model.
+        progress: if true, shows a progress bar.
 
     Returns:
         `(2n, dim)` float32, not normalized.
 
     Raises:
-        ValueError: as for `embed_images`; the error names the image and its pair.
+        ValueError: under the conditions of `embed_images`; the error names the image and its pair.
     """
     first_index: dict[bytes, int] = {}
     for index, image in enumerate(pairs.images):
@@ -140,7 +145,7 @@ def embed_pairs(
 
 
 def _as_function(model: Callable) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a Keras model or any function of images as a function that returns a float32 NumPy array."""
+    """Wraps a Keras model or function in a function that returns a float32 NumPy array."""
     if isinstance(model, keras.Model):
         return lambda images: predict_on_batch(model, images)
     return lambda images: np.asarray(keras.ops.convert_to_numpy(model(images)), np.float32)
@@ -158,10 +163,13 @@ def _embed_batch(
         rows = rows + embed(np.ascontiguousarray(images[:, :, ::-1]))
     if rows.ndim != 2 or len(rows) != len(images):
         raise ValueError(
-            f"The model must return one embedding per image, ({len(images)}, dim). Received: shape {rows.shape}"
+            f"model must return one embedding per image, ({len(images)}, dim). Received: shape {rows.shape}"
         )
     invalid = np.flatnonzero(~np.isfinite(rows).all(axis=1) | ~rows.any(axis=1))
     if len(invalid):
         listed = ", ".join(names[row] for row in invalid[:10]) + (" ..." if len(invalid) > 10 else "")
-        raise ValueError(f"The model must return finite embeddings that are not zero. Received others for {listed}")
+        raise ValueError(
+            "model must return embeddings that are finite and not zero. Received: embeddings that are zero or not "
+            f"finite for {listed}"
+        )
     return rows

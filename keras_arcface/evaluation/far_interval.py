@@ -10,19 +10,19 @@ def far_interval(
 ) -> tuple[float, float]:
     """Returns the confidence interval of the FAR of a threshold that was chosen on the same impostor pairs.
 
-    Of n independent impostor scores, the share of all impostors at or above the k-th highest has the distribution
-    Beta(k, n - k + 1), for any distribution of the scores. A threshold that accepts k of them is between the k-th and
-    the next score, so its FAR is at least that of the first and at most that of the second, Beta(k + 1, n - k). The
-    quantiles of the two are the exact (Clopper-Pearson) binomial interval of k accepted of n. Choosing the threshold on
-    the same pairs does not change it, because k is known before the scores are. Pairs that share people or images are
-    not independent, and then the true FAR is less certain than the interval states.
+    If the threshold is the k-th highest of n independent impostor scores, its FAR has the distribution
+    Beta(k, n - k + 1), for any distribution of the scores. A threshold that accepts k pairs lies between the k-th and
+    the (k + 1)-th highest score, so its FAR lies between the FARs of these two scores. The quantiles of their
+    distributions are the exact (Clopper-Pearson) binomial interval of k accepted pairs among n. The interval holds
+    although the threshold is chosen on the same pairs, because k does not depend on the scores. Pairs that share people
+    or images are not independent; the true interval is then wider.
 
     Args:
         accepted: number of impostor pairs at or above the threshold.
         impostors: number of impostor pairs.
-        max_accepted: number of pairs that the target FAR allows to accept. It is larger than `accepted` if equal scores
-            were rejected together. None means `accepted`.
-        level: probability with which the interval contains the true FAR, at least.
+        max_accepted: largest number of accepted pairs at the target FAR. It is larger than `accepted` if equal scores
+            are rejected together. None for `accepted`.
+        level: lower bound of the probability that the interval contains the true FAR.
 
     Returns:
         `(low, high)`.
@@ -49,8 +49,7 @@ def _upper_limit(successes: int, trials: int, tail: float) -> float:
 def _binomial_cdf(successes: int, trials: int, probability: float) -> float:
     """Returns P(X <= successes) of a binomial X with a mean above `successes`.
 
-    Sums the terms from the largest on, each computed from the previous one. The omitted terms are below 1e-20 of the
-    sum.
+    The terms are summed from the largest to the smallest. The sum of the omitted terms is below 1e-20 of the result.
     """
     if probability >= 1:
         return 0.0

@@ -1,26 +1,27 @@
-"""Splits pairs into folds, and measures each fold at a threshold that is chosen on the other folds."""
+"""Cross-validation over folds of pairs: the threshold of each fold is chosen on the other folds."""
 
 import dataclasses
 
 import numpy as np
 
 from keras_arcface.evaluation.formatting import format_result
-from keras_arcface.evaluation.roc import is_measurable
+from keras_arcface.evaluation.roc import has_enough_impostors
 
-# The published grids of thresholds for accuracy and for TAR@FAR, in squared L2 distance of unit vectors: 2 - 2 *
-# cosine.
+# The published grids of thresholds for accuracy and for TAR@FAR, as squared L2 distances of unit vectors, which are
+# 2 - 2 * cosine.
 _ACCURACY_GRID = np.arange(0, 4, 0.01)
 _TAR_GRID = np.arange(0, 4, 0.001)
 
 
 @dataclasses.dataclass(frozen=True)
 class FoldAccuracies:
-    """Accuracy of each fold, at a threshold that was chosen on the other folds.
+    """Accuracy of each fold, at the threshold chosen on the other folds.
 
     Attributes:
-        accuracies: `(folds,)`, the share of the fold's pairs that are decided correctly.
+        accuracies: `(folds,)`, the share of correctly decided pairs of each fold.
         thresholds: `(folds,)` cosines above which a pair is accepted as the same person.
-        mean, std: of the accuracies.
+        mean: mean of the accuracies.
+        std: standard deviation of the accuracies.
         threshold: mean of the thresholds.
     """
 
@@ -45,7 +46,13 @@ class FoldAccuracies:
 
 
 def split_into_folds(num_pairs: int, folds: int, shuffle_seed: int | None) -> np.ndarray:
-    """Returns the fold of each pair."""
+    """Returns the fold of each pair, `(num_pairs,)` int.
+
+    Args:
+        num_pairs: number of pairs.
+        folds: number of folds.
+        shuffle_seed: seed of the order in which pairs are assigned to folds; None for the given order.
+    """
     order = np.arange(num_pairs)
     if shuffle_seed is not None:
         order = np.random.default_rng(shuffle_seed).permutation(num_pairs)
@@ -56,14 +63,17 @@ def split_into_folds(num_pairs: int, folds: int, shuffle_seed: int | None) -> np
 
 
 def _accepted_counts(grid: np.ndarray, distances: np.ndarray, fold_of_pair: np.ndarray, folds: int) -> np.ndarray:
-    """Returns `(folds, thresholds)`, the number of distances strictly below each threshold."""
+    """Returns the number of distances of each fold strictly below each threshold, `(folds, thresholds)`."""
     first_above = np.searchsorted(grid, distances, side="right")
     counts = np.bincount(fold_of_pair * (len(grid) + 1) + first_above, minlength=folds * (len(grid) + 1))
     return np.cumsum(counts.reshape(folds, -1), axis=1)[:, :-1]
 
 
 def grid_accuracies(distances, same, fold_of_pair, folds: int) -> tuple[FoldAccuracies, np.ndarray]:
-    """Returns accuracies at the first best threshold of the published grid, and which pairs are decided correctly."""
+    """Returns the accuracies with thresholds of the published grid, and a mask of the correctly decided pairs.
+
+    If several thresholds are equally accurate on the other folds, the lowest distance is chosen.
+    """
     genuine = _accepted_counts(_ACCURACY_GRID, distances[same], fold_of_pair[same], folds)
     impostor = _accepted_counts(_ACCURACY_GRID, distances[~same], fold_of_pair[~same], folds)
     num_impostors = np.bincount(fold_of_pair[~same], minlength=folds)
@@ -75,9 +85,9 @@ def grid_accuracies(distances, same, fold_of_pair, folds: int) -> tuple[FoldAccu
 
 
 def exact_accuracies(scores, same, fold_of_pair, folds: int) -> FoldAccuracies:
-    """Returns accuracies at the best of all thresholds that are halfway between two scores of the other folds.
+    """Returns the accuracies with the best of all thresholds halfway between two scores of the other folds.
 
-    Of equally good thresholds, the highest is taken, which is the first one in distances.
+    If several thresholds are equally accurate, the highest score is chosen, which is the lowest distance.
     """
     order = np.argsort(-scores, kind="stable")
     sorted_scores, gain, sorted_folds = scores[order], np.where(same[order], 1, -1), fold_of_pair[order]
@@ -91,17 +101,22 @@ def exact_accuracies(scores, same, fold_of_pair, folds: int) -> FoldAccuracies:
 
 
 def _best_threshold(scores: np.ndarray, gain: np.ndarray) -> float:
-    """Returns the highest best threshold for scores in descending order; accepting a pair gains `gain`, 1 or -1."""
+    """Returns the threshold with the largest sum of gains over the accepted pairs, the highest one of several.
+
+    Args:
+        scores: `(n,)`, in descending order.
+        gain: `(n,)`, 1 for a genuine pair and -1 for an impostor pair.
+    """
     gains = np.cumsum(gain)
     run_ends = np.flatnonzero(np.append(np.diff(scores) != 0, True))  # ends of runs of equal scores
     best = run_ends[np.argmax(gains[run_ends])]
-    if gains[best] <= 0:  # accepting no pair is as good
+    if gains[best] <= 0:  # accepting no pair is at least as good
         return float(np.nextafter(scores[0], np.inf))
     if best == len(scores) - 1:  # accepting all pairs is best
         return float(np.nextafter(scores[-1], -np.inf))
     accepted, rejected = scores[best], scores[best + 1]
     halfway = (accepted + rejected) / 2
-    return float(halfway if halfway < accepted else rejected)  # between neighboring floats, it may be rounded up
+    return float(halfway if halfway < accepted else rejected)  # rounded up between neighboring floats
 
 
 def interpolated_tars(
@@ -118,10 +133,10 @@ def interpolated_tars(
             continue
         far_of_others = (impostor.sum(axis=0) - impostor[fold]) / others
         for far in fars:
-            # If several thresholds have the same FAR, the published interpolation is undefined: the largest is taken.
+            # The published interpolation is undefined if several thresholds have the same FAR. The largest is used.
             threshold = np.interp(far, far_of_others, _TAR_GRID) if far_of_others[-1] >= far else 0.0
             tars[far].append(float(np.mean(genuine < threshold)))
-    is_defined = {far: is_measurable(far, num_impostors.sum()) for far in fars}
+    is_defined = {far: has_enough_impostors(far, num_impostors.sum()) for far in fars}
     return {
         far: (float(np.mean(values)), float(np.std(values))) if is_defined[far] else (np.nan, np.nan)
         for far, values in tars.items()

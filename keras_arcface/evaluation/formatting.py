@@ -1,16 +1,16 @@
-"""One-line representation of results."""
+"""One-line representation of evaluation results."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
-def format_result(result: object, **figures: Any) -> str:
-    """Returns the type of a result and its figures, floats with four digits after the point.
+def format_result(result: object, **metrics: Any) -> str:
+    """Returns the type of a result and its metrics as text, with four decimal digits.
 
     >>> format_result(object(), auc=0.95764, tar={0.01: float("nan")})
     'object(auc=0.9576, tar={0.01: nan})'
     """
-    return f"{type(result).__name__}({', '.join(f'{name}={_format(value)}' for name, value in figures.items())})"
+    return f"{type(result).__name__}({', '.join(f'{name}={_format(value)}' for name, value in metrics.items())})"
 
 
 def _format(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Identification (1:N) in closed and open sets, and among many distractors."""
+"""Identification (1:N) on closed and open sets, and among many distractors."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -9,9 +9,9 @@ from keras_arcface.evaluation import ranking
 from keras_arcface.evaluation.formatting import format_result
 from keras_arcface.evaluation.input_checks import check_fars
 from keras_arcface.evaluation.input_checks import check_labels
-from keras_arcface.evaluation.roc import is_measurable
+from keras_arcface.evaluation.roc import drop_nan_rates
+from keras_arcface.evaluation.roc import has_enough_impostors
 from keras_arcface.evaluation.roc import max_accepted
-from keras_arcface.evaluation.roc import measurable
 from keras_arcface.evaluation.scores import score_blocks
 from keras_arcface.evaluation.vectors import l2_normalize
 
@@ -24,9 +24,9 @@ class IdentificationResult:
 
     Attributes:
         cmc: `(100,)`, the share of mated probes whose mate is among the first k gallery entries, for k = 1, 2, ...
-        dir: for a false accept rate (FAR), the detection and identification rate: the share of mated probes whose mate
-            is the first gallery entry and scores above the threshold for this FAR. NaN if there are fewer than
-            `1 / far` nonmated probes; empty without nonmated probes.
+        dir: detection and identification rate by false accept rate (FAR): the share of mated probes whose mate is the
+            first gallery entry and scores above the threshold for this FAR. NaN if there are fewer than `1 / far`
+            nonmated probes; empty without nonmated probes.
         mated: number of probes with a mate in the gallery.
         nonmated: number of probes without a mate in the gallery.
     """
@@ -37,7 +37,7 @@ class IdentificationResult:
     nonmated: int
 
     def __repr__(self) -> str:
-        rates = {"rank_1": self.rank(1), "rank_5": self.rank(5), "dir": measurable(self.dir)}
+        rates = {"rank_1": self.rank(1), "rank_5": self.rank(5), "dir": drop_nan_rates(self.dir)}
         return format_result(self, **rates, mated=self.mated, nonmated=self.nonmated)
 
     def rank(self, k: int) -> float:
@@ -50,15 +50,15 @@ def identify(
 ) -> IdentificationResult:
     """Searches each probe's identity in a gallery, by cosine, as in IJB-B and IJB-C 1:N.
 
-    Probes whose label is not in the gallery form the open set: the threshold for DIR@FAR is the lowest that at most
-    this share of them exceeds. IJB-C publishes the mean over its two galleries: call this function for each. A gallery
-    entry with the same score as a mate ranks before it.
+    Probes whose label is not in the gallery (nonmated probes) determine the thresholds for DIR@FAR: the lowest
+    threshold that accepts at most this share of them. IJB-C publishes the mean over its two galleries; call this
+    function once per gallery. A gallery entry with the same score as a mate ranks before it.
 
     Args:
-        probes: `(n, dim)` embeddings of images or templates, any norm.
-        probe_labels: `(n,)` int, their identities.
-        gallery: `(m, dim)` embeddings, any norm.
-        gallery_labels: `(m,)` int.
+        probes: `(n, dim)` embeddings of images or templates, of any norm.
+        probe_labels: `(n,)` int, the identities of the probes.
+        gallery: `(m, dim)` embeddings, of any norm.
+        gallery_labels: `(m,)` int, the identities of the gallery entries.
         fars: false accept rates for DIR.
         progress: if true, shows a progress bar.
 
@@ -88,14 +88,14 @@ def identify(
                 nonmated_scores.append(row.max())
     if not ranks:
         raise ValueError(
-            f"Identification requires probes with a mate in the gallery. Received: {len(probes)} probes without a "
-            f"label of the {len(gallery)} gallery entries"
+            f"probe_labels must contain a label of gallery_labels. Received: {len(probes)} probes without a label of "
+            f"the {len(gallery)} gallery entries"
         )
     identified = np.where(np.array(ranks) == 0, mate_scores, -np.inf)
     impostors = np.sort(nonmated_scores)[::-1]
     return IdentificationResult(
         cmc=ranking.cmc_curve(ranks, _CMC_RANKS),
-        dir={far: _share_above(far, identified, impostors, len(impostors)) for far in fars} if len(impostors) else {},
+        dir={far: _rate_at_far(far, identified, impostors, len(impostors)) for far in fars} if len(impostors) else {},
         mated=len(ranks),
         nonmated=len(impostors),
     )
@@ -108,10 +108,10 @@ class DistractorResult:
     Attributes:
         cmc: `(100,)`, the share of genuine pairs whose mate is among the first k entries when it is added to the
             distractors, for k = 1, 2, ...
-        tar: for a false accept rate (FAR), the largest true accept rate of genuine pairs at any threshold that accepts
-            at most this share of all pairs of a probe and a distractor. NaN if there are fewer than `1 / far` such
-            pairs.
-        genuine: number of genuine pairs, each counted in both orders.
+        tar: true accept rate by false accept rate (FAR): the largest share of genuine pairs accepted at any threshold
+            that accepts at most this share of all pairs of a probe and a distractor. NaN if there are fewer than
+            `1 / far` such pairs.
+        genuine: number of genuine pairs, where each pair counts in both orders.
         impostor: number of pairs of a probe and a distractor.
     """
 
@@ -121,7 +121,7 @@ class DistractorResult:
     impostor: int
 
     def __repr__(self) -> str:
-        rates = {"rank_1": self.rank(1), "rank_10": self.rank(10), "tar": measurable(self.tar)}
+        rates = {"rank_1": self.rank(1), "rank_10": self.rank(10), "tar": drop_nan_rates(self.tar)}
         return format_result(self, **rates, genuine=self.genuine, impostor=self.impostor)
 
     def rank(self, k: int) -> float:
@@ -138,10 +138,10 @@ def identify_among_distractors(
     distractors. A distractor with the same score as the mate ranks before it.
 
     Args:
-        probes: `(n, dim)` embeddings, any norm. The published protocol has 3,530 FaceScrub images of 80 people.
-        labels: `(n,)` int, their identities.
-        distractors: `(m, dim)` embeddings of other identities, any norm. The published protocol has one million.
-        fars: false accept rates for TAR. The highest one determines how many scores are kept in memory.
+        probes: `(n, dim)` embeddings, of any norm. The published protocol has 3,530 FaceScrub images of 80 people.
+        labels: `(n,)` int, the identities of the probes.
+        distractors: `(m, dim)` embeddings of other identities, of any norm. The published protocol has one million.
+        fars: false accept rates for TAR. The highest one determines the number of scores in memory.
         progress: if true, shows a progress bar.
 
     Returns:
@@ -161,15 +161,15 @@ def identify_among_distractors(
     genuine = np.sort(np.concatenate(mate_scores))
     if not len(genuine):
         raise ValueError(
-            f"Identification requires an identity with two images. Received: {len(probes)} probes of "
-            f"{len(probes)} identities"
+            f"labels must contain an identity with two images. Received: {len(probes)} probes of {len(probes)} "
+            "identities"
         )
     impostors = len(probes) * len(distractors)
     top = ranking.TopScores(max((max_accepted(far, impostors) for far in fars), default=0) + 1)
     ranks = []
     for rows, scores in score_blocks(probes, distractors, progress="distractors" if progress else None):
         for mates, row in zip(mate_scores[rows], scores, strict=True):
-            # Both uses below need high scores only. Selecting them first takes one pass over the row.
+            # Low scores affect neither the ranks nor the top scores, so they are removed first.
             row = row[np.flatnonzero(row >= min([*mates[:1], top.floor]))]
             if len(mates):
                 ranks.append(ranking.count_at_least(row, mates))
@@ -177,14 +177,14 @@ def identify_among_distractors(
     impostor_scores = top.descending()
     return DistractorResult(
         cmc=ranking.cmc_curve(np.concatenate(ranks), _CMC_RANKS),
-        tar={far: _share_above(far, genuine, impostor_scores, impostors) for far in fars},
+        tar={far: _rate_at_far(far, genuine, impostor_scores, impostors) for far in fars},
         genuine=len(genuine),
         impostor=impostors,
     )
 
 
 def _scores_with_mates(probes: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
-    """Returns for each probe its scores with the other probes of its label, ascending."""
+    """Returns the ascending scores of each probe with the other probes of its label."""
     rows_of = ranking.RowsByLabel(labels)
     mate_scores = []
     for rows, scores in score_blocks(probes, probes):
@@ -194,9 +194,9 @@ def _scores_with_mates(probes: np.ndarray, labels: np.ndarray) -> list[np.ndarra
     return mate_scores
 
 
-def _share_above(far: float, scores: np.ndarray, impostors_descending: np.ndarray, num_impostors: int) -> float:
-    """Returns the share of scores above the highest impostor score that `far` rejects; NaN if not measurable."""
-    if not is_measurable(far, num_impostors):
+def _rate_at_far(far: float, scores: np.ndarray, impostors_descending: np.ndarray, num_impostors: int) -> float:
+    """Returns the share of scores above the highest impostor score rejected at a FAR; NaN with too few impostors."""
+    if not has_enough_impostors(far, num_impostors):
         return float("nan")
     accepted = max_accepted(far, num_impostors)
     highest_rejected = impostors_descending[accepted] if accepted < num_impostors else -np.inf

@@ -1,4 +1,4 @@
-"""Reads the images that `embed_images` and `embed_dataset` accept as arrays of pixels."""
+"""Readers and checks of the images of `embed_images` and `embed_dataset`."""
 
 import os
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from keras_arcface.data import encoded_images
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.sources import Source
 
-# Resizing with a bicubic or Lanczos kernel goes beyond 0..255.
+# Limits with a margin, because bicubic and Lanczos resizing produce values outside of 0..255.
 _MIN_PIXEL, _MAX_PIXEL = -64, 320
 
 
 @runtime_checkable
 class _Array(Protocol):
-    """Array or tensor of any library."""
+    """Protocol of arrays and tensors of any library."""
 
     shape: Any
     dtype: Any
@@ -40,10 +40,12 @@ class _Indexable(Protocol):
 
 
 class ImageReader:
-    """Reads any collection of images that `embed_images` accepts, in batches of pixels.
+    """Reader of a collection of images in batches of pixels.
 
     Args:
-        images, name_of, size: as for `embed_images`.
+        images: array, tensor, sequence or source of images, as for `embed_images`.
+        name_of: function from the index of an image to its name in errors; None for the default names.
+        size: `(height, width)` of the resized images; None for images of the same size.
 
     Raises:
         ValueError: if `images` is not a collection of images, or is empty.
@@ -52,7 +54,7 @@ class ImageReader:
     def __init__(self, images: Any, name_of: Callable[[int], str] | None, size: tuple[int, int] | None):
         _check_collection(images)
         if len(images) == 0:
-            raise ValueError("embed_images expects at least one image. Received: none")
+            raise ValueError("images must contain at least one image. Received: 0 images")
         self._images, self._name_of, self._size = images, name_of, size
         self._first_size: tuple[int, int] | None = None
 
@@ -60,7 +62,7 @@ class ImageReader:
         return len(self._images)
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, list[str]]:
-        """Returns the pixels and the names of the images `start` to `stop - 1`."""
+        """Returns the pixels and the names of the images with indices in `[start, stop)`."""
         batch = self._slice(start, stop)
         names = [self._name_of(row) if self._name_of else f"image {row}" for row in range(start, stop)]
         if isinstance(batch, np.ndarray):
@@ -82,10 +84,10 @@ class ImageReader:
     def _slice(self, start: int, stop: int) -> np.ndarray | list:
         """Returns images as an array of pixels, or as a list of encoded images, paths or records.
 
-        - An array or tensor of pixels is sliced, and so is an object whose slices are arrays, such as `data.IjbSet` or
-          an HDF5 dataset.
-        - A source of records (`data.Source`) is read record by record, because it may not support slices.
-        - Any other sequence is sliced to a list. This includes NumPy arrays of strings and objects.
+        - Slices of an array or tensor, or of an object whose slices are arrays, such as `data.IjbSet` or an HDF5
+          dataset, become an array.
+        - Records of a `data.Source` are read one by one, because a source may not support slices.
+        - Slices of any other sequence become a list, including NumPy arrays of strings and objects.
         """
         if isinstance(self._images, Source):
             return [self._images[row] for row in range(start, stop)]
@@ -98,7 +100,7 @@ def check_pixels(images: Any, function: str) -> np.ndarray:
     """Returns pixels as a NumPy array.
 
     Raises:
-        ValueError: unless they are RGB pixels in 0..255, or slightly beyond, of shape `(n, height, width, 3)`.
+        ValueError: unless the shape is `(n, height, width, 3)`, with numbers in 0..255 or slightly outside.
     """
     pixels = np.asarray(images)
     received = f"an array of shape {pixels.shape}"
@@ -113,7 +115,7 @@ def check_pixels(images: Any, function: str) -> np.ndarray:
     if pixels.dtype.kind not in "uif" and pixels.dtype.name != "bfloat16":
         raise _unexpected(function, f"an array of {pixels.dtype}")
     lowest, highest = pixels.min(), pixels.max()
-    # Normalized pixels are about as far below 0 as above.
+    # The minimum of normalized pixels is about minus their maximum.
     is_in_range = lowest >= max(_MIN_PIXEL, -float(highest) / 2) and highest <= _MAX_PIXEL
     if not is_in_range and not (lowest >= -1 and highest <= 1):  # also true for NaN
         raise _unexpected(function, f"{pixels.dtype} values from {lowest} to {highest}")
@@ -121,7 +123,7 @@ def check_pixels(images: Any, function: str) -> np.ndarray:
 
 
 def _check_collection(images: Any) -> None:
-    """Raises a ValueError, with advice for frequent mistakes, unless `images` has a length and an order."""
+    """Raises a ValueError, with advice on frequent mistakes, unless `images` is an indexable collection."""
     if isinstance(images, str | os.PathLike):
         raise _unexpected("embed_images", f"one path, {str(images)!r}. Pass a list of paths, or data.ImageFolder(path)")
     if isinstance(images, bytes | bytearray | memoryview):
@@ -142,12 +144,12 @@ def _unexpected(function: str, received: str) -> ValueError:
 
 
 def _read_item(item: Any, name: str) -> tuple[bytes, str | None]:
-    """Returns an encoded image, and its path or the name of its record if it has one."""
+    """Returns an encoded image, and its path or record name; None instead of a name for bytes."""
     own_name = None
     if isinstance(item, str | os.PathLike):
         path, own_name = Path(item), str(Path(item))
         if not path.is_file():
-            raise FileNotFoundError(f"No image found at {path}")
+            raise FileNotFoundError(f"images must contain paths of existing files. Received: path={str(path)!r}")
         item = path.read_bytes()
     elif isinstance(item, tuple) and len(item) == 3:
         item, _, own_name = item

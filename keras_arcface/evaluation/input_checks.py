@@ -1,4 +1,4 @@
-"""Checks of labels, pairs and false accept rates."""
+"""Checks of labels, pairs and false accept rates of evaluation functions."""
 
 from collections.abc import Iterable
 from collections.abc import Sized
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def check_labels(labels: Any, embeddings: Sized, name: str, embeddings_name: str) -> np.ndarray:
-    """Returns labels as int64.
+    """Returns labels as an int64 array.
 
     Raises:
         ValueError: unless there is one integer label per embedding.
@@ -26,7 +26,7 @@ def check_pairs(pairs: Any, num_embeddings: int) -> np.ndarray:
     """Returns pairs of row indices as an array `(n, 2)`.
 
     Raises:
-        ValueError: for another shape or type, or an index outside [0, num_embeddings).
+        ValueError: unless the shape is `(n, 2)` and all values are integers in [0, num_embeddings).
     """
     pairs = np.asarray(pairs)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
@@ -41,10 +41,10 @@ def check_pairs(pairs: Any, num_embeddings: int) -> np.ndarray:
 
 
 def check_same(same: Any, num_pairs: int) -> np.ndarray:
-    """Returns `same`, which marks the genuine pairs, as a bool array.
+    """Returns the mask of the genuine pairs as a bool array.
 
     Raises:
-        ValueError: for another shape or other values, or unless there are both genuine and impostor pairs.
+        ValueError: unless the shape is `(num_pairs,)`, all values are true or false, and both occur.
     """
     same = np.asarray(same)
     if same.shape != (num_pairs,) or not np.isin(same, (0, 1)).all():
@@ -65,10 +65,10 @@ def check_fars(fars: Iterable[float]) -> tuple[float, ...]:
     """Returns false accept rates as a tuple.
 
     Raises:
-        ValueError: if one is outside (0, 1].
+        ValueError: if a rate is outside (0, 1].
     """
     fars = tuple(map(float, fars))
     for far in fars:
         if not 0 < far <= 1:
-            raise ValueError(f"A false accept rate must be in (0, 1]. Received: {far:g}")
+            raise ValueError(f"Each false accept rate must be in (0, 1]. Received: far={far:g}")
     return fars

@@ -1,4 +1,4 @@
-"""Detection of wrong labels by a head with sub-centers."""
+"""Detection of wrong labels with a sub-center head."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from keras_arcface.evaluation.formatting import format_result
 from keras_arcface.evaluation.input_checks import check_labels
 from keras_arcface.evaluation.vectors import l2_normalize
 
-# 75 degrees, as in the paper.
+# The paper uses 75 degrees.
 MAX_ANGLE = math.radians(75)
 
 _IMAGES_PER_CHUNK = 256
@@ -20,8 +20,8 @@ class LabelNoise:
     """Angles between images and classes, from a trained head with sub-centers.
 
     Attributes:
-        labels: `(n,)` int64, the labels that were given.
-        dominant_sub_centers: `(classes,)` int64, for each class the sub-center nearest to most of its images.
+        labels: `(n,)` int64, the given labels.
+        dominant_sub_centers: `(classes,)` int64, the sub-center of each class that is nearest to most of its images.
         angles: `(n,)` angle in radians between an image and the dominant sub-center of its class.
         nearest_classes: `(n,)` int64, the class whose dominant sub-center is nearest.
         nearest_angles: `(n,)` angle in radians to the dominant sub-center of the nearest class.
@@ -43,8 +43,8 @@ class LabelNoise:
         Args:
             max_angle: angle in radians, by default the paper's 75 degrees. An image farther than this from the dominant
                 sub-center of its class loses its label.
-            relabel_below: angle in radians. Such an image gets the label of the nearest class if it is nearer than
-                this. With the default 0, no image is relabeled.
+            relabel_below: angle in radians. An image without a label gets the label of the nearest class if their
+                angle is below this one. With the default 0, no image is relabeled.
 
         Returns:
             `(n,)` int64, with -1 for images to drop.
@@ -56,12 +56,12 @@ class LabelNoise:
 def find_label_noise(embeddings, labels, centers) -> LabelNoise:
     """Finds images that are far from the dominant sub-center of their class.
 
-    A head with sub-centers has several centers per class. The clean images of a person gather at one of them; images of
-    other people go to the others.
+    A sub-center head has several centers per class. Most clean images of a person are nearest to the same sub-center,
+    the dominant one. Mislabeled images are nearest to the other sub-centers.
 
     Args:
-        embeddings: float array `(n, dim)`, any norm, of the images that the head was trained on.
-        labels: integer array `(n,)` in [0, classes).
+        embeddings: float array `(n, dim)`, of any norm: the embeddings of the training images of the head.
+        labels: integer array `(n,)`, in [0, classes).
         centers: `centers` of the trained head, float array `(classes, sub-centers, dim)` or `(classes, dim)`.
 
     Returns:
@@ -106,7 +106,7 @@ def _normalized_centers(centers, dim: int) -> np.ndarray:
     if centers.ndim != 3 or centers.shape[2] != dim:
         raise ValueError(
             f"centers must have the shape (classes, sub-centers, {dim}), where {dim} is the dimension of the "
-            f"embeddings. Received: {centers.shape}"
+            f"embeddings. Received: centers of shape {centers.shape}"
         )
     return centers / np.maximum(np.linalg.norm(centers, axis=2, keepdims=True), np.finfo(np.float32).tiny)
 

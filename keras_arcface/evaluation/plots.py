@@ -17,7 +17,7 @@ from keras_arcface.evaluation.verification import VerificationResult
 _GENUINE, _IMPOSTOR, _RELABELED = "#0072B2", "#D55E00", "#009E73"
 _MODEL_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINE_STYLES = ("-", "--", "-.", ":")
-# Inches. Text of 10 points stays readable on a phone.
+# Size in inches. Text of 10 points stays readable on a phone.
 _SIZE = (4.8, 4.2)
 _MAX_POINTS = 2000
 
@@ -53,8 +53,8 @@ def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[
 
     Args:
         noise: result of `find_label_noise`.
-        cleaned: `(n,)`, the labels without noise, from `noise.clean_labels`. -1 marks a dropped image.
-        image_of: function from the index of an image to the image, `(height, width, 3)` uint8.
+        cleaned: `(n,)` int, the result of `noise.clean_labels`, with -1 for a dropped image.
+        image_of: function from the index of an image to its pixels, `(height, width, 3)` uint8.
         path: file to write. The suffix determines the format, such as `.png`.
 
     Returns:
@@ -82,12 +82,12 @@ def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[
 
 
 def roc_svg(results: Mapping[str, VerificationResult]) -> bytes:
-    """Returns ROC curves as SVG. The FAR axis is logarithmic, to show the differences between good models."""
+    """Returns a plot of ROC curves as SVG. The logarithmic FAR axis shows the differences between good models."""
     figure = _figure(_SIZE)
     panel = figure.subplots()
     min_far = _min_far(results)
     for (name, result), style in _with_styles(results):
-        far, tar = _thin_out(result.roc.far, result.roc.tar, min_far)
+        far, tar = _subsample_curve(result.roc.far, result.roc.tar, min_far)
         panel.plot(far, tar, label=f"{_escape(name)}: AUC {result.auc:.4f}", **style)
     panel.set(xscale="log", xlim=(min_far, 1), ylim=(0, 1.02), title="ROC")
     panel.set(xlabel="FAR: impostor pairs accepted (log scale)", ylabel="TAR: genuine pairs accepted")
@@ -97,13 +97,13 @@ def roc_svg(results: Mapping[str, VerificationResult]) -> bytes:
 
 
 def det_svg(results: Mapping[str, VerificationResult]) -> bytes:
-    """Returns DET curves as SVG. Both axes are logarithmic; a dot marks the equal error rate."""
+    """Returns a plot of DET curves as SVG. Both axes are logarithmic, and a dot marks the equal error rate."""
     figure = _figure(_SIZE)
     panel = figure.subplots()
     min_far = _min_far(results)
     lowest_frr = min(1 / len(result.roc.genuine) for result in results.values())
     for (name, result), style in _with_styles(results):
-        far, tar = _thin_out(result.roc.far, result.roc.tar, min_far)
+        far, tar = _subsample_curve(result.roc.far, result.roc.tar, min_far)
         panel.plot(far, np.maximum(1 - tar, lowest_frr / 2), label=f"{_escape(name)}: EER {result.eer:.2%}", **style)
         panel.plot([result.eer], [result.eer], "o", color=style["color"], markersize=5)
     panel.set(xscale="log", yscale="log", xlim=(min_far, 1), ylim=(lowest_frr / 2, 1.2), title="DET")
@@ -123,7 +123,7 @@ def scores_svg(name: str, result: VerificationResult) -> bytes:
 
 
 def folds_svg(results: Mapping[str, VerificationResult]) -> bytes:
-    """Returns the accuracy and threshold of each fold as SVG."""
+    """Returns a plot of the accuracy and threshold of each fold as SVG."""
     figure = _figure(_SIZE)
     upper, lower = figure.subplots(2, 1, sharex=True)
     for (name, result), style in _with_styles(results):
@@ -147,12 +147,12 @@ def _figure(size: tuple[float, float]) -> Any:
 
 
 def _escape(name: str) -> str:
-    """Prevents matplotlib from formatting text between dollar signs and from hiding labels that start with "_"."""
+    """Escapes dollar signs, which start a formula in matplotlib, and a leading "_", which hides a legend entry."""
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _legend_below(figure: Any) -> None:
-    """Adds a legend below the axes, where it covers no curve."""
+    """Adds a legend below the axes, so that it covers no curve."""
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
 
 
@@ -160,7 +160,7 @@ def _svg(figure: Any) -> bytes:
     import matplotlib
 
     stream = io.BytesIO()
-    # A fixed salt and no date make the output reproducible.
+    # A fixed salt and a missing date make the output reproducible.
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "keras_arcface"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()
@@ -179,8 +179,8 @@ def _min_far(results: Mapping[str, VerificationResult]) -> float:
     return min(0.5, *(1 / len(result.roc.impostor) for result in results.values()))
 
 
-def _thin_out(far: np.ndarray, tar: np.ndarray, min_far: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a curve from `min_far` on, with at most about `_MAX_POINTS` points for a logarithmic axis."""
+def _subsample_curve(far: np.ndarray, tar: np.ndarray, min_far: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the part of a curve with a FAR of at least `min_far`, subsampled to about `_MAX_POINTS` points."""
     first = int(np.searchsorted(far, min_far, side="left"))
     start = tar[max(first - 1, 0)]
     far, tar = np.concatenate([[min_far], far[first:]]), np.concatenate([[start], tar[first:]])

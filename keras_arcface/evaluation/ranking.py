@@ -1,10 +1,10 @@
-"""Ranks of mates in a gallery, and the figures that protocols compute from them."""
+"""Ranks of mates in a gallery, and the metrics computed from them."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# Number of scores that `TopScores` always has room for.
+# Minimum capacity of the buffer of `TopScores`, in scores.
 _MIN_BUFFER = 2**20
 
 
@@ -13,14 +13,14 @@ def count_at_least(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
     Args:
         scores: `(m,)`, in any order.
-        thresholds: `(n,)`, ascending, n at least 1.
+        thresholds: `(n,)` with n at least 1, ascending.
 
     Returns:
-        `(n,)` int.
+        `(n,)` int, the number of scores for each threshold.
     """
     if len(thresholds) == 1:
         return np.array([np.count_nonzero(scores >= thresholds[0])])
-    candidates = scores[scores >= thresholds[0]]  # few, if the embeddings are good
+    candidates = scores[scores >= thresholds[0]]  # few if the embeddings are good
     bins = np.bincount(np.searchsorted(thresholds, candidates, side="right"), minlength=len(thresholds) + 1)
     return np.cumsum(bins[::-1])[::-1][1:]
 
@@ -28,16 +28,16 @@ def count_at_least(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 def ranks_of_mates(scores: np.ndarray, mates: np.ndarray, ignored: Sequence | np.ndarray = ()) -> np.ndarray:
     """Returns the ranks of the mates of one probe in the gallery.
 
-    A gallery entry with the same score as a mate ranks before it, so a model that returns one constant embedding finds
-    nothing.
+    A gallery entry with the same score as a mate ranks before it, so that a model with constant embeddings gets the
+    worst ranks.
 
     Args:
         scores: `(m,)` scores of the probe with the gallery.
         mates: indices of the gallery entries of the probe's identity, at least one.
-        ignored: indices of gallery entries to leave out.
+        ignored: indices of gallery entries without a rank.
 
     Returns:
-        `(len(mates),)` int, ascending; rank 0 is the best.
+        `(len(mates),)` int, ascending, where 0 is the best rank.
     """
     mate_scores = np.sort(scores[mates])
     ahead = count_at_least(scores, mate_scores) - count_at_least(mate_scores, mate_scores)
@@ -56,9 +56,10 @@ def average_precision(ranks: np.ndarray) -> float:
 
 
 def average_precision_trapezoid(ranks: np.ndarray) -> float:
-    """Returns the average precision as Market-1501's program computes it, with trapezoids.
+    """Returns the average precision by the trapezoidal rule, as in the evaluation code of Market-1501.
 
-    It averages the precision at each mate and just before it. The precision before the first entry is 1.
+    This is the mean of the precisions at each mate and at the entry before it. The precision before the first entry is
+    1.
     """
     found = np.arange(len(ranks))
     before = np.where(ranks > 0, found / np.maximum(ranks, 1), 1.0)
@@ -66,7 +67,9 @@ def average_precision_trapezoid(ranks: np.ndarray) -> float:
 
 
 def average_precision_at_r(ranks: np.ndarray) -> float:
-    """Returns the average precision over the first R entries, R being the number of mates. Later mates add 0.
+    """Returns the average precision over the first R entries, where R is the number of mates.
+
+    Mates after the first R entries have precision 0.
 
     References:
         - [A Metric Learning Reality Check](https://arxiv.org/abs/2003.08505), section 3.2
@@ -76,7 +79,7 @@ def average_precision_at_r(ranks: np.ndarray) -> float:
 
 
 def r_precision(ranks: np.ndarray) -> float:
-    """Returns the share of mates among the first R entries, R being the number of mates."""
+    """Returns the share of mates among the first R entries, where R is the number of mates."""
     return float(np.mean(ranks < len(ranks)))
 
 
@@ -88,7 +91,7 @@ def cmc_curve(first_ranks: Sequence[int] | np.ndarray, max_rank: int) -> np.ndar
         max_rank: largest k.
 
     Returns:
-        `(max_rank,)`, for k = 1, 2, ...
+        `(max_rank,)` shares, for k = 1, 2, ..., max_rank.
     """
     counts = np.bincount(np.minimum(first_ranks, max_rank), minlength=max_rank + 1)
     return np.cumsum(counts)[:max_rank] / len(first_ranks)
@@ -125,10 +128,12 @@ class RowsByLabel:
 
 
 class TopScores:
-    """The k highest scores of a stream. Stores at most `max(2 * k, 2**20)` scores between calls.
+    """Collector of the k highest scores of a stream.
+
+    It stores at most `max(2 * k, 2**20)` scores between calls.
 
     Attributes:
-        floor: score below which no score can be among the k highest.
+        floor: lower bound of the k highest scores. Lower scores are ignored.
     """
 
     def __init__(self, k: int):

@@ -11,7 +11,7 @@ from keras_arcface.evaluation.scores import score_blocks
 from keras_arcface.evaluation.vectors import l2_normalize
 
 _CMC_RANKS = 50
-# Identity of gallery images that are ignored.
+# Identity of the gallery images that the protocol ignores.
 JUNK = -1
 
 
@@ -20,12 +20,12 @@ class ReidentificationResult:
     """Result of `reidentify`.
 
     Attributes:
-        mean_average_precision: mAP as usually reported, from the precision at each match.
-        mean_average_precision_trapezoid: mAP as Market-1501's program computes it, from the mean of the precision at
-            each match and just before it.
+        mean_average_precision: mAP in its usual form, the mean of the precision at each match.
+        mean_average_precision_trapezoid: mAP of the evaluation code of Market-1501, the mean of the precisions at each
+            match and at the image before it.
         cmc: `(50,)`, the share of queries with a match among the first k images, for k = 1, 2, ...
         queries: number of queries.
-        skipped: number of queries that were left out because the gallery has no match for them.
+        skipped: number of queries without a match in the gallery, which are not evaluated.
     """
 
     mean_average_precision: float
@@ -48,14 +48,16 @@ def reidentify(
 ) -> ReidentificationResult:
     """Searches each query's identity among the gallery images of other cameras, by cosine.
 
-    Gallery images with the query's identity and camera are ignored, and so are those of identity -1 (junk). An image
+    Gallery images with the query's identity and camera are ignored, as are those with identity -1 (junk). An image
     with the same score as a match ranks before it.
 
     Args:
-        query: `(n, dim)` embeddings, any norm.
-        query_ids, query_cameras: `(n,)` int.
-        gallery: `(m, dim)` embeddings, any norm.
-        gallery_ids, gallery_cameras: `(m,)` int.
+        query: `(n, dim)` embeddings, of any norm.
+        query_ids: `(n,)` int, the identities of the queries.
+        query_cameras: `(n,)` int, the cameras of the queries.
+        gallery: `(m, dim)` embeddings, of any norm.
+        gallery_ids: `(m,)` int, the identities of the gallery images.
+        gallery_cameras: `(m,)` int, the cameras of the gallery images.
         progress: if true, shows a progress bar.
 
     Returns:
@@ -88,7 +90,7 @@ def reidentify(
             trapezoids.append(ranking.average_precision_trapezoid(ranks))
     if not first_ranks:
         raise ValueError(
-            "Re-identification requires queries whose identity another camera of the gallery shows. "
+            "query_ids must contain an identity that has a gallery image from another camera. "
             f"Received: {len(query)} queries without a match among {len(gallery)} gallery images"
         )
     return ReidentificationResult(

@@ -1,4 +1,4 @@
-"""HTML report of results in one self-contained file."""
+"""HTML report of evaluation results in one self-contained file."""
 
 import base64
 import html
@@ -49,11 +49,11 @@ figure { margin: 0; }
 
 
 class Report:
-    """Self-contained HTML report: tables, curves, histograms, and images of the worst errors.
+    """Self-contained HTML report with tables, curves, histograms, and images of the worst errors.
 
     Args:
         title: title of the page.
-        note: sentence below the title.
+        note: text below the title.
 
     >>> report = Report("Two models on LFW")
     >>> report.add_table("LFW", Table(["", "accuracy"], [["ours", "99.8%"], ["theirs", "99.7%"]]))
@@ -73,7 +73,7 @@ class Report:
         Args:
             name: name of the set.
             results: mapping from the name of a model to its result of `verify` on this set.
-            pairs: the pair set, to show images of the worst errors; None for no images.
+            pairs: pair set that contains the images of the worst errors; None for a report without images.
             note: text below the heading.
 
         Raises:
@@ -81,7 +81,7 @@ class Report:
             ModuleNotFoundError: if matplotlib is not installed.
         """
         if not results:
-            raise ValueError("add_verification expects at least one result. Received: none")
+            raise ValueError("results must contain at least one result. Received: results={}")
         parts = [
             f"<h2>{_escape(name)}</h2>",
             *_verification_tables(results, note),
@@ -97,7 +97,13 @@ class Report:
         self._sections.append("\n".join(parts))
 
     def add_table(self, name: str, table: Table, note: str = "") -> None:
-        """Adds a section with a table, for the results of other protocols."""
+        """Adds a section with a table, such as one of `results_table`.
+
+        Args:
+            name: heading of the section.
+            table: the table.
+            note: text below the heading.
+        """
         self._sections.append(f"<h2>{_escape(name)}</h2>\n{_paragraph(note)}\n{_table(table)}")
 
     def write(self, path) -> Path:
@@ -139,7 +145,7 @@ def _verification_plots(results: Mapping[str, VerificationResult]) -> list[str]:
 
 
 def _error_gallery(model: str, result: VerificationResult, images: Sequence[bytes]) -> str:
-    """Returns the false accepts and false rejects of a model, worst first."""
+    """Returns HTML with the worst false accepts and false rejects of a model."""
     distance = np.abs(result.scores - result.grid.thresholds[result.fold_of_pair])
     parts = []
     for same, title, verdict in (

@@ -16,14 +16,14 @@ from keras_arcface.evaluation.vectors import l2_normalize
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalResult:
-    """Result of `retrieve`, means over all queries.
+    """Result of `retrieve`, averaged over all queries.
 
     Attributes:
-        recall: for K, the share of queries with an image of their class among the first K images.
-        map_at_r: mean average precision over the first R images, R being the number of other images of the class.
+        recall: Recall@K by K, the share of queries with an image of their class among the first K images.
+        map_at_r: mean average precision over the first R images, where R is the number of other images of the class.
         r_precision: share of images of the class among the first R images.
         queries: number of queries.
-        skipped: number of images that were not used as queries because no other image has their class.
+        skipped: number of images without another image of their class, which are not queries.
     """
 
     recall: dict[int, float]
@@ -50,11 +50,11 @@ def retrieve(
     An image with the same score as a match ranks before it.
 
     Args:
-        embeddings: `(n, dim)`, any norm.
+        embeddings: `(n, dim)` embeddings of the images, of any norm.
         labels: `(n,)` int, the class of each image.
         ks: values of K for Recall@K.
-        gallery: `(m, dim)`, other images to search instead, as on In-Shop Clothes.
-        gallery_labels: `(m,)` int.
+        gallery: `(m, dim)` embeddings of a separate gallery, as on In-Shop Clothes; None for no separate gallery.
+        gallery_labels: `(m,)` int, the class of each gallery image.
         progress: if true, shows a progress bar.
 
     Returns:
@@ -92,7 +92,7 @@ def retrieve(
                 r_precisions.append(ranking.r_precision(ranks))
     if not first_ranks:
         raise ValueError(
-            f"Retrieval requires queries with another image of their class. Received: {len(queries)} queries of "
+            f"labels must contain the class of another image. Received: {len(queries)} queries of "
             f"{len(np.unique(labels))} classes without a match among {len(images)} images"
         )
     cmc = ranking.cmc_curve(first_ranks, max(ks))
@@ -108,17 +108,17 @@ def retrieve(
 def clustering_nmi(embeddings, labels, seed: int = 0, iterations: int = 20) -> float:
     """Clusters embeddings by k-means, with one cluster per class, and compares the clusters with the classes.
 
-    The figure is the normalized mutual information as usually reported: divided by the mean of the two entropies.
-    K-means starts from random centers, so the figure depends slightly on the seed and on the implementation.
+    The metric is the mutual information divided by the mean of the two entropies. K-means starts from random centers,
+    so the result depends slightly on the seed and on the implementation.
 
     Args:
-        embeddings: `(n, dim)`, any norm.
-        labels: `(n,)` int.
+        embeddings: `(n, dim)`, of any norm.
+        labels: `(n,)` int, the class of each embedding.
         seed: seed of the initial centers.
         iterations: maximum number of k-means iterations.
 
     Returns:
-        A number from 0 (independent) to 1 (identical).
+        The normalized mutual information (NMI), from 0 (independent) to 1 (identical).
 
     Raises:
         ModuleNotFoundError: if scikit-learn is not installed.

@@ -1,4 +1,4 @@
-"""ROC curves: false and true accept rates at all thresholds of pair scores."""
+"""ROC curves of pair scores, with false and true accept rates at all thresholds."""
 
 import dataclasses
 import functools
@@ -14,18 +14,18 @@ from keras_arcface.evaluation.input_checks import check_fars
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold for a target false accept rate (FAR), with its uncertainty.
+    """Threshold for a target false accept rate (FAR), with its uncertainty.
 
     Attributes:
-        target_far: the FAR that was asked for.
-        threshold: cosine at and above which a pair is accepted.
+        target_far: the requested FAR.
+        threshold: lowest cosine of an accepted pair.
         squared_distance: the same threshold as a squared L2 distance of unit vectors, `2 - 2 * threshold`.
         far: share of the impostor pairs that the threshold accepts, at most `target_far`.
         tar: share of the genuine pairs that the threshold accepts.
-        impostors_accepted: number of impostor pairs that the threshold accepts. If it is low, the threshold is
+        impostors_accepted: number of impostor pairs that the threshold accepts. A low number makes the threshold
             uncertain.
         impostors: number of impostor pairs.
-        far_interval: 95% confidence interval of the FAR on other impostor pairs of the same kind, see `far_interval`.
+        far_interval: 95% confidence interval of the FAR on other impostor pairs of the same distribution.
     """
 
     target_far: float
@@ -52,11 +52,13 @@ class Roc:
         impostor: `(m,)` scores of pairs of different identities.
 
     Attributes:
-        genuine, impostor: the scores, ascending.
-        far, tar, thresholds: corners of the curve, from (0, 0) to (1, 1), and the lowest threshold of each. All other
-            points are on straight lines between corners.
-        auc: area under the curve: the probability that a genuine pair scores higher than an impostor pair, where a tie
-            counts half.
+        genuine: scores of the genuine pairs, ascending.
+        impostor: scores of the impostor pairs, ascending.
+        far: false accept rates of the corners of the curve, from 0 to 1. The curve is linear between corners.
+        tar: true accept rates of the corners, from 0 to 1.
+        thresholds: lowest threshold of each corner.
+        auc: area under the curve, the probability that a genuine pair scores higher than an impostor pair. A tie adds
+            one half.
         eer: equal error rate, where FAR equals 1 - TAR on the line between two corners.
 
     Raises:
@@ -72,13 +74,13 @@ class Roc:
         for name, scores in (("genuine", self.genuine), ("impostor", self.impostor)):
             if scores.ndim != 1 or len(scores) == 0:
                 raise ValueError(
-                    f"A ROC curve requires scores of both genuine and impostor pairs, each of shape (n,). Received: "
-                    f"{name} scores of shape {scores.shape}"
+                    f"{name} must be scores of shape (n,), n at least 1. Received: {name} scores of shape "
+                    f"{scores.shape}"
                 )
             if not np.isfinite(scores[[0, -1]]).all():  # NaN is sorted to the end
                 raise ValueError(
-                    f"A ROC curve requires finite scores. Received: {np.sum(~np.isfinite(scores))} of {len(scores)} "
-                    f"{name} scores that are not finite"
+                    f"{name} must be finite scores. Received: {np.sum(~np.isfinite(scores))} of {len(scores)} {name} "
+                    "scores that are not finite"
                 )
         impostors_accepted, genuine_accepted, self.thresholds = _corners(self.genuine, self.impostor)
         self.far = impostors_accepted / len(self.impostor)
@@ -89,24 +91,29 @@ class Roc:
 
     @classmethod
     def from_pairs(cls, scores, same) -> "Roc":
-        """Creates a curve from the scores `(n,)` of pairs and `same` `(n,)`, true for genuine pairs."""
+        """Creates a curve from the scores of pairs.
+
+        Args:
+            scores: `(n,)` scores.
+            same: `(n,)` bool, a mask of the genuine pairs.
+        """
         scores, same = np.asarray(scores), np.asarray(same, dtype=bool)
         return cls(scores[same], scores[~same])
 
     @classmethod
-    def pooled(cls, rocs: Iterable["Roc"]) -> "Roc":
-        """Creates the curve of all scores of several curves.
+    def from_rocs(cls, rocs: Iterable["Roc"]) -> "Roc":
+        """Creates a curve from the scores of several curves.
 
-        More impostor pairs make a threshold more certain. The FAR is that of the mixture, so pool sets that resemble
-        the intended use. A pair that is in two sets counts twice.
+        More impostor pairs make a threshold more certain. The FAR is that of the mixture of the pair sets, so they
+        should resemble the intended use. A pair that is in two sets counts twice.
 
-        >>> roc = Roc.pooled([Roc([0.9], [0.1, 0.2]), Roc([0.7], [0.3])])
+        >>> roc = Roc.from_rocs([Roc([0.9], [0.1, 0.2]), Roc([0.7], [0.3])])
         >>> len(roc.genuine), len(roc.impostor)
         (2, 3)
         """
         rocs = list(rocs)
         if not rocs:
-            raise ValueError("Roc.pooled expects at least one curve. Received: none")
+            raise ValueError("rocs must contain at least one curve. Received: rocs=[]")
         return cls(np.concatenate([roc.genuine for roc in rocs]), np.concatenate([roc.impostor for roc in rocs]))
 
     @functools.cached_property
@@ -120,20 +127,20 @@ class Roc:
     def tar_at(self, far: float) -> float:
         """Returns the largest TAR of any threshold whose FAR is at most `far`.
 
-        The result is NaN if there are fewer than `1 / far` impostor pairs, which cannot measure this FAR.
+        The result is NaN if there are fewer than `1 / far` impostor pairs, which is too few to measure this FAR.
         """
-        if not is_measurable(far, len(self.impostor)):
+        if not has_enough_impostors(far, len(self.impostor)):
             return float("nan")
         return float(np.mean(self.genuine > self._highest_rejected(far)))
 
-    def tar_at_nearest(self, far: float) -> float:
+    def tar_at_nearest_far(self, far: float) -> float:
         """Returns the TAR at the point of the curve whose FAR is nearest to `far`, as published for IJB-B and IJB-C.
 
         The nearest FAR may be higher than `far`; `tar_at` is then lower. Of two equally near points, the one with the
-        higher FAR counts. The points are those that scikit-learn's `roc_curve` keeps, because the published figures are
-        computed with it: the thresholds where the next step differs from the last one. NaN as for `tar_at`.
+        higher FAR is used. The points are those of scikit-learn's `roc_curve`, which the published evaluation code
+        uses: thresholds in the middle of a straight segment are dropped. The result is NaN if that of `tar_at` is NaN.
         """
-        if not is_measurable(far, len(self.impostor)):
+        if not has_enough_impostors(far, len(self.impostor)):
             return float("nan")
         fars, tars = self._scikit_learn_points
         return float(tars[::-1][np.argmin(np.abs(fars[::-1] - far))])
@@ -151,15 +158,14 @@ class Roc:
         """Returns the lowest threshold whose FAR is at most `far`, halfway between the two scores that it separates.
 
         Raises:
-            ValueError: if `far` is outside (0, 1], or there are fewer than `1 / far` impostor pairs, which cannot
-                determine the threshold.
+            ValueError: if `far` is outside (0, 1], or there are fewer than `1 / far` impostor pairs.
         """
         check_fars([far])
         impostors = len(self.impostor)
-        if not is_measurable(far, impostors):
+        if not has_enough_impostors(far, impostors):
             raise ValueError(
                 f"A threshold for FAR {far:g} requires at least {int(np.ceil(1 / far)):,} impostor pairs. "
-                f"Received: {impostors:,}"
+                f"Received: {impostors:,} impostor pairs"
             )
         rejected = self._highest_rejected(far)
         accepted_genuine, accepted_impostor = (
@@ -177,13 +183,13 @@ class Roc:
         )
 
     def _highest_rejected(self, far: float) -> float:
-        """Returns the highest impostor score that `far` rejects; -inf if it rejects none."""
+        """Returns the highest impostor score that is rejected at a FAR; -inf if no score is rejected."""
         accepted = max_accepted(far, len(self.impostor))
         return self.impostor[-accepted - 1] if accepted < len(self.impostor) else -np.inf
 
 
-class RocFigures:
-    """Mixin for results with a curve `roc`: its figures as attributes."""
+class RocMetricsMixin:
+    """Mixin that adds the metrics of the attribute `roc` to a result."""
 
     roc: Roc
 
@@ -196,24 +202,24 @@ class RocFigures:
         return self.roc.eer
 
     def at_far(self, far: float) -> OperatingPoint:
-        """Returns the threshold for a target false accept rate, see `Roc.at_far`."""
+        """Returns the operating point for a target false accept rate, as `Roc.at_far` does."""
         return self.roc.at_far(far)
 
 
-def measurable(rates: dict[float, float]) -> dict[float, float]:
-    """Returns the rates by false accept rate without the NaN entries, which were not measurable."""
+def drop_nan_rates(rates: dict[float, float]) -> dict[float, float]:
+    """Returns the rates without NaN entries, which mark false accept rates with too few impostor pairs."""
     return {far: rate for far, rate in rates.items() if not math.isnan(rate)}
 
 
-def is_measurable(far: float, impostors: int) -> bool:
-    """Returns whether this number of impostor pairs can measure a false accept rate."""
+def has_enough_impostors(far: float, impostors: int) -> bool:
+    """Returns whether a number of impostor pairs suffices to measure a false accept rate."""
     return max_accepted(far, impostors) >= 1
 
 
 def max_accepted(far: float, impostors: int) -> int:
     """Returns the largest number of accepted impostor pairs k with `k / impostors <= far`."""
     accepted = min(int(far * impostors) + 1, impostors)
-    while accepted / impostors > far:  # at most two steps, because the product above is rounded
+    while accepted / impostors > far:  # corrects the rounding of the product, in at most two steps
         accepted -= 1
     return accepted
 
@@ -224,7 +230,7 @@ def area_under(far: np.ndarray, tar: np.ndarray) -> np.ndarray:
 
 
 def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
-    """Returns the FAR where a curve from (0, 0) to (1, 1) meets FAR = 1 - TAR."""
+    """Returns the FAR at the intersection of a curve with the line FAR = 1 - TAR."""
     excess = far - (1 - tar)
     after = np.argmax(excess >= 0)
     before = after - 1
@@ -233,17 +239,20 @@ def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
 
 
 def _threshold_between(rejected: float, accepted: float | None) -> float:
-    """Returns a threshold that separates the highest rejected score from the lowest accepted one, if it exists."""
+    """Returns a threshold between the highest rejected score and the lowest accepted score, None if no score is."""
     if accepted is None:
         return float(np.nextafter(rejected, np.inf))
     if np.isinf(rejected):
         return accepted
     halfway = (rejected + accepted) / 2
-    return halfway if halfway > rejected else accepted  # between neighboring floats, it is rounded down
+    return halfway if halfway > rejected else accepted  # rounded down between neighboring floats
 
 
 def _corners(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns accepted impostor pairs, accepted genuine pairs and threshold, just above and at each genuine score."""
+    """Returns the accepted impostor pairs, accepted genuine pairs and threshold of each corner of the curve.
+
+    Corners lie just above and at each genuine score.
+    """
     steps = np.unique(genuine)[::-1]
     counts = []
     for scores in (impostor, genuine):

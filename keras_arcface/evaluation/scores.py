@@ -12,12 +12,12 @@ from tqdm import tqdm
 from keras_arcface.evaluation.input_checks import check_pairs
 from keras_arcface.evaluation.vectors import ALIGNMENT
 
-# Memory for the scores of one block. With a million columns, a matrix product needs about 256 rows for full speed, and
-# more than 2048 rows do not make it faster.
+# Maximum size of the scores of a block. With a million columns, a matrix product needs about 256 rows for full speed,
+# and more than 2048 rows do not make it faster.
 BLOCK_BYTES = 2**30
 _MAX_ROWS = 2048
 _PAIRS_PER_CHUNK = 65536
-# A product of all rows computes about this many scores in the time that gathering and multiplying one pair takes.
+# Number of scores that a matrix product computes in the time of gathering and multiplying one pair.
 _SCORES_PER_PAIR = 100
 
 
@@ -26,13 +26,13 @@ def score_blocks(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Computes all scores of two sets, block by block.
 
-    The products have full float32 precision, also on backends that would round the factors to TF32. The next block is
-    computed while the caller uses the current one, so two blocks are in memory.
+    The products have full float32 precision, also on backends that round the factors to TF32 by default. The next block
+    is computed while the caller uses the current one, so two blocks are in memory.
 
     Args:
-        first: `(n, dim)` float32, such as probes. L2-normalize both sets to get cosines.
+        first: `(n, dim)` float32, such as probes. The scores are cosines if both sets are L2-normalized.
         second: `(m, dim)` float32, such as a gallery.
-        block_bytes: maximum size of the scores of a block; a block has at least one row.
+        block_bytes: maximum size of the scores of a block in bytes. A block has at least one row.
         progress: label of a progress bar; None for no progress bar.
 
     Yields:
@@ -44,7 +44,7 @@ def score_blocks(
     first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(
-            "score_blocks expects two sets of embeddings, (n, dim) and (m, dim). Received: shapes "
+            "first and second must be embeddings of shapes (n, dim) and (m, dim). Received: shapes "
             f"{first.shape} and {second.shape}"
         )
     columns = _as_tensor(second)
@@ -74,18 +74,19 @@ def rows_per_block(num_columns: int, block_bytes: int = BLOCK_BYTES) -> int:
 
 
 def pair_scores(embeddings, pairs, block_bytes: int = BLOCK_BYTES, progress: str | None = None) -> np.ndarray:
-    """Computes the scores of some pairs of rows.
+    """Computes the scores of given pairs of rows.
 
-    Few pairs are gathered and multiplied. For many pairs (IJB-C has 3% of all possible pairs), all scores are computed
-    in blocks and those of the pairs are kept.
+    For few pairs, the rows are gathered and multiplied. For many pairs (3% of all possible pairs in IJB-C), the scores
+    of all rows are computed in blocks, and those of the pairs are selected.
 
     Args:
         embeddings: `(m, dim)` float32.
         pairs: `(n, 2)` int, row indices of `embeddings`.
-        block_bytes, progress: as for `score_blocks`.
+        block_bytes: maximum size of the scores of a block in bytes.
+        progress: label of a progress bar; None for no progress bar.
 
     Returns:
-        `(n,)` float32.
+        `(n,)` float32, the score of each pair.
 
     Raises:
         ValueError: if an index in `pairs` is out of range.
@@ -108,7 +109,7 @@ def pair_scores(embeddings, pairs, block_bytes: int = BLOCK_BYTES, progress: str
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Prevents a backend from rounding the factors of float32 products to TF32, which has only three digits."""
+    """Disables TF32, which rounds the factors of float32 products to three digits, inside a `with` block."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Results as text tables and as plain numbers for JSON."""
+"""Conversion of results to text tables and to JSON types."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from keras_arcface.evaluation.identification import IdentificationResult
 from keras_arcface.evaluation.reidentification import ReidentificationResult
 from keras_arcface.evaluation.retrieval import RetrievalResult
 from keras_arcface.evaluation.roc import OperatingPoint
-from keras_arcface.evaluation.roc import measurable
+from keras_arcface.evaluation.roc import drop_nan_rates
 from keras_arcface.evaluation.templates import TemplateResult
 from keras_arcface.evaluation.verification import VerificationResult
 
@@ -25,7 +25,12 @@ _RANK_COLUMNS = [f"rank-{k}" for k in _RANKS]
 
 @dataclasses.dataclass
 class Table:
-    """Text table for a terminal or a report. The first column is the name of the row."""
+    """Text table for a terminal or a report.
+
+    Attributes:
+        columns: names of the columns.
+        rows: cells of each row, the first of which is the name of the row.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -46,11 +51,11 @@ class Table:
 
 
 def results_table(results) -> Table:
-    """Creates a table of one result of any protocol, or of the results of several models.
+    """Creates a table of one or several results of a protocol.
 
     Args:
         results: result of `verify`, `verify_templates`, `identify`, `identify_among_distractors`, `reidentify` or
-            `retrieve`; or a mapping from the name of a model to such a result, all of the same protocol.
+            `retrieve`; or a mapping from the names of models to results of the same protocol.
 
     Returns:
         A `Table` with one row per model.
@@ -63,19 +68,19 @@ def results_table(results) -> Table:
     """
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
-        raise ValueError("results_table expects at least one result. Received: none")
+        raise ValueError("results must contain at least one result. Received: results={}")
     types = [type(result) for result in named.values()]
     if len(set(types)) > 1 or types[0] not in _TABLES:
         raise TypeError(
-            "results_table expects results of one protocol, such as those of verify or retrieve. Received: "
+            "results must be results of one protocol, such as those of verify or retrieve. Received: "
             + ", ".join(found.__name__ for found in types)
         )
     return _TABLES[types[0]](named)
 
 
 def verification_table(results: Mapping[str, VerificationResult], intervals: bool = True) -> Table:
-    """Creates a table of several models on one pair set, with the FARs that its impostor pairs can measure."""
-    fars = _measurable_fars(results)
+    """Creates a table of several models on one pair set, without FARs that have too few impostor pairs."""
+    fars = _fars_with_results(results)
     rows = []
     for model, result in results.items():
         accuracy, auc = f"{result.accuracy:.2%} ± {result.accuracy_std:.2%}", f"{result.auc:.4f}"
@@ -90,14 +95,14 @@ def verification_table(results: Mapping[str, VerificationResult], intervals: boo
 
 
 def threshold_table(results: Mapping[str, VerificationResult]) -> Table:
-    """Creates a table of the thresholds of each model, one row per FAR that the impostor pairs can measure."""
+    """Creates a table of the thresholds of each model, without FARs that have too few impostor pairs."""
     rows = []
     for model, result in results.items():
-        for point in map(result.at_far, _measurable_fars(results)):
+        for point in map(result.at_far, _fars_with_results(results)):
             accepted = f"{point.impostors_accepted:,} of {point.impostors:,}"
-            numbers = (f"{point.threshold:.4f}", f"{point.squared_distance:.4f}", f"{point.tar:.2%}")
+            values = (f"{point.threshold:.4f}", f"{point.squared_distance:.4f}", f"{point.tar:.2%}")
             low, high = point.far_interval
-            rows.append([model, f"{point.target_far:g}", *numbers, accepted, f"{low:.2g} to {high:.2g}"])
+            rows.append([model, f"{point.target_far:g}", *values, accepted, f"{low:.2g} to {high:.2g}"])
     columns = ["target FAR", "cosine", "squared distance", "TAR", "impostor pairs accepted", "FAR, 95% interval"]
     return Table(["", *columns], rows)
 
@@ -113,17 +118,17 @@ def template_table(results: Mapping[str, TemplateResult]) -> Table:
 
 
 def identification_table(results: Mapping[str, IdentificationResult]) -> Table:
-    """Creates a table of ranks and of the detection and identification rate at each false accept rate."""
+    """Creates a table of rank-k rates, and of the detection and identification rate at each false accept rate."""
     return _rank_table(results, "DIR", {model: result.dir for model, result in results.items()})
 
 
 def distractor_table(results: Mapping[str, DistractorResult]) -> Table:
-    """Creates a table of ranks among distractors and of the true accept rate at each false accept rate."""
+    """Creates a table of rank-k rates among distractors, and of the true accept rate at each false accept rate."""
     return _rank_table(results, "TAR", {model: result.tar for model, result in results.items()})
 
 
 def reidentification_table(results: Mapping[str, ReidentificationResult]) -> Table:
-    """Creates a table of both mean average precisions and of ranks."""
+    """Creates a table of both mean average precisions and of rank-k rates."""
     rows = [
         [model, *map(_percent, (r.mean_average_precision, r.mean_average_precision_trapezoid, *map(r.rank, _RANKS)))]
         for model, r in results.items()
@@ -163,18 +168,18 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2%}"
 
 
-def _measurable_fars(results: Mapping[str, VerificationResult]) -> list[float]:
-    return list(measurable(next(iter(results.values())).tar))
+def _fars_with_results(results: Mapping[str, VerificationResult]) -> list[float]:
+    return list(drop_nan_rates(next(iter(results.values())).tar))
 
 
 def to_json(result: Any) -> Any:
-    """Converts a result to JSON types: NaN becomes null and arrays become lists. Scores and curves are left out."""
+    """Converts a result to JSON types, without its scores and curves. NaN becomes None, and arrays become lists."""
     if isinstance(result, VerificationResult):
-        figures = {"accuracy": result.accuracy, "accuracy_std": result.accuracy_std, "threshold": result.threshold}
+        accuracies = {"accuracy": result.accuracy, "accuracy_std": result.accuracy_std, "threshold": result.threshold}
         folds = {"intervals_95": result.intervals(), "grid": result.grid, "exact": result.exact}
-        return to_json({**figures, **_roc_figures(result), **folds})
+        return to_json({**accuracies, **_roc_metrics(result), **folds})
     if isinstance(result, TemplateResult):
-        return to_json(_roc_figures(result))
+        return to_json(_roc_metrics(result))
     if isinstance(result, FoldAccuracies):
         arrays = {"accuracies": result.accuracies, "thresholds": result.thresholds}
         return to_json({"mean": result.mean, "std": result.std, "threshold": result.threshold, **arrays})
@@ -193,7 +198,7 @@ def to_json(result: Any) -> Any:
     return result
 
 
-def _roc_figures(result: VerificationResult | TemplateResult) -> dict[str, Any]:
+def _roc_metrics(result: VerificationResult | TemplateResult) -> dict[str, Any]:
     return {
         "genuine_pairs": len(result.roc.genuine),
         "impostor_pairs": len(result.roc.impostor),
@@ -201,5 +206,5 @@ def _roc_figures(result: VerificationResult | TemplateResult) -> dict[str, Any]:
         "eer": result.eer,
         "tar": result.tar,
         "tar_published": result.tar_published,
-        "thresholds": {far: result.at_far(far) for far in measurable(result.tar)},
+        "thresholds": {far: result.at_far(far) for far in drop_nan_rates(result.tar)},
     }

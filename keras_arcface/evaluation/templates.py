@@ -1,4 +1,4 @@
-"""Templates: several images or video frames of a person as one embedding, as in IJB-B, IJB-C and YouTube Faces."""
+"""Pooling and verification of templates (sets of images of a person), as in IJB-B, IJB-C and YouTube Faces."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from keras_arcface.evaluation.input_checks import check_labels
 from keras_arcface.evaluation.input_checks import check_pairs
 from keras_arcface.evaluation.input_checks import check_same
 from keras_arcface.evaluation.roc import Roc
-from keras_arcface.evaluation.roc import RocFigures
-from keras_arcface.evaluation.roc import measurable
+from keras_arcface.evaluation.roc import RocMetricsMixin
+from keras_arcface.evaluation.roc import drop_nan_rates
 from keras_arcface.evaluation.scores import pair_scores
 from keras_arcface.evaluation.vectors import l2_normalize
 from keras_arcface.evaluation.vectors import l2_norms
@@ -26,21 +26,19 @@ def pool_templates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pools the embeddings of the images of each template.
 
-    As published for IJB-B and IJB-C: the mean of the images of each medium (of the frames of a video), then the sum
-    over the media of a template, then L2 normalization. Without `media`, the mean of all images, as for the videos of
-    YTF. The published option of mirror images is an option of `embed_images`.
+    A pooled embedding is the L2-normalized sum, over the media of a template, of the mean over the images of a medium
+    (the frames of a video), as published for IJB-B and IJB-C. Without `media`, it is the L2-normalized mean of all
+    images, as for the videos of YTF. The `flip` argument of `embed_images` adds mirrored images.
 
     Args:
-        embeddings: `(n, dim)` of images, not normalized.
-        templates: `(n,)` int, the template of each image.
+        embeddings: `(n, dim)` embeddings of images, not normalized.
+        templates: `(n,)` int, the template id of each image.
         media: `(n,)` int, the medium of each image within its template; None for a single medium.
-        weight_by_norm: if true, an image has the norm of its embedding as its weight. If false, all images have the
-            same weight.
-        detector_scores: `(n,)` confidences of the face detector, further weights of the images; None for no such
-            weights.
+        weight_by_norm: if true, the weight of an image is the norm of its embedding. If false, all weights are equal.
+        detector_scores: `(n,)` confidences of the face detector, which multiply the weights; None for no such factors.
 
     Returns:
-        `(ids, pooled)`: numbers of the templates, ascending, `(t,)`, and their embeddings, `(t, dim)` float32,
+        `(ids, pooled)`: the template ids, ascending, `(t,)`, and the embeddings of the templates, `(t, dim)` float32,
         L2-normalized.
 
     Raises:
@@ -67,20 +65,20 @@ def pool_templates(
 
 
 def _pool(embeddings, weights, order, template_starts, media_starts) -> np.ndarray:
-    """Returns the sum over the media of each template of the mean over the images of each medium.
+    """Returns the sum, over the media of each template, of the weighted mean over the images of a medium.
 
     Args:
         embeddings: `(n, dim)`.
         weights: `(n,)`, the weight of each image.
         order: `(n,)`, rows sorted by template, then by medium.
-        template_starts: `(t,)`, positions in `order` where a template starts.
-        media_starts: positions in `order` where a medium of a template starts.
+        template_starts: `(t,)`, the first position of each template in `order`.
+        media_starts: first position of each medium of a template in `order`.
     """
     images_per_medium = np.diff(np.append(media_starts, len(order)))
     pooled = np.empty((len(template_starts), embeddings.shape[1]), np.float32)
     ends = np.append(template_starts[1:], len(order))
     first = 0
-    while first < len(template_starts):  # chunks of whole templates, to limit the memory
+    while first < len(template_starts):  # chunks of whole templates limit the memory
         begin = template_starts[first]
         last = max(first + 1, int(np.searchsorted(ends, begin + _IMAGES_PER_CHUNK, "right")))
         end = ends[last - 1]
@@ -97,23 +95,23 @@ def _pool(embeddings, weights, order, template_starts, media_starts) -> np.ndarr
 
 
 def _starts_of_runs(*keys: np.ndarray) -> np.ndarray:
-    """Returns the positions where the combination of the keys changes, starting with 0."""
+    """Returns the first position of each run of equal key combinations."""
     changes = np.any([np.diff(key) != 0 for key in keys], axis=0)
     return np.flatnonzero(np.append(True, changes))
 
 
 @dataclasses.dataclass(frozen=True)
-class TemplateResult(RocFigures):
+class TemplateResult(RocMetricsMixin):
     """Result of `verify_templates`.
 
     Attributes:
-        tar: for a false accept rate (FAR), the largest true accept rate of any threshold whose FAR is at most that. NaN
-            if there are fewer than `1 / far` impostor pairs, which cannot measure it.
-        tar_published: true accept rate at the point of the ROC curve with the nearest FAR, higher or lower, as
-            published for IJB-B and IJB-C. NaN as for `tar`.
+        tar: true accept rate by false accept rate (FAR): the largest one of any threshold whose FAR is at most this
+            rate. NaN if there are fewer than `1 / far` impostor pairs.
+        tar_published: true accept rate by FAR, at the point of the ROC curve with the nearest FAR, higher or lower, as
+            published for IJB-B and IJB-C. NaN if there are fewer than `1 / far` impostor pairs.
         auc: area under the ROC curve.
         eer: equal error rate.
-        roc: the whole curve, a `Roc`.
+        roc: ROC curve of all pairs.
     """
 
     tar: dict[float, float]
@@ -122,17 +120,17 @@ class TemplateResult(RocFigures):
 
     def __repr__(self) -> str:
         pairs = {"genuine": len(self.roc.genuine), "impostor": len(self.roc.impostor)}
-        return format_result(self, auc=self.auc, eer=self.eer, tar=measurable(self.tar), **pairs)
+        return format_result(self, auc=self.auc, eer=self.eer, tar=drop_nan_rates(self.tar), **pairs)
 
 
 def verify_templates(pooled, ids, pairs, same, fars: Iterable[float] = FARS, progress: bool = True) -> TemplateResult:
     """Compares pairs of templates, as in IJB-B and IJB-C 1:1.
 
     Args:
-        pooled: `(t, dim)` embeddings of templates, any norm, from `pool_templates`.
-        ids: `(t,)` int, numbers of the templates, ascending.
-        pairs: `(n, 2)` int, pairs of template numbers.
-        same: `(n,)` bool, true for pairs of the same person.
+        pooled: `(t, dim)` embeddings of templates, of any norm, from `pool_templates`.
+        ids: `(t,)` int, the template ids, ascending.
+        pairs: `(n, 2)` int, pairs of template ids.
+        same: `(n,)` bool, a mask of the pairs of the same person.
         fars: false accept rates for the true accept rates.
         progress: if true, shows a progress bar.
 
@@ -140,7 +138,7 @@ def verify_templates(pooled, ids, pairs, same, fars: Iterable[float] = FARS, pro
         A `TemplateResult`.
 
     Raises:
-        ValueError: if the shapes do not match, a pair has an unknown template number, or there are not both genuine and
+        ValueError: if the shapes do not match, a pair has an unknown template id, or there are not both genuine and
             impostor pairs.
     """
     embeddings = l2_normalize(pooled, "pooled")
@@ -149,20 +147,20 @@ def verify_templates(pooled, ids, pairs, same, fars: Iterable[float] = FARS, pro
     if len(descents):
         raise ValueError(
             "ids must be ascending, as pool_templates returns them. "
-            f"Received: {ids[descents[0]]}, then {ids[descents[0] + 1]}"
+            f"Received: ids[{descents[0]}]={ids[descents[0]]}, ids[{descents[0] + 1}]={ids[descents[0] + 1]}"
         )
-    numbers = np.asarray(pairs)
-    rows = check_pairs(np.minimum(np.searchsorted(ids, numbers), len(ids) - 1), len(ids))
-    unknown = np.flatnonzero(ids[rows].ravel() != numbers.ravel())
+    pair_ids = np.asarray(pairs)
+    rows = check_pairs(np.minimum(np.searchsorted(ids, pair_ids), len(ids) - 1), len(ids))
+    unknown = np.flatnonzero(ids[rows].ravel() != pair_ids.ravel())
     if len(unknown):
         raise ValueError(
-            f"pairs must contain template numbers that are in ids ({len(ids)} templates). "
-            f"Received: {numbers.ravel()[unknown[0]]} in pair {unknown[0] // 2}"
+            f"pairs must contain template ids that are in ids ({len(ids)} templates). "
+            f"Received: pairs[{unknown[0] // 2}]={pair_ids[unknown[0] // 2].tolist()}"
         )
     same, fars = check_same(same, len(rows)), check_fars(fars)
     roc = Roc.from_pairs(pair_scores(embeddings, rows, progress="pairs" if progress else None), same)
     return TemplateResult(
         tar={far: roc.tar_at(far) for far in fars},
-        tar_published={far: roc.tar_at_nearest(far) for far in fars},
+        tar_published={far: roc.tar_at_nearest_far(far) for far in fars},
         roc=roc,
     )

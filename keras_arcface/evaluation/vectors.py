@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-# TensorFlow requires the memory of a tensor to start at a multiple of this number of bytes.
+# Alignment in bytes of the memory of a TensorFlow tensor.
 ALIGNMENT = 64
 _CHUNK_BYTES = 2**26
 _MAX_LISTED_ROWS = 10
 
 
 def rows_per_chunk(dim: int) -> int:
-    """Returns the number of float64 rows of length `dim` to process at once."""
+    """Returns the number of rows of length `dim` in a chunk of at most 64 MiB of float64 numbers."""
     return max(1, _CHUNK_BYTES // (8 * dim))
 
 
@@ -28,7 +28,7 @@ def l2_norms(embeddings: np.ndarray, name: str, name_of: Callable[[int], str] = 
         `(n,)` float64, all above 0.
 
     Raises:
-        ValueError: if `embeddings` is not a matrix of numbers, or rows are zero or not finite; names the rows.
+        ValueError: if `embeddings` is not a matrix of numbers, or a row is zero or not finite. The error names the row.
     """
     if embeddings.ndim != 2 or 0 in embeddings.shape or embeddings.dtype.kind not in "fiu":
         raise ValueError(
@@ -44,14 +44,14 @@ def l2_norms(embeddings: np.ndarray, name: str, name_of: Callable[[int], str] = 
     if len(invalid):
         names = ", ".join(name_of(row) for row in invalid[:_MAX_LISTED_ROWS].tolist())
         raise ValueError(
-            f"{name}: {len(invalid)} of {len(embeddings)} rows are zero or not finite: {names}"
-            + (" ..." if len(invalid) > _MAX_LISTED_ROWS else "")
+            f"{name} must have rows that are finite and not zero. Received: {len(invalid)} of {len(embeddings)} rows "
+            f"that are zero or not finite: {names}" + (" ..." if len(invalid) > _MAX_LISTED_ROWS else "")
         )
     return norms
 
 
 def l2_normalize(embeddings: Any, name: str, name_of: Callable[[int], str] = "row {}".format) -> np.ndarray:
-    """Returns L2-normalized embeddings as a new float32 array; arguments and errors as of `l2_norms`."""
+    """Returns L2-normalized embeddings as a new float32 array. Arguments and errors are those of `l2_norms`."""
     embeddings = np.asarray(embeddings)
     norms = l2_norms(embeddings, name, name_of).astype(np.float32)
     normalized = _empty_aligned(embeddings.shape)

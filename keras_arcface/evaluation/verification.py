@@ -1,4 +1,4 @@
-"""Verification of pairs in folds, as on LFW: the threshold of each fold is chosen on the other folds."""
+"""Verification of pairs with cross-validated thresholds, as on LFW."""
 
 import dataclasses
 import warnings
@@ -19,8 +19,8 @@ from keras_arcface.evaluation.input_checks import check_fars
 from keras_arcface.evaluation.input_checks import check_pairs
 from keras_arcface.evaluation.input_checks import check_same
 from keras_arcface.evaluation.roc import Roc
-from keras_arcface.evaluation.roc import RocFigures
-from keras_arcface.evaluation.roc import measurable
+from keras_arcface.evaluation.roc import RocMetricsMixin
+from keras_arcface.evaluation.roc import drop_nan_rates
 from keras_arcface.evaluation.vectors import l2_norms
 from keras_arcface.evaluation.vectors import rows_per_chunk
 
@@ -28,26 +28,26 @@ FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 @dataclasses.dataclass(frozen=True)
-class VerificationResult(RocFigures):
+class VerificationResult(RocMetricsMixin):
     """Result of `verify`.
 
     Attributes:
-        accuracy, accuracy_std: mean and standard deviation over the folds, with thresholds from the published grid.
-        threshold: mean of the folds' thresholds: the cosine above which a pair is accepted as the same person.
-        grid: `FoldAccuracies` with thresholds from the published grid; the source of the three figures above.
-        exact: `FoldAccuracies` with the best of all thresholds, halfway between two scores, instead of the best of the
-            grid.
-        tar: for a false accept rate (FAR), the largest true accept rate of any threshold whose FAR is at most that,
-            over all pairs. NaN if there are fewer than `1 / far` impostor pairs, which cannot measure it.
-        tar_published: for a FAR, the mean and standard deviation over the folds of the true accept rate at the
-            threshold where the FAR of the other folds, interpolated over a grid of thresholds, reaches it. NaN as for
-            `tar`.
-        auc: area under the ROC curve of all pairs; ties count half.
+        accuracy: mean accuracy over the folds, with thresholds of the published grid.
+        accuracy_std: standard deviation of the accuracy over the folds.
+        threshold: mean threshold over the folds, the cosine above which a pair is accepted as the same person.
+        grid: `FoldAccuracies` with thresholds of the published grid, the source of the three metrics above.
+        exact: `FoldAccuracies` with the best of all thresholds halfway between two scores.
+        tar: true accept rate of all pairs by false accept rate (FAR): the largest one of any threshold whose FAR is at
+            most this rate. NaN if there are fewer than `1 / far` impostor pairs.
+        tar_published: mean and standard deviation over the folds of the true accept rate, by FAR. The threshold of a
+            fold is interpolated over a grid of thresholds to the FAR of the other folds. NaN if there are fewer than
+            `1 / far` impostor pairs.
+        auc: area under the ROC curve of all pairs. A tie adds one half.
         eer: equal error rate of all pairs.
-        roc: the whole curve, a `Roc`.
-        scores: `(n,)` cosines of the pairs, in their order.
-        same: `(n,)` bool, true for genuine pairs, as given.
-        correct: `(n,)` bool, whether a pair is decided correctly by the grid threshold of its fold.
+        roc: ROC curve of all pairs.
+        scores: `(n,)` cosines of the pairs.
+        same: `(n,)` bool, a mask of the genuine pairs.
+        correct: `(n,)` bool, a mask of the pairs that the grid threshold of their fold decides correctly.
         fold_of_pair: `(n,)` int, the fold of each pair.
     """
 
@@ -69,7 +69,7 @@ class VerificationResult(RocFigures):
             threshold=self.threshold,
             auc=self.auc,
             eer=self.eer,
-            tar=measurable(self.tar),
+            tar=drop_nan_rates(self.tar),
             genuine=len(self.roc.genuine),
             impostor=len(self.roc.impostor),
         )
@@ -89,8 +89,8 @@ class VerificationResult(RocFigures):
     def intervals(self, samples: int = 1000, level: float = 0.95, seed: int = 0) -> dict:
         """Returns bootstrap confidence intervals.
 
-        Genuine and impostor pairs are resampled separately, and the thresholds of the folds stay fixed. Pairs that
-        share people are not independent, and then the true intervals are wider.
+        Genuine and impostor pairs are resampled separately, and the thresholds of the folds stay fixed. If pairs
+        share people, they are not independent, and the true intervals are wider.
 
         Args:
             samples: number of bootstrap samples.
@@ -114,20 +114,20 @@ def verify(
 ) -> VerificationResult:
     """Measures how well embeddings decide whether two images show the same person.
 
-    The published procedure of LFW, CFP-FP, AgeDB-30, CALFW and CPLFW: the pairs are split into folds in their order.
-    For each fold, the threshold is the first best of the grid 0, 0.01, ..., 3.99 of squared distances on all other
-    folds, and a pair is accepted if its distance is strictly below the threshold. No threshold is chosen on the pairs
-    that it decides. For YTF, pass the mean embeddings of the videos (`pool_templates`).
+    This is the published procedure of LFW, CFP-FP, AgeDB-30, CALFW and CPLFW. The pairs are split into folds in their
+    order. The threshold of each fold is the most accurate one on all other folds, of a grid of squared distances 0,
+    0.01, ..., 3.99; of several, the lowest. A pair is accepted if its distance is strictly below the threshold. For
+    YTF, pass the mean embeddings of the videos (`pool_templates`).
 
     Args:
-        embeddings: `(2n, dim)`, any norm; pair i is rows `2 * i` and `2 * i + 1`. With `pairs`, `(m, dim)`.
-        same: `(n,)` bool, true for pairs of the same person.
+        embeddings: `(2n, dim)`, of any norm, where rows `2 * i` and `2 * i + 1` form pair i. `(m, dim)` with `pairs`.
+        same: `(n,)` bool, a mask of the pairs of the same person.
         folds: number of folds.
         fars: false accept rates for the true accept rates.
         pairs: `(n, 2)` int, the row indices of each pair; None for consecutive rows.
-        shuffle_seed: seed to shuffle the pairs before they are split, for sets that are not ordered in folds, such as
-            LFW's View 1, where all genuine pairs come first. The result is not a published figure. None for no
-            shuffling.
+        shuffle_seed: seed of a random order of the pairs before the split into folds; None for the given order. It is
+            required for sets that are not ordered by fold, such as LFW's View 1, where all genuine pairs come first.
+            Such results are not comparable with published results.
 
     Returns:
         A `VerificationResult`.
@@ -180,13 +180,13 @@ def verify(
 
 
 def _resolve_pairs(pairs: Any, embeddings: np.ndarray) -> tuple[np.ndarray, Callable[[int], str]]:
-    """Returns the row indices of each pair, and a function from a row index to its name in errors."""
+    """Returns the row indices of each pair, and a function from a row index to the name of the row in errors."""
     if pairs is not None:
         return check_pairs(pairs, len(embeddings)), "row {}".format
     if embeddings.ndim != 2 or len(embeddings) % 2:
         raise ValueError(
-            "verify expects embeddings of shape (2n, dim), two rows per pair. Received: embeddings of shape "
-            f"{embeddings.shape}"
+            "embeddings must have the shape (2n, dim), two rows per pair, if pairs is None. Received: embeddings of "
+            f"shape {embeddings.shape}"
         )
     return np.arange(len(embeddings)).reshape(-1, 2), lambda row: f"image {row} (of pair {row // 2})"
 

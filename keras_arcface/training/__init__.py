@@ -1,8 +1,8 @@
-"""Optimizers, schedules, callbacks, and devices for training with `fit`."""
+"""Optimizers, schedules, callbacks, and device strategies for training with `fit`."""
 
 from keras_arcface.training.checkpoints import Checkpoints
 from keras_arcface.training.distribution import ClassParallel
-from keras_arcface.training.distribution import divisible_classes
+from keras_arcface.training.distribution import round_up_classes
 from keras_arcface.training.fine_tuning import freeze_below
 from keras_arcface.training.fine_tuning import layerwise_lr_decay
 from keras_arcface.training.fine_tuning import stages
@@ -50,10 +50,10 @@ __all__ = [
     "all_gpus_strategy",
     "check_replicas",
     "device_scope",
-    "divisible_classes",
     "freeze_below",
     "layerwise_lr_decay",
     "plot_training",
+    "round_up_classes",
     "stages",
     "use_precision",
 ]

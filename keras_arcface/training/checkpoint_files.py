@@ -1,6 +1,6 @@
-"""The file format of checkpoints: one `.npz` file with a JSON header and one array per variable.
+"""File format of checkpoints, an `.npz` file with a JSON header and one array per variable.
 
-The zip format adds a checksum to every array. Reading runs no code from the file.
+The zip format adds a checksum to every array. Reading a file does not execute code from it.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Returns the checkpoints in a directory, which may be absent, by ascending step."""
+    """Returns the paths of the checkpoints in a directory by ascending step; none if it does not exist."""
     with contextlib.suppress(FileNotFoundError):
         matches = ((_PATTERN.fullmatch(path.name), path) for path in directory.iterdir())
         return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
@@ -37,7 +37,7 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def write_checkpoint(path: Path, step: int, run_config: Mapping, variables: Sequence, values: Sequence) -> None:
-    """Writes a checkpoint atomically, and creates its directory."""
+    """Writes a checkpoint atomically, and creates its directory if necessary."""
     header = {"format": _FORMAT, "step": step, "run_config": run_config, "variables": _describe(variables)}
     arrays = {str(index): value for index, value in enumerate(values)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,28 +50,28 @@ def read_checkpoint(path: str | os.PathLike, variables: Sequence, run_config: Ma
 
     Args:
         path: path of the checkpoint.
-        variables: variables whose shapes and dtypes the checkpoint must have.
-        run_config: configuration that the checkpoint must have.
+        variables: variables of the model and optimizer, with the expected shapes and dtypes.
+        run_config: expected configuration of the run.
 
     Raises:
         ValueError: if the checkpoint belongs to another model or run.
-        Exception: of many types, if the file is damaged.
+        Exception: if the file is damaged; one of many types from NumPy, `json` and `zipfile`.
     """
     with open(path, "rb") as file, NpzFile(file, allow_pickle=False) as archive:
         header = json.loads(archive["header"].tobytes())
         if header["format"] != _FORMAT:
-            raise ValueError(f"its format must be {_FORMAT}. Received: format={header['format']}")
-        _check_run(header["run_config"], run_config)
+            raise ValueError(f"{path} must have the format {_FORMAT}. Received: format={header['format']}")
+        _check_run(path, header["run_config"], run_config)
         expected = _describe(variables)
-        _check_variables(header["variables"], expected)
+        _check_variables(path, header["variables"], expected)
         return header["step"], [archive[str(index)] for index in range(len(expected))]
 
 
-def _check_run(received: Mapping, expected: Mapping) -> None:
+def _check_run(path: str | os.PathLike, received: Mapping, expected: Mapping) -> None:
     for key in sorted({*expected, *received}):
         if received.get(key) != expected.get(key) or (key in received) != (key in expected):
             raise ValueError(
-                f"it belongs to another run. Expected: {_item(expected, key)}. Received: {_item(received, key)}"
+                f"{path} belongs to another run. Expected: {_item(expected, key)}. Received: {_item(received, key)}"
             )
 
 
@@ -79,14 +79,14 @@ def _item(config: Mapping, key: str) -> str:
     return f"{key}={config[key]!r}" if key in config else f"no {key}"
 
 
-def _check_variables(received: Sequence[Mapping], expected: Sequence[Mapping]) -> None:
-    for theirs, ours in zip(received, expected, strict=False):
-        # Paths are not compared: Keras numbers the layers of a process, so that equal models have different names.
-        if (theirs["shape"], theirs["dtype"]) != (ours["shape"], ours["dtype"]):
-            raise ValueError(f"it belongs to another model. Expected: {_text(ours)}. Received: {_text(theirs)}")
+def _check_variables(path: str | os.PathLike, received: Sequence[Mapping], expected: Sequence[Mapping]) -> None:
+    for found, required in zip(received, expected, strict=False):
+        # Paths are not compared, because Keras adds a counter to layer names, so equal models have different paths.
+        if (found["shape"], found["dtype"]) != (required["shape"], required["dtype"]):
+            raise ValueError(f"{path} belongs to another model. Expected: {_text(required)}. Received: {_text(found)}")
     if len(received) != len(expected):
         raise ValueError(
-            f"it belongs to another model. Expected: {len(expected)} variables. Received: {len(received)} variables"
+            f"{path} belongs to another model. Expected: {len(expected)} variables. Received: {len(received)} variables"
         )
 
 

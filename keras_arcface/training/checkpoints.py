@@ -1,4 +1,4 @@
-"""Checkpoints of the whole training state, from which a killed run resumes exactly."""
+"""Checkpoints of the whole training state, from which an interrupted run resumes exactly."""
 
 import json
 import logging
@@ -18,11 +18,11 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoints(StepCallback):
-    """Writes checkpoints during `fit`, and restores the last one.
+    """Callback that writes checkpoints during `fit`, and restores the last one.
 
     A checkpoint holds all variables of the model and its optimizer: weights, BatchNorm statistics, the random state of
     dropout (which Keras' weight files leave out), momenta, moving averages, the loss scale, and the step counter of the
-    head. With a dataset that is a function of the step, a resumed run equals an uninterrupted one:
+    head. A resumed run equals an uninterrupted one if the batches of the dataset depend only on the step:
 
     >>> checkpoints = Checkpoints("run/checkpoints", every_steps=1000)
     >>> step = checkpoints.restore(model)  # 0 without a checkpoint
@@ -30,21 +30,19 @@ class Checkpoints(StepCallback):
     >>> fit = {"steps_per_epoch": 2, "initial_epoch": step // 2, "epochs": 3, "shuffle": False, "verbose": 0}
     >>> history = model.fit(dataset, callbacks=[checkpoints], **fit)
 
-    Files are replaced atomically, and every array has a checksum. They are plain NumPy archives; reading one runs no
-    code. When several hosts train together, all of them need this callback and the same directory; the first host
-    writes.
+    Files are replaced atomically, and every array has a checksum. They are plain NumPy archives; reading one does not
+    execute code. If several hosts train together, all of them require this callback and the same directory. Only the
+    first host writes files.
 
     Args:
         directory: directory of the files, such as `step-0000001000.npz`; created if necessary.
-        every_steps: number of steps between checkpoints. A checkpoint is written when the next step begins: by then,
-            callbacks that replace the weights temporarily at the end of an epoch, such as `SwapEMAWeights`, have
-            restored them.
+        every_steps: number of steps between checkpoints. A checkpoint is written at the beginning of the next step,
+            after callbacks such as `SwapEMAWeights` have restored the weights that they replace at the end of an epoch.
         keep: number of checkpoints to keep.
-        run_config: settings that must be equal when the run resumes, such as margin, seed and dataset; must be
-            serializable to JSON.
+        run_config: JSON-serializable settings that a resumed run must share, such as margin, seed and dataset.
 
     Attributes:
-        step: steps done so far.
+        step: number of completed steps.
 
     Raises:
         ValueError: if `every_steps` or `keep` is below 1.
@@ -67,17 +65,17 @@ class Checkpoints(StepCallback):
     def restore(self, model: keras.Model) -> int:
         """Sets a model and its optimizer to the last checkpoint that is readable and belongs to them.
 
-        Other checkpoints are skipped with a warning of `logging` that gives the reason.
+        Other checkpoints are skipped, with the reason in a `logging` warning.
 
         Args:
-            model: built and compiled, as when the checkpoint was written.
+            model: built and compiled model, with the architecture and optimizer of the checkpoint.
 
         Returns:
-            The step of the checkpoint; 0 if there is none, and the model stays as it is.
+            The step of the checkpoint; 0, with the model unchanged, if no checkpoint exists.
 
         Raises:
-            ValueError: if the model is not built and compiled; if checkpoints exist but none can be restored, as a new
-                training would replace them; or if hosts that train together see different checkpoints.
+            ValueError: if the model is not built and compiled; if checkpoints exist but none can be restored, because a
+                new training would replace them; or if hosts that train together have different checkpoints.
         """
         if not model.built or not model.compiled:
             raise ValueError(
@@ -100,7 +98,7 @@ class Checkpoints(StepCallback):
         for path in reversed(paths):
             try:
                 step, values = checkpoint_files.read_checkpoint(path, variables, self.run_config)
-            except Exception as error:  # zipfile and NumPy raise many types for damaged files
+            except Exception as error:  # zipfile and NumPy raise errors of many types for damaged files
                 reason = error
                 _log.warning("Checkpoint %s is skipped: %s", path, error)
                 continue
@@ -111,8 +109,8 @@ class Checkpoints(StepCallback):
             return step
         if paths:
             raise ValueError(
-                f"None of the {len(paths)} checkpoints in {self.directory} can be restored; for the last one tried, "
-                f"{paths[0].name}, {reason}. Use another directory, or remove them"
+                f"One of the {len(paths)} checkpoints in {self.directory} must be readable and belong to this model "
+                f"and run. Received: {paths[0].name} with the error: {reason}. Use another directory, or remove them"
             )
         return 0
 
@@ -125,13 +123,13 @@ class Checkpoints(StepCallback):
         self._is_due = self._is_due or self.reached_multiple_of(self.every_steps, previous_step)
 
     def write(self) -> Path:
-        """Writes a checkpoint now, and removes the oldest ones beyond `keep`.
+        """Writes a checkpoint, and removes all but the last `keep` checkpoints.
 
         Returns:
             The path of the checkpoint.
 
         Raises:
-            FloatingPointError: if a variable of the model is not finite. Earlier checkpoints stay.
+            FloatingPointError: if a variable of the model is not finite. Earlier checkpoints are kept.
         """
         # On JAX, reading `self.model` copies the state of the training step to the variables.
         variables = _training_state(self.model)
@@ -140,7 +138,7 @@ class Checkpoints(StepCallback):
             if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
                 raise FloatingPointError(
                     f"The variable {variable.path} must be finite. Received: NaN or infinity after {self.step} steps. "
-                    f"No checkpoint is written; the earlier ones stay in {self.directory}"
+                    f"No checkpoint is written. Earlier checkpoints are kept in {self.directory}"
                 )
         path = checkpoint_files.checkpoint_path(self.directory, self.step)
         if _is_first_host():
@@ -159,7 +157,7 @@ def _training_state(model: keras.Model) -> list:
 
 
 def _to_numpy(variable) -> np.ndarray:
-    """Returns a variable's value, gathered if it is sharded over the devices of several hosts."""
+    """Returns the value of a variable, which is gathered if it is sharded over several hosts."""
     if keras.backend.backend() == "jax" and not variable.value.is_fully_addressable:
         from jax.experimental import multihost_utils
 
@@ -176,7 +174,7 @@ def _is_first_host() -> bool:
 
 
 def _check_hosts_agree(directory: Path, step: int) -> None:
-    """Raises an error if hosts resume from different steps, as they would wait for each other forever."""
+    """Raises a ValueError if hosts resume from different steps, because they would wait for each other forever."""
     if keras.backend.backend() != "jax":
         return
     import jax

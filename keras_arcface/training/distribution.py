@@ -1,9 +1,9 @@
-"""Training on several machines, or with more classes than a device holds: JAX and `keras.distribution`.
+"""Training on several machines, or with more classes than a device can store, with `keras.distribution` on JAX.
 
-Every device of every host computes its part of the batch through the embedder. The class centers, and the optimizer's
-slots for them, can be sharded over devices; then each device meets the embeddings of all devices that it shares the
-classes with. This sends the embeddings and a few floats per example, never the centers. With a `sample_rate` below 1
-each device draws some of its own classes, and their numbers are sent too.
+Each device of each host computes the embeddings of its part of the batch. The class centers and their optimizer slots
+can be sharded over devices. Each device then gathers the embeddings of all devices that store the other shards. Only
+the embeddings and a few floats per example are sent, never the centers. With a `sample_rate` below 1, each device
+samples some of its own classes, and the class ids are sent too.
 """
 
 import math
@@ -12,40 +12,40 @@ import keras
 
 from keras_arcface.layers import class_sharding
 
-# Axes of the mesh. Devices along CLASSES hold different classes, devices along DATA the same classes.
+# Axes of the device mesh. Devices along CLASSES store different classes, devices along DATA the same classes.
 DATA, CLASSES = "data", "classes"
 
 
 class ClassParallel(keras.distribution.ModelParallel):
-    """Splits the batch over all devices, and the class centers into shards. JAX backend only.
+    """Distribution that splits the batch over all devices, and the class centers into shards. JAX backend only.
 
-    Set it before any other Keras object is created; on several hosts initialize Keras' distribution first::
+    Set it before any other Keras object is created. On several hosts, first call `keras.distribution.initialize`::
 
         keras.distribution.initialize("10.0.0.1:1234", num_processes=2, process_id=0)
         keras.distribution.set_distribution(ClassParallel(class_shards=8))
         images = load_dataset(directory, batch_size // 2, training=True, host=0, num_hosts=2)
 
-    The batch consists of what all hosts load; Keras does not split what a host loads again. The total batch size must
-    be divisible by the number of devices. Batch statistics and metrics are those of the whole batch, as the step is one
-    program.
+    The global batch is the concatenation of the batches of all hosts. Its size must be divisible by the number of
+    devices. BatchNorm statistics and metrics are those of the global batch.
 
     Args:
-        class_shards: number of shards of the centers, a divisor of the number of devices. With 1 every device holds all
-            centers, which is plain data parallelism. Otherwise a device holds and updates `num_classes / class_shards`
-            of them. Consecutive devices share the classes, so those of one host if it has enough.
-        devices: device names, as from `keras.distribution.list_devices()`; by default all devices of all hosts.
+        class_shards: number of shards of the centers, a divisor of the number of devices. With 1, every device stores
+            all centers, which is plain data parallelism. Otherwise, a device stores and updates
+            `num_classes / class_shards` centers. Consecutive devices store the shards, so that they belong to one host
+            if it has enough devices.
+        devices: device names from `keras.distribution.list_devices()`; None for all devices of all hosts.
 
     Raises:
         RuntimeError: on another backend.
         ValueError: if `class_shards` does not divide the number of devices; when a head is built, if it does not divide
-            the number of classes. `divisible_classes` gives a number that it divides.
+            the number of classes. `round_up_classes` returns a divisible number.
     """
 
     def __init__(self, class_shards: int = 1, devices=None):
         if keras.backend.backend() != "jax":
             raise RuntimeError(
-                "keras.distribution needs the JAX backend: set KERAS_BACKEND=jax before Keras is imported. "
-                f"Received: {keras.backend.backend()!r}"
+                "ClassParallel requires the jax backend: set KERAS_BACKEND=jax before importing Keras. "
+                f"Received: backend={keras.backend.backend()!r}"
             )
         devices = list(devices or keras.distribution.list_devices())
         if class_shards < 1 or len(devices) % class_shards:
@@ -55,12 +55,12 @@ class ClassParallel(keras.distribution.ModelParallel):
         self.class_shards = class_shards
         mesh = keras.distribution.DeviceMesh((len(devices) // class_shards, class_shards), (DATA, CLASSES), devices)
         layout_map = keras.distribution.LayoutMap(mesh)
-        layout_map[".*/batch"] = (DATA,)  # heads ask for this to lay out embeddings and labels beside the centers
+        layout_map[".*/batch"] = (DATA,)  # heads use it as the layout of embeddings and labels
         super().__init__(layout_map=layout_map, batch_dim_name=DATA, auto_shard_dataset=False)
 
     @property
     def num_model_replicas(self) -> int:
-        """The number of parts of the batch: one per device, whatever classes it holds."""
+        """Number of parts of the batch, one per device."""
         return self.device_mesh.devices.size
 
     def get_data_layout(self, data_shape):
@@ -73,20 +73,20 @@ class ClassParallel(keras.distribution.ModelParallel):
         if num_classes % self.class_shards:
             raise ValueError(
                 f"The number of classes must be divisible by class_shards={self.class_shards}. Expected: a multiple, "
-                f"such as num_classes={divisible_classes(num_classes, self.class_shards)} (the last classes may have "
+                f"such as num_classes={round_up_classes(num_classes, self.class_shards)} (the last classes may have "
                 f"no images). Received: {variable.path} of shape {tuple(variable.shape)}"
             )
         axes = (CLASSES, *[None] * (len(variable.shape) - 1))
         return keras.distribution.TensorLayout(axes, self.device_mesh)
 
 
-def divisible_classes(num_classes: int, class_shards: int) -> int:
+def round_up_classes(num_classes: int, class_shards: int) -> int:
     """Returns the smallest multiple of `class_shards` that is at least `num_classes`."""
     return math.ceil(num_classes / class_shards) * class_shards
 
 
 class _AllDevicesLayout(keras.distribution.TensorLayout):
-    """Splits the first dimension over both axes of the mesh; Keras' layouts split a dimension over one axis."""
+    """Layout that splits the first dimension over both axes of the mesh, unlike the layouts of Keras."""
 
     @property
     def backend_layout(self):

@@ -1,4 +1,4 @@
-"""Fine-tuning of a trained embedder: frozen stages, and learning rates per stage."""
+"""Fine-tuning of a trained embedder with frozen stages or a learning rate per stage."""
 
 import re
 from collections.abc import Callable
@@ -8,12 +8,12 @@ import keras
 
 from keras_arcface import _arguments
 
-# Stages of layers whose names do not start with the name of their stage.
+# Stage by name prefix, for layers whose names do not start with the name of their stage.
 _STAGE_OF_PREFIX = {"embedding": "neck", "global": "last"}
 
 
 def stages(embedder: keras.Model) -> dict[str, list[keras.layers.Layer]]:
-    """Returns the stages of an embedder from input to output: the layers with weights by stage name.
+    """Returns the layers with weights of an embedder by stage name, from input to output.
 
     The stage of a layer is the part of its name before the first underscore. An IResNet has `stem`, `stage1` to
     `stage4` and `neck`; a MobileFaceNet has `stage1` to `stage6`, and `last` before the neck. The layer `embedding`
@@ -23,7 +23,7 @@ def stages(embedder: keras.Model) -> dict[str, list[keras.layers.Layer]]:
     'neck'
 
     Args:
-        embedder: a model of `make_embedder`, new or loaded.
+        embedder: new or loaded model of `make_embedder`.
     """
     layers_by_stage: dict[str, list[keras.layers.Layer]] = {}
     for layer in _leaf_layers(embedder):
@@ -42,18 +42,18 @@ def freeze_below(embedder: keras.Model, stage: str, batch_norm: bool = False) ->
     optimizer is bound to its first weights. `embedder.trainable = False` trains only the head.
     `freeze_below(embedder, "stem", batch_norm=True)` makes all weights trainable, as in a new embedder.
 
-    BatchNorm layers of frozen stages do not change: scale, offset and statistics. By default those of trained stages do
-    not change either, because a few images of a few people are a poor sample: with the momentum of these networks, 0.9,
-    about 25 batches replace statistics of a million faces. Train them if the new images are many and differ from the
-    old ones, such as infrared images.
+    The scale, offset and statistics of BatchNorm layers in frozen stages do not change. By default, those in trained
+    stages do not change either, because a few images of a few people are a poor sample: with the momentum 0.9 of these
+    networks, about 25 batches replace the statistics of a million faces. Train them on many images that differ from the
+    original ones, such as infrared images.
 
     Args:
-        embedder: a model of `make_embedder`, new or loaded.
-        stage: a name of `stages(embedder)`, such as "neck" or "stage4".
-        batch_norm: whether to train BatchNorm layers, and update their statistics, in the trained stages.
+        embedder: new or loaded model of `make_embedder`.
+        stage: key of `stages(embedder)`, such as "neck" or "stage4".
+        batch_norm: if true, BatchNorm layers of the trained stages are trained and update their statistics.
 
     Raises:
-        ValueError: if the embedder has no such stage.
+        ValueError: if the embedder does not have the stage.
     """
     layers_by_stage = stages(embedder)
     if stage not in layers_by_stage:
@@ -61,7 +61,7 @@ def freeze_below(embedder: keras.Model, stage: str, batch_norm: bool = False) ->
             f"stage must be one of {', '.join(layers_by_stage)}, the stages of {embedder.name!r}. "
             f"Received: stage={stage!r}"
         )
-    embedder.trainable = True  # the layers of a frozen model count as frozen
+    embedder.trainable = True  # otherwise all layers of a frozen model stay frozen
     is_reached = False
     for name, layers in layers_by_stage.items():
         is_reached = is_reached or name == stage
@@ -77,9 +77,9 @@ def layerwise_lr_decay(
 ) -> keras.optimizers.MultiOptimizer:
     """Returns an optimizer whose learning rate decreases from stage to stage towards the input.
 
-    The head, which is new, has `learning_rate`, the neck `learning_rate * decay`, the last stage
-    `learning_rate * decay**2`, and so on: features near the input are useful for all faces and should change least.
-    Frozen stages get no optimizer, so call `freeze_below` first.
+    The learning rate of the head is `learning_rate`, that of the neck `learning_rate * decay`, that of the last stage
+    `learning_rate * decay**2`, and so on, because features near the input are useful for all faces and should change
+    least. Frozen stages have no optimizer, so call `freeze_below` first.
 
     >>> def sgd(learning_rate):
     ...     return CoupledSGD(CosineSchedule(learning_rate, total=10, steps_per_epoch=100))
@@ -94,8 +94,8 @@ def layerwise_lr_decay(
         decay: factor from a stage to the one before it, in (0, 1].
 
     Returns:
-        A `keras.optimizers.MultiOptimizer`; its `optimizers` are those of the stages, from the neck to the input, then
-        that of the head.
+        A `keras.optimizers.MultiOptimizer`, whose `optimizers` are those of the stages from the neck to the input,
+        followed by that of the head.
 
     Raises:
         ValueError: if `decay` is outside of (0, 1].
@@ -122,6 +122,6 @@ def _stage_of(layer_name: str) -> str:
 
 
 def _path_pattern(stage: str) -> str:
-    """Returns a regular expression for the variable paths of a stage, which also holds for a loaded model."""
+    """Returns a regular expression that matches the variable paths of a stage in new and loaded models."""
     prefixes = [stage, *(prefix for prefix, owner in _STAGE_OF_PREFIX.items() if owner == stage)]
     return rf"(.*/)?({'|'.join(map(re.escape, prefixes))})(_[^/]*)?/.*"

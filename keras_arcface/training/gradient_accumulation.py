@@ -1,4 +1,4 @@
-"""Gradient accumulation and clipping over all replicas."""
+"""Gradient accumulation and gradient clipping over all replicas."""
 
 import re
 from typing import Any
@@ -13,22 +13,23 @@ from keras_arcface import _replicas
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class GradientAccumulationOptimizer(keras.optimizers.Optimizer):
-    """Accumulates gradients over steps, clips them by their global norm, and passes them to another optimizer.
+    """Optimizer that accumulates gradients, clips them by their global norm, and passes them to another optimizer.
 
-    The optimizers of Keras clip and accumulate the gradients of each replica separately: two replicas then train
-    differently from one device, and accumulation fails. This one sums the gradients over the replicas first.
+    The optimizers of Keras clip and accumulate the gradients of each replica separately, so that training on two
+    replicas differs from training on one device, and accumulation fails. This optimizer first sums the gradients over
+    the replicas.
 
     >>> optimizer = GradientAccumulationOptimizer(CoupledSGD(0.1), accumulation_steps=4, clip_norm=5.0)
 
-    The inner optimizer counts updates, not steps: its schedule, weight decay and moving averages do not depend on the
-    accumulation. BatchNorm does: its statistics are those of the batch of one step.
+    The iterations of the inner optimizer are updates, not steps, so its schedule, weight decay and moving averages do
+    not depend on the accumulation. BatchNorm statistics are those of the batch of one step.
 
     Args:
-        inner_optimizer: optimizer that updates the weights; may be a `keras.optimizers.MultiOptimizer`.
-        accumulation_steps: number of steps per update, which uses the mean of their gradients.
-        clip_norm: maximum L2 norm over the gradients of all clipped variables together; None for no clipping.
-        clip: regular expression; a variable is clipped if its path contains a match. All are by default;
-            `"^(?!.*head/)"` excludes the variables of a layer named `head`.
+        inner_optimizer: optimizer that updates the weights, for example a `keras.optimizers.MultiOptimizer`.
+        accumulation_steps: number of steps per update. An update uses the mean of their gradients.
+        clip_norm: maximum global L2 norm of the gradients of all clipped variables; None for no clipping.
+        clip: regular expression of the paths of clipped variables. The default matches all variables, and
+            `"^(?!.*head/)"` excludes those of a layer named `head`.
         name: name of the optimizer.
 
     Raises:
@@ -73,7 +74,7 @@ class GradientAccumulationOptimizer(keras.optimizers.Optimizer):
 
     @property
     def optimizers(self):
-        """The optimizers that hold moving averages, for `keras.callbacks.SwapEMAWeights`."""
+        """Optimizers with moving averages, an attribute that `keras.callbacks.SwapEMAWeights` reads."""
         if isinstance(self.inner_optimizer, keras.optimizers.MultiOptimizer):
             return self.inner_optimizer.optimizers
         return [self.inner_optimizer]
@@ -108,7 +109,7 @@ class GradientAccumulationOptimizer(keras.optimizers.Optimizer):
         variables = _private_api.variables_to_update(self) if trainable_variables is None else list(trainable_variables)
         grads = [ops.zeros(v.shape, v.dtype) if g is None else g for g, v in zip(grads, variables, strict=True)]
         grads = _replicas.sum_gradients(grads)
-        share = 1 / _replicas.num_replicas()  # the inner optimizer sums over the replicas again
+        share = 1 / _replicas.num_replicas()  # the inner optimizer sums over the replicas, too
         if self.accumulation_steps == 1:
             self.inner_optimizer.apply(self._clip(grads, share), variables)
         elif keras.backend.backend() == "tensorflow":
@@ -121,7 +122,7 @@ class GradientAccumulationOptimizer(keras.optimizers.Optimizer):
         self._steps.assign_add(1)
 
     def _accumulate_in_tensorflow(self, grads, variables, share):
-        """Accumulates and updates. TensorFlow requires that conditions on variables are outside of the replicas."""
+        """Accumulates gradients and updates weights outside of the replicas, as TensorFlow requires for conditions."""
         import tensorflow as tf
 
         def update():
@@ -180,7 +181,7 @@ class GradientAccumulationOptimizer(keras.optimizers.Optimizer):
             total.assign(ops.zeros(total.shape, total.dtype))
 
     def _clip(self, grads, factor):
-        """Returns the gradients times a factor, clipped so that their sum over the replicas has norm `clip_norm`."""
+        """Returns gradients multiplied by a factor, and clipped to a global norm of `clip_norm` over all replicas."""
         grads = [ops.multiply(gradient, factor) for gradient in grads]
         if self.clip_norm is None:
             return grads

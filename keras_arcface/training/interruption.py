@@ -1,4 +1,4 @@
-"""Callbacks for interrupted trainings: Ctrl-C ends a step and writes a checkpoint; epochs keep their boundaries."""
+"""Callbacks that stop training at Ctrl-C and align the epochs of a resumed run."""
 
 import signal
 import threading
@@ -11,28 +11,29 @@ from keras_arcface.training.steps import StepCallback
 
 
 class StopOnInterrupt(StepCallback):
-    """Stops training at Ctrl-C after the current step, and writes a checkpoint.
+    """Callback that stops training at Ctrl-C after the current step, and writes a checkpoint.
 
-    By default Python raises `KeyboardInterrupt` anywhere in a step, also between the update of the weights and its
-    count. Inside the `with` block SIGINT only sets a flag, and training stops when the next step begins. After the last
-    step of an epoch, the callbacks of the epoch's end still run, such as verification and the swaps of
-    `SwapEMAWeights`. After the last step of the training, `fit` ends as usual. A second SIGINT interrupts at once,
-    without a checkpoint. Python handles signals only in the main thread: in other threads Ctrl-C is not changed.
+    By default, Python raises `KeyboardInterrupt` anywhere in a step, for example between the update of the weights and
+    the update of the step counter. Inside the `with` block, SIGINT only sets a flag, and training stops when the next
+    step begins. After the last step of an epoch, the callbacks of the end of the epoch are called first, such as
+    verification and the swaps of `SwapEMAWeights`. After the last step of the training, `fit` ends as usual. A second
+    SIGINT interrupts immediately, without a checkpoint. Python handles signals only in the main thread; in other
+    threads, Ctrl-C is not changed.
 
     >>> checkpoints = Checkpoints("checkpoints", every_steps=1000)
     >>> with StopOnInterrupt(checkpoints) as stop:
     ...     history = model.fit(images, labels, callbacks=[checkpoints, stop], verbose=0)
 
-    The checkpoint may be in the middle of an epoch. `AlignEpochs` resumes from it.
+    The checkpoint may be in the middle of an epoch. Use `AlignEpochs` in the resumed run.
 
     Args:
         checkpoints: the `Checkpoints` callback of the training, which must also be in the list of callbacks; None to
             write no checkpoint.
-        start_step: steps done before `fit`, for a resumed run.
+        start_step: number of steps before `fit`, for a resumed run.
 
     Raises:
-        KeyboardInterrupt: from `fit`, with the step and the checkpoint in its message; not in the last step, after
-            which training ends anyway.
+        KeyboardInterrupt: from `fit`, with the step and the checkpoint in the message, except in the last step of the
+            training.
         ValueError: from `fit`, if `checkpoints` has another start step or is not in the list of callbacks.
     """
 
@@ -73,15 +74,15 @@ class StopOnInterrupt(StepCallback):
 
 
 class AlignEpochs(StepCallback):
-    """Shortens the first epoch of a resumed run, so that epochs end at multiples of `steps_per_epoch`.
+    """Callback that shortens the first epoch of a resumed run, so that epochs end at multiples of `steps_per_epoch`.
 
     Without it, a run that resumes at step 14 with epochs of 10 steps ends its epochs at steps 24, 34, and so on.
     Verification then happens at other steps than without the interruption. With `SwapEMAWeights`, which rounds at each
     swap, the final weights differ too. A separate `fit` for the rest of the epoch is no alternative: `fit` replaces the
     weights by their averages when it ends.
 
-    It must be the first callback in the list. `epochs` must not exceed what the training needs: if the first epoch ends
-    early, a request of another callback to stop in the same step is lost.
+    It must be the first callback in the list. `epochs` must be the last epoch of the training: if the first epoch ends
+    early, a request of another callback to stop training in the same step is ignored.
 
     >>> step = 2
     >>> history = model.fit(
@@ -95,8 +96,8 @@ class AlignEpochs(StepCallback):
     ... )
 
     Args:
-        steps_per_epoch: the argument of `fit`.
-        start_step: steps done before `fit`.
+        steps_per_epoch: number of steps per epoch, equal to the argument of `fit`.
+        start_step: number of steps before `fit`.
 
     Raises:
         ValueError: if `steps_per_epoch` is below 1.

@@ -1,4 +1,4 @@
-"""The numerical precision in which models compute."""
+"""Numerical precision of models."""
 
 import os
 from pathlib import Path
@@ -10,8 +10,8 @@ from keras_arcface import _arguments
 
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16", "onednn_bfloat16")
 
-# Operations that TensorFlow must not compute in bfloat16: the matrix products of heads, which stay in float32, and a
-# gradient of strided convolutions for which oneDNN takes about fifty times as long in bfloat16.
+# Operations that TensorFlow must not compute in bfloat16: matrix products, because heads require float32, and a
+# gradient of strided convolutions, because it is about fifty times slower in bfloat16 with oneDNN.
 _FLOAT32_OPERATIONS = "MatMul,BatchMatMul,BatchMatMulV2,BatchMatMulV3,Einsum,DepthwiseConv2dNativeBackpropInput"
 
 
@@ -23,12 +23,12 @@ def use_precision(precision: str = "auto") -> str:
 
     Args:
         precision: "float32"; "mixed_float16" for GPUs, where `compile` adds loss scaling; "mixed_bfloat16" for newer
-            GPUs and TPUs; "onednn_bfloat16" for CPUs with AVX512-BF16 or AMX, where TensorFlow computes convolutions in
-            bfloat16 (and would the matrix products of heads, which are excluded); "auto" for mixed_float16 with a GPU
-            and onednn_bfloat16 with such a CPU, both only on TensorFlow, else float32.
+            GPUs and TPUs; "onednn_bfloat16" for CPUs with AVX512-BF16 or AMX, where TensorFlow computes convolutions
+            in bfloat16; or "auto", which selects mixed_float16 with a GPU and onednn_bfloat16 with such a CPU, both
+            only on TensorFlow, and otherwise float32.
 
     Returns:
-        The precision that was set; for "auto" the one that was chosen.
+        The selected precision, never "auto".
 
     Raises:
         ValueError: if the precision is unknown, or is onednn_bfloat16 and the backend is not TensorFlow.
@@ -56,14 +56,14 @@ def use_precision(precision: str = "auto") -> str:
 
 
 def _exclude_from_bfloat16() -> None:
-    """Adds operations to the environment variable of those kept in float32. TensorFlow reads it for every graph."""
+    """Adds operations to the environment variable of float32 operations, which TensorFlow reads for every graph."""
     name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"
     excluded = [op for op in os.environ.get(name, "").split(",") if op and op not in _FLOAT32_OPERATIONS.split(",")]
     os.environ[name] = ",".join([*excluded, _FLOAT32_OPERATIONS])
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Returns whether Linux reports bfloat16 instructions of the CPU."""
+    """Returns whether the CPU has bfloat16 instructions, according to Linux."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

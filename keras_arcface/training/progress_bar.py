@@ -1,4 +1,4 @@
-"""A progress bar over the whole training."""
+"""Progress bar of the whole training."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from keras_arcface.training.steps import StepCallback
 
 
 class ProgressBar(StepCallback):
-    """Shows images done, images per second, remaining time, loss and accuracy. For use with `fit(verbose=0)`.
+    """Progress bar with the number of images, images per second, remaining time, loss and accuracy.
 
-    Unlike `tqdm.keras.TqdmCallback`, it counts images over the whole training, also of a resumed run, so that the
-    remaining time is that of the training, not of the epoch.
+    Use it with `fit(verbose=0)`. Unlike `tqdm.keras.TqdmCallback`, it covers the whole training, including the steps
+    before a resumed run, so that the remaining time is that of the training, not of the epoch.
 
     Args:
         last_step: number of steps of the whole training.
-        batch_size: images per step.
-        start_step: steps done before `fit`, for a resumed run.
+        batch_size: number of images per step.
+        start_step: number of steps before `fit`, for a resumed run.
     """
 
     def __init__(self, last_step: int, batch_size: int, start_step: int = 0):

@@ -1,4 +1,4 @@
-"""A check before training that all replicas compute what one device computes."""
+"""Comparison of a training step on all replicas with a step on one device."""
 
 import concurrent.futures
 from collections.abc import Iterable
@@ -10,13 +10,16 @@ import tensorflow as tf
 
 from keras_arcface import _replicas
 
-# Maximum rounding error of a gradient or statistic, relative to its norm, and to the norm over all variables. A value
-# that was lost, counted twice or damaged between devices differs by about its own norm.
+# Maximum rounding errors of a gradient or statistic, relative to its own norm and to the norm over all variables. Lost,
+# repeated or damaged values differ by about their own norm.
 _TOLERANCE, _GLOBAL_TOLERANCE = 0.1, 1e-3
 
 
 class _StepResult(NamedTuple):
-    """What a training step computes, before weights are updated. Arrays are given per replica, by variable path."""
+    """Result of a training step before the update of the weights.
+
+    Gradients and changes of statistics are pairs of the path of a variable and one array per replica.
+    """
 
     metrics: dict[str, float]
     gradients: list[tuple[str, Any]]
@@ -26,9 +29,9 @@ class _StepResult(NamedTuple):
 def check_replicas(model: keras.Model, dataset: Iterable) -> float | None:
     """Checks that loss, metrics, gradients and statistics of a batch are equal on all replicas and on one device.
 
-    Every replica gets the same images, so each must compute what one device computes. Faulty transfers between GPUs are
-    found in seconds, instead of as NaN or low accuracy later. The model is not changed. The check needs memory for a
-    second model, without an optimizer, on the first device.
+    Every replica receives the same images and must compute the results of one device. The check detects faulty
+    transfers between GPUs in seconds, which otherwise cause NaN or low accuracy later. It does not change the model. It
+    requires memory for a second model, without an optimizer, on the first device.
 
     >>> with device_scope("auto"):
     ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
@@ -36,17 +39,17 @@ def check_replicas(model: keras.Model, dataset: Iterable) -> float | None:
     >>> check_replicas(model, dataset)  # None with one replica
 
     Args:
-        model: a `RecognitionModel` created under a strategy. With one replica, and on other backends than TensorFlow,
+        model: a `RecognitionModel` created under a strategy. With one replica, and on backends other than TensorFlow,
             nothing is checked.
-        dataset: batches `(images, labels)`, as for `fit`. The first `batch // replicas` images of the first batch are
-            used.
+        dataset: iterable of batches `(images, labels)`, such as the dataset of `fit`. The first `batch // replicas`
+            images of the first batch are used.
 
     Returns:
         The largest difference of a gradient or a statistic, relative to the norm over all variables; None with one
         replica.
 
     Raises:
-        RuntimeError: if a value differs, with its name.
+        RuntimeError: if a value differs. The error names the value.
         ValueError: if the batch has fewer images than there are replicas.
 
     References:
@@ -77,8 +80,8 @@ def _local_batch(dataset: Iterable, replicas: int) -> tuple[np.ndarray, np.ndarr
     size = len(images) // replicas
     if size == 0:
         raise ValueError(
-            f"check_replicas expects a batch of at least one image for each of {replicas} replicas. "
-            f"Received: a batch of {len(images)}"
+            f"dataset must contain a first batch of at least one image for each of {replicas} replicas. "
+            f"Received: a batch of {len(images)} images"
         )
     return images[:size], labels[:size]
 
@@ -89,11 +92,15 @@ def _check_equal_variables(model: keras.Model) -> None:
         first, *others = (value.numpy() for value in strategy.experimental_local_results(variable.value))
         for replica, other in enumerate(others, 1):
             if not np.array_equal(first, other, equal_nan=first.dtype.kind == "f"):
-                raise _error(strategy, f"{variable.path} differs between replica 0 and replica {replica}")
+                raise _error(
+                    strategy,
+                    f"Expected: equal values of {variable.path} on all replicas. "
+                    f"Received: different values on replicas 0 and {replica}",
+                )
 
 
 def _run_on_all_replicas(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> _StepResult:
-    """Runs a step in which every replica gets all images, and restores the variables of the model."""
+    """Runs a step on all images on every replica, and restores the variables of the model."""
     strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync
     repeated = (np.concatenate([images] * replicas), np.concatenate([labels] * replicas))
@@ -128,7 +135,7 @@ def _make_step(model: keras.Model):
     def step(images, labels):
         with tf.GradientTape() as tape:
             embeddings = model(images, training=True)
-            # training=False: the head must not update its state, or sample classes and margins.
+            # With training=False, the head neither updates its state nor samples classes and margins.
             loss = model.compute_loss(images, labels, embeddings, training=False)
         weights = [variable.value for variable in model.trainable_variables]
         gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -147,7 +154,7 @@ def _run(model: keras.Model, step, batch) -> _StepResult:
     per_replica = model.distribute_strategy.experimental_local_results
     metrics = {"loss": sum(float(loss) for loss in per_replica(losses))}
     metrics |= {metric.name: float(metric.result()) for metric in model.metrics if metric.name != "loss"}
-    # Gradients stay on their devices until they are compared: those of many classes would fill the host memory.
+    # Gradients stay on their devices until the comparison, because those of many classes would fill the host memory.
     return _StepResult(
         metrics,
         [(v.path, per_replica(gradient)) for v, gradient in zip(model.trainable_variables, gradients, strict=True)],
@@ -159,7 +166,7 @@ def _run(model: keras.Model, step, batch) -> _StepResult:
 
 
 def _compare(strategy, kind: str, received: list, expected: list) -> float:
-    """Returns the largest difference of a replica from the one device, relative to the norm over all variables."""
+    """Returns the largest difference between a replica and one device, relative to the norm over all variables."""
     norms = [_norm(value) for _, (value,) in expected]
     global_norm = float(np.linalg.norm(norms))
     largest = 0.0
@@ -170,8 +177,8 @@ def _compare(strategy, kind: str, received: list, expected: list) -> float:
             if not difference <= allowed:  # also true for NaN
                 raise _error(
                     strategy,
-                    f"on replica {replica}, the {kind} of {path} differs by {difference:.3g} (L2 norm). "
-                    f"Expected: at most {allowed:.3g}, for a norm of {norm:.3g}",
+                    f"Expected: a {kind} of {path} within {allowed:.3g} of the one-device value (L2 norm {norm:.3g}). "
+                    f"Received: a difference of {difference:.3g} on replica {replica}",
                 )
             largest = max(largest, difference / global_norm if global_norm else 0.0)
     return largest
@@ -183,6 +190,6 @@ def _norm(array) -> float:
 
 def _error(strategy, difference: str) -> RuntimeError:
     return RuntimeError(
-        f"{strategy.num_replicas_in_sync} replicas do not compute what one device computes: {difference}. Train on one "
-        "device, or look for the cause between the devices: NCCL_P2P_DISABLE=1, another driver or TensorFlow release"
+        f"{strategy.num_replicas_in_sync} replicas must compute the results of one device. {difference}. Train on one "
+        "device, or find the faulty transfer: try NCCL_P2P_DISABLE=1, another driver or another TensorFlow release"
     )

@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard."""
+"""Writer of scalars for TensorBoard."""
 
 import os
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from keras_arcface import _optional
 
 
 class ScalarWriter:
-    """Writes scalars by training step to TensorBoard event files.
+    """Writer of scalars by training step to TensorBoard event files.
 
     Args:
         directory: directory of the event files; created with the first scalar.
-        purpose: the argument that requires TensorBoard, for the error.
+        purpose: argument that requires TensorBoard, the subject of the error.
 
     Raises:
         ModuleNotFoundError: if TensorBoard is not installed.

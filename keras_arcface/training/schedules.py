@@ -1,6 +1,6 @@
-"""Learning-rate schedules with a linear warm-up, as in the papers.
+"""Learning-rate schedules with a linear warm-up.
 
-Lengths are in steps by default. With `steps_per_epoch` they are in epochs, which may be fractions.
+Lengths are in steps by default. With `steps_per_epoch`, they are in epochs, which may be fractional.
 """
 
 import math
@@ -14,7 +14,10 @@ from keras_arcface._arguments import check_number
 
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Base class: linear warm-up from 0 to `peak`, then `peak` times the factor of a subclass."""
+    """Base class of schedules with a linear warm-up from 0 to `peak`.
+
+    After the warm-up, the learning rate is `peak` multiplied by the factor that a subclass returns from `_factor`.
+    """
 
     def __init__(self, peak, warmup, steps_per_epoch):
         check_number("peak", peak, lambda value: value > 0, "a learning rate above 0")
@@ -47,7 +50,7 @@ class _Decay(_Schedule):
         self.total = total
 
     def _remaining(self, step):
-        """Returns the remaining fraction of the decay: 1 until the end of the warm-up, 0 from `total` on."""
+        """Returns the remaining fraction of the decay, from 1 at the end of the warm-up to 0 at `total`."""
         start, end = self.warmup * self.steps_per_epoch, self.total * self.steps_per_epoch
         return ops.clip((end - step) / (end - start), 0.0, 1.0)
 
@@ -57,7 +60,7 @@ class _Decay(_Schedule):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class StepSchedule(_Schedule):
-    """Learning rate that is multiplied by a factor at given steps, as in the ArcFace paper.
+    """Schedule that multiplies the learning rate by a factor at given steps, as in the ArcFace paper.
 
     >>> casia = StepSchedule(0.1, boundaries=[20_000, 28_000])  # CASIA-WebFace
     >>> in_epochs = StepSchedule(0.1, boundaries=[10, 16, 22], steps_per_epoch=11_000)
@@ -67,7 +70,7 @@ class StepSchedule(_Schedule):
     Args:
         peak: learning rate after the warm-up.
         boundaries: ascending steps (or epochs) at which the learning rate changes.
-        factor: factor of each change.
+        factor: factor of the learning rate at each boundary.
         warmup: length of the linear increase from 0 to `peak`.
         steps_per_epoch: number of steps per epoch, if `boundaries` and `warmup` are in epochs.
 
@@ -97,7 +100,7 @@ class StepSchedule(_Schedule):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class PolynomialSchedule(_Decay):
-    """Learning rate that decays polynomially to 0; with power 1 as in arcface_torch.
+    """Schedule that decays the learning rate polynomially to 0. Power 1 is the schedule of arcface_torch.
 
     The learning rate is `peak * remaining ** power`, where `remaining` falls from 1 to 0 after the warm-up.
 
@@ -107,8 +110,8 @@ class PolynomialSchedule(_Decay):
 
     Args:
         peak: learning rate after the warm-up.
-        total: length until the learning rate is 0, including the warm-up.
-        power: exponent; 1 for a linear decay.
+        total: length of the schedule, including the warm-up. The final learning rate is 0.
+        power: exponent of the decay; 1 for a linear decay.
         warmup: length of the linear increase from 0 to `peak`.
         steps_per_epoch: number of steps per epoch, if `total` and `warmup` are in epochs.
 
@@ -130,7 +133,7 @@ class PolynomialSchedule(_Decay):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CosineSchedule(_Decay):
-    """Learning rate that decays along half a period of a cosine.
+    """Schedule that decays the learning rate along half a period of a cosine.
 
     >>> schedule = CosineSchedule(1e-3, total=40, warmup=2, steps_per_epoch=141)
     >>> round(float(schedule(141)), 6)  # half of the warm-up
@@ -138,7 +141,7 @@ class CosineSchedule(_Decay):
 
     Args:
         peak: learning rate after the warm-up.
-        total: length until the end of the decay, including the warm-up.
+        total: length of the schedule, including the warm-up.
         end_factor: learning rate at the end as a fraction of `peak`.
         warmup: length of the linear increase from 0 to `peak`.
         steps_per_epoch: number of steps per epoch, if `total` and `warmup` are in epochs.

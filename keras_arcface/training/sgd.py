@@ -1,4 +1,4 @@
-"""SGD with the weight decay of the papers' training code."""
+"""SGD with coupled weight decay."""
 
 import re
 
@@ -11,7 +11,7 @@ from keras_arcface import _private_api
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CoupledSGD(keras.optimizers.Optimizer):
-    """SGD with coupled weight decay: an L2 penalty that is part of the gradient and so of the momentum.
+    """SGD with coupled weight decay, an L2 penalty whose gradient is part of the momentum.
 
         velocity = momentum * velocity + gradient + weight_decay * weight
         weight   = weight - learning_rate * velocity
@@ -19,17 +19,17 @@ class CoupledSGD(keras.optimizers.Optimizer):
     This equals `torch.optim.SGD(momentum=0.9, weight_decay=5e-4)`, which the training code of ArcFace and CosFace uses.
     The SGD of Keras differs in two ways. Its `weight_decay` is decoupled (`weight -= learning_rate * weight_decay *
     weight`), which is about ten times weaker at momentum 0.9. Its velocity contains past learning rates, so that a
-    lower rate takes effect some steps later.
+    lower rate has its full effect only some steps later.
 
     >>> optimizer = CoupledSGD(StepSchedule(0.1, boundaries=[20_000, 28_000]), no_decay=["gamma", "beta"])
 
     Args:
-        learning_rate: a number or a `keras.optimizers.schedules.LearningRateSchedule`, such as `StepSchedule`.
+        learning_rate: number or `keras.optimizers.schedules.LearningRateSchedule`, such as `StepSchedule`.
         momentum: momentum, in [0, 1).
         weight_decay: factor of the L2 penalty, at least 0. The papers use 5e-4, and 1e-4 for MobileFaceNet.
-        nesterov: whether to use Nesterov momentum.
-        no_decay: regular expressions; a variable does not decay if its path contains a match, as "stem_bn/gamma" does
-            for "gamma". The published recipes exclude no variables.
+        nesterov: if true, uses Nesterov momentum.
+        no_decay: regular expressions of the paths of variables without weight decay. "gamma" matches "stem_bn/gamma",
+            for example. The published recipes exclude no variables.
         name: name of the optimizer.
         **kwargs: arguments of `keras.optimizers.Optimizer`, such as `use_ema`.
 

@@ -8,13 +8,13 @@ from keras_arcface import _arguments
 
 
 class StepCallback(keras.callbacks.Callback):
-    """Base class of callbacks that need the number of training steps done.
+    """Base class of callbacks that depend on the number of completed training steps.
 
     Args:
-        start_step: steps done before `fit`, for a resumed run.
+        start_step: number of steps before `fit`, for a resumed run.
 
     Attributes:
-        step: steps done so far. A step is one batch, also if the optimizer accumulates gradients.
+        step: number of completed steps. A step is one batch, also if the optimizer accumulates gradients.
 
     Raises:
         ValueError: if `start_step` is negative.
@@ -33,11 +33,11 @@ class StepCallback(keras.callbacks.Callback):
         self.on_step_end(previous_step, logs)
 
     def on_step_end(self, previous_step: int, logs=None) -> None:
-        """Called after each step, or after several steps if `steps_per_execution` is above 1.
+        """Handles the end of a step, or of several steps if `steps_per_execution` is above 1.
 
         Args:
-            previous_step: value of `step` at the previous call.
-            logs: the logs of Keras: means over the epoch so far.
+            previous_step: value of `step` in the previous call.
+            logs: logs of Keras, which are means over the steps of the epoch.
         """
 
     def reached_multiple_of(self, interval: int, previous_step: int) -> bool:
@@ -46,11 +46,11 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class StopAtStep(StepCallback):
-    """Stops training after a total number of steps, also in the middle of an epoch.
+    """Callback that stops training after a total number of steps, also in the middle of an epoch.
 
     Args:
         last_step: number of steps of the whole training, including those before a resumed run.
-        start_step: steps done before `fit`, for a resumed run.
+        start_step: number of steps before `fit`, for a resumed run.
     """
 
     def __init__(self, last_step: int, start_step: int = 0):
@@ -63,12 +63,12 @@ class StopAtStep(StepCallback):
 
 
 class StopOnNaN(StepCallback):
-    """Stops training with an error when the loss is NaN or infinite, and names the step.
+    """Callback that stops training with an error if the loss is NaN or infinite.
 
     Args:
         seed: seed of the training, for the message.
-        replay: hint for the message on how to inspect the images of the step; `{step}` is replaced by the step number.
-        start_step: steps done before `fit`, for a resumed run.
+        replay: hint in the message about the inspection of the images. `{step}` is replaced by the index of the step.
+        start_step: number of steps before `fit`, for a resumed run.
 
     Raises:
         FloatingPointError: from `fit`, with the step and the seed.
@@ -85,6 +85,6 @@ class StopOnNaN(StepCallback):
         is_one_step = self.step == previous_step + 1
         steps = f"step {previous_step}" if is_one_step else f"one of the steps {previous_step} to {self.step - 1}"
         raise FloatingPointError(
-            f"The loss is {loss} since {steps}, counted from 0, with seed {self.seed}. The update of the step before "
-            "may be the cause. " + self.replay.replace("{step}", str(previous_step))
+            f"The loss must be finite. Received: loss={loss} since {steps}, counted from 0, with seed {self.seed}. The "
+            "update of the step before may be the cause. " + self.replay.replace("{step}", str(previous_step))
         )

@@ -1,4 +1,4 @@
-"""Devices: the strategy under which a model is created and trained."""
+"""Strategies that select the devices of a model."""
 
 import contextlib
 import logging
@@ -14,10 +14,10 @@ STRATEGIES = ("auto", "mirrored", "one-device", "jax")
 
 
 def all_gpus_strategy() -> tf.distribute.Strategy:
-    """Returns a strategy that trains on all GPUs of this machine, or on the CPU if it has none.
+    """Returns a strategy that trains on all GPUs of this machine, or on the CPU without a GPU.
 
-    With two or more GPUs it is a `MirroredStrategy`, which splits each batch between them. Create the model inside
-    `strategy.scope()`:
+    With two or more GPUs, the strategy is a `MirroredStrategy`, which splits each batch over them. Create the model
+    inside `strategy.scope()`:
 
     >>> with all_gpus_strategy().scope():
     ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
@@ -30,7 +30,7 @@ def all_gpus_strategy() -> tf.distribute.Strategy:
 def device_scope(strategy: str = "auto") -> contextlib.AbstractContextManager:
     """Returns a context in which models are created, compiled and trained on the chosen devices.
 
-    TensorFlow chooses the devices when a model is created, JAX also when it is trained.
+    TensorFlow selects the devices when a model is created; JAX also selects them when it is trained.
 
     >>> with device_scope("auto"):
     ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
@@ -39,8 +39,8 @@ def device_scope(strategy: str = "auto") -> contextlib.AbstractContextManager:
 
     Args:
         strategy: "auto" for all GPUs of this machine, or its CPU; "mirrored" for `MirroredStrategy` over all logical
-            GPUs, or CPUs if there are none; "one-device" for the first GPU, or the CPU; "jax" for data parallelism over
-            all devices of JAX by `keras.distribution`.
+            GPUs, or over all logical CPUs without a GPU; "one-device" for the first GPU, or the CPU; "jax" for data
+            parallelism over all devices of JAX with `keras.distribution`.
 
     Raises:
         ValueError: if the strategy is unknown, or the Keras backend does not support it.

@@ -1,4 +1,4 @@
-"""A log of a training in CSV files, and for TensorBoard."""
+"""Log of a training in CSV files and TensorBoard event files."""
 
 import csv
 import os
@@ -17,22 +17,22 @@ STEPS_FILE, VERIFICATION_FILE = "steps.csv", "verification.csv"
 
 
 class TrainingLog(StepCallback):
-    """Writes the metrics of a `RecognitionModel` during training to CSV files and for TensorBoard.
+    """Callback that writes the metrics of a `RecognitionModel` to CSV files and TensorBoard event files.
 
-    `steps.csv` has one row per `every_steps` steps, and one for the remaining steps at the end of an epoch: `step`,
-    `images_per_second` (without the time of callbacks between epochs), `learning_rate`, and the means over these steps
-    of `loss`, `accuracy`, `target_angle` and `target_angle_std` (radians), and `embedding_norm`.
+    `steps.csv` has one row per `every_steps` steps, and one for the remaining steps of an epoch. The columns are
+    `step`, `images_per_second` (without the time of callbacks between epochs), `learning_rate`, and the means over
+    these steps of `loss`, `accuracy`, `target_angle` and `target_angle_std` (radians), and `embedding_norm`.
     `verification.csv` has one row per epoch whose logs contain `val_` metrics, such as those of `VerificationCallback`,
-    which must come before this callback. A resumed run removes rows after its start step, then appends.
+    which must come before this callback. A resumed run removes the rows after its start step and appends new rows.
 
     >>> history = model.fit(images, labels, batch_size=4, callbacks=[TrainingLog("run", batch_size=4)], verbose=0)
 
     Args:
         directory: directory of the files; created if necessary.
-        batch_size: images per step.
+        batch_size: number of images per step.
         every_steps: maximum number of steps per row.
-        tensorboard: whether to write TensorBoard event files to the same directory.
-        start_step: steps done before `fit`, for a resumed run.
+        tensorboard: if true, also writes TensorBoard event files to the same directory.
+        start_step: number of steps before `fit`, for a resumed run.
 
     Raises:
         ValueError: if `every_steps` is below 1.
@@ -91,10 +91,10 @@ class TrainingLog(StepCallback):
         self._write(STEPS_FILE, row)
 
     def _means(self, logs) -> dict[str, float]:
-        """Returns the means over the steps since the last row, computed from Keras' means over the epoch."""
+        """Returns the means over the steps since the last row, computed from the means over the epoch in `logs`."""
         batches = self.step - self._epoch_start
         epoch_means = {name: float(value) for name, value in logs.items() if not name.startswith("val_")}
-        if "target_angle_std" in epoch_means:  # mean squares are additive, standard deviations are not
+        if "target_angle_std" in epoch_means:  # unlike standard deviations, mean squares can be averaged
             epoch_means["target_angle_std"] = epoch_means["target_angle_std"] ** 2 + epoch_means["target_angle"] ** 2
         sums = {name: value * batches for name, value in epoch_means.items()}
         means = {name: (sums[name] - self._sums.get(name, 0.0)) / (batches - self._batches) for name in sums}
@@ -112,7 +112,7 @@ class TrainingLog(StepCallback):
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """Returns the learning rate of the next step; of a `MultiOptimizer`, that of its default optimizer."""
+    """Returns the learning rate of the next step, for a `MultiOptimizer` that of its default optimizer."""
     while True:
         if isinstance(optimizer, (keras.optimizers.LossScaleOptimizer, GradientAccumulationOptimizer)):
             optimizer = optimizer.inner_optimizer
@@ -138,7 +138,7 @@ def _header(path: Path) -> list[str]:
 
 
 def _add_columns(path: Path, columns: list[str], row: Mapping[str, float]) -> list[str]:
-    """Rewrites a file with the columns of a row added; earlier rows have empty cells there."""
+    """Adds the columns of a row to a file, with empty cells in earlier rows, and returns all columns."""
     rows = []
     if columns:
         with open(path, newline="") as file:
@@ -152,7 +152,7 @@ def _add_columns(path: Path, columns: list[str], row: Mapping[str, float]) -> li
 
 
 def _remove_rows_after(path: Path, last_step: int) -> None:
-    """Removes rows after a step, which a run resumed at this step writes again, and an incomplete last line."""
+    """Removes an incomplete last line, and the rows after a step, which a resumed run writes again."""
     if not path.exists():
         return
     with open(path, newline="") as file:

@@ -1,4 +1,4 @@
-"""A plot of the files of a `TrainingLog`."""
+"""Plot of the files of a `TrainingLog`."""
 
 import csv
 import os
@@ -26,7 +26,7 @@ def plot_training(directory: str | os.PathLike, path: str | os.PathLike | None =
         The path of the image.
 
     Raises:
-        FileNotFoundError: if the directory has no log.
+        FileNotFoundError: if the directory does not contain the files of a log.
         ModuleNotFoundError: if matplotlib is not installed.
     """
     with _optional.optional_import("plots", "plot_training"):

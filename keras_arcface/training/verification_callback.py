@@ -19,40 +19,42 @@ _log = logging.getLogger(__name__)
 
 
 class VerificationCallback(StepCallback):
-    """Evaluates verification on sets of pairs during `fit`, and adds the metrics to the logs.
+    """Callback that evaluates verification on pair sets, and adds the metrics to the logs of `fit`.
 
     For a set named `lfw`, the logs and the history get `val_lfw_accuracy`, `val_lfw_auc`, `val_lfw_eer`, and
-    `val_lfw_tar_0.001` for each FAR that the number of pairs allows. Callbacks that monitor these metrics must come
-    after this one:
+    `val_lfw_tar_0.001` for each FAR that does not require more impostor pairs. Callbacks that monitor these metrics
+    must come after this one:
 
     >>> callbacks = [
     ...     VerificationCallback({"lfw": PairSet.load("pairs.npz")}),
     ...     keras.callbacks.ModelCheckpoint("best.keras", "val_lfw_accuracy", mode="max", save_best_only=True),
     ... ]
 
-    `EarlyStopping` needs `mode="max"` as well. A checkpoint chosen in this way is fitted to these pairs: report metrics
-    on other pairs.
+    `EarlyStopping` requires `mode="max"` as well. A checkpoint selected in this way is fitted to these pairs, so report
+    metrics on other pairs.
 
     Args:
-        sets: dictionary of `keras_arcface.data.PairSet` by name.
-        every_epochs: number of epochs between verifications; the logs of other epochs have no such metrics.
-        every_steps: number of steps between additional verifications, for `results` and TensorBoard; None for none.
-        embedder: model that computes the embeddings; None for `model.embedder` of a `RecognitionModel`, or the model
-            itself if it is another model.
-        flip: whether to add the embedding of the mirrored image.
-        batch_size: images per call of the embedder.
-        log_dir: directory for TensorBoard event files, with scalars by training step; None for none.
-        start_step: steps done before `fit`, for a resumed run.
+        sets: dictionary from names to `keras_arcface.data.PairSet` objects.
+        every_epochs: number of epochs between verifications. The logs of other epochs do not contain the metrics.
+        every_steps: number of steps between additional verifications, which are added to `results` and TensorBoard;
+            None for no additional verifications.
+        embedder: model that computes the embeddings; None for `model.embedder` of a `RecognitionModel`, or for the
+            trained model itself if it has another type.
+        flip: if true, adds the embedding of the mirrored image.
+        batch_size: number of images per call of the embedder.
+        log_dir: directory of TensorBoard event files with the metrics by training step; None for no event files.
+        start_step: number of steps before `fit`, for a resumed run.
         **options: arguments of `keras_arcface.evaluation.verify`, such as `fars` or `shuffle_seed`.
 
     Attributes:
-        results: one dictionary per verification of the last `fit`, with `step` and the metrics named as in the logs.
+        results: list with one dictionary per verification of the last `fit`. It contains `step` and the metrics under
+            their names in the logs.
         seconds: total duration of the verifications of the last `fit`.
 
     Raises:
         ValueError: if `sets` is empty, or `every_epochs` or `every_steps` is below 1; during `fit`, if an embedding is
-            zero or not finite, with the image.
-        TypeError: if `verify` has no such option.
+            zero or not finite. The error names the image.
+        TypeError: if `verify` does not have an argument of `options`.
         ModuleNotFoundError: if `log_dir` is given and TensorBoard is not installed.
     """
 
@@ -115,7 +117,7 @@ class VerificationCallback(StepCallback):
         self.seconds += time.perf_counter() - started
 
     def _current_embedder(self) -> keras.Model:
-        model = self.model  # on JAX, reading it copies the state of the training step to the variables
+        model = self.model  # on JAX, access copies the state of the training step to the variables
         if self.embedder is not None:
             return self.embedder
         return model.embedder if isinstance(model, RecognitionModel) else model

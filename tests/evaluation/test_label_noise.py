@@ -58,7 +58,7 @@ def test_one_center_per_class():
     [
         ({"labels": [0, 2]}, r"in \[0, 2\).*Received: labels\[1\]=2"),
         ({"labels": [0.0, 1.0]}, "labels must be integers"),
-        ({"centers": CENTERS[:, :, :3]}, r"sub-centers, 4\).*Received: \(2, 2, 3\)"),
+        ({"centers": CENTERS[:, :, :3]}, r"sub-centers, 4\).*Received: centers of shape \(2, 2, 3\)"),
         ({"embeddings": np.zeros((2, 4))}, "zero or not finite"),
     ],
 )

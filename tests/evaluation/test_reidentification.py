@@ -84,5 +84,5 @@ def test_invalid_arguments():
     with pytest.raises(ValueError, match=r"gallery_cameras must be integers of shape \(300,\)"):
         reidentify(*query, gallery[0], gallery[1], gallery[2][:5], progress=False)
     query[0][4] = np.nan
-    with pytest.raises(ValueError, match=r"query: 1 of 60 rows are zero or not finite: row 4"):
+    with pytest.raises(ValueError, match=r"query must .* 1 of 60 rows that are zero or not finite: row 4"):
         reidentify(*query, *gallery, progress=False)

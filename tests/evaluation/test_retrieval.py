@@ -122,7 +122,7 @@ def test_nmi_matches_formula():
         (
             np.array([[1, 0], [np.nan, 0], [0, 0]]),
             np.zeros(3, int),
-            "embeddings: 2 of 3 rows .*: row 1, row 2",
+            "embeddings must .* 2 of 3 rows .*: row 1, row 2",
         ),
         (np.ones(3), np.zeros(3, int), r"embeddings must be numbers of shape \(n, dim\).*Received: shape \(3,\)"),
     ],

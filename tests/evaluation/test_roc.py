@@ -99,15 +99,15 @@ def test_exchanged_kinds_have_the_complementary_auc(genuine, impostor):
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(SCORES, SCORES), min_size=1, max_size=4))
 def test_pooled_curve_is_the_curve_of_all_scores(sets):
-    pooled = Roc.pooled(Roc(*scores) for scores in sets)
+    pooled = Roc.from_rocs(Roc(*scores) for scores in sets)
     expected = Roc(*(np.concatenate(parts) for parts in zip(*sets, strict=True)))
     np.testing.assert_array_equal(pooled.thresholds, expected.thresholds)
     np.testing.assert_array_equal((pooled.far, pooled.tar), (expected.far, expected.tar))
 
 
 def test_pooling_no_curves():
-    with pytest.raises(ValueError, match=r"at least one curve. Received: none"):
-        Roc.pooled([])
+    with pytest.raises(ValueError, match=r"at least one curve. Received: rocs=\[\]"):
+        Roc.from_rocs([])
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95])
@@ -151,10 +151,12 @@ def test_threshold_between_neighboring_floats():
 def test_unmeasurable_far():
     roc = Roc.from_pairs(*make_scores(False))
     assert np.isnan(roc.tar_at(1e-3))
-    assert np.isnan(roc.tar_at_nearest(1e-3))
-    with pytest.raises(ValueError, match=r"FAR 0.001 requires at least 1,000 impostor pairs. Received: 900"):
+    assert np.isnan(roc.tar_at_nearest_far(1e-3))
+    with pytest.raises(
+        ValueError, match=r"FAR 0.001 requires at least 1,000 impostor pairs. Received: 900 impostor pairs"
+    ):
         roc.at_far(1e-3)
-    with pytest.raises(ValueError, match=r"must be in \(0, 1\]. Received: 0"):
+    with pytest.raises(ValueError, match=r"must be in \(0, 1\]. Received: far=0"):
         roc.at_far(0)
 
 
@@ -188,7 +190,7 @@ def test_tar_at_nearest_far_matches_published_procedure(far, decimals, seed):
     fars, tars, _ = metrics.roc_curve(same, scores)
     fars, tars = np.flipud(fars), np.flipud(tars)
     nearest = min(zip(abs(fars - far), range(len(fars)), strict=True))[1]
-    assert Roc.from_pairs(scores, same).tar_at_nearest(far) == tars[nearest]
+    assert Roc.from_pairs(scores, same).tar_at_nearest_far(far) == tars[nearest]
 
 
 def test_perfect_inverted_and_constant_scores():
@@ -205,7 +207,7 @@ def test_perfect_inverted_and_constant_scores():
 @pytest.mark.parametrize(
     ("genuine", "impostor", "message"),
     [
-        ([], [0.1], r"both genuine and impostor pairs.*genuine scores of shape \(0,\)"),
+        ([], [0.1], r"genuine must be scores of shape \(n,\), n at least 1. Received: genuine scores of shape \(0,\)"),
         ([0.1], [], r"impostor scores of shape \(0,\)"),
         ([0.1, np.nan], [0.2], "1 of 2 genuine scores that are not finite"),
         ([0.1], [-np.inf, 0.2, np.inf], "2 of 3 impostor scores that are not finite"),

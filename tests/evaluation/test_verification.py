@@ -116,7 +116,11 @@ def test_norms_are_ignored():
 @pytest.mark.parametrize(
     ("embeddings", "same", "message"),
     [
-        (np.ones((9, 2)), np.ones(5), r"embeddings of shape \(2n, dim\), two rows per pair. Received: .*\(9, 2\)"),
+        (
+            np.ones((9, 2)),
+            np.ones(5),
+            r"embeddings must have the shape \(2n, dim\), two rows per pair.* Received: .*\(9, 2\)",
+        ),
         (np.ones((10, 2)), np.ones(4), r"same must be bool of shape \(5,\).* Received: shape \(4,\)"),
         (np.ones((10, 2)), np.arange(5), r"same must be bool of shape \(5,\), true for each genuine pair"),
         (
@@ -140,7 +144,9 @@ def test_invalid_arguments(embeddings, same, message):
 def test_invalid_embeddings_are_named(value):
     embeddings, same = noisy_pairs(100)
     embeddings[[3, 150]] = value
-    with pytest.raises(ValueError, match=r"2 of 200 rows .*: image 3 \(of pair 1\), image 150 \(of pair 75\)"):
+    with pytest.raises(
+        ValueError, match=r"Received: 2 of 200 rows .*: image 3 \(of pair 1\), image 150 \(of pair 75\)"
+    ):
         verify(embeddings, same)
 
 
@@ -218,7 +224,7 @@ def test_pairs_argument():
         verify(videos, [True, False], pairs=np.array([[80, 1], [0, 1]]), folds=2)
     with pytest.raises(ValueError, match=r"integers of shape \(n, 2\). Received: shape \(2, 3\)"):
         verify(videos, [True, False], pairs=np.zeros((2, 3), int), folds=2)
-    with pytest.raises(ValueError, match=r"must be in \(0, 1\]. Received: 2"):
+    with pytest.raises(ValueError, match=r"must be in \(0, 1\]. Received: far=2"):
         verify(videos, same, pairs=pairs, fars=(0.1, 2))
 
 

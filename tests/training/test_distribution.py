@@ -10,7 +10,7 @@ import pytest
 from training import hosts
 
 from keras_arcface.training import ClassParallel
-from keras_arcface.training import divisible_classes
+from keras_arcface.training import round_up_classes
 
 pytest.importorskip("jax", reason="keras.distribution requires JAX, which is absent")
 
@@ -18,12 +18,14 @@ pytest.importorskip("jax", reason="keras.distribution requires JAX, which is abs
 def test_another_backend_is_refused():
     if keras.backend.backend() == "jax":
         pytest.skip("the backend is JAX")
-    with pytest.raises(RuntimeError, match=r"KERAS_BACKEND=jax before Keras is imported\. Received: 'tensorflow'"):
+    with pytest.raises(
+        RuntimeError, match=r"KERAS_BACKEND=jax before importing Keras\. Received: backend='tensorflow'"
+    ):
         ClassParallel()
 
 
 def test_classes_are_rounded_up_to_a_multiple_of_the_shards():
-    assert [divisible_classes(count, 4) for count in (1, 4, 85742, 85744)] == [4, 4, 85744, 85744]
+    assert [round_up_classes(count, 4) for count in (1, 4, 85742, 85744)] == [4, 4, 85744, 85744]
 
 
 # Runs in a separate process, on four CPU devices of JAX.
