@@ -39,7 +39,7 @@ def test_svg_plots_are_reproducible(results):
 def test_thinned_curve_stays_close():
     generator = np.random.default_rng(0)
     roc = Roc(generator.normal(1, 1, 20_000), generator.normal(0, 1, 30_000))
-    far, tar = plots._thin_out(roc.far, roc.tar, 1 / 30_000)
+    far, tar = plots._subsample_curve(roc.far, roc.tar, 1 / 30_000)
     assert len(far) <= plots._MAX_POINTS + 2
     assert far[0] == 1 / 30_000
     assert (far[-1], tar[-1]) == (1.0, 1.0)
