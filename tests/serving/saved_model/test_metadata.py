@@ -96,7 +96,7 @@ def test_few_accepted_impostors_lead_to_a_wide_interval_and_a_warning(tmp_path, 
     )
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        pooled = evaluation.Roc.pooled(sets)
+        pooled = evaluation.Roc.from_rocs(sets)
         together = exported(make_embedder(), tmp_path / "pooled", evaluation=pooled)["thresholds"]["0.01"]
     assert (together["impostors_accepted"], together["impostors"]) == (10, 1000)
     assert "FAR of 0.01 is uncertain" not in caplog.text
