@@ -70,8 +70,8 @@ def export_saved_model(
         compare: whether to include the signature `compare`.
         freeze: whether to store the weights as constants of the graph, which allows more optimization. False keeps
             variables, which is necessary above 2 GB.
-        evaluation: object with `at_far`, such as the `VerificationResult` of `verify`, or `Roc.from_rocs` of several. The
-            metadata gets its thresholds for false accept rates of 1e-2 to 1e-6, as far as there are enough impostor
+        evaluation: object with `at_far`, such as the `VerificationResult` of `verify`, or a `Roc`. The metadata gets
+            its thresholds for false accept rates of 1e-2 to 1e-6, as far as there are enough impostor
             pairs, each with the 95% confidence interval of its rate. A warning lists thresholds that depend on fewer
             than ten accepted impostors. Compute the embeddings as the export does:
             `embed_pairs(embedder, pairs, flip=mirror)`.
