@@ -103,7 +103,7 @@ LOSSES = {
     ),
     "AdaFace": with_margin(ka.AdaFace, (0.25, 16), (0.4, 16), (0.4, 32)),
     "MagFace": with_margin(
-        ka.MagFace, (0.3, 0.5, 16), (0.45, 0.8, 16), (0.45, 0.8, 32), names="smallest largest scale", scaled=True
+        ka.MagFace, (0.3, 0.5, 16), (0.45, 0.8, 16), (0.45, 0.8, 32), names="min_margin max_margin scale", scaled=True
     ),
     "CurricularFace": with_margin(ka.CurricularFace, *ANGLES),
     "MV-softmax": with_margin(layers.MVSoftmax, *ANGLES),

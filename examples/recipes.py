@@ -77,7 +77,7 @@ HEADS = {
     "AdaFace": AdaFace,
     "CurricularFace": CurricularFace,
     "ElasticFace": ElasticFace,
-    "MagFace": lambda num_classes, margin, **options: MagFace(num_classes, smallest=margin, **options),
+    "MagFace": lambda num_classes, margin, **options: MagFace(num_classes, min_margin=margin, **options),
     "MVSoftmax": MVSoftmax,
     "UniFace": UniFace,
 }

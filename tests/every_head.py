@@ -22,7 +22,7 @@ WITH_CLASSES = {
     "ArcFace": lambda n: layers.ArcFace(n, scale=8.0),
     "combined": lambda n: layers.MarginProduct(n, margin=CombinedMargin(0.9, 0.4, 0.15), scale=8.0),
     "AdaFace": lambda n: layers.AdaFace(n, momentum=0.5, scale=8.0),
-    "MagFace": lambda n: layers.MagFace(n, shortest=0.1, longest=5.0, weight=0.1, scale=8.0),
+    "MagFace": lambda n: layers.MagFace(n, min_norm=0.1, max_norm=5.0, weight=0.1, scale=8.0),
     "ElasticFace": lambda n: layers.ElasticFace(n, std=0.2, scale=8.0),
     "ElasticFace, sorted": lambda n: layers.ElasticFace(n, std=0.2, sort=True, scale=8.0),
     "CurricularFace": lambda n: layers.CurricularFace(n, momentum=0.5, scale=8.0),

@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 from keras_arcface import RecognitionModel
-from keras_arcface.layers import JoinedHead
+from keras_arcface.layers import AuxiliaryLossHead
 
 
 def parameters_of(cls):
@@ -173,6 +173,6 @@ def check_training_and_saving(head, embeddings, labels, folder):
 def _takes_labels(head):
     """Returns whether labels change what a call of the head returns."""
     innermost = head
-    while isinstance(innermost, JoinedHead):
+    while isinstance(innermost, AuxiliaryLossHead):
         innermost = innermost.head
     return "labels" in inspect.signature(innermost.call).parameters

@@ -37,11 +37,11 @@ COUPLED = training.CoupledSGD(training.StepSchedule(0.1, boundaries=[8]))
 # Classes, and arguments for them. No argument has its default value: one that is missing in a config shows.
 OBJECTS = [
     (margins.CombinedMargin, {"m1": 0.9, "m2": 0.4, "m3": 0.15}),
-    (margins.ClassSizeMargin, {"class_sizes": [1, 5, 9], "smallest": 0.1, "largest": 0.4, "power": 0.5}),
+    (margins.ClassSizeMargin, {"class_sizes": [1, 5, 9], "min_margin": 0.1, "max_margin": 0.4, "power": 0.5}),
     (margins.AdaptiveMargin, {"margin": 0.3, "concentration": 0.2, "momentum": 0.9}),
     (
         margins.MagnitudeMargin,
-        {"smallest": 0.1, "largest": 0.5, "shortest": 2.0, "longest": 60.0, "weight": 20.0},
+        {"min_margin": 0.1, "max_margin": 0.5, "min_norm": 2.0, "max_norm": 60.0, "weight": 20.0},
     ),
     (margins.ElasticMargin, {"mean": 0.3, "std": 0.2, "angular": False, "sort": True}),
     (layers.CurricularNegatives, {"momentum": 0.5}),
@@ -90,7 +90,7 @@ OBJECTS = [
     (layers.AdaFace, {**MARGIN_HEAD, "margin": 0.3, "concentration": 0.2, "momentum": 0.9}),
     (
         layers.MagFace,
-        {**MARGIN_HEAD, "smallest": 0.1, "largest": 0.5, "shortest": 2.0, "longest": 60.0, "weight": 20.0},
+        {**MARGIN_HEAD, "min_margin": 0.1, "max_margin": 0.5, "min_norm": 2.0, "max_norm": 60.0, "weight": 20.0},
     ),
     (layers.ElasticFace, {**MARGIN_HEAD, "margin": 0.3, "std": 0.2, "angular": False, "sort": True}),
     (layers.CurricularFace, {**MARGIN_HEAD, "margin": 0.4, "momentum": 0.5}),
@@ -116,7 +116,7 @@ def test_object_survives_its_config(cls, arguments):
 def heads_of(head):
     """Yields a head and the heads inside it."""
     yield head
-    if isinstance(head, layers.JoinedHead):
+    if isinstance(head, layers.AuxiliaryLossHead):
         yield from heads_of(head.head)
 
 

@@ -2,10 +2,10 @@
 
 from keras_arcface.layers.base import Head
 from keras_arcface.layers.embedding_head import EmbeddingHead
-from keras_arcface.layers.joined import JoinedHead
-from keras_arcface.layers.joined import WithCenterLoss
-from keras_arcface.layers.joined import WithInterLoss
-from keras_arcface.layers.joined import WithIntraLoss
+from keras_arcface.layers.auxiliary_losses import AuxiliaryLossHead
+from keras_arcface.layers.auxiliary_losses import WithCenterLoss
+from keras_arcface.layers.auxiliary_losses import WithInterLoss
+from keras_arcface.layers.auxiliary_losses import WithIntraLoss
 from keras_arcface.layers.large_margin_product import ASoftmax
 from keras_arcface.layers.large_margin_product import LSoftmax
 from keras_arcface.layers.margin_product import MarginProduct
@@ -39,7 +39,7 @@ __all__ = [
     "ElasticFace",
     "EmbeddingHead",
     "Head",
-    "JoinedHead",
+    "AuxiliaryLossHead",
     "LSoftmax",
     "MVSoftmax",
     "MagFace",

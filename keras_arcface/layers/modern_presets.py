@@ -69,8 +69,8 @@ class MagFace(MarginProduct):
 
     Args:
         num_classes: number of classes, at least 2.
-        smallest, largest: margins in radians, `0 <= smallest <= largest <= pi / 2`.
-        shortest, longest: norms at which they are reached, `0 < shortest < longest`.
+        min_margin, max_margin: margins in radians, `0 <= min_margin <= max_margin <= pi / 2`.
+        min_norm, max_norm: norms at which they are reached, `0 < min_norm < max_norm`.
         weight: weight of the regularizer, at least 0.
         scale: radius of the hypersphere, above 0.
 
@@ -83,15 +83,15 @@ class MagFace(MarginProduct):
         self,
         num_classes,
         *,
-        smallest=0.45,
-        largest=0.8,
-        shortest=10.0,
-        longest=110.0,
+        min_margin=0.45,
+        max_margin=0.8,
+        min_norm=10.0,
+        max_norm=110.0,
         weight=35.0,
         scale=64.0,
         **kwargs,
     ):
-        margin = MagnitudeMargin(smallest, largest, shortest, longest, weight)
+        margin = MagnitudeMargin(min_margin, max_margin, min_norm, max_norm, weight)
         super().__init__(num_classes, margin=margin, scale=scale, **kwargs)
 
     def get_config(self):

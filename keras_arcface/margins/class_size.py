@@ -13,14 +13,14 @@ from keras_arcface.margins.base import cosine_of_shifted_angle
 class ClassSizeMargin(Margin):
     """ArcFace with a margin per class: the fewer images a class has, the larger its margin.
 
-    A class with n images has the margin `smallest + (largest - smallest) * f(n)`, where `f(n)` is `n**-power`, scaled
-    to 1 for the smallest class and 0 for the largest. The defaults are the recipe of the third places in the landmark
+    A class with n images has the margin `min_margin + (max_margin - min_margin) * f(n)`, where `f(n)` is `n**-power`, scaled
+    to 1 for the min_margin class and 0 for the max_margin. The defaults are the recipe of the third places in the landmark
     competitions, for data where some classes have a few images and others thousands.
 
     Args:
         class_sizes: number of images of each class, all at least 1; `num_classes` of them.
-        smallest: margin of the largest class, in radians, at least 0.
-        largest: margin of the smallest class, in radians, at most `pi / 2`.
+        min_margin: margin of the max_margin class, in radians, at least 0.
+        max_margin: margin of the min_margin class, in radians, at most `pi / 2`.
         power: how fast the margin falls with the size, above 0.
 
     Raises:
@@ -35,25 +35,25 @@ class ClassSizeMargin(Margin):
         - [Sub-center ArcFace](https://www.ecva.net/papers/eccv_2020/papers_ECCV/papers/123560715.pdf)
     """
 
-    def __init__(self, class_sizes, smallest=0.05, largest=0.5, power=0.25):
+    def __init__(self, class_sizes, min_margin=0.05, max_margin=0.5, power=0.25):
         class_sizes = [int(size) for size in class_sizes]
         if len(class_sizes) < 2 or min(class_sizes) < 1:
-            smallest = min(range(len(class_sizes)), key=class_sizes.__getitem__, default=None)
+            min_margin = min(range(len(class_sizes)), key=class_sizes.__getitem__, default=None)
             received = f"{len(class_sizes)} classes"
-            if smallest is not None:
-                received += f", class {smallest} with {class_sizes[smallest]}"
+            if min_margin is not None:
+                received += f", class {min_margin} with {class_sizes[min_margin]}"
             raise ValueError(f"class_sizes must be at least 2 numbers of images of at least 1. Received: {received}")
-        smallest, largest = check_angle("smallest", smallest), check_angle("largest", largest)
-        check("smallest", smallest, smallest <= largest, f"at most largest={largest}")
+        min_margin, max_margin = check_angle("min_margin", min_margin), check_angle("max_margin", max_margin)
+        check("min_margin", min_margin, min_margin <= max_margin, f"at most max_margin={max_margin}")
         check("power", power, power > 0, "above 0")
-        self.class_sizes, self.smallest, self.largest, self.power = class_sizes, smallest, largest, power
+        self.class_sizes, self.min_margin, self.max_margin, self.power = class_sizes, min_margin, max_margin, power
 
     @property
     def margins(self):
         """The margin of each class, in radians."""
         most, least = min(self.class_sizes) ** -self.power, max(self.class_sizes) ** -self.power
-        factor = (self.largest - self.smallest) / ((most - least) or 1.0)
-        return [self.smallest + factor * (size**-self.power - least) for size in self.class_sizes]
+        factor = (self.max_margin - self.min_margin) / ((most - least) or 1.0)
+        return [self.min_margin + factor * (size**-self.power - least) for size in self.class_sizes]
 
     def for_batch(self, batch):
         margins = ops.take(ops.convert_to_tensor(self.margins, "float32"), batch.labels)
@@ -63,9 +63,9 @@ class ClassSizeMargin(Margin):
         raise TypeError("ClassSizeMargin depends on the classes: margin.for_batch(batch)(cosines)")
 
     def get_config(self):
-        names = ("class_sizes", "smallest", "largest", "power")
+        names = ("class_sizes", "min_margin", "max_margin", "power")
         return {name: getattr(self, name) for name in names}
 
     def __repr__(self):
         sizes = f"[{len(self.class_sizes)} classes of {min(self.class_sizes)} to {max(self.class_sizes)}]"
-        return f"ClassSizeMargin({sizes}, smallest={self.smallest}, largest={self.largest}, power={self.power})"
+        return f"ClassSizeMargin({sizes}, min_margin={self.min_margin}, max_margin={self.max_margin}, power={self.power})"

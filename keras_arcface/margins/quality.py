@@ -76,15 +76,15 @@ class AdaptiveMargin(Margin):
 class MagnitudeMargin(Margin):
     """MagFace: ArcFace with a margin that grows with the embedding's norm, and a regularizer that makes norms grow.
 
-    The margin rises linearly from `smallest` at the norm `shortest` to `largest` at the norm `longest`. The regularizer
-    is `weight * (norm / longest**2 + 1 / norm)`, which falls up to `longest`. Gradients flow through the norm, so that
-    good images get long embeddings. Norms outside of the range count as `shortest` or `longest` and get no gradient;
+    The margin rises linearly from `min_margin` at the norm `min_norm` to `max_margin` at the norm `max_norm`. The regularizer
+    is `weight * (norm / max_norm**2 + 1 / norm)`, which falls up to `max_norm`. Gradients flow through the norm, so that
+    good images get long embeddings. Norms outside of the range count as `min_norm` or `max_norm` and get no gradient;
     embeddings must be able to reach the range: `make_embedder(..., scaled=True)`. (The published code applies no margin
     where the cosine is below 0.)
 
     Args:
-        smallest, largest: margins in radians, `0 <= smallest <= largest <= pi / 2`.
-        shortest, longest: norms, `0 < shortest < longest`.
+        min_margin, max_margin: margins in radians, `0 <= min_margin <= max_margin <= pi / 2`.
+        min_norm, max_norm: norms, `0 < min_norm < max_norm`.
         weight: weight of the regularizer, at least 0. The paper uses 35.
 
     Raises:
@@ -94,28 +94,28 @@ class MagnitudeMargin(Margin):
         - [MagFace](https://arxiv.org/abs/2103.06627), equations 3 and 4
     """
 
-    def __init__(self, smallest=0.45, largest=0.8, shortest=10.0, longest=110.0, weight=35.0):
-        self.smallest, self.largest = check_angle("smallest", smallest), check_angle("largest", largest)
-        check("largest", largest, smallest <= largest, f"at least smallest={smallest}")
-        check("shortest", shortest, shortest > 0, "above 0")
-        check("longest", longest, shortest < longest, f"above shortest={shortest}")
+    def __init__(self, min_margin=0.45, max_margin=0.8, min_norm=10.0, max_norm=110.0, weight=35.0):
+        self.min_margin, self.max_margin = check_angle("min_margin", min_margin), check_angle("max_margin", max_margin)
+        check("max_margin", max_margin, min_margin <= max_margin, f"at least min_margin={min_margin}")
+        check("min_norm", min_norm, min_norm > 0, "above 0")
+        check("max_norm", max_norm, min_norm < max_norm, f"above min_norm={min_norm}")
         check("weight", weight, weight >= 0, "at least 0")
-        self.shortest, self.longest, self.weight = float(shortest), float(longest), float(weight)
+        self.min_norm, self.max_norm, self.weight = float(min_norm), float(max_norm), float(weight)
 
     def for_batch(self, batch):
-        share = (self._norms(batch) - self.shortest) / (self.longest - self.shortest)
-        margins = self.smallest + (self.largest - self.smallest) * share
+        share = (self._norms(batch) - self.min_norm) / (self.max_norm - self.min_norm)
+        margins = self.min_margin + (self.max_margin - self.min_margin) * share
         return lambda cosines: cosine_of_shifted_angle(cosines, 1.0, margins)
 
     def regularizer(self, batch):
         norms = self._norms(batch)
-        return self.weight * (norms / self.longest**2 + 1.0 / norms)
+        return self.weight * (norms / self.max_norm**2 + 1.0 / norms)
 
     def _norms(self, batch):
-        return ops.clip(batch.norms, self.shortest, self.longest)
+        return ops.clip(batch.norms, self.min_norm, self.max_norm)
 
     def __call__(self, cosines):
         raise TypeError("MagnitudeMargin depends on the embeddings' norms: margin.for_batch(batch)(cosines)")
 
     def get_config(self):
-        return {name: getattr(self, name) for name in ("smallest", "largest", "shortest", "longest", "weight")}
+        return {name: getattr(self, name) for name in ("min_margin", "max_margin", "min_norm", "max_norm", "weight")}

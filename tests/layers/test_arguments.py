@@ -30,8 +30,8 @@ LENGTH = r"margin.* Received: margin=512 \(the length of the embeddings is not a
         (lambda: layers.CurricularFace(CLASSES, margin=28.6), DEGREES),
         (lambda: layers.ElasticFace(CLASSES, margin=28.6), DEGREES),
         (lambda: layers.MVSoftmax(CLASSES, margin=28.6), DEGREES),
-        (lambda: layers.MagFace(CLASSES, largest=45.0), r"largest must be an angle.*45 degrees are 0\.7854 radians"),
-        (lambda: margins.ClassSizeMargin([1, 2], largest=30), r"largest must be an angle.*30 degrees are 0\.5236"),
+        (lambda: layers.MagFace(CLASSES, max_margin=45.0), r"max_margin must be an angle.*45 degrees are 0\.7854 radians"),
+        (lambda: margins.ClassSizeMargin([1, 2], max_margin=30), r"max_margin must be an angle.*30 degrees are 0\.5236"),
         (lambda: margins.ElasticMargin(std=3.0), r"std must be an angle.*3 degrees are 0\.0524 radians"),
         (lambda: margins.CombinedMargin(m2=28.6), r"m2 must be an angle in radians of at most 1\.5708"),
         (lambda: CosFace(CLASSES, margin=35.0), PERCENT),
@@ -187,7 +187,7 @@ def test_reprs():
     combined = MarginProduct(CLASSES, margin=margins.CombinedMargin(m2=0.3, m3=0.2), name="head")
     assert "margin=CombinedMargin(m1=1.0, m2=0.3, m3=0.2), scale=64.0" in repr(combined)
     assert "num_classes=5, margin=None" in repr(NormSoftmax(CLASSES))
-    assert "MagnitudeMargin(smallest=0.45, largest=0.8" in repr(layers.MagFace(CLASSES))
+    assert "MagnitudeMargin(min_margin=0.45, max_margin=0.8" in repr(layers.MagFace(CLASSES))
     assert repr(layers.LSoftmax(CLASSES, name="head")) == "<LSoftmax num_classes=5, margin=4, name=head, built=False>"
     joined = layers.WithCenterLoss(layers.SoftmaxProduct(CLASSES, name="head"), name="joined")
     inner = "<SoftmaxProduct num_classes=5, name=head, built=False>"

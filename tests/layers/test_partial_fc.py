@@ -40,7 +40,7 @@ LABELS = GENERATOR.integers(0, CLASSES, 64).astype("int32")
 SAMPLING = {
     "ArcFace": ArcFace,
     "AdaFace": functools.partial(AdaFace, momentum=0.5),
-    "MagFace": functools.partial(MagFace, shortest=0.1, longest=5.0, weight=0.1),
+    "MagFace": functools.partial(MagFace, min_norm=0.1, max_norm=5.0, weight=0.1),
     "ElasticFace": functools.partial(ElasticFace, std=0.2, sort=True),
     "CurricularFace": functools.partial(CurricularFace, momentum=0.5),
     "MV-softmax": MVSoftmax,

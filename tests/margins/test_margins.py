@@ -110,7 +110,7 @@ def test_an_unfinished_margin_says_what_it_lacks():
 
 def test_the_margin_of_a_class_falls_with_its_size():
     sizes = [1, 16, 81, 10_000]
-    margin = ClassSizeMargin(sizes, smallest=0.1, largest=0.4)
+    margin = ClassSizeMargin(sizes, min_margin=0.1, max_margin=0.4)
     # n^(-1/4): 1, 1/2, 1/3, 1/10
     np.testing.assert_allclose(margin.margins, [0.4, 0.1 + 0.3 * 4 / 9, 0.1 + 0.3 * 7 / 27, 0.1], rtol=1e-12)
     assert ClassSizeMargin([7, 7]).margins == [0.05, 0.05]
@@ -132,7 +132,7 @@ def test_config_and_repr_of_a_class_size_margin():
     margin = ClassSizeMargin(np.array([3, 5, 9]), power=0.5)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(margin))
     assert copy.margins == margin.margins
-    assert repr(margin) == "ClassSizeMargin([3 classes of 3 to 9], smallest=0.05, largest=0.5, power=0.5)"
+    assert repr(margin) == "ClassSizeMargin([3 classes of 3 to 9], min_margin=0.05, max_margin=0.5, power=0.5)"
     with pytest.raises(TypeError, match="for_batch"):
         margin(ops.zeros(3))
 
@@ -142,7 +142,7 @@ def test_config_and_repr_of_a_class_size_margin():
     [
         ({"class_sizes": [4, 0, 2]}, "Received: 3 classes, class 1 with 0"),
         ({"class_sizes": []}, "Received: 0 classes"),
-        ({"class_sizes": [1, 2], "smallest": 0.6}, "smallest=0.6"),
+        ({"class_sizes": [1, 2], "min_margin": 0.6}, "min_margin=0.6"),
         ({"class_sizes": [1, 2], "power": 0}, "power=0"),
     ],
 )

@@ -107,7 +107,7 @@ class ChunkedReductions:
         """Returns the gradients of rows and centers."""
         backend, chunks = backends.current(), _Chunks(centers.shape, chunking)
         inverse_norms, cache, *last = residuals
-        gradient, tangential = backend.fuse(functools.partial(self._gradient, chunks)), backend.fuse(_tangential)
+        gradient, tangential = backend.fuse(functools.partial(self._gradient, chunks)), backend.fuse(_remove_radial_part)
 
         def add(index, start, size, by_rows, by_centers):
             block, inverse = chunks.slice(centers, start, size), chunks.slice(inverse_norms, start, size)[:, 0]
@@ -258,7 +258,7 @@ def _broadcast(inputs, axes):
     return {n: ops.reshape(v, (-1, *[1] * axes)) if len(v.shape) else v for n, v in inputs.items()}
 
 
-def _tangential(by_block, block, inverse):
+def _remove_radial_part(by_block, block, inverse):
     """The gradient without the part along each center: a longer center changes no cosine."""
     inverse = ops.expand_dims(inverse, 1)
     return by_block - ops.square(inverse) * ops.sum(by_block * block, axis=1, keepdims=True) * block

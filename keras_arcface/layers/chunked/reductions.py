@@ -174,7 +174,7 @@ class LogSumExp(Reduction):
 
     def update(self, state, chunk):
         (shift, total), scale = state, chunk.inputs["scale"]
-        counts, cosines = counted(chunk, self.ignored_above), chunk.cosines
+        counts, cosines = negative_mask(chunk, self.ignored_above), chunk.cosines
         if self.negatives is not None:
             cosines = self.negatives(cosines, chunk.inputs["penalized_targets"], chunk.inputs["hardness"])
         if not self.has_constant_shift:
@@ -200,7 +200,7 @@ class LogSumExp(Reduction):
             arguments = cosines, chunk.inputs["penalized_targets"], chunk.inputs["hardness"]
             cosines, slopes = self.negatives(*arguments), self.negatives.derivatives(*arguments)
         gradients = (upstream * scale) * ops.exp(scale * cosines - result) * slopes
-        return ops.where(counted(chunk, self.ignored_above), gradients, 0.0)
+        return ops.where(negative_mask(chunk, self.ignored_above), gradients, 0.0)
 
     def extrapolate(self, result, factor):
         return result + math.log(factor)
@@ -220,12 +220,12 @@ class SoftplusSum(SumReduction):
 
     def values(self, chunk):
         logits = chunk.inputs["scale"] * chunk.cosines - chunk.inputs["bias"]
-        return ops.where(counted(chunk, self.ignored_above), ops.softplus(logits), 0.0)
+        return ops.where(negative_mask(chunk, self.ignored_above), ops.softplus(logits), 0.0)
 
     def derivatives(self, chunk):
         scale = chunk.inputs["scale"]
         slopes = scale * ops.sigmoid(scale * chunk.cosines - chunk.inputs["bias"])
-        return ops.where(counted(chunk, self.ignored_above), slopes, 0.0)
+        return ops.where(negative_mask(chunk, self.ignored_above), slopes, 0.0)
 
 
 class SigmoidSum(SoftplusSum):
@@ -238,10 +238,10 @@ class SigmoidSum(SoftplusSum):
 
     def values(self, chunk):
         logits = chunk.inputs["scale"] * chunk.cosines - chunk.inputs["bias"]
-        return ops.where(counted(chunk, self.ignored_above), ops.sigmoid(logits), 0.0)
+        return ops.where(negative_mask(chunk, self.ignored_above), ops.sigmoid(logits), 0.0)
 
 
-def counted(chunk, ignored_above):
+def negative_mask(chunk, ignored_above):
     """Returns which entries of a chunk are of another class and not above a cosine."""
     is_other = ops.logical_not(chunk.is_target)
     return is_other if ignored_above >= 1 else ops.logical_and(is_other, chunk.cosines <= ignored_above)

@@ -24,7 +24,7 @@ from keras import ops
 from keras_arcface import ArcFace
 from keras_arcface import CosFace
 from keras_arcface.layers import EmbeddingHead
-from keras_arcface.layers import JoinedHead
+from keras_arcface.layers import AuxiliaryLossHead
 from keras_arcface.layers import NormSoftmax
 from keras_arcface.layers import SoftmaxProduct
 from keras_arcface.layers import WithCenterLoss
@@ -191,8 +191,8 @@ def test_a_fit_step_moves_the_class_means():
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class WithShortEmbeddings(JoinedHead):
-    def term(self, labels, embeddings, training):
+class WithShortEmbeddings(AuxiliaryLossHead):
+    def auxiliary_loss(self, labels, embeddings, training):
         return ops.sum(ops.square(embeddings), axis=-1)
 
 
@@ -204,8 +204,8 @@ def test_a_custom_term(tmp_path):
 
     assert_is(losses, with_inner_centers(WithShortEmbeddings(arcface(), 0.1), centers), embeddings, labels, centers)
     assert_goes_on_after_loading(model_of(WithShortEmbeddings(arcface(), 0.1)), embeddings, labels, tmp_path)
-    with pytest.raises(NotImplementedError, match="JoinedHead does not implement term"):
-        JoinedHead(arcface(), 1.0).loss(labels, embeddings)
+    with pytest.raises(NotImplementedError, match="AuxiliaryLossHead does not implement auxiliary_loss"):
+        AuxiliaryLossHead(arcface(), 1.0).loss(labels, embeddings)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_invalid_arguments_are_refused(make, named):
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_two_replicas_train_as_one():
-    script = Path(__file__).with_name("joined_replicas.py")
+    script = Path(__file__).with_name("every_head_replicas.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

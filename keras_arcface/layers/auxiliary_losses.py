@@ -16,14 +16,14 @@ from keras_arcface.layers.chunked import reductions
 from keras_arcface.margins.base import angles_of
 
 
-class JoinedHead(Head):
+class AuxiliaryLossHead(Head):
     """Base class of heads whose loss is that of another head plus `weight` times a term.
 
-    To make your own, implement `term`, and decorate the class with `keras.saving.register_keras_serializable`:
+    To make your own, implement `auxiliary_loss`, and decorate the class with `keras.saving.register_keras_serializable`:
 
     >>> @keras.saving.register_keras_serializable(package="mine")
-    ... class WithShortEmbeddings(JoinedHead):
-    ...     def term(self, labels, embeddings, training):
+    ... class WithShortEmbeddings(AuxiliaryLossHead):
+    ...     def auxiliary_loss(self, labels, embeddings, training):
     ...         return keras.ops.sum(keras.ops.square(embeddings), axis=-1)
     >>> head = WithShortEmbeddings(ArcFace(10), weight=1e-4)
 
@@ -55,7 +55,7 @@ class JoinedHead(Head):
         self.head, self.weight, self.num_classes = head, float(weight), head.num_classes
         self.sub_centers = head.sub_centers
 
-    def term(self, labels, embeddings, training):
+    def auxiliary_loss(self, labels, embeddings, training):
         """Computes what is added to the loss.
 
         Args:
@@ -66,7 +66,7 @@ class JoinedHead(Head):
         Returns:
             `(batch,)` float32.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not implement term(labels, embeddings, training).")
+        raise NotImplementedError(f"{type(self).__name__} does not implement auxiliary_loss(labels, embeddings, training).")
 
     @property
     def centers(self):
@@ -89,7 +89,7 @@ class JoinedHead(Head):
     def loss_and_stats(self, labels, embeddings, training=False):
         losses, target_cosines, hits = self.head.loss_and_stats(labels, embeddings, training=training)
         labels, embeddings, _ = self.check_batch(labels, embeddings)
-        term = self.term(labels, embeddings, training)
+        term = self.auxiliary_loss(labels, embeddings, training)
         return losses + self.weight * term, target_cosines, hits
 
     def loss_beyond_logits(self):
@@ -108,7 +108,7 @@ class JoinedHead(Head):
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class WithCenterLoss(JoinedHead):
+class WithCenterLoss(AuxiliaryLossHead):
     """Center loss: half the squared distance of each embedding to the mean embedding of its class.
 
     The class means are not trained by gradients. After the loss of a training batch, the means of its classes move by
@@ -139,7 +139,7 @@ class WithCenterLoss(JoinedHead):
         state = {"trainable": False, "aggregation": "only_first_replica"}
         self.class_means = self.add_weight(name="class_means", shape=shape, initializer="zeros", **state)
 
-    def term(self, labels, embeddings, training):
+    def auxiliary_loss(self, labels, embeddings, training):
         means = backends.current().read(self.class_means)
         distances = ops.sum(ops.square(embeddings - ops.take(means, labels, axis=0)), axis=-1)
         if training:
@@ -165,7 +165,7 @@ class WithCenterLoss(JoinedHead):
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class WithIntraLoss(JoinedHead):
+class WithIntraLoss(AuxiliaryLossHead):
     """The intra-loss of the ArcFace paper: the angle between an embedding and its own center, divided by pi.
 
     With sub-centers it is the angle to the nearest one.
@@ -181,7 +181,7 @@ class WithIntraLoss(JoinedHead):
     def __init__(self, head, weight=1.0, **kwargs):
         super().__init__(head, weight, **kwargs)
 
-    def term(self, labels, embeddings, training):
+    def auxiliary_loss(self, labels, embeddings, training):
         own = ops.take(self.centers, labels, axis=0)
         own = ops.reshape(own, (-1, math.prod(own.shape[1:-1]), own.shape[-1]))
         cosines = ops.sum(vectors.unit(own) * ops.expand_dims(vectors.unit(embeddings), 1), axis=-1)
@@ -189,7 +189,7 @@ class WithIntraLoss(JoinedHead):
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class WithInterLoss(JoinedHead):
+class WithInterLoss(AuxiliaryLossHead):
     """The inter-loss of the ArcFace paper: minus the mean angle between the own center and all other centers, over pi.
 
     It computes the angles between the batch's centers and all centers in chunks of classes, in about the time of the
@@ -214,7 +214,7 @@ class WithInterLoss(JoinedHead):
         self.chunk_size, self.max_cache_bytes = chunk_size, max_cache_bytes
         self._reductions = ChunkedReductions({"angle_sum": reductions.AngleSum()})
 
-    def term(self, labels, embeddings, training):
+    def auxiliary_loss(self, labels, embeddings, training):
         centers = backends.current().read(self.centers)
         chunks = chunking.choose(labels.shape[0], centers.shape, self.chunk_size, self.max_cache_bytes)
         own = vectors.unit(ops.take(centers, labels, axis=0))
