@@ -88,7 +88,7 @@ def check_outputs(head, embeddings, labels):
     np.testing.assert_array_equal(head.loss(labels, embeddings), losses)
     inputs = [keras.Input(embeddings.shape[1:]), keras.Input((), dtype="int32")]
     calls = [[embeddings], [embeddings, labels]][: 2 if _takes_labels(head) else 1]
-    missing = head.loss_beyond_logits()
+    missing = head.missing_from_logits()
     for call in calls:
         output = head(*call)
         assert keras.backend.standardize_dtype(output.dtype) == "float32"

@@ -1,11 +1,11 @@
-"""Heads: `MarginProduct` and its presets under the papers' names, softmax heads, and terms that join a head's loss."""
+"""Heads: `MarginProduct` and its presets, which are named after papers, softmax heads, and auxiliary losses."""
 
-from keras_arcface.layers.base import Head
-from keras_arcface.layers.embedding_head import EmbeddingHead
 from keras_arcface.layers.auxiliary_losses import AuxiliaryLossHead
 from keras_arcface.layers.auxiliary_losses import WithCenterLoss
 from keras_arcface.layers.auxiliary_losses import WithInterLoss
 from keras_arcface.layers.auxiliary_losses import WithIntraLoss
+from keras_arcface.layers.base import Head
+from keras_arcface.layers.embedding_head import EmbeddingHead
 from keras_arcface.layers.large_margin_product import ASoftmax
 from keras_arcface.layers.large_margin_product import LSoftmax
 from keras_arcface.layers.margin_product import MarginProduct

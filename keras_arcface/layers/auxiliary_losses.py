@@ -1,4 +1,4 @@
-"""Heads that add a term to the loss of another head."""
+"""Heads that add an auxiliary loss to the loss of another head."""
 
 import math
 
@@ -17,31 +17,31 @@ from keras_arcface.margins.base import angles_of
 
 
 class AuxiliaryLossHead(Head):
-    """Base class of heads whose loss is that of another head plus `weight` times a term.
+    """Base class of heads whose loss is the loss of another head plus `weight` times an auxiliary loss.
 
-    To make your own, implement `auxiliary_loss`, and decorate the class with `keras.saving.register_keras_serializable`:
+    A custom class implements `auxiliary_loss`. Decorate it with `keras.saving.register_keras_serializable`:
 
     >>> @keras.saving.register_keras_serializable(package="mine")
-    ... class WithShortEmbeddings(AuxiliaryLossHead):
+    ... class WithNormPenalty(AuxiliaryLossHead):
     ...     def auxiliary_loss(self, labels, embeddings, training):
     ...         return keras.ops.sum(keras.ops.square(embeddings), axis=-1)
-    >>> head = WithShortEmbeddings(ArcFace(10), weight=1e-4)
+    >>> head = WithNormPenalty(ArcFace(10), weight=1e-4)
 
-    Joined heads can be joined again. They are called like the inner head and return what it returns; the term is only
-    in the loss.
+    The inner head can itself have an auxiliary loss. Calls have the same arguments and results as those of the inner
+    head; the auxiliary loss is only part of the loss.
 
     Args:
         head: a head with classes that does not sample them, such as `ArcFace(num_classes)`.
-        weight: weight of the term, at least 0.
+        weight: weight of the auxiliary loss, at least 0.
         **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
 
     Attributes:
         head: the inner head.
-        centers, sub_centers: those of the inner head.
+        centers, sub_centers: attributes of the inner head.
 
     Raises:
-        ValueError: for arguments out of range, or for a call with labels in a functional model or with `training=True`,
-            whose logits would train without the term.
+        ValueError: if an argument is out of range, or for a call with labels in a functional model or with
+            `training=True`, because the logits do not include the auxiliary loss.
     """
 
     def __init__(self, head, weight, **kwargs):
@@ -56,17 +56,19 @@ class AuxiliaryLossHead(Head):
         self.sub_centers = head.sub_centers
 
     def auxiliary_loss(self, labels, embeddings, training):
-        """Computes what is added to the loss.
+        """Computes the auxiliary loss, without its weight.
 
         Args:
             labels: `(batch,)` int32 in [0, num_classes).
-            embeddings: `(batch, dim)` float32, not normalized; NaN where a label was out of range.
-            training: whether this is a training step.
+            embeddings: `(batch, dim)` float32, not normalized; NaN for labels out of range.
+            training: true in a training step.
 
         Returns:
-            `(batch,)` float32.
+            `(batch,)` float32 losses.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not implement auxiliary_loss(labels, embeddings, training).")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not implement auxiliary_loss(labels, embeddings, training)."
+        )
 
     @property
     def centers(self):
@@ -83,17 +85,17 @@ class AuxiliaryLossHead(Head):
     def call(self, embeddings, labels=None, training=None):
         embeddings, labels = validation.split_pair(self, embeddings, labels)
         self.check_call(embeddings, labels, training)
-        # Without labels the outer head has checked the call.
+        # The outer head has checked a call without labels, so the inner head need not refuse it in training.
         return self.head(embeddings, training=False) if labels is None else self.head(embeddings, labels)
 
     def loss_and_stats(self, labels, embeddings, training=False):
         losses, target_cosines, hits = self.head.loss_and_stats(labels, embeddings, training=training)
         labels, embeddings, _ = self.check_batch(labels, embeddings)
-        term = self.auxiliary_loss(labels, embeddings, training)
-        return losses + self.weight * term, target_cosines, hits
+        auxiliary_losses = self.auxiliary_loss(labels, embeddings, training)
+        return losses + self.weight * auxiliary_losses, target_cosines, hits
 
-    def loss_beyond_logits(self):
-        return f"the term of {type(self).__name__}"
+    def missing_from_logits(self):
+        return f"the auxiliary loss of {type(self).__name__}"
 
     def get_config(self):
         return {
@@ -109,16 +111,16 @@ class AuxiliaryLossHead(Head):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithCenterLoss(AuxiliaryLossHead):
-    """Center loss: half the squared distance of each embedding to the mean embedding of its class.
+    """Center loss, half of the squared distance between each embedding and the mean embedding of its class.
 
-    The class means are not trained by gradients. After the loss of a training batch, the means of its classes move by
-    `alpha * sum(x - mean) / (1 + n)` over the class's `n` embeddings in the batch of all replicas. They start at 0.
-    Embeddings that are not finite move nothing. Each step copies the means once.
+    The class means are not trained by gradients and start at 0. After the loss of a training batch, the mean of each of
+    its classes moves by `alpha * sum(x - mean) / (1 + n)` over the `n` embeddings of the class in the batch of all
+    replicas. Embeddings that are not finite are ignored. Each step copies the means once.
 
     Args:
         head: a head with classes; the paper uses plain softmax, `SoftmaxProduct`.
         weight: weight of the distances, at least 0. The paper uses 0.003, for embeddings that are not normalized.
-        alpha: rate at which the means move, in [0, 1].
+        alpha: learning rate of the class means, in [0, 1].
 
     Attributes:
         class_means: non-trainable weight `(num_classes, dim)`.
@@ -152,11 +154,12 @@ class WithCenterLoss(AuxiliaryLossHead):
         before = ops.take(means, labels, axis=0)
         is_finite = ops.all(ops.isfinite(embeddings), axis=1)
         moves = ops.where(ops.expand_dims(is_finite, 1), embeddings - before, 0.0)
-        # A matrix product, as adding up at indices gives another result each time on a GPU.
+        # A scatter-add is not deterministic on a GPU, so the sums are a matrix product.
         same = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(labels, 0))
         weights = ops.cast(ops.logical_and(same, is_finite), "float32")
         moves = ops.matmul(weights, moves) / (1.0 + ops.sum(weights, axis=1, keepdims=True))
-        first = ops.argmax(ops.cast(same, "int32"), axis=1)  # of each class, so that all its rows write the same mean
+        # All rows of a class must write the same mean: that of its first row.
+        first = ops.argmax(ops.cast(same, "int32"), axis=1)
         after = ops.take(before + self.alpha * moves, first, axis=0)
         self.class_means.assign(ops.scatter_update(means, ops.expand_dims(labels, 1), after))
 
@@ -166,9 +169,9 @@ class WithCenterLoss(AuxiliaryLossHead):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithIntraLoss(AuxiliaryLossHead):
-    """The intra-loss of the ArcFace paper: the angle between an embedding and its own center, divided by pi.
+    """Intra-loss of the ArcFace paper, the angle between an embedding and its target center, divided by pi.
 
-    With sub-centers it is the angle to the nearest one.
+    With sub-centers, it is the angle to the nearest one.
 
     Args:
         head: a head with classes; the paper uses norm-softmax, `NormSoftmax`.
@@ -190,15 +193,14 @@ class WithIntraLoss(AuxiliaryLossHead):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithInterLoss(AuxiliaryLossHead):
-    """The inter-loss of the ArcFace paper: minus the mean angle between the own center and all other centers, over pi.
+    """Inter-loss of the ArcFace paper, the negative mean angle from the target center to all others, divided by pi.
 
-    It computes the angles between the batch's centers and all centers in chunks of classes, in about the time of the
-    inner head.
+    The angles are computed in chunks of classes, in about the time of the inner head.
 
     Args:
         head: a head with one center per class; the paper uses norm-softmax, `NormSoftmax`.
         weight: weight of the angles, at least 0.
-        chunk_size, max_cache_bytes: as of `MarginProduct`.
+        chunk_size, max_cache_bytes: options of the chunked computation, the same as in `MarginProduct`.
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), equation 6
@@ -208,9 +210,7 @@ class WithInterLoss(AuxiliaryLossHead):
         chunking.check(chunk_size, max_cache_bytes, "float32")
         super().__init__(head, weight, **kwargs)
         if head.sub_centers != 1:
-            raise ValueError(
-                f"WithInterLoss requires one center per class. Received: a head with sub_centers={head.sub_centers}"
-            )
+            raise ValueError(f"head must have one center per class. Received: head with sub_centers={head.sub_centers}")
         self.chunk_size, self.max_cache_bytes = chunk_size, max_cache_bytes
         self._reductions = ChunkedReductions({"angle_sum": reductions.AngleSum()})
 

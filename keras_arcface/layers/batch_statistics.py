@@ -1,4 +1,4 @@
-"""The running statistics of margins and negatives, kept as weights of the head."""
+"""Running statistics of margins and negatives, stored as weights of the head."""
 
 from keras import ops
 
@@ -16,54 +16,55 @@ def add_weights(head, options):
         options: arguments of `add_weight`.
 
     Returns:
-        The weights by name.
+        Dictionary of the weights by name.
     """
-    start = dict(head.margin.start)
-    if head.negatives is not None and head.negatives.learns:
-        start["hardness"] = head.negatives.start
+    initial_values = dict(head.margin.initial_state)
+    if head.negatives is not None and head.negatives.updates_weight:
+        initial_values["hardness"] = head.negatives.initial_weight
     return {
         name: head.add_weight(
             name=name, initializer=lambda shape, dtype, value=value: ops.full(shape, value, dtype), **options
         )
-        for name, value in start.items()
+        for name, value in initial_values.items()
     }
 
 
-def batch_of(head, labels, embeddings, target_cosines, training) -> Batch:
-    """Returns the `Batch` for the head's margin; in training, updates the statistics with it first.
+def make_batch(head, labels, embeddings, target_cosines, training) -> Batch:
+    """Returns the `Batch` for the margin of a head, after updating the statistics in training.
 
     Args:
         head: a `MarginProduct`.
         labels: `(batch,)` int32.
         embeddings: `(batch, dim)` float32, not normalized.
-        target_cosines: `(batch,)` float32; may be None without negatives.
-        training: whether this is a training step.
+        target_cosines: `(batch,)` float32. Required only with negatives.
+        training: true in a training step.
     """
     backend = backends.current()
-    norms, normals = vectors.norms(embeddings), None
+    norms, normal_samples = vectors.norms(embeddings), None
 
-    def local(values):
+    def local_part(values):
         return backend.local_part(values, ops.shape(labels)[0])
 
-    def batch():
-        state = {name: backend.read(head.statistics[name]) for name in head.margin.start}
-        return Batch(labels, norms, normals, backend.gather_replicas, local, state)
+    def current_batch():
+        state = {name: backend.read(head.statistics[name]) for name in head.margin.initial_state}
+        return Batch(labels, norms, normal_samples, backend.gather_replicas, local_part, state)
 
     if training:
-        if head.margin.random:
+        if head.margin.is_random:
             count = ops.shape(backend.gather_replicas(labels))[0]
-            normals = local(stateless_random.normals(count, head.sample_seed, ops.cast(head.steps, "int32")))
-        changed = head.margin.next_state(batch()) if head.margin.start else {}
-        if head.negatives is not None and head.negatives.learns:
+            samples = stateless_random.normal(count, head.sample_seed, ops.cast(head.steps, "int32"))
+            normal_samples = local_part(samples)
+        changed = head.margin.next_state(current_batch()) if head.margin.initial_state else {}
+        if head.negatives is not None and head.negatives.updates_weight:
             cosines = backend.gather_replicas(ops.stop_gradient(target_cosines))
             changed["hardness"] = head.negatives.next_weight(hardness(head), cosines)
         for name, value in changed.items():
             head.statistics[name].assign(value)
-    return batch()
+    return current_batch()
 
 
 def hardness(head):
-    """Returns the weight of the head's hard negatives, a scalar."""
-    if head.negatives.learns:
+    """Returns the weight of the hard negatives of a head, a scalar tensor."""
+    if head.negatives.updates_weight:
         return backends.current().read(head.statistics["hardness"])
-    return ops.convert_to_tensor(head.negatives.start, "float32")
+    return ops.convert_to_tensor(head.negatives.initial_weight, "float32")

@@ -1,4 +1,4 @@
-"""A head without class centers, for losses that compare the images of a batch with each other."""
+"""Head without class centers, for losses that compare the images of a batch with each other."""
 
 import keras
 from keras import ops
@@ -9,25 +9,25 @@ from keras_arcface.layers.base import Head
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class EmbeddingHead(Head):
-    """Lets `RecognitionModel` train with a loss of labels and embeddings, such as `TripletLoss` or Keras' `Circle`.
+    """Head for training `RecognitionModel` with a loss of labels and embeddings, such as `TripletLoss` or `Circle`.
 
-    The loss gets L2-normalized float32 embeddings and must return one value per example. The head has no weights, and
-    labels are any integers from 0 on. Batches should have several images of each person:
+    The loss receives L2-normalized float32 embeddings and must return one value per example. The head has no weights,
+    and labels can be any integers of at least 0. A batch should contain several images of each person:
     `load_dataset(..., images_per_class=K)`.
 
-    The figures beside the loss are of the batch too: `accuracy` is the share of examples whose nearest other image is
-    of the same person, and `target_angle` the mean angle to the farthest image of the same person, 0 where there is
-    none.
+    The metrics also refer to the batch: `accuracy` is the fraction of examples whose nearest other image is of the same
+    person, and `target_angle` is the mean angle to the farthest image of the same person, or 0 if the batch has no
+    other image of the person.
 
-    With TensorFlow's MirroredStrategy each replica compares the images of its own part of the batch. `load_dataset`
-    puts the images of a person side by side, so where parts hold whole persons only the number of negatives is smaller.
-    With `keras.distribution` on JAX the whole batch is compared.
+    With the MirroredStrategy of TensorFlow, each replica compares only the images of its part of the batch.
+    `load_dataset` places the images of a person next to each other, so each replica has the images of whole persons but
+    fewer negatives. With `keras.distribution` on JAX, the whole batch is compared.
 
-    Keras' `Circle` has the value of the paper's loss. The paper holds the weights of pairs constant in the gradient;
-    Keras does not.
+    The value of `keras.losses.Circle` is that of the paper. In the paper, the weights of pairs are constants in the
+    gradient; in Keras they are not.
 
     Args:
-        loss: a `keras.losses.Loss` whose `call(labels, embeddings)` is `(batch,)`.
+        loss: a `keras.losses.Loss` whose `call(labels, embeddings)` returns a `(batch,)` tensor.
         **kwargs: `name` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
 
     Call arguments:
@@ -37,8 +37,8 @@ class EmbeddingHead(Head):
         `(batch, dim)` L2-normalized embeddings.
 
     Raises:
-        ValueError: if `loss` is not a Keras loss, or labels are not one integer per embedding. A negative label makes
-            the loss NaN.
+        ValueError: if `loss` is not a Keras loss, or labels are not one integer per embedding. The loss of a negative
+            label is NaN.
 
     >>> head = EmbeddingHead(keras.losses.Circle(gamma=80, margin=0.4))
 
@@ -62,21 +62,21 @@ class EmbeddingHead(Head):
         return vectors.unit(embeddings)
 
     def loss_and_stats(self, labels, embeddings, training=False):
-        """Computes the loss and what is worth watching beside it.
+        """Computes the loss and training statistics.
 
         Args:
-            labels: integer tensor `(batch,)`, from 0 on.
+            labels: integer tensor `(batch,)`, at least 0.
             embeddings: float tensor `(batch, dim)`.
-            training: ignored.
+            training: not used.
 
         Returns:
             `(losses, cosines, hits)`: `(batch,)` float32 losses; `(batch,)` float32 cosines to the farthest image of
-            the same person, 1 where there is none; `(batch,)` bool, whether the nearest other image is of the same
-            person.
+            the same person, or 1 without another image of the person; `(batch,)` bool mask of the examples whose
+            nearest other image is of the same person.
         """
         labels, embeddings, valid = self.check_batch(labels, embeddings)
         unit = vectors.unit(embeddings)
-        # A new tensor: Keras' Circle marks its own with a mask, by which a mean would leave examples out.
+        # `where` drops the Keras mask that `Circle` sets on its result. A mean would exclude the masked examples.
         losses = ops.where(valid, self.embedding_loss.call(labels, unit), float("nan"))
         cosines = ops.clip(ops.stop_gradient(ops.matmul(unit, ops.transpose(unit))), -1.0, 1.0)
         same = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(labels, 0))

@@ -1,4 +1,4 @@
-"""The loss that a head should have at its first training step."""
+"""Expected loss of a head at the first training step."""
 
 import math
 
@@ -8,28 +8,28 @@ from keras import ops
 from keras_arcface.layers.chunked.reductions import Chunk
 from keras_arcface.margins import Batch
 
-# At most this many random centers, and at least as many embeddings as give the mean loss to about 1%.
-_CENTERS, _EMBEDDINGS, _COSINES = 20_000, 256, 5_000_000
+# These limit the time. The minimum number of embeddings gives the mean loss to about 1%.
+_MAX_CENTERS, _MIN_EMBEDDINGS, _NUM_COSINES = 20_000, 256, 5_000_000
 
 
-def of_margin_product(head, dim, seed):
+def expected_first_loss(head, dim, seed):
     """Returns the mean loss of a `MarginProduct` for embeddings and centers in random directions.
 
-    Their cosines have mean 0 and variance `1 / dim`. The head's own reductions and loss are applied to them.
+    The cosines have mean 0 and variance `1 / dim`. The loss is computed with the reductions and `combine` of the head.
     """
     generator = np.random.default_rng(seed)
     scale, strength = head.scale, 1.0
     if head.warmup_steps:
         scale, strength = head.initial_scale or head.scale, 0.0
     num_classes = math.ceil(head.sample_rate * head.num_classes)
-    drawn = 1 + min(num_classes - 1, _CENTERS // head.sub_centers)
-    rows = min(max(_COSINES // drawn, _EMBEDDINGS), _CENTERS)
+    drawn = 1 + min(num_classes - 1, _MAX_CENTERS // head.sub_centers)
+    rows = min(max(_NUM_COSINES // drawn, _MIN_EMBEDDINGS), _MAX_CENTERS)
     cosines = ops.convert_to_tensor(_random_cosines(generator, (rows, drawn, head.sub_centers), dim))
     batch = _batch(head.margin, generator.integers(0, head.num_classes, rows), dim)
     penalized = head._penalized(cosines[:, 0], batch, strength)
     inputs = {"scale": ops.convert_to_tensor(scale, "float32"), **head.initial_loss_inputs()}
     if head.negatives is not None:
-        inputs["hardness"] = ops.convert_to_tensor(head.negatives.start, "float32")
+        inputs["hardness"] = ops.convert_to_tensor(head.negatives.initial_weight, "float32")
     is_target = ops.reshape(ops.arange(drawn) == 0, (1, 1, drawn))
     by_row = {**inputs, "penalized_targets": ops.reshape(penalized, (-1, 1, 1))}
     chunk = Chunk(ops.expand_dims(cosines, 1), is_target, by_row)
@@ -44,14 +44,17 @@ def of_margin_product(head, dim, seed):
 
 
 def _batch(margin, labels, dim):
-    """The `Batch` of embeddings that leave a BatchNorm: their norms are `sqrt(dim)`."""
+    """Returns a `Batch` with embeddings of the norm `sqrt(dim)`, as after a BatchNorm."""
     norms = ops.full((len(labels),), math.sqrt(dim), dtype="float32")
-    state = {name: ops.convert_to_tensor(value, "float32") for name, value in margin.start.items()}
+    state = {name: ops.convert_to_tensor(value, "float32") for name, value in margin.initial_state.items()}
     return Batch(ops.convert_to_tensor(labels.astype("int32")), norms, None, lambda v: v, lambda v: v, state)
 
 
 def _random_cosines(generator, shape, dim):
-    """`(embeddings, classes)` cosines to the nearest of the sub-centers: one coordinate of a random unit vector."""
+    """Returns random `(embeddings, classes)` cosines to the nearest sub-center of each class.
+
+    A cosine between random directions is distributed like one coordinate of a random unit vector.
+    """
     first = generator.normal(size=shape)
     cosines = first / np.sqrt(first**2 + generator.chisquare(dim - 1, first.shape)) if dim > 1 else np.sign(first)
     return cosines.max(axis=2).astype("float32")

@@ -1,4 +1,4 @@
-"""The base class of heads whose logits are inner products of embeddings and centers, with their lengths."""
+"""Base class of heads whose logits are inner products of embeddings and centers that are not normalized."""
 
 from keras import ops
 
@@ -11,16 +11,16 @@ from keras_arcface.layers.chunked import reductions
 
 
 class InnerProductHead(Head):
-    """Base class of heads with logits that grow with the norms of the embeddings.
+    """Base class of heads with logits that are proportional to the norms of the embeddings.
 
     Args:
         num_classes: number of classes, at least 2.
-        chunk_size, max_cache_bytes, matmul_dtype: as of `MarginProduct`.
-        **kwargs: as of `Head`.
+        chunk_size, max_cache_bytes, matmul_dtype: options of the chunked loss, the same as in `MarginProduct`.
+        **kwargs: arguments of `Head`.
 
     Attributes:
-        normalizes_centers: whether the centers are L2-normalized.
-        centers: the weight, `(num_classes, dim)`.
+        normalizes_centers: if true, the centers are L2-normalized.
+        centers: weight `(num_classes, dim)`.
     """
 
     normalizes_centers = False
@@ -38,7 +38,7 @@ class InnerProductHead(Head):
         return self.describe("num_classes")
 
     def make_reductions(self):
-        """Returns the reductions of the loss by name; what is called a cosine there is a logit here."""
+        """Returns the reductions of the loss, by name. Their `cosines` are the logits of this head."""
         return {
             "log_sum_exp": reductions.LogSumExp(),
             "target": reductions.TargetCosine(),
@@ -51,7 +51,7 @@ class InnerProductHead(Head):
         return self._reductions(rows, centers, labels, chunks, scale=1.0)
 
     def _target_cosines(self, labels, embeddings):
-        """`(batch,)` cosines to the own centers, and `(batch, dim)` those centers."""
+        """Returns the `(batch,)` target cosines, and the `(batch, dim)` target centers."""
         own = ops.take(self.centers, labels, axis=0)
         cosines = ops.sum(vectors.unit(embeddings) * vectors.unit(own), axis=-1)
         return ops.clip(cosines, -1.0, 1.0), own

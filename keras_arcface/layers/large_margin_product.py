@@ -1,4 +1,4 @@
-"""L-Softmax and the published SphereFace: angular margins on logits that keep the norms of the embeddings."""
+"""L-Softmax and the published SphereFace, with angular margins on logits that include the norms of the embeddings."""
 
 import keras
 from keras import ops
@@ -15,45 +15,45 @@ from keras_arcface.margins.base import cosine_of_shifted_angle
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class LSoftmax(InnerProductHead):
-    """Large-margin softmax: the target's logit `|w| |x| cos(theta)` becomes `|w| |x| psi(theta)`.
+    """Large-margin softmax, which replaces the target logit `|w| |x| cos(theta)` by `|w| |x| psi(theta)`.
 
     With `k = floor(margin * theta / pi)`, `psi(theta) = (-1)**k * cos(margin * theta) - 2 * k`. The head has no bias
     and no scale, and normalizes neither embeddings nor centers.
 
-    Such a strict target cannot be learned from the start, so it is mixed with the plain one:
+    Training fails with the penalized logit from the start, so the target logit is
     `(annealing * |w| |x| cos(theta) + |w| |x| psi(theta)) / (1 + annealing)`, where
-    `annealing = max(minimum, base * (1 + gamma * steps)**-power)` falls with the training batches, counted in the
-    graph. The defaults are those of the published code, for about ten thousand steps: after a thousand the penalized
-    target has a weight of 0.2%. For a shorter training raise `gamma` in proportion.
+    `annealing = max(minimum, base * (1 + gamma * steps)**-power)` decreases with the number of training batches. The
+    defaults are those of the published code, for about ten thousand steps: after a thousand steps the penalized logit
+    has a weight of 0.2%. For a shorter training, increase `gamma` in proportion.
 
-    The head computes in float32, the loss in chunks of classes, as in `MarginProduct`. A zero embedding has the
+    The head computes in float32, and the loss in chunks of classes, as in `MarginProduct`. A zero embedding has the
     gradient of plain softmax.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: `m`, an integer in [1, 10]; 1 for no margin.
-        base: annealing at the start, at least 0; 0 for no annealing.
-        gamma: how fast the annealing falls, at least 0.
-        power: exponent of its fall, at least 0.
-        minimum: value below which the annealing does not fall, at least 0.
-        chunk_size, max_cache_bytes, matmul_dtype: as of `MarginProduct`.
+        margin: integer factor on the angle, in [1, 10]; 1 for no margin.
+        base: initial value of the annealing, at least 0; 0 for no annealing.
+        gamma: rate of decrease of the annealing, at least 0.
+        power: exponent of the decrease of the annealing, at least 0.
+        minimum: minimum of the annealing, at least 0.
+        chunk_size, max_cache_bytes, matmul_dtype: options of the chunked loss, the same as in `MarginProduct`.
         **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
 
     Call arguments:
         embeddings: float tensor `(batch, dim)`.
         labels: integer tensor `(batch,)`, or None.
-        training: if true, counts the batch as a training step.
+        training: if true, the call is a training step, which updates `steps`.
 
     Returns:
-        `(batch, num_classes)` float32 logits: penalized with labels, plain without.
+        `(batch, num_classes)` float32 logits, with the margin if labels are given.
 
     Attributes:
         centers: weight `(num_classes, dim)`.
         steps: non-trainable integer, number of training batches so far.
 
     Raises:
-        ValueError: for arguments out of range, labels that are not one integer per embedding, or `training=True`
-            without labels. A label outside `[0, num_classes)` makes its row NaN.
+        ValueError: if an argument is out of range, labels are not one integer per embedding, or labels are missing with
+            `training=True`. The row of a label outside `[0, num_classes)` is NaN.
 
     References:
         - [Large-Margin Softmax Loss](https://arxiv.org/abs/1612.02295), equations 4 to 6 and section 5.1
@@ -79,7 +79,7 @@ class LSoftmax(InnerProductHead):
 
     @property
     def annealing(self):
-        """The weight of the plain target relative to the penalized one, a scalar."""
+        """Weight of the plain target logit relative to the penalized one, a scalar tensor."""
         steps = ops.cast(self.steps, "float32")
         return ops.maximum(self.base * (1.0 + self.gamma * steps) ** -self.power, self.minimum)
 
@@ -96,7 +96,10 @@ class LSoftmax(InnerProductHead):
         return vectors.nan_where_not(valid, vectors.put_column(logits, labels, targets))
 
     def loss_and_stats(self, labels, embeddings, training=False):
-        """As `Head.loss_and_stats`. A hit is a logit, without the margin, above all others."""
+        """Computes the loss and training statistics, as `Head.loss_and_stats`.
+
+        An example is a hit if its target logit, without the margin, is above all others.
+        """
         labels, embeddings, valid = self.check_batch(labels, embeddings)
         results = self._reduce(embeddings, backends.current().read(self.centers), labels)
         penalties, cosines = self._penalties(labels, embeddings, training)
@@ -105,7 +108,7 @@ class LSoftmax(InnerProductHead):
         return losses, ops.stop_gradient(cosines), hits
 
     def _penalties(self, labels, embeddings, training):
-        """`(batch,)` amounts that the margin subtracts from the target's logits, and `(batch,)` target cosines."""
+        """Returns the `(batch,)` penalties to subtract from the target logits, and the `(batch,)` target cosines."""
         if training:
             self.steps.assign_add(1)
         cosines, own = self._target_cosines(labels, embeddings)
@@ -121,10 +124,10 @@ class LSoftmax(InnerProductHead):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class ASoftmax(LSoftmax):
-    """SphereFace as published: `LSoftmax` with normalized centers, so that logits are `|x| cos(theta_j)`.
+    """Published form of SphereFace, an `LSoftmax` with normalized centers, so that logits are `|x| cos(theta_j)`.
 
     `SphereFace` is the form with normalized embeddings and a fixed scale. Arguments, call arguments and attributes are
-    those of `LSoftmax`. The annealing falls faster, but not below 5, which it reaches after 1,659 steps.
+    those of `LSoftmax`. The annealing decreases faster, to a minimum of 5 after 1,659 steps.
 
     References:
         - [SphereFace: Deep Hypersphere Embedding for Face Recognition](https://arxiv.org/abs/1704.08063), equation 7

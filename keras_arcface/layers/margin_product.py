@@ -1,4 +1,4 @@
-"""The head: scaled cosines between embeddings and class centers, with a margin on the target."""
+"""Head with scaled cosines between embeddings and class centers, and a margin on the target class."""
 
 import keras
 from keras import ops
@@ -25,15 +25,15 @@ _STATE = {"shape": (), "trainable": False, "aggregation": "only_first_replica"}
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class MarginProduct(Head):
-    """Classification head on the hypersphere: `scale * cos(theta)`, with a margin on the target class.
+    """Classification head with the logits `scale * cos(theta)` and a margin on the target class.
 
     The head L2-normalizes embeddings and class centers, so their product is the cosine of the angle between them. With
-    labels, the target's cosine becomes `psi(cosine)`, which requires the embedding to be closer to its own center than
+    labels, the target cosine becomes `psi(cosine)`, which requires the embedding to be closer to its target center than
     classification alone would. Without labels, the head returns plain scaled cosines.
 
-    The head computes in float32 under every dtype policy. A label outside `[0, num_classes)` makes its row, and so the
-    loss, NaN on every backend. (JAX cuts integers to 32 bits before a head sees them; `fit` and `evaluate` of
-    `RecognitionModel` check arrays before.)
+    The head computes in float32 under every dtype policy. The row of a label outside `[0, num_classes)`, and therefore
+    the loss, is NaN on every backend. (JAX truncates integers to 32 bits before a head receives them; `fit` and
+    `evaluate` of `RecognitionModel` check arrays before this.)
 
     In a functional model:
 
@@ -47,57 +47,57 @@ class MarginProduct(Head):
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: a `keras_arcface.margins.Margin`, a function of the cosines, or None for none (norm-softmax).
+        margin: a `keras_arcface.margins.Margin`, a function of the cosines, or None for no margin (norm-softmax).
         scale: radius `s` of the hypersphere, above 0. The papers use 64, and about 30 for few classes.
         centers_initializer: initializer of the centers; N(0, 0.01) by default.
-        centers_regularizer: regularizer of the centers; none by default.
-        warmup_steps: number of training batches over which `strength` rises from 0 to 1. Use it where the loss does not
-            fall with the whole margin from the start (large margins, little data).
-        initial_scale: scale at the start of the warm-up, from which it rises to `scale`; `scale` by default.
-        label_smoothing: share of the target's probability that is spread over all classes evenly, in [0, 1). The
-            published recipes use none.
-        chunk_size: number of classes that the loss computes at once; by default a number chosen for the batch. The
-            `(batch, num_classes)` logits never exist; the loss and its gradient are exact.
-        max_cache_bytes: the loss caches its cosines, `4 * batch * num_classes` bytes, for the backward pass up to this
-            size, and uses about three times as much memory. Above it the cosines are computed again, a fourth matrix
-            product besides three.
-        matmul_dtype: "float32", "tensorfloat32" or "bfloat16", to which the entries of the matrix products are rounded;
-            sums and everything else are float32. TensorFloat-32 requires a GPU and JAX: TensorFlow and PyTorch have
-            switches of their own for float32.
-        sub_centers: number of centers per class. The cosine to a class is the one to its nearest center, so that noisy
-            images can gather at another center than clean ones.
-        ignored_above: other classes with a cosine above this are left out of the loss, as they may be the same person
-            under another label; 1 for none.
+        centers_regularizer: regularizer of the centers; no regularizer by default.
+        warmup_steps: number of training batches over which `strength` increases from 0 to 1. Use a warm-up if the loss
+            does not decrease with the full margin from the start (large margins, little data).
+        initial_scale: scale at the start of the warm-up, in which it changes linearly to `scale`; `scale` by default.
+        label_smoothing: fraction of the target probability that is distributed evenly over all classes, in [0, 1). The
+            published recipes use 0.
+        chunk_size: number of classes per chunk of the loss; chosen for the batch by default. The `(batch, num_classes)`
+            logits are never stored; the loss and its gradient are exact.
+        max_cache_bytes: maximum size of the cosines, `4 * batch * num_classes` bytes, that the loss caches for the
+            backward pass. Caching uses about three times this memory in total. Larger cosines are computed again, which
+            takes four matrix products instead of three.
+        matmul_dtype: dtype to which the inputs of matrix products are rounded, "float32", "tensorfloat32" or
+            "bfloat16"; sums and all other computations are float32. TensorFloat-32 requires a GPU and JAX; TensorFlow
+            and PyTorch have global switches for it.
+        sub_centers: number of centers per class. The cosine to a class is that to its nearest center, so that noisy
+            images can use another center than clean images.
+        ignored_above: cosine above which other classes are excluded from the loss, because they may be the same person
+            under another label; 1 excludes no class.
         straight_through: if true, gradients ignore the margin, as in arcface_torch, instead of following its formula.
-            Then no gradient flows through a margin to the embedding's norm either.
-        negatives: a `keras_arcface.layers.Negatives`, which gives hard negatives more weight; None for none.
-        sample_rate: share of the classes that a training step uses, in (0, 1]: the classes of the batch, and others
-            drawn at random. Below 1, only the centers drawn are updated, and a step of `RecognitionModel.fit` costs
-            what they cost (TensorFlow and JAX). The loss is over the classes drawn, as published (Partial FC).
-        sample_seed: the classes drawn and random margins are a function of it and of `steps`.
+            In this case, no gradient flows through a margin to the norm of the embedding.
+        negatives: a `keras_arcface.layers.Negatives`, which gives hard negatives more weight, or None.
+        sample_rate: fraction of the classes in a training step, in (0, 1]: the classes of the batch and randomly drawn
+            others. Below 1, a step of `RecognitionModel.fit` updates only the sampled centers, and its cost depends
+            on their number (TensorFlow and JAX). The loss covers the sampled classes only, as in Partial FC.
+        sample_seed: seed of the sampled classes and of random margins, which also depend on `steps`.
         **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
 
     Call arguments:
         embeddings: float tensor `(batch, dim)`, not normalized; or `[embeddings, labels]`.
         labels: integer tensor `(batch,)` or `(batch, 1)`, or None.
-        training: if true, counts the batch as a training step.
+        training: if true, the call is a training step, which updates the state of the head.
 
     Returns:
-        `(batch, num_classes)` float32 logits: penalized with labels, plain without.
+        `(batch, num_classes)` float32 logits, with the margin if labels are given.
 
     Attributes:
         centers: weight `(num_classes, dim)` or `(num_classes, sub_centers, dim)`, not normalized. With a `sample_rate`
-            below 1 it is not trainable; the sample of a step is, in `partial_fc`.
-        strength: non-trainable scalar in [0, 1], how much of the penalty `cos - psi(cos)` applies; 1 without a warm-up,
-            and free to set.
+            below 1 it is not trainable; `partial_fc` has the trainable sample of a step.
+        strength: non-trainable scalar in [0, 1], the factor on the penalty `cos - psi(cos)`. It is 1 without a warm-up,
+            and can be assigned.
         steps: non-trainable integer, number of training batches so far.
 
     Raises:
-        ValueError: for arguments out of range, another dtype than float32, embeddings that are not `(batch, dim)`,
-            labels that are not one integer per embedding, or `training=True` without labels, as in
+        ValueError: if an argument is out of range, `dtype` is not float32, embeddings are not `(batch, dim)`, labels
+            are not one integer per embedding, or labels are missing with `training=True`, as in
             `keras.Sequential([embedder, head])`, which would train without the margin. Also for a call with labels in a
-            functional model, or with `training=True`, if a part of the loss is not in the logits: `label_smoothing`, a
-            `sample_rate` below 1, or a margin with a regularizer.
+            functional model or with `training=True`, if the logits do not include the complete loss:
+            `label_smoothing`, a `sample_rate` below 1, or a margin with a regularizer.
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698)
@@ -188,7 +188,7 @@ class MarginProduct(Head):
                     initializer=self.centers_initializer,
                     regularizer=self.centers_regularizer,
                 )
-            class_sharding.mark(self._centers)
+            class_sharding.mark_class_axis(self._centers)
         start = "ones" if self.warmup_steps == 0 else "zeros"
         self.strength = self.add_weight(name="strength", initializer=start, **_STATE)
         self.steps = self.add_weight(name="steps", initializer="zeros", dtype="int", **_STATE)
@@ -198,16 +198,16 @@ class MarginProduct(Head):
         embeddings, labels = validation.split_pair(self, embeddings, labels)
         has_penalty = not isinstance(self.margin, margins.NoMargin) or self.negatives is not None
         self.check_call(embeddings, labels, training, needs_labels=has_penalty)
-        embeddings = class_sharding.with_centers_layout(self.path, embeddings)
+        embeddings = class_sharding.distribute_batch(self.path, embeddings)
         if labels is None:
             return self._current_scale() * self._cosines(embeddings)
-        labels = class_sharding.with_centers_layout(self.path, labels)
+        labels = class_sharding.distribute_batch(self.path, labels)
         labels, valid = validation.check_labels(self, labels, embeddings)
         embeddings = vectors.nan_where_not(valid, embeddings)
         cosines = self._cosines(embeddings)
         targets = vectors.take_column(cosines, labels)
-        self._count_step(training)
-        batch = batch_statistics.batch_of(self, labels, embeddings, targets, training)
+        self._update_step(training)
+        batch = batch_statistics.make_batch(self, labels, embeddings, targets, training)
         penalized = self._penalized(targets, batch, self.strength)
         ignored = cosines > self.ignored_above
         if self.negatives is not None:
@@ -219,7 +219,7 @@ class MarginProduct(Head):
 
     def loss_and_stats(self, labels, embeddings, training=False):
         labels, embeddings, valid = self.check_batch(labels, embeddings)
-        self._count_step(training)
+        self._update_step(training)
         centers, positions = self.centers, labels
         if training and self.partial_fc is not None:
             centers = self.partial_fc.sample
@@ -234,10 +234,10 @@ class MarginProduct(Head):
             class_sharding.num_shards(self.centers),
         )
         rows, centers, targets = vectors.unit(embeddings), backends.current().read(centers), None
-        if self.negatives is not None:  # the target's cosine decides which negatives are hard
+        if self.negatives is not None:  # the target cosine determines the hard negatives
             targets = ops.stop_gradient(target_cosines(rows, centers, positions, chunks.shards))
             targets = ops.clip(targets, -1.0, 1.0)
-        batch = batch_statistics.batch_of(self, labels, embeddings, targets, training)
+        batch = batch_statistics.make_batch(self, labels, embeddings, targets, training)
         inputs = {"scale": ops.convert_to_tensor(self._current_scale(), "float32")}
         if self.negatives is not None:
             inputs["penalized_targets"] = self._penalized(targets, batch, self.strength)
@@ -251,9 +251,9 @@ class MarginProduct(Head):
         return losses, targets, ops.logical_and(valid, results["target"] > results["highest"])
 
     def expected_first_loss(self, dim, seed=0):
-        return first_loss.of_margin_product(self, dim, seed)
+        return first_loss.expected_first_loss(self, dim, seed)
 
-    def loss_beyond_logits(self):
+    def missing_from_logits(self):
         if self.is_sampled:
             return "the sample of classes (sample_rate below 1)"
         if self.label_smoothing > 0:
@@ -265,8 +265,8 @@ class MarginProduct(Head):
     def check_batch(self, labels, embeddings):
         labels, embeddings = ops.convert_to_tensor(labels), ops.convert_to_tensor(embeddings)
         return super().check_batch(
-            class_sharding.with_centers_layout(self.path, labels),
-            class_sharding.with_centers_layout(self.path, embeddings),
+            class_sharding.distribute_batch(self.path, labels),
+            class_sharding.distribute_batch(self.path, embeddings),
         )
 
     def get_config(self):
@@ -304,28 +304,28 @@ class MarginProduct(Head):
             self.partial_fc.build_slots(slots)
 
     def _check_combinations(self):
-        """Raises a ValueError for arguments that exclude each other."""
+        """Raises a ValueError for arguments that cannot be combined."""
         if self.negatives is not None and self.label_smoothing:
             raise ValueError(
-                f"label_smoothing cannot be combined with negatives. Received: label_smoothing={self.label_smoothing}, "
+                f"label_smoothing must be 0 with negatives. Received: label_smoothing={self.label_smoothing}, "
                 f"negatives={self.negatives!r}"
             )
         if self.initial_scale is not None and self.warmup_steps == 0:
             raise ValueError(
-                "initial_scale requires warmup_steps, over which it becomes scale. "
+                "initial_scale must be None without warmup_steps, the duration of the change to `scale`. "
                 f"Received: initial_scale={self.initial_scale}, warmup_steps=0"
             )
         if self.is_sampled and self.centers_regularizer is not None:
             raise ValueError(
-                "centers_regularizer uses all centers and cannot be combined with a sample_rate below 1. "
+                "centers_regularizer must be None with a sample_rate below 1, because it uses all centers. "
                 f"Received: centers_regularizer={self.centers_regularizer!r}, sample_rate={self.sample_rate}"
             )
 
     def make_reductions(self):
-        """Returns the reductions that `combine` needs, by name; always `target` and `highest`."""
-        largest_scale = max(self.scale, self.initial_scale or 0.0)
+        """Returns the reductions of the loss by name, at least `target` and `highest`."""
+        max_scale = max(self.scale, self.initial_scale or 0.0)
         needed = {
-            "log_sum_exp": reductions.LogSumExp(largest_scale, self.ignored_above, self.negatives),
+            "log_sum_exp": reductions.LogSumExp(max_scale, self.ignored_above, self.negatives),
             "target": reductions.TargetCosine(),
             "highest": reductions.HighestCosine(),
         }
@@ -334,38 +334,41 @@ class MarginProduct(Head):
         return needed
 
     def loss_inputs(self):
-        """Returns what the reductions and `combine` need besides the scale and the negatives' inputs, by name."""
+        """Returns additional inputs of the reductions and of `combine`, by name."""
         return {}
 
     def initial_loss_inputs(self):
-        """Returns `loss_inputs` as they are before the first training step."""
+        """Returns the value of `loss_inputs` before the first training step."""
         return {}
 
     def combine(self, results, penalized, inputs, num_classes):
-        """Computes the `(batch,)` losses.
+        """Computes the losses from the results of the reductions.
 
         Args:
             results: results of `make_reductions`, by name.
             penalized: `(batch,)` target cosines with the margin.
-            inputs: scalars by name, `scale` and those of `loss_inputs`.
-            num_classes: number of classes that were reduced.
+            inputs: scalars by name, `scale` and the `loss_inputs`.
+            num_classes: number of classes in the reductions.
+
+        Returns:
+            `(batch,)` float32 losses.
         """
         target_logits = inputs["scale"] * penalized
         losses = ops.softplus(results["log_sum_exp"] - target_logits)
         if self.label_smoothing > 0:
-            # A share of the target's logit is replaced by the same share of the mean of all logits.
+            # Smoothing replaces a fraction of the target logit by the same fraction of the mean logit.
             mean = (inputs["scale"] * results["cosine_sum"] + target_logits) / num_classes
             losses = losses + self.label_smoothing * (target_logits - mean)
         return losses
 
     def _penalized(self, cosines, batch, strength):
-        """Returns target cosines with the margin, of which `strength` applies."""
+        """Returns target cosines with `strength` times the penalty of the margin."""
         if isinstance(self.margin, margins.NoMargin):
             return cosines
         penalty = strength * (cosines - self.margin.for_batch(batch)(cosines))
         return cosines - (ops.stop_gradient(penalty) if self.straight_through else penalty)
 
-    def _count_step(self, training):
+    def _update_step(self, training):
         if not training:
             return
         if self.warmup_steps > 0:
@@ -378,7 +381,7 @@ class MarginProduct(Head):
         return self.initial_scale + (self.scale - self.initial_scale) * self.strength
 
     def _cosines(self, embeddings):
-        """`(batch, classes)` cosines, each to the nearest sub-center."""
+        """Returns the `(batch, classes)` cosines to the nearest sub-center of each class."""
         centers = ops.reshape(vectors.unit(self.centers), (-1, self.centers.shape[-1]))
         cosines = ops.matmul(vectors.unit(embeddings), ops.transpose(centers))
         if self.sub_centers == 1:

@@ -1,4 +1,4 @@
-"""Heads of papers after ArcFace: `MarginProduct` with the margin, negatives and defaults of each."""
+"""Presets of `MarginProduct` with the margin, negatives and defaults of papers published after ArcFace."""
 
 import keras
 
@@ -15,13 +15,13 @@ from keras_arcface.margins.base import check_cosine
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class NormSoftmax(MarginProduct):
-    """Softmax of scaled cosines, without a margin.
+    """Norm-softmax, a softmax of scaled cosines without a margin.
 
     Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
-        scale: radius of the hypersphere, above 0.
+        scale: scale of the logits, above 0.
 
     References:
         - [NormFace](https://arxiv.org/abs/1704.06369)
@@ -36,16 +36,16 @@ class NormSoftmax(MarginProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class AdaFace(MarginProduct):
-    """AdaFace: an `AdaptiveMargin`, which is larger for images of high quality, judged by the embedding's norm.
+    """AdaFace, with an `AdaptiveMargin` that is larger for embeddings of a large norm, which indicates high quality.
 
     Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: `m`, in [0, 1].
-        concentration: `h`, above 0.
-        momentum: weight of the old statistics of norms in each training step, in [0, 1).
-        scale: radius of the hypersphere, above 0.
+        margin: the margin `m` of the paper, in [0, 1].
+        concentration: the concentration `h` of the paper, above 0.
+        momentum: weight of the previous statistics of norms in each training step, in [0, 1).
+        scale: scale of the logits, above 0.
 
     References:
         - [AdaFace: Quality Adaptive Margin for Face Recognition](https://arxiv.org/abs/2204.00964)
@@ -61,18 +61,18 @@ class AdaFace(MarginProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class MagFace(MarginProduct):
-    """MagFace: a `MagnitudeMargin`, which grows with the embedding's norm, and a regularizer that makes norms grow.
+    """MagFace, with a `MagnitudeMargin` that increases with the embedding norm, and a regularizer of the norm.
 
-    It requires an embedder whose norms are free, `make_embedder(..., scaled=True)`. The regularizer is only in the
+    It requires an embedder with variable norms, `make_embedder(..., scaled=True)`. The regularizer is only in the
     loss, so a functional model cannot train MagFace by its logits. Call arguments, other arguments and attributes are
     those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
-        min_margin, max_margin: margins in radians, `0 <= min_margin <= max_margin <= pi / 2`.
-        min_norm, max_norm: norms at which they are reached, `0 < min_norm < max_norm`.
+        min_margin, max_margin: limits of the margin, in radians, `0 <= min_margin <= max_margin <= pi / 2`.
+        min_norm, max_norm: norms with the margins `min_margin` and `max_margin`, `0 < min_norm < max_norm`.
         weight: weight of the regularizer, at least 0.
-        scale: radius of the hypersphere, above 0.
+        scale: scale of the logits, above 0.
 
     References:
         - [MagFace: A Universal Representation for Face Recognition and Quality
@@ -100,19 +100,19 @@ class MagFace(MarginProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class ElasticFace(MarginProduct):
-    """ElasticFace: an `ElasticMargin`, which is drawn at random for each example in each training step.
+    """ElasticFace, with an `ElasticMargin` that is drawn at random for each example and training step.
 
     ElasticFace-Cos is `ElasticFace(n, margin=0.35, angular=False)`. Call arguments, other arguments and attributes are
     those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: mean of the margins, radians in [0, pi / 2] or a cosine in [0, 1].
-        std: standard deviation of the margins, in the same range. The paper's sorted forms use 0.0175, and 0.025 for
-            cosines.
-        angular: if true, the margin is added to the angle; if false, subtracted from the cosine.
-        sort: if true, the largest margins of a batch go to the examples farthest from their center (ElasticFace+).
-        scale: radius of the hypersphere, above 0.
+        margin: mean of the margins, an angle in [0, pi / 2] radians or a cosine in [0, 1].
+        std: standard deviation of the margins, in the same range as `margin`. With `sort=True`, the paper uses 0.0175
+            for angles and 0.025 for cosines.
+        angular: if true, the margin is added to the angle; if false, it is subtracted from the cosine.
+        sort: if true, examples farther from their center get larger margins within a batch (ElasticFace+).
+        scale: scale of the logits, above 0.
 
     References:
         - [ElasticFace: Elastic Margin Loss for Deep Face Recognition](https://arxiv.org/abs/2109.09416)
@@ -129,15 +129,15 @@ class ElasticFace(MarginProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CurricularFace(MarginProduct):
-    """CurricularFace: ArcFace with `CurricularNegatives`, which gain weight during training.
+    """CurricularFace, an ArcFace head with `CurricularNegatives`, whose weight increases during training.
 
     Call arguments, other arguments and attributes are those of `MarginProduct`, without `label_smoothing`.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: radians added to the target's angle, in [0, pi / 2].
-        scale: radius of the hypersphere, above 0.
-        momentum: weight of the old mean of target cosines in each training step, in [0, 1).
+        margin: angle to add to the target angle, in [0, pi / 2] radians.
+        scale: scale of the logits, above 0.
+        momentum: weight of the previous mean of target cosines in each training step, in [0, 1).
 
     References:
         - [CurricularFace: Adaptive Curriculum Learning Loss for Deep Face
@@ -155,19 +155,19 @@ class CurricularFace(MarginProduct):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class MVSoftmax(MarginProduct):
-    """MV-softmax: ArcFace or CosFace with `MisclassifiedNegatives`, which give misclassified examples more weight.
+    """MV-softmax, an ArcFace or CosFace head with `MisclassifiedNegatives`, which weight misclassified examples more.
 
-    MV-AM-Softmax is `MVSoftmax(n, margin=0.35, angular=False)`. The paper's scale is 32. Other implementations apply no
-    margin where the own cosine is below 0; this one does. Call arguments, other arguments and attributes are those of
-    `MarginProduct`, without `label_smoothing`.
+    MV-AM-Softmax is `MVSoftmax(n, margin=0.35, angular=False)`. The scale in the paper is 32. This implementation
+    applies the margin also to target cosines below 0; others do not. Call arguments, other arguments and attributes are
+    those of `MarginProduct`, without `label_smoothing`.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: radians added to the angle, in [0, pi / 2], or a cosine, in [0, 1].
-        weight: `t`, weight of hard negatives, at least 1.
-        angular: if true, the margin is added to the angle; if false, subtracted from the cosine.
-        fixed: if true, all hard negatives gain the same.
-        scale: radius of the hypersphere, above 0.
+        margin: angle to add, in [0, pi / 2] radians, or amount to subtract from the cosine, in [0, 1].
+        weight: weight `t` of hard negatives, at least 1.
+        angular: if true, the margin is added to the angle; if false, it is subtracted from the cosine.
+        fixed: if true, all hard negatives have the same increase of the cosine.
+        scale: scale of the logits, above 0.
 
     References:
         - [Mis-classified Vector Guided Softmax Loss for Face Recognition](https://arxiv.org/abs/1912.00833)

@@ -1,7 +1,7 @@
 """Hard negatives: other classes that get more weight in the softmax.
 
-A negative is hard where its cosine is above the target's penalized cosine. The softmax then uses `negatives(cosine)` in
-its place, and the cosine itself for all other negatives.
+A negative is hard if its cosine is above the penalized target cosine. For hard negatives, the softmax uses
+`negatives(cosine)` instead of the cosine.
 """
 
 import keras
@@ -12,27 +12,27 @@ from keras_arcface.margins.base import repr_of_config
 
 
 class Negatives:
-    """Base class: maps the cosines to other classes to those that the softmax uses.
+    """Base class of functions that increase the cosines to hard negatives.
 
-    To make your own, implement `hard` and `hard_derivatives` with `keras.ops`, and `get_config`, and decorate the class
-    with `keras.saving.register_keras_serializable`, so that models with it can be loaded. The chunked loss keeps no
-    tape, so it needs the derivatives.
+    A custom class implements `hard` and `hard_derivatives` with `keras.ops`, and `get_config`. Decorate it with
+    `keras.saving.register_keras_serializable`, so that models with it can be loaded. The chunked loss requires the
+    derivatives because it uses no automatic differentiation.
 
     Attributes:
-        start: the weight at the start.
-        learns: whether `next_weight` changes the weight; then the head keeps and saves it.
+        initial_weight: weight before the first training step.
+        updates_weight: true if `next_weight` changes the weight. In this case, the head stores the weight.
     """
 
-    start = 0.0
-    learns = False
+    initial_weight = 0.0
+    updates_weight = False
 
     def __call__(self, cosines, targets, weight):
-        """Maps cosines to other classes.
+        """Maps the cosines to other classes to those of the softmax.
 
         Args:
-            cosines: float tensor, in [-1, 1].
-            targets: penalized target cosines, of a shape that broadcasts.
-            weight: scalar.
+            cosines: float tensor with values in [-1, 1].
+            targets: penalized target cosines, in a shape that broadcasts to `cosines`.
+            weight: weight of the hard negatives, a scalar.
 
         Returns:
             A tensor of the shape of `cosines`, with values above -2.
@@ -40,7 +40,7 @@ class Negatives:
         return ops.where(cosines > targets, self.hard(cosines, weight), cosines)
 
     def derivatives(self, cosines, targets, weight):
-        """Returns the derivatives with respect to the cosines; targets are constants."""
+        """Returns the derivatives of a call with respect to the cosines, with constant targets."""
         return ops.where(cosines > targets, self.hard_derivatives(cosines, weight), 1.0)
 
     def hard(self, cosines, weight):
@@ -52,11 +52,11 @@ class Negatives:
         raise NotImplementedError(f"{type(self).__name__} does not implement hard_derivatives(cosines, weight).")
 
     def next_weight(self, weight, target_cosines):
-        """Returns the weight of a training step.
+        """Returns the weight for a training step.
 
         Args:
-            weight: weight of the step before.
-            target_cosines: `(batch,)` cosines without the margin, of all replicas.
+            weight: weight of the previous step.
+            target_cosines: `(batch,)` target cosines of all replicas, without the margin.
         """
         return weight
 
@@ -72,7 +72,7 @@ class Negatives:
 
 
 def get(identifier):
-    """Resolves negatives: a `Negatives`, its serialized config, or None, which stays None."""
+    """Converts a `Negatives`, its serialized config or None to a `Negatives` or None."""
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)
     if identifier is not None and not isinstance(identifier, Negatives):
@@ -85,19 +85,19 @@ def get(identifier):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CurricularNegatives(Negatives):
-    """The hard negatives of CurricularFace: their cosines become `cosine * (t + cosine)`.
+    """Hard negatives of CurricularFace, with the cosines `cosine * (t + cosine)`.
 
-    `t` is a running mean of the target cosines that starts at 0: hard negatives have less weight at first, and more as
-    embeddings come closer to their centers. Cosines that are not finite are left out.
+    `t` is the running mean of the target cosines, starting at 0. Therefore the weight of hard negatives is low at first
+    and increases as embeddings approach their centers. The mean excludes cosines that are not finite.
 
     Args:
-        momentum: weight of the old mean in each step, in [0, 1).
+        momentum: weight of the previous mean in each training step, in [0, 1).
 
     References:
         - [CurricularFace](https://arxiv.org/abs/2004.00288), equations 5, 6 and 9
     """
 
-    learns = True
+    updates_weight = True
 
     def __init__(self, momentum=0.99):
         check_number("momentum", momentum, lambda share: 0 <= share < 1, "in [0, 1)")
@@ -121,11 +121,11 @@ class CurricularNegatives(Negatives):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class MisclassifiedNegatives(Negatives):
-    """The hard negatives of MV-softmax: their cosines become `t * cosine + t - 1`, or `cosine + t - 1`.
+    """Hard negatives of MV-softmax, with the cosines `t * cosine + t - 1` or `cosine + t - 1`.
 
     Args:
-        weight: `t`, at least 1; 1 changes nothing. The paper uses 1.2.
-        fixed: if true, all hard negatives gain the same, `t - 1`; if false, closer ones gain more.
+        weight: weight `t`, at least 1. With 1, the cosines stay the same. The paper uses 1.2.
+        fixed: if true, all cosines increase by `t - 1`; if false, larger cosines increase more.
 
     References:
         - [Mis-classified Vector Guided Softmax Loss](https://arxiv.org/abs/1912.00833), equations 8 and 9
@@ -136,7 +136,7 @@ class MisclassifiedNegatives(Negatives):
         self.weight, self.fixed = float(weight), bool(fixed)
 
     @property
-    def start(self):
+    def initial_weight(self):
         return self.weight
 
     def hard(self, cosines, weight):

@@ -1,4 +1,4 @@
-"""ArcFace, CosFace and SphereFace: `MarginProduct` with the margin and the defaults of each paper."""
+"""Presets of `MarginProduct` with the margins and defaults of ArcFace, CosFace and SphereFace."""
 
 import keras
 
@@ -10,16 +10,16 @@ from keras_arcface.margins.base import check_factor
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-@keras.saving.register_keras_serializable(package="keras_arcface", name="ArcMarginProduct")  # an alias for loading
+@keras.saving.register_keras_serializable(package="keras_arcface", name="ArcMarginProduct")  # loads under the alias too
 class ArcFace(MarginProduct):
-    """ArcFace: an additive angular margin, `scale * cos(theta + margin)` for the target class.
+    """ArcFace, with an additive angular margin: `scale * cos(theta + margin)` for the target class.
 
-    Also importable as `ArcMarginProduct`. Call arguments, other arguments and attributes are those of `MarginProduct`.
+    `ArcMarginProduct` is an alias. Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: radians added to the target's angle, in [0, pi / 2].
-        scale: radius of the hypersphere, above 0.
+        margin: angle to add to the target angle, in [0, pi / 2] radians.
+        scale: scale of the logits, above 0.
 
     >>> head = ArcFace(num_classes=10)
     >>> logits = head(np.random.rand(4, 8), np.array([0, 1, 2, 3]))
@@ -38,16 +38,16 @@ class ArcFace(MarginProduct):
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-@keras.saving.register_keras_serializable(package="keras_arcface", name="CosMarginProduct")  # an alias for loading
+@keras.saving.register_keras_serializable(package="keras_arcface", name="CosMarginProduct")  # loads under the alias too
 class CosFace(MarginProduct):
-    """CosFace: an additive cosine margin, `scale * (cos(theta) - margin)` for the target class.
+    """CosFace, with an additive cosine margin: `scale * (cos(theta) - margin)` for the target class.
 
-    Also importable as `CosMarginProduct`. Call arguments, other arguments and attributes are those of `MarginProduct`.
+    `CosMarginProduct` is an alias. Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: amount subtracted from the target's cosine, in [0, 1].
-        scale: radius of the hypersphere, above 0.
+        margin: amount to subtract from the target cosine, in [0, 1].
+        scale: scale of the logits, above 0.
 
     >>> head = CosFace(num_classes=10, margin=0.2, scale=30)
 
@@ -63,18 +63,20 @@ class CosFace(MarginProduct):
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-@keras.saving.register_keras_serializable(package="keras_arcface", name="SphereMarginProduct")  # an alias for loading
+@keras.saving.register_keras_serializable(
+    package="keras_arcface", name="SphereMarginProduct"
+)  # loads under the alias too
 class SphereFace(MarginProduct):
-    """SphereFace: a multiplicative angular margin, `scale * psi(margin * theta)` for the target class.
+    """SphereFace, with a multiplicative angular margin: `scale * psi(margin * theta)` for the target class.
 
-    Also importable as `SphereMarginProduct`. This is the form in the comparison of the ArcFace paper, with normalized
-    embeddings and a fixed scale, where 1.35 works best. The SphereFace paper keeps the embedding's norm and uses 4
-    (`ASoftmax`). Call arguments, other arguments and attributes are those of `MarginProduct`.
+    `SphereMarginProduct` is an alias. This is the form in the comparison of the ArcFace paper, with
+    normalized embeddings and a fixed scale, where 1.35 works best. The SphereFace paper does not normalize embeddings
+    and uses 4 (`ASoftmax`). Call arguments, other arguments and attributes are those of `MarginProduct`.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: factor on the target's angle, in [1, 10].
-        scale: radius of the hypersphere, above 0.
+        margin: factor on the target angle, in [1, 10].
+        scale: scale of the logits, above 0.
 
     >>> head = SphereFace(num_classes=10)
 

@@ -1,4 +1,4 @@
-"""Plain softmax, the baseline of the margins."""
+"""Plain softmax head, the baseline of heads with a margin."""
 
 import keras
 from keras import ops
@@ -11,18 +11,18 @@ from keras_arcface.layers.inner_product import InnerProductHead
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class SoftmaxProduct(InnerProductHead):
-    """Classification head without normalization, scale or margin: softmax of `embedding @ center + bias`.
+    """Classification head with the logits `embedding @ center + bias`, without normalization, scale or margin.
 
-    This is the baseline of the ArcFace paper. As neither embeddings nor centers are normalized, longer embeddings lower
-    the loss as well as better directions. `MarginProduct(num_classes)` without a margin is norm-softmax.
+    This is the baseline of the ArcFace paper. Embeddings and centers are not normalized, so larger norms reduce the
+    loss as well as better directions do. `MarginProduct(num_classes)` without a margin is norm-softmax.
 
-    The loss is computed in chunks of classes, as in `MarginProduct`. It makes one copy of the centers, with the bias as
-    another column.
+    The loss is computed in chunks of classes, as in `MarginProduct`. It copies the centers to append the bias as a
+    column.
 
     Args:
         num_classes: number of classes, at least 2.
-        label_smoothing: share of the target's probability that is spread over all classes evenly, in [0, 1).
-        chunk_size, max_cache_bytes, matmul_dtype: as of `MarginProduct`.
+        label_smoothing: fraction of the target probability that is distributed evenly over all classes, in [0, 1).
+        chunk_size, max_cache_bytes, matmul_dtype: options of the chunked loss, the same as in `MarginProduct`.
         **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
 
     Call arguments:
@@ -36,8 +36,8 @@ class SoftmaxProduct(InnerProductHead):
         bias: weight `(num_classes,)`.
 
     Raises:
-        ValueError: for arguments out of range, or labels that are not one integer per embedding. A label outside
-            `[0, num_classes)` makes its row NaN.
+        ValueError: if an argument is out of range, or labels are not one integer per embedding. The loss of a label
+            outside `[0, num_classes)` is NaN.
 
     >>> head = SoftmaxProduct(10)
     >>> head(np.ones((4, 8), "float32")).shape
@@ -61,7 +61,10 @@ class SoftmaxProduct(InnerProductHead):
         return ops.matmul(embeddings, ops.transpose(self.centers)) + self.bias
 
     def loss_and_stats(self, labels, embeddings, training=False):
-        """As `Head.loss_and_stats`. A hit is a logit above all others."""
+        """Computes the loss and training statistics, as `Head.loss_and_stats`.
+
+        An example is a hit if its target logit is above all others.
+        """
         labels, embeddings, valid = self.check_batch(labels, embeddings)
         backend = backends.current()
         centers = ops.concatenate([backend.read(self.centers), backend.read(self.bias)[:, None]], axis=1)

@@ -1,4 +1,4 @@
-"""Random numbers that are a function of a seed and a step, the same on every backend, device and replica."""
+"""Random numbers that depend only on a seed and a step, the same on every backend, device and replica."""
 
 import math
 import random
@@ -27,17 +27,17 @@ def keys(seed, step, count):
 
 
 def mix(numbers, first, second, third):
-    """Maps 16-bit numbers to 30 bits that look random, with a key of three. No product exceeds 31 bits."""
+    """Hashes 16-bit numbers to 30 bits with a key of three 16-bit numbers. No product exceeds 31 bits."""
     mixed = ops.bitwise_xor(numbers, first) * _odd(second)
     mixed = ops.bitwise_and(ops.bitwise_xor(mixed, ops.right_shift(mixed, 11)), LOW_BITS) * _odd(third)
     return ops.bitwise_and(ops.bitwise_xor(mixed, ops.right_shift(mixed, 13)), 0x3FFFFFFF)
 
 
-def normals(count, seed, step):
-    """Returns `(count,)` float32 from N(0, 1)."""
+def normal(count, seed, step):
+    """Returns `(count,)` float32 samples of N(0, 1)."""
     numbers = ops.bitwise_and(ops.arange(count, dtype="int32"), LOW_BITS)
     high, low = (mix(numbers, *key) for key in keys(seed, step, 2))
-    # 16 and 7 bits: with more than 23 the largest number would round to 1.
+    # 16 + 7 bits: with more than 23 bits, the largest number would round to 1.
     bits = ops.bitwise_and(high, LOW_BITS) * 128 + ops.bitwise_and(low, 127)
     return math.sqrt(2.0) * ops.erfinv((ops.cast(bits, "float32") + 0.5) / 2.0**22 - 1.0)
 

@@ -1,4 +1,4 @@
-"""UniFace: one-vs-rest sigmoid losses with a learned threshold."""
+"""UniFace head, with one-vs-rest sigmoid losses and a learned threshold."""
 
 import math
 
@@ -14,24 +14,24 @@ from keras_arcface.margins.base import check_cosine
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class UniFace(MarginProduct):
-    """UniFace: one learned threshold separates the cosines to the own class from those to all other classes.
+    """UniFace, with a learned threshold between the cosines to target classes and those to all other classes.
 
-    The loss of an example is `softplus(bias - s * (cos(own) - margin))` plus `negatives_weight` times the sum of
-    `softplus(s * cos(other) - bias)`: the unified cross-entropy with a margin. `bias / s` is the threshold.
+    The loss of an example is `softplus(bias - s * (cos(target) - margin))` plus `negatives_weight` times the sum of
+    `softplus(s * cos(other) - bias)`, the unified cross-entropy with a margin. `bias / s` is the threshold.
 
     Call arguments, other arguments and attributes are those of `MarginProduct`, without `label_smoothing` and
-    `negatives`. The logits of `call` have the bias subtracted. They cannot train the head in a functional model, as a
-    softmax over them is another loss (CosFace's).
+    `negatives`. `call` subtracts the bias from the logits. The logits cannot train the head in a functional model,
+    because a softmax over them is the loss of CosFace.
 
     Args:
         num_classes: number of classes, at least 2.
-        margin: amount subtracted from the own cosine, in [0, 1].
-        scale: radius of the hypersphere, above 0.
+        margin: amount to subtract from the target cosine, in [0, 1].
+        scale: scale of the logits, above 0.
         negatives_weight: weight of the other classes, above 0.
 
     Attributes:
-        bias: scalar weight. It starts at `log(10 * num_classes * sample_rate)`, as in the published code: at right
-            angles, all other classes together then pull a tenth as hard as the own one.
+        bias: scalar weight. Its initial value is `log(10 * num_classes * sample_rate)`, as in the published code. At
+            right angles, the gradient of all other classes together is then a tenth of that of the target class.
 
     References:
         - [UniFace: Unified Cross-Entropy Loss for Deep Face Recognition](https://github.com/CVI-SZU/UniFace), ICCV 2023
@@ -40,7 +40,7 @@ class UniFace(MarginProduct):
     def __init__(self, num_classes, *, margin=0.4, scale=64.0, negatives_weight=1.0, **kwargs):
         for name in ("label_smoothing", "negatives"):
             if kwargs.get(name):
-                raise ValueError(f"UniFace does not support {name}. Received: {name}={kwargs[name]!r}")
+                raise ValueError(f"{name} must be omitted with UniFace. Received: {name}={kwargs[name]!r}")
         check_number("negatives_weight", negatives_weight, lambda weight: weight > 0, "above 0")
         super().__init__(num_classes, margin=CombinedMargin(m3=check_cosine("margin", margin)), scale=scale, **kwargs)
         self.negatives_weight = float(negatives_weight)
@@ -54,7 +54,7 @@ class UniFace(MarginProduct):
     def call(self, embeddings, labels=None, training=None):
         return super().call(embeddings, labels, training=training) - self.bias
 
-    def loss_beyond_logits(self):
+    def missing_from_logits(self):
         return "the one-vs-rest loss of UniFace"
 
     def make_reductions(self):
@@ -73,7 +73,7 @@ class UniFace(MarginProduct):
 
     def combine(self, results, penalized, inputs, num_classes):
         bias = inputs["bias"]
-        # The bias is a constant of the reductions. Its gradient through the sum is minus the sum of sigmoids.
+        # The bias is a constant in the reductions. The gradient of the sum with respect to it is minus the sigmoid sum.
         negatives = results["softplus_sum"] + (ops.stop_gradient(bias) - bias) * results["sigmoid_sum"]
         return ops.softplus(bias - inputs["scale"] * penalized) + self.negatives_weight * negatives
 

@@ -11,20 +11,20 @@ from keras_arcface.margins.base import cosine_of_shifted_angle
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class ClassSizeMargin(Margin):
-    """ArcFace with a margin per class: the fewer images a class has, the larger its margin.
+    """ArcFace margin that is larger for classes with fewer images.
 
-    A class with n images has the margin `min_margin + (max_margin - min_margin) * f(n)`, where `f(n)` is `n**-power`, scaled
-    to 1 for the min_margin class and 0 for the max_margin. The defaults are the recipe of the third places in the landmark
-    competitions, for data where some classes have a few images and others thousands.
+    A class with n images has the margin `min_margin + (max_margin - min_margin) * f(n)`, where `f(n)` is `n**-power`,
+    scaled to 1 for the smallest class and 0 for the largest class. The defaults are those of the third-place solutions
+    of the Google landmark recognition competitions, for data where some classes have a few images and others thousands.
 
     Args:
-        class_sizes: number of images of each class, all at least 1; `num_classes` of them.
-        min_margin: margin of the max_margin class, in radians, at least 0.
-        max_margin: margin of the min_margin class, in radians, at most `pi / 2`.
-        power: how fast the margin falls with the size, above 0.
+        class_sizes: sequence of `num_classes` integers, the number of images of each class, at least 1.
+        min_margin: margin of the largest class, in radians, at least 0.
+        max_margin: margin of the smallest class, in radians, at most `pi / 2`.
+        power: exponent of the decrease with the class size, above 0.
 
     Raises:
-        ValueError: for values outside these ranges.
+        ValueError: if a value is out of its range.
 
     >>> margin = ClassSizeMargin([1, 16, 10_000])
     >>> [round(m, 3) for m in margin.margins]
@@ -38,11 +38,13 @@ class ClassSizeMargin(Margin):
     def __init__(self, class_sizes, min_margin=0.05, max_margin=0.5, power=0.25):
         class_sizes = [int(size) for size in class_sizes]
         if len(class_sizes) < 2 or min(class_sizes) < 1:
-            min_margin = min(range(len(class_sizes)), key=class_sizes.__getitem__, default=None)
+            smallest = min(range(len(class_sizes)), key=class_sizes.__getitem__, default=None)
             received = f"{len(class_sizes)} classes"
-            if min_margin is not None:
-                received += f", class {min_margin} with {class_sizes[min_margin]}"
-            raise ValueError(f"class_sizes must be at least 2 numbers of images of at least 1. Received: {received}")
+            if smallest is not None:
+                received += f", class {smallest} with {class_sizes[smallest]}"
+            raise ValueError(
+                f"class_sizes must be at least 2 integers of at least 1. Received: class_sizes with {received}"
+            )
         min_margin, max_margin = check_angle("min_margin", min_margin), check_angle("max_margin", max_margin)
         check("min_margin", min_margin, min_margin <= max_margin, f"at most max_margin={max_margin}")
         check("power", power, power > 0, "above 0")
@@ -50,7 +52,7 @@ class ClassSizeMargin(Margin):
 
     @property
     def margins(self):
-        """The margin of each class, in radians."""
+        """Margin of each class, in radians."""
         most, least = min(self.class_sizes) ** -self.power, max(self.class_sizes) ** -self.power
         factor = (self.max_margin - self.min_margin) / ((most - least) or 1.0)
         return [self.min_margin + factor * (size**-self.power - least) for size in self.class_sizes]
@@ -60,7 +62,9 @@ class ClassSizeMargin(Margin):
         return lambda cosines: cosine_of_shifted_angle(cosines, 1.0, margins)
 
     def __call__(self, cosines):
-        raise TypeError("ClassSizeMargin depends on the classes: margin.for_batch(batch)(cosines)")
+        raise TypeError(
+            "ClassSizeMargin depends on labels. Expected: margin.for_batch(batch)(cosines). Received: margin(cosines)"
+        )
 
     def get_config(self):
         names = ("class_sizes", "min_margin", "max_margin", "power")
@@ -68,4 +72,6 @@ class ClassSizeMargin(Margin):
 
     def __repr__(self):
         sizes = f"[{len(self.class_sizes)} classes of {min(self.class_sizes)} to {max(self.class_sizes)}]"
-        return f"ClassSizeMargin({sizes}, min_margin={self.min_margin}, max_margin={self.max_margin}, power={self.power})"
+        return (
+            f"ClassSizeMargin({sizes}, min_margin={self.min_margin}, max_margin={self.max_margin}, power={self.power})"
+        )

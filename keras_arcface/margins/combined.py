@@ -1,4 +1,4 @@
-"""The formula that SphereFace, ArcFace and CosFace share."""
+"""Combined margin of SphereFace, ArcFace and CosFace."""
 
 import math
 
@@ -14,7 +14,7 @@ from keras_arcface.margins.base import cosine_of_shifted_angle
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CombinedMargin(Margin):
-    """The combined margin: `cos(m1 * theta + m2) - m3`.
+    """Combined margin, `cos(m1 * theta + m2) - m3`.
 
     | margin     | m1   | m2  | m3   |
     |------------|------|-----|------|
@@ -22,22 +22,23 @@ class CombinedMargin(Margin):
     | ArcFace    | 1    | 0.5 | 0    |
     | CosFace    | 1    | 0   | 0.35 |
 
-    Past `m1 * theta + m2 = pi` the plain cosine would rise again and reward embeddings for moving away from their
-    center. Here psi keeps falling: with `k = floor((m1 * theta + m2) / pi)` it is
-    `(-1)**k * cos(m1 * theta + m2) - 2 * k - m3`, SphereFace's own continuation used for every margin. It is
-    continuous with a continuous derivative, and falls on the whole of [0, pi]. (InsightFace switches to
-    `cos(theta) - m2 * sin(m2)` there, which falls but is not continuous; its `easy_margin` applies no margin there.)
+    Above `m1 * theta + m2 = pi` the plain cosine would increase again and reward embeddings far from their center.
+    Therefore the margin uses the continuation of SphereFace: with `k = floor((m1 * theta + m2) / pi)`, psi is
+    `(-1)**k * cos(m1 * theta + m2) - 2 * k - m3`. It is continuous with a continuous derivative, and decreases on all
+    of [0, pi]. (In this range, InsightFace uses `cos(theta) - m2 * sin(m2)`, which decreases but is not continuous; its
+    `easy_margin` applies no margin.)
 
-    Gradients are those of the formula. They are finite at both ends, where the derivative of the formula is not.
+    Gradients follow the formula, but are finite at cosines of +-1, where its derivative is infinite.
 
     Args:
         m1: factor on the angle, above 0 and at most 10. A factor below 1 requires an `m2` of at least `(1 - m1) * pi`;
             otherwise large angles would be rewarded.
-        m2: angle added, in radians, at least 0 and at most `pi / 2`; with `m1` below 1, `(1 - m1) * pi` more.
-        m3: amount subtracted from the cosine, in [0, 1].
+        m2: angle to add, in radians, at least 0 and at most `pi / 2`. With `m1` below 1, the maximum increases by
+            `(1 - m1) * pi`.
+        m3: amount to subtract from the cosine, in [0, 1].
 
     Raises:
-        ValueError: for values outside these ranges.
+        ValueError: if a value is out of its range.
 
     >>> arcface = CombinedMargin(m2=0.5)
     >>> float(arcface(keras.ops.convert_to_tensor(0.0)))  # cos(pi / 2 + 0.5)
@@ -50,15 +51,15 @@ class CombinedMargin(Margin):
     """
 
     def __init__(self, m1=1.0, m2=0.0, m3=0.0):
-        m1 = check_factor("m1", m1, least=0.0)
+        m1 = check_factor("m1", m1, minimum=0.0)
         if m1 == 0:
             raise ValueError(f"m1 must be above 0. Received: m1={m1}")
-        m2 = check_angle("m2", m2, largest=math.pi / 2 + max(0.0, 1 - m1) * math.pi)
+        m2 = check_angle("m2", m2, maximum=math.pi / 2 + max(0.0, 1 - m1) * math.pi)
         m3 = check_cosine("m3", m3)
         if m1 * math.pi + m2 < math.pi:
             raise ValueError(
-                "m1 * theta + m2 must not be below theta anywhere up to theta = pi: with m1 < 1, m2 must be at least "
-                f"(1 - m1) * pi = {(1 - m1) * math.pi:.4f}. Received: m1={m1}, m2={m2}"
+                f"m2 must be at least (1 - m1) * pi = {(1 - m1) * math.pi:.4f} with m1 below 1, so that m1 * theta + "
+                f"m2 is at least theta on all of [0, pi]. Received: m1={m1}, m2={m2}"
             )
         self.m1, self.m2, self.m3 = m1, m2, m3
 

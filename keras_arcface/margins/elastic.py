@@ -1,4 +1,4 @@
-"""Margins that are drawn at random in training."""
+"""Margin of ElasticFace, a random variable in training."""
 
 import keras
 from keras import ops
@@ -11,25 +11,27 @@ from keras_arcface.margins.base import cosine_of_shifted_angle
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class ElasticMargin(Margin):
-    """ElasticFace: each example's margin is drawn from a normal distribution in each training step.
+    """ElasticFace margin, drawn from a normal distribution for each example and training step.
 
     Outside of training the margin is the mean. The defaults are those of ElasticFace-Arc. ElasticFace-Cos is
-    `ElasticMargin(0.35, 0.05, angular=False)`. The sorted forms use a standard deviation of 0.0175 and 0.025.
+    `ElasticMargin(0.35, 0.05, angular=False)`. With `sort=True`, the paper uses a standard deviation of 0.0175 for
+    angles and 0.025 for cosines.
 
     Args:
-        mean: mean of the margins, radians in [0, pi / 2] or a cosine in [0, 1].
-        std: standard deviation of the margins, in the same range.
-        angular: if true, the margin is added to the angle (ArcFace); if false, subtracted from the cosine (CosFace).
-        sort: if true, the largest margins of a batch go to the examples farthest from their center (ElasticFace+).
+        mean: mean of the margins, an angle in [0, pi / 2] radians or a cosine in [0, 1].
+        std: standard deviation of the margins, in the same range as `mean`.
+        angular: if true, the margin is added to the angle (ArcFace); if false, it is subtracted from the cosine
+            (CosFace).
+        sort: if true, examples farther from their center get larger margins within a batch (ElasticFace+).
 
     Raises:
-        ValueError: for values outside these ranges.
+        ValueError: if a value is out of its range.
 
     References:
         - [ElasticFace](https://arxiv.org/abs/2109.09416)
     """
 
-    random = True
+    is_random = True
 
     def __init__(self, mean=0.5, std=0.05, angular=True, sort=False):
         check = check_angle if angular else check_cosine
@@ -37,21 +39,21 @@ class ElasticMargin(Margin):
         self.angular, self.sort = bool(angular), bool(sort)
 
     def for_batch(self, batch):
-        if batch.normals is None:
+        if batch.normal_samples is None:
             return self
 
         def penalized_cosines(cosines):
-            margins = self.mean + self.std * batch.normals
+            margins = self.mean + self.std * batch.normal_samples
             if self.sort:
-                margins = _largest_to_farthest(margins, ops.stop_gradient(cosines), batch)
-            return self._with(cosines, margins)
+                margins = _sort_by_distance(margins, ops.stop_gradient(cosines), batch)
+            return self._apply(cosines, margins)
 
         return penalized_cosines
 
     def __call__(self, cosines):
-        return self._with(cosines, self.mean)
+        return self._apply(cosines, self.mean)
 
-    def _with(self, cosines, margins):
+    def _apply(self, cosines, margins):
         return (
             cosine_of_shifted_angle(cosines, 1.0, margins) if self.angular else ops.clip(cosines, -1.0, 1.0) - margins
         )
@@ -60,7 +62,8 @@ class ElasticMargin(Margin):
         return {"mean": self.mean, "std": self.std, "angular": self.angular, "sort": self.sort}
 
 
-def _largest_to_farthest(margins, cosines, batch):
+def _sort_by_distance(margins, cosines, batch):
+    """Reorders margins so that they increase with the distance from the center, over all replicas."""
     margins, cosines = batch.gather(margins), batch.gather(cosines)
-    rank = ops.argsort(ops.argsort(-cosines))  # 0 for the closest
-    return batch.local(ops.take(ops.sort(margins), rank))
+    rank = ops.argsort(ops.argsort(-cosines))  # 0 for the example closest to its center
+    return batch.local_part(ops.take(ops.sort(margins), rank))

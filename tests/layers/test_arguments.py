@@ -20,7 +20,7 @@ from keras_arcface.layers import SphereFace
 CLASSES = 5
 DEGREES = r"margin must be an angle in radians of at most 1\.5708\. Received: margin=28\.6 \(28\.6 degrees are 0\.4992 "
 PERCENT = r"margin must be a cosine of at most 1\. Received: margin=35 \(35 percent are 0\.35\)"
-LENGTH = r"margin.* Received: margin=512 \(the length of the embeddings is not an argument"
+LENGTH = r"margin.* Received: margin=512 \(the dimension of the embeddings is not an argument"
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,14 @@ LENGTH = r"margin.* Received: margin=512 \(the length of the embeddings is not a
         (lambda: layers.CurricularFace(CLASSES, margin=28.6), DEGREES),
         (lambda: layers.ElasticFace(CLASSES, margin=28.6), DEGREES),
         (lambda: layers.MVSoftmax(CLASSES, margin=28.6), DEGREES),
-        (lambda: layers.MagFace(CLASSES, max_margin=45.0), r"max_margin must be an angle.*45 degrees are 0\.7854 radians"),
-        (lambda: margins.ClassSizeMargin([1, 2], max_margin=30), r"max_margin must be an angle.*30 degrees are 0\.5236"),
+        (
+            lambda: layers.MagFace(CLASSES, max_margin=45.0),
+            r"max_margin must be an angle.*45 degrees are 0\.7854 radians",
+        ),
+        (
+            lambda: margins.ClassSizeMargin([1, 2], max_margin=30),
+            r"max_margin must be an angle.*30 degrees are 0\.5236",
+        ),
         (lambda: margins.ElasticMargin(std=3.0), r"std must be an angle.*3 degrees are 0\.0524 radians"),
         (lambda: margins.CombinedMargin(m2=28.6), r"m2 must be an angle in radians of at most 1\.5708"),
         (lambda: CosFace(CLASSES, margin=35.0), PERCENT),
@@ -71,9 +77,7 @@ NAMES += ("UniFace", "NormSoftmax", "MarginProduct", "LSoftmax", "ASoftmax", "So
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_num_classes_is_positional(name):
-    message = (
-        rf"{name} takes num_classes by position and everything else by.*of the embeddings.*Received: {name}\(40, 512\)"
-    )
+    message = rf"{name} must have num_classes as its only positional.*of the embeddings.*Received: {name}\(40, 512\)"
     with pytest.raises(TypeError, match=message):
         getattr(layers, name)(40, 512)
 
@@ -134,7 +138,7 @@ BEYOND_LOGITS = {
     "label_smoothing": (lambda: ArcFace(CLASSES, label_smoothing=0.1), "label_smoothing"),
     "regularizer": (lambda: keras_arcface.MagFace(CLASSES), "regularizer of MagnitudeMargin"),
     "one-vs-rest": (lambda: keras_arcface.UniFace(CLASSES), "one-vs-rest loss"),
-    "joined": (lambda: layers.WithIntraLoss(ArcFace(CLASSES)), "term of WithIntraLoss"),
+    "auxiliary loss": (lambda: layers.WithIntraLoss(ArcFace(CLASSES)), "auxiliary loss of WithIntraLoss"),
 }
 
 
@@ -189,9 +193,9 @@ def test_reprs():
     assert "num_classes=5, margin=None" in repr(NormSoftmax(CLASSES))
     assert "MagnitudeMargin(min_margin=0.45, max_margin=0.8" in repr(layers.MagFace(CLASSES))
     assert repr(layers.LSoftmax(CLASSES, name="head")) == "<LSoftmax num_classes=5, margin=4, name=head, built=False>"
-    joined = layers.WithCenterLoss(layers.SoftmaxProduct(CLASSES, name="head"), name="joined")
+    outer = layers.WithCenterLoss(layers.SoftmaxProduct(CLASSES, name="head"), name="outer")
     inner = "<SoftmaxProduct num_classes=5, name=head, built=False>"
-    assert repr(joined) == f"<WithCenterLoss head={inner}, weight=0.003, name=joined, built=False>"
+    assert repr(outer) == f"<WithCenterLoss head={inner}, weight=0.003, name=outer, built=False>"
     triplets = "TripletLoss(margin=0.2, mining='hard', squared=True)"
     head = layers.EmbeddingHead(losses.TripletLoss(), name="head")
     assert repr(head) == f"<EmbeddingHead loss={triplets}, name=head, built=False>"

@@ -1,4 +1,4 @@
-"""Center loss and the ArcFace paper's intra- and inter-loss, joined to heads, against float64."""
+"""Center loss and the ArcFace paper's intra- and inter-loss as auxiliary losses, against float64."""
 
 import json
 import subprocess
@@ -23,8 +23,8 @@ from keras import ops
 
 from keras_arcface import ArcFace
 from keras_arcface import CosFace
-from keras_arcface.layers import EmbeddingHead
 from keras_arcface.layers import AuxiliaryLossHead
+from keras_arcface.layers import EmbeddingHead
 from keras_arcface.layers import NormSoftmax
 from keras_arcface.layers import SoftmaxProduct
 from keras_arcface.layers import WithCenterLoss
@@ -33,7 +33,7 @@ from keras_arcface.layers import WithIntraLoss
 from keras_arcface.losses import TripletLoss
 
 SCALE = 8.0
-joined = pytest.mark.parametrize("join", [WithCenterLoss, WithIntraLoss, WithInterLoss])
+every_class = pytest.mark.parametrize("auxiliary", [WithCenterLoss, WithIntraLoss, WithInterLoss])
 
 
 def angle(first, second):
@@ -125,11 +125,11 @@ def test_embeddings_that_are_not_finite_move_nothing():
     np.testing.assert_allclose(ops.convert_to_numpy(head.class_means), expected, rtol=1e-5, atol=1e-6)
 
 
-@joined
+@every_class
 @pytest.mark.parametrize("inner", [arcface, CosFace, NormSoftmax, SoftmaxProduct])
-def test_logits_and_statistics_are_those_of_the_inner_head(join, inner):
+def test_logits_and_statistics_are_those_of_the_inner_head(auxiliary, inner):
     embeddings, labels, centers = problem()
-    head, plain = join(inner(CLASSES), 2.0), with_centers(inner(CLASSES), centers)
+    head, plain = auxiliary(inner(CLASSES), 2.0), with_centers(inner(CLASSES), centers)
     head = with_inner_centers(head, centers)
     np.testing.assert_array_equal(head(embeddings), plain(embeddings))
     if inner is not SoftmaxProduct:
@@ -146,24 +146,24 @@ def test_the_intra_loss_is_to_the_nearest_sub_center():
     both = np.stack([-centers, centers], axis=1)
     head = with_inner_centers(WithIntraLoss(ArcFace(CLASSES, scale=SCALE, sub_centers=2), 1.0), both)
     plain = with_centers(ArcFace(CLASSES, scale=SCALE, sub_centers=2), both)
-    terms = ops.convert_to_numpy(head.loss(labels, embeddings)) - ops.convert_to_numpy(plain.loss(labels, embeddings))
+    losses = ops.convert_to_numpy(head.loss(labels, embeddings)) - ops.convert_to_numpy(plain.loss(labels, embeddings))
     angles = [min(angle(x, centers[y]), angle(x, -centers[y])) for x, y in zip(embeddings, labels, strict=True)]
-    np.testing.assert_allclose(terms, np.array(angles) / np.pi, atol=1e-5)
+    np.testing.assert_allclose(losses, np.array(angles) / np.pi, atol=1e-5)
 
 
-@joined
-def test_the_ends_are_finite(join):
+@every_class
+def test_the_ends_are_finite(auxiliary):
     _, labels, centers = problem()
     centers[1], centers[2] = 2 * centers[0], -centers[0]
     centers[3] = 0
     ends = np.concatenate([3 * centers[labels[:4]], -50 * centers[labels[4:8]], np.zeros((1, DIM))]).astype("float32")
-    head = with_inner_centers(join(arcface(), 1.0), centers)
+    head = with_inner_centers(auxiliary(arcface(), 1.0), centers)
     value, gradients = value_and_gradients(lambda e: ops.mean(head.loss(labels, e)), ends)
     assert np.isfinite(value)
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_terms_can_be_joined_to_joined_heads():
+def test_auxiliary_losses_can_be_nested():
     embeddings, labels, centers = problem()
     head = WithInterLoss(WithIntraLoss(WithCenterLoss(arcface(), 0.1, alpha=0.3), 2.0), 3.0)
     head.build((None, DIM))
@@ -176,7 +176,7 @@ def test_terms_can_be_joined_to_joined_heads():
     np.testing.assert_allclose(total, expected, rtol=1e-5)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(head))
     assert copy.get_config() == head.get_config()
-    assert [joint.weight for joint in (copy, copy.head, copy.head.head)] == [3.0, 2.0, 0.1]
+    assert [outer.weight for outer in (copy, copy.head, copy.head.head)] == [3.0, 2.0, 0.1]
     assert copy.head.head.alpha == 0.3
 
 
@@ -191,19 +191,19 @@ def test_a_fit_step_moves_the_class_means():
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class WithShortEmbeddings(AuxiliaryLossHead):
+class WithNormPenalty(AuxiliaryLossHead):
     def auxiliary_loss(self, labels, embeddings, training):
         return ops.sum(ops.square(embeddings), axis=-1)
 
 
-def test_a_custom_term(tmp_path):
+def test_a_custom_auxiliary_loss(tmp_path):
     embeddings, labels, centers = problem()
 
     def losses(embeddings, centers):
         return arcface_losses(embeddings, centers, labels) + 0.1 * (embeddings**2).sum(axis=1)
 
-    assert_is(losses, with_inner_centers(WithShortEmbeddings(arcface(), 0.1), centers), embeddings, labels, centers)
-    assert_goes_on_after_loading(model_of(WithShortEmbeddings(arcface(), 0.1)), embeddings, labels, tmp_path)
+    assert_is(losses, with_inner_centers(WithNormPenalty(arcface(), 0.1), centers), embeddings, labels, centers)
+    assert_goes_on_after_loading(model_of(WithNormPenalty(arcface(), 0.1)), embeddings, labels, tmp_path)
     with pytest.raises(NotImplementedError, match="AuxiliaryLossHead does not implement auxiliary_loss"):
         AuxiliaryLossHead(arcface(), 1.0).loss(labels, embeddings)
 

@@ -198,7 +198,7 @@ def test_small_label_types_work_with_more_classes_than_they_can_count(dtype):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.zeros(BATCH, np.float32), "expects integer labels in .0, 41.*Received: labels of dtype float32"),
+        (np.zeros(BATCH, np.float32), "must be integer labels in .0, 41.*Received: labels of dtype float32"),
         (np.zeros((BATCH, CLASSES), np.int32), r"one label per embedding.*shape \(17, 41\)"),
         (np.zeros(BATCH - 1, np.int32), r"one label per embedding.*shape \(16,\) for embeddings of shape \(17, 24\)"),
     ],
@@ -221,7 +221,10 @@ def test_labels_of_another_kind_are_refused(labels, message, batch):
         ({"num_classes": 10, "margin": 0.5}, "margin must be None or a callable"),
         ({"num_classes": 10, "warmup_steps": -1}, "warmup_steps must be an integer of at least 0. Received: .*=-1"),
         ({"num_classes": 10, "warmup_steps": 5, "initial_scale": 0}, "initial_scale must be None or above 0"),
-        ({"num_classes": 10, "initial_scale": 8.0}, "initial_scale requires warmup_steps, over which it becomes scale"),
+        (
+            {"num_classes": 10, "initial_scale": 8.0},
+            "initial_scale must be None without warmup_steps.*Received: .*=8.0",
+        ),
         ({"num_classes": 10, "label_smoothing": 1}, r"label_smoothing must be in \[0, 1\). Received: .*=1"),
     ],
 )

@@ -123,7 +123,7 @@ def test_random_margins_differ_from_step_to_step_and_come_again_with_the_step():
 
 def test_stateless_normals_are_normal():
     draws = np.stack(
-        [ops.convert_to_numpy(stateless_random.normals(500, 3, ops.convert_to_tensor(step))) for step in range(100)]
+        [ops.convert_to_numpy(stateless_random.normal(500, 3, ops.convert_to_tensor(step))) for step in range(100)]
     )
     print(f"50,000 draws: mean {draws.mean():.4f}, standard deviation {draws.std():.4f}")
     assert abs(draws.mean()) < 0.02

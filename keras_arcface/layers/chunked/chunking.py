@@ -1,4 +1,4 @@
-"""Chooses the chunk size and whether cosines are cached for the backward pass."""
+"""Choice of the chunk size and of caching cosines for the backward pass."""
 
 import math
 from typing import NamedTuple
@@ -8,24 +8,24 @@ from keras_arcface._arguments import check_integer
 from keras_arcface._arguments import check_number
 from keras_arcface.layers.chunked import backends
 
-# Matrix products of fewer classes are slow.
+# Matrix products with fewer classes are slow.
 _SMALLEST_CHUNK = 1024
 
-# Up to this many classes, one chunk of all is fastest where the cosines are cached anyway.
+# Up to this number of classes, a single chunk is fastest if the cosines are cached.
 _LARGEST_SINGLE_CHUNK = 2**17
 
 DTYPES = ("float32", "tensorfloat32", "bfloat16")
 
 
 class Chunking(NamedTuple):
-    """How the class centers are cut into chunks.
+    """Division of the class centers into chunks, and options of the computation.
 
     Attributes:
-        size: classes per chunk, in each shard.
-        cached: whether the cosines of all chunks, `(batch, classes)`, are kept for the backward pass, which saves a
-            matrix product.
-        matmul_dtype: one of `DTYPES`, to which the entries of the matrix products are rounded; sums are float32.
-        shards: number of equal parts in which the centers lie on devices.
+        size: number of classes per chunk, in each shard.
+        cached: if true, the backward pass reuses the `(batch, classes)` cosines of all chunks, which saves a matrix
+            product.
+        matmul_dtype: dtype of `DTYPES` to which the inputs of matrix products are rounded; sums are float32.
+        shards: number of equal shards of the centers on devices.
     """
 
     size: int
@@ -35,7 +35,7 @@ class Chunking(NamedTuple):
 
 
 def check(chunk_size, max_cache_bytes, matmul_dtype):
-    """Raises a ValueError for a head's arguments that are out of range."""
+    """Raises a ValueError if an argument of a head is out of range."""
     if chunk_size is not None:
         check_integer("chunk_size", chunk_size, 1)
     check_number("max_cache_bytes", max_cache_bytes, lambda size: size >= 0, "at least 0 bytes")
@@ -48,10 +48,13 @@ def choose(batch, centers_shape, chunk_size=None, max_cache_bytes=2**28, matmul_
     Args:
         batch: number of rows, or None if unknown.
         centers_shape: `(classes, dim)` or `(classes, sub_centers, dim)`.
-        chunk_size: classes per chunk, or None to choose.
-        max_cache_bytes: cosines are cached up to this size.
-        matmul_dtype: one of `DTYPES`.
-        shards: number of equal parts in which the centers lie on devices.
+        chunk_size: number of classes per chunk, or None for a default.
+        max_cache_bytes: maximum size of cached cosines.
+        matmul_dtype: dtype of `DTYPES` for the inputs of matrix products.
+        shards: number of equal shards of the centers on devices.
+
+    Returns:
+        A `Chunking`.
     """
     classes, sub_centers = centers_shape[0] // shards, math.prod(centers_shape[1:-1])
     class_bytes = 4 * (batch or 512) * sub_centers

@@ -1,8 +1,9 @@
-"""Iterates over chunks of class centers, forward and backward, and applies reductions to their cosines.
+"""Reductions of cosines over chunks of class centers, forward and backward.
 
-Forward, for each chunk `W` of the centers: `cosines = unit(rows) @ unit(W).T`, and every reduction updates its state.
-Backward, for each chunk: the cosines again, or as cached; `G`, the sum of the reductions' gradients; then
-`rows' gradient += G @ W` and `W's gradient = tangential(G.T @ rows)`.
+The forward pass computes `cosines = rows @ unit(W).T` for each chunk `W` of the centers and updates the state of every
+reduction. The backward pass reads the cosines from the cache or computes them again. With the sum `G` of the gradients
+of the reductions, it adds `G @ unit(W)` to the gradient of the rows, and the gradient of `W` is `G.T @ rows` without
+its component along each center, divided by the norm of the center.
 """
 
 import functools
@@ -14,21 +15,21 @@ from keras_arcface.layers import vectors
 from keras_arcface.layers.chunked import backends
 from keras_arcface.layers.chunked.reductions import Chunk
 
-# The index of the chunk that is smaller than the others, or the only one.
+# Index of the chunk outside of the loop: a smaller last chunk, or the only chunk.
 _LAST = "last"
 
-# XLA on a CPU adds the terms of a sum one after another: longer sums would lose digits.
+# XLA on a CPU adds the terms of a sum sequentially, so longer sums would lose precision.
 _LARGEST_SUM = 4096
 
 
 class ChunkedReductions:
-    """Reduces the cosines between a batch and all class centers, without holding them all.
+    """Computes reductions of the cosines between a batch and all class centers, chunk by chunk.
 
-    The compiled functions belong to the object and are freed with it.
+    The object owns its compiled functions, which are freed with it.
 
     Args:
-        reductions: `Reduction` objects by name.
-        normalize: if true, the centers are L2-normalized; the rows are taken as they are.
+        reductions: dictionary of `Reduction` objects by name.
+        normalize: if true, the centers are L2-normalized. The rows are never normalized.
     """
 
     def __init__(self, reductions, normalize=True):
@@ -40,14 +41,14 @@ class ChunkedReductions:
 
         Args:
             rows: `(batch, dim)` float32.
-            centers: `(classes, dim)` float32, or `(classes, sub_centers, dim)`: the cosine to a class is the one to its
+            centers: `(classes, dim)` or `(classes, sub_centers, dim)` float32. The cosine to a class is that to its
                 nearest sub-center.
             labels: `(batch,)` int32 in [0, classes).
             chunking: a `Chunking`.
-            **inputs: scalars and `(batch,)` tensors for the reductions; no gradient flows to them.
+            **inputs: scalars and `(batch,)` tensors for the reductions, without gradient.
 
         Returns:
-            `(batch,)` float32 results by name.
+            Dictionary of the `(batch,)` float32 results by name.
         """
         forward, backward = self._functions(chunking)
         inputs = {n: ops.stop_gradient(ops.convert_to_tensor(value, dtype="float32")) for n, value in inputs.items()}
@@ -68,7 +69,7 @@ class ChunkedReductions:
         return {n: c if self.reductions[n].has_gradient else ops.stop_gradient(c) for n, c in columns.items()}
 
     def __reduce__(self):
-        # A copy compiles its own functions.
+        # Compiled functions cannot be copied, so a copy compiles them again.
         return type(self), (self.reductions, self.normalize)
 
     def _functions(self, chunking):
@@ -81,7 +82,7 @@ class ChunkedReductions:
         return self._compiled[chunking]
 
     def _forward(self, chunking, rows, centers, labels, inputs):
-        """Returns `(batch, reductions)` results, and what the backward pass needs of the centers."""
+        """Returns the `(batch, reductions)` results, and the intermediate values for the backward pass."""
         backend, chunks = backends.current(), _Chunks(centers.shape, chunking)
         inverse_norms = self._inverse_norms(backend, centers)
         update = backend.fuse(functools.partial(self._update, chunks))
@@ -104,10 +105,11 @@ class ChunkedReductions:
         return ops.stack(results, axis=1), (inverse_norms, cache, *last)
 
     def _backward(self, chunking, rows, centers, labels, inputs, results, residuals, upstream):
-        """Returns the gradients of rows and centers."""
+        """Returns the gradients with respect to the rows and the centers."""
         backend, chunks = backends.current(), _Chunks(centers.shape, chunking)
         inverse_norms, cache, *last = residuals
-        gradient, tangential = backend.fuse(functools.partial(self._gradient, chunks)), backend.fuse(_remove_radial_part)
+        gradient = backend.fuse(functools.partial(self._gradient, chunks))
+        remove_radial_part = backend.fuse(_remove_radial_part)
 
         def add(index, start, size, by_rows, by_centers):
             block, inverse = chunks.slice(centers, start, size), chunks.slice(inverse_norms, start, size)[:, 0]
@@ -116,11 +118,11 @@ class ChunkedReductions:
             elif index is _LAST:
                 (products,) = last
             else:
-                products = backend.cache_get(cache, index, (ops.shape(rows)[0], chunks.rows_of(size)))
+                products = backend.cache_get(cache, index, (ops.shape(rows)[0], chunks.num_rows(size)))
             slopes = gradient(products, inverse, chunks.class_ids(start, size), labels, inputs, results, upstream)
             by_block = backend.matmul(slopes, rows, chunking.matmul_dtype, transpose_first=True)
             if self.normalize:
-                by_block = tangential(by_block, block, inverse)
+                by_block = remove_radial_part(by_block, block, inverse)
             by_block = ops.reshape(by_block, (chunking.shards, -1, chunks.dim))
             by_centers = backend.write_rows(by_centers, start * chunks.sub_centers, by_block)
             return by_rows + _matmul_by_shard(backend, slopes, block, chunking), by_centers
@@ -131,12 +133,12 @@ class ChunkedReductions:
         return ops.sum(by_rows, axis=0), ops.reshape(by_centers, centers.shape)
 
     def _inverse_norms(self, backend, centers):
-        """`(rows, 1)` the factor that normalizes each row of the centers."""
+        """Returns the `(rows, 1)` factors that normalize the rows of the centers."""
         rows = ops.reshape(centers, (-1, centers.shape[-1]))
         return backend.fuse(vectors.inverse_norms)(rows) if self.normalize else ops.ones_like(rows[:, :1])
 
     def _update(self, chunks, products, inverse, class_ids, labels, inputs, states):
-        """Updates the states of all reductions with the products of a chunk."""
+        """Returns the states of all reductions, updated with the inner products of a chunk."""
         shards, subs = chunks.shards, chunks.sub_centers
         products, inverse, class_ids = (
             ops.reshape(array, (-1, shards, array.shape[-1] // shards)) for array in (products, inverse, class_ids)
@@ -162,7 +164,7 @@ class ChunkedReductions:
         return states
 
     def _gradient(self, chunks, products, inverse, class_ids, labels, inputs, results, upstream):
-        """The gradient of all results with respect to the products of a chunk."""
+        """Returns the gradient of all results with respect to the inner products of a chunk."""
         cosines, share = _nearest(products * inverse, chunks.sub_centers)
         chunk = Chunk(cosines, ops.equal(ops.expand_dims(labels, 1), class_ids), _broadcast(inputs, 1))
         slopes = sum(
@@ -176,11 +178,11 @@ class ChunkedReductions:
 
 
 class _Chunks:
-    """Cuts class centers into chunks; each shard of the classes gives an equal part of a chunk."""
+    """Division of class centers into chunks with the same number of classes from each shard."""
 
     def __init__(self, centers_shape, chunking):
         self.shards = chunking.shards
-        self.classes = centers_shape[0] // chunking.shards  # of a shard
+        self.classes = centers_shape[0] // chunking.shards  # per shard
         self.sub_centers, self.dim = math.prod(centers_shape[1:-1]), centers_shape[-1]
         self.size = min(chunking.size, self.classes)
         self.count, self.last_size = divmod(self.classes, self.size)
@@ -188,8 +190,8 @@ class _Chunks:
             self.count, self.last_size = 0, self.size
 
     def loop(self, backend, body, carry):
-        """`carry = body(index, start, size, *carry)` for every chunk."""
-        if self.last_size:  # first, as XLA copies what is written after a loop
+        """Computes `carry = body(index, start, size, *carry)` for every chunk."""
+        if self.last_size:  # before the loop, because XLA copies arrays written after it
             carry = body(_LAST, self.count * self.size, self.last_size, *carry)
         if self.count:
             carry = backend.repeat(
@@ -197,38 +199,45 @@ class _Chunks:
             )
         return carry
 
-    def rows_of(self, size):
-        """The number of rows of a chunk with `size` classes per shard."""
+    def num_rows(self, size):
+        """Returns the number of rows of a chunk with `size` classes per shard."""
         return self.shards * size * self.sub_centers
 
     def slice(self, array, start, size):
-        """The rows of a chunk, of an array with one row per center."""
-        # Every shard slices its own part: a slice across shards would gather them.
+        """Returns the rows of a chunk from an array with one row per center."""
+        # Each shard is sliced separately, because a slice across shards would gather them.
         by_shard = ops.reshape(array, (self.shards, self.classes * self.sub_centers, -1))
         shape = self.shards, size * self.sub_centers, by_shard.shape[2]
         return ops.reshape(ops.slice(by_shard, (0, start * self.sub_centers, 0), shape), (-1, shape[2]))
 
     def class_ids(self, start, size):
-        """`(shards * size,)` int32, the classes of a chunk."""
+        """Returns the `(shards * size,)` int32 class ids of a chunk."""
         within = start + ops.tile(ops.arange(size, dtype="int32"), self.shards)
         return within + self.classes * ops.repeat(ops.arange(self.shards, dtype="int32"), size)
 
 
 def target_cosines(unit_rows, centers, labels, shards=1):
-    """Returns the cosines to the examples' own centers, `(batch,)`; arguments as of `ChunkedReductions`."""
+    """Returns the `(batch,)` cosines between examples and their target centers.
+
+    Args:
+        unit_rows: `(batch, dim)` float32, L2-normalized.
+        centers: `(classes, dim)` or `(classes, sub_centers, dim)` float32.
+        labels: `(batch,)` int32 in [0, classes).
+        shards: number of equal shards of the centers on devices.
+    """
     classes, subs, dim = centers.shape[0] // shards, math.prod(centers.shape[1:-1]), centers.shape[-1]
     if shards == 1:
         own = ops.reshape(ops.take(centers, labels, axis=0), (1, -1, subs, dim))
-        is_here = ops.ones_like(labels, dtype="bool")[None]
-    else:  # each shard indexes its own part: an index across shards would gather them
+        in_shard = ops.ones_like(labels, dtype="bool")[None]
+    else:  # each shard is indexed separately, because indexing across shards would gather them
         within = labels - classes * ops.expand_dims(ops.arange(shards, dtype="int32"), 1)
-        is_here = ops.logical_and(within >= 0, within < classes)
+        in_shard = ops.logical_and(within >= 0, within < classes)
         by_shard = ops.reshape(centers, (shards, classes, subs * dim))
         rows = ops.clip(within, 0, classes - 1)
         own = ops.vectorized_map(lambda pair: ops.take(pair[0], pair[1], axis=0), (by_shard, rows))
         own = ops.reshape(own, (shards, -1, subs, dim))
     cosines = ops.max(ops.sum(vectors.unit(own) * ops.expand_dims(unit_rows, 1), axis=-1), axis=-1)
-    return ops.sum(ops.where(is_here, cosines, 0.0), axis=0)
+    return ops.sum(ops.where(in_shard, cosines, 0.0), axis=0)
 
 
 def _slice_last(array, start, size):
@@ -240,11 +249,14 @@ def _slice_last(array, start, size):
 def _new_cache(backend, chunks, chunking, rows):
     if not (chunking.cached and chunks.count):
         return ()
-    return backend.new_cache((chunks.count, ops.shape(rows)[0], chunks.rows_of(chunks.size)))
+    return backend.new_cache((chunks.count, ops.shape(rows)[0], chunks.num_rows(chunks.size)))
 
 
 def _nearest(cosines, sub_centers):
-    """Cosines to the nearest sub-center of each class, and `(batch, classes, sub_centers)` shares of their slope."""
+    """Returns the cosines to the nearest sub-center of each class, and the gradients with respect to all sub-centers.
+
+    The gradients, `(batch, classes, sub_centers)`, are None with one center per class.
+    """
     if sub_centers == 1:
         return cosines, None
     by_class = ops.reshape(cosines, (-1, *cosines.shape[1:-1], cosines.shape[-1] // sub_centers, sub_centers))
@@ -254,18 +266,18 @@ def _nearest(cosines, sub_centers):
 
 
 def _broadcast(inputs, axes):
-    """Appends axes to inputs with one value per example."""
+    """Appends axes to the inputs with one value per example."""
     return {n: ops.reshape(v, (-1, *[1] * axes)) if len(v.shape) else v for n, v in inputs.items()}
 
 
 def _remove_radial_part(by_block, block, inverse):
-    """The gradient without the part along each center: a longer center changes no cosine."""
+    """Returns the gradient without its component along each center, because the norm of a center changes no cosine."""
     inverse = ops.expand_dims(inverse, 1)
     return by_block - ops.square(inverse) * ops.sum(by_block * block, axis=1, keepdims=True) * block
 
 
 def _matmul_by_shard(backend, slopes, block, chunking):
-    """`(shards, batch, dim)`: the sum over shards comes once, after all chunks."""
+    """Returns one `(batch, dim)` product per shard. Their sum over shards is computed once, after all chunks."""
     if chunking.shards == 1:
         return ops.expand_dims(backend.matmul(slopes, block, chunking.matmul_dtype), 0)
     slopes = ops.reshape(slopes, (-1, chunking.shards, slopes.shape[1] // chunking.shards))

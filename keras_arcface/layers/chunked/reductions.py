@@ -1,7 +1,7 @@
-"""Reductions: what a loss needs to know of the cosines between an example and all classes, one number each.
+"""Reductions of the cosines between an example and all classes to one number, such as the log-sum-exp.
 
-A reduction sees the cosines of some classes at a time. It knows nothing of chunks, shards of classes, caching,
-precision or backends, and the engine that calls it knows nothing of losses. A new loss over all classes is a new
+A reduction processes the cosines to some of the classes at a time. It does not depend on the size of chunks, shards,
+caching, precision or the backend, and the engine does not depend on the loss. A new loss over all classes is a new
 reduction.
 """
 
@@ -14,22 +14,22 @@ from keras import ops
 from keras_arcface.margins.base import angle_derivatives
 from keras_arcface.margins.base import angles_of
 
-# Finite stand-in for -inf, below every cosine and every logit.
+# Finite replacement for -inf, below every cosine and every logit.
 LOWEST = -1e30
 
-# With a constant shift, exponentials are scaled to be at most exp(60), so that the sum of ten million of them does not
-# overflow. The least, exp(60 - 2 * scale), must not underflow, which limits the scale.
+# With a constant shift, exponentials are scaled to at most exp(60), so that the sum of ten million of them does not
+# overflow. The smallest, exp(60 - 2 * scale), must not underflow, which limits the scale.
 _LARGEST_EXPONENT, _LARGEST_SCALE_WITH_CONSTANT_SHIFT = 60.0, 70.0
 
 
 class Chunk(NamedTuple):
-    """The cosines to some of the classes.
+    """Cosines to some of the classes.
 
     Attributes:
-        cosines: `(..., classes)` float32; logits, for heads whose logits are not bounded.
-        is_target: bool, broadcasts to `cosines`: whether the class is the example's own.
-        inputs: what the head gave to the engine, by name: scalars, and tensors with one value per example that
-            broadcast to `cosines`.
+        cosines: `(..., classes)` float32. They are logits in heads that do not normalize.
+        is_target: bool mask of the target classes, in a shape that broadcasts to `cosines`.
+        inputs: inputs from the head by name: scalars, and tensors with one value per example, in a shape that
+            broadcasts to `cosines`.
     """
 
     cosines: keras.KerasTensor
@@ -38,26 +38,26 @@ class Chunk(NamedTuple):
 
 
 class Reduction:
-    """Base class: reduces the cosines of each example over its classes to one number.
+    """Base class of reductions of the cosines between an example and all classes to one number.
 
-    The state is a tuple of tensors of the shape of `cosines` without the last axis.
+    The state is a tuple of tensors with the shape of `cosines` without the last axis.
 
     Attributes:
-        has_gradient: whether the result has a gradient. If not, `gradient` is not called.
+        has_gradient: true if the result has a gradient. If false, `gradient` is not called.
     """
 
     has_gradient = True
 
     def init(self, zeros, inputs):
-        """Returns the state before any class, from zeros of its shape."""
+        """Returns the initial state, from zeros of its shape."""
         raise NotImplementedError
 
     def update(self, state, chunk):
-        """Returns the state after the classes of another `Chunk`."""
+        """Returns the state updated with a `Chunk`."""
         raise NotImplementedError
 
     def merge(self, state, inputs):
-        """Returns the state with the last axis reduced: states of different classes become one."""
+        """Returns the state merged over its last axis, which contains states of different classes."""
         raise NotImplementedError
 
     def finish(self, state, inputs):
@@ -68,23 +68,25 @@ class Reduction:
     def gradient(self, chunk, result, upstream):
         """Returns `upstream` times the derivative of the result with respect to `chunk.cosines`.
 
-        `result` and `upstream` broadcast to `chunk.cosines`. The targets' own entry counts only if it has an influence
-        on the result.
+        `result` and `upstream` broadcast to `chunk.cosines`. The derivative is 0 for classes that do not affect the
+        result.
         """
         raise NotImplementedError
 
     def extrapolate(self, result, factor):
-        """Returns the result to expect of `factor` times as many classes with cosines of the same distribution."""
+        """Returns the expected result for `factor` times as many classes, with the same distribution of cosines."""
         return result
 
 
 class SumReduction(Reduction):
-    """Base class of sums over classes: `values` says what is summed, `derivatives` its slope."""
+    """Base class of sums over classes of a function of the cosine."""
 
     def values(self, chunk):
+        """Returns the terms of the sum, `(..., classes)`."""
         raise NotImplementedError
 
     def derivatives(self, chunk):
+        """Returns the derivatives of `values` with respect to `chunk.cosines`."""
         raise NotImplementedError
 
     def init(self, zeros, inputs):
@@ -104,7 +106,7 @@ class SumReduction(Reduction):
 
 
 class TargetCosine(SumReduction):
-    """The cosine to the example's own class, unclipped."""
+    """Cosine to the target class, not clipped."""
 
     def values(self, chunk):
         return ops.where(chunk.is_target, chunk.cosines, 0.0)
@@ -117,7 +119,7 @@ class TargetCosine(SumReduction):
 
 
 class HighestCosine(Reduction):
-    """The highest cosine to another class, without gradient."""
+    """Highest cosine to another class, without gradient."""
 
     has_gradient = False
 
@@ -133,7 +135,7 @@ class HighestCosine(Reduction):
 
 
 class CosineSum(SumReduction):
-    """The sum of the cosines to all other classes."""
+    """Sum of the cosines to all other classes."""
 
     def values(self, chunk):
         return ops.where(chunk.is_target, 0.0, chunk.cosines)
@@ -143,7 +145,7 @@ class CosineSum(SumReduction):
 
 
 class AngleSum(SumReduction):
-    """The sum of the angles to all other classes, in radians."""
+    """Sum of the angles to all other classes, in radians."""
 
     def values(self, chunk):
         return ops.where(chunk.is_target, 0.0, angles_of(chunk.cosines))
@@ -153,19 +155,19 @@ class AngleSum(SumReduction):
 
 
 class LogSumExp(Reduction):
-    """`log(sum(exp(scale * cosine)))` over all other classes: what a softmax needs of them.
+    """Log-sum-exp for a softmax, `log(sum(exp(scale * cosine)))` over all other classes.
 
-    Inputs: `scale`, a scalar. With `negatives` also `penalized_targets`, `(batch,)` target cosines with their margin,
-    and `hardness`, a scalar; both count as constants.
+    The input is the scalar `scale`. With `negatives`, further inputs are `penalized_targets`, the `(batch,)` target
+    cosines with the margin, and the scalar `hardness`, both without gradient.
 
     Args:
-        largest_scale: the largest scale that is used. Up to 70, cosines need no running maximum.
-        ignored_above: other classes with a cosine above this do not count.
-        negatives: a `Negatives`, which maps the cosines to other classes before they are summed; None for none.
+        max_scale: maximum of the scale. Up to 70, a constant shift replaces the running maximum.
+        ignored_above: cosine above which other classes are excluded.
+        negatives: a `Negatives` that maps the cosines before the sum, or None.
     """
 
-    def __init__(self, largest_scale=float("inf"), ignored_above=1.0, negatives=None):
-        self.has_constant_shift = largest_scale <= _LARGEST_SCALE_WITH_CONSTANT_SHIFT and negatives is None
+    def __init__(self, max_scale=float("inf"), ignored_above=1.0, negatives=None):
+        self.has_constant_shift = max_scale <= _LARGEST_SCALE_WITH_CONSTANT_SHIFT and negatives is None
         self.ignored_above, self.negatives = ignored_above, negatives
 
     def init(self, zeros, inputs):
@@ -174,15 +176,15 @@ class LogSumExp(Reduction):
 
     def update(self, state, chunk):
         (shift, total), scale = state, chunk.inputs["scale"]
-        counts, cosines = negative_mask(chunk, self.ignored_above), chunk.cosines
+        mask, cosines = negative_mask(chunk, self.ignored_above), chunk.cosines
         if self.negatives is not None:
             cosines = self.negatives(cosines, chunk.inputs["penalized_targets"], chunk.inputs["hardness"])
         if not self.has_constant_shift:
-            cosines = ops.where(counts, cosines, LOWEST)
+            cosines = ops.where(mask, cosines, LOWEST)
             old, shift = shift, ops.maximum(shift, ops.max(cosines, axis=-1))
             total = total * ops.exp(scale * (old - shift))
         exponentials = ops.exp(scale * (cosines - ops.expand_dims(shift, -1)))
-        return shift, total + ops.sum(ops.where(counts, exponentials, 0.0), axis=-1)
+        return shift, total + ops.sum(ops.where(mask, exponentials, 0.0), axis=-1)
 
     def merge(self, state, inputs):
         shifts, totals = state
@@ -207,12 +209,12 @@ class LogSumExp(Reduction):
 
 
 class SoftplusSum(SumReduction):
-    """The sum of `softplus(scale * cosine - bias)` over all other classes: a one-vs-rest loss for each of them.
+    """Sum of the one-vs-rest losses `softplus(scale * cosine - bias)` over all other classes.
 
-    Inputs: `scale` and `bias`, scalars that count as constants.
+    The inputs are the scalars `scale` and `bias`, without gradient.
 
     Args:
-        ignored_above: other classes with a cosine above this do not count.
+        ignored_above: cosine above which other classes are excluded.
     """
 
     def __init__(self, ignored_above=1.0):
@@ -229,9 +231,9 @@ class SoftplusSum(SumReduction):
 
 
 class SigmoidSum(SoftplusSum):
-    """The sum of `sigmoid(scale * cosine - bias)` over all other classes, without gradient.
+    """Sum of `sigmoid(scale * cosine - bias)` over all other classes, without gradient.
 
-    It is minus the derivative of `SoftplusSum` with respect to the bias.
+    It is the negative derivative of `SoftplusSum` with respect to the bias.
     """
 
     has_gradient = False
@@ -242,6 +244,6 @@ class SigmoidSum(SoftplusSum):
 
 
 def negative_mask(chunk, ignored_above):
-    """Returns which entries of a chunk are of another class and not above a cosine."""
+    """Returns a mask of the other classes in a chunk whose cosine is at most `ignored_above`."""
     is_other = ops.logical_not(chunk.is_target)
     return is_other if ignored_above >= 1 else ops.logical_and(is_other, chunk.cosines <= ignored_above)

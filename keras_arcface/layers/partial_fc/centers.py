@@ -1,4 +1,4 @@
-"""The class centers of which each training step uses a sample, with the optimizer's slots for them."""
+"""Class centers for training steps that use a sample of them, and their optimizer slots."""
 
 import math
 
@@ -15,24 +15,24 @@ _STATE = {"initializer": "zeros", "aggregation": "only_first_replica", "trainabl
 
 
 class PartialFC(keras.layers.Layer):
-    """All class centers, and the sample of them that a training step updates.
+    """Storage of all class centers, and the sample of them that a training step updates.
 
-    The optimizer knows the sample only. A step of `RecognitionModel` draws a sample, trains it, and stores it with the
-    optimizer's slots where it came from, so that a step costs what the sample costs.
+    Only the sample is a variable of the optimizer. A step of `RecognitionModel` draws a sample, trains it, and writes
+    it and its optimizer slots back to the storage, so that the cost of a step depends on the size of the sample only.
 
     Args:
         num_classes: number of classes.
-        center_shape: shape of one class's centers, `(dim,)` or `(sub_centers, dim)`.
-        sample_rate: share of the classes that a step uses, in (0, 1).
-        seed: Python integer. The classes of a step are a function of it and of the step.
+        center_shape: shape of the centers of one class, `(dim,)` or `(sub_centers, dim)`.
+        sample_rate: fraction of the classes in a step, in (0, 1).
+        seed: Python integer. The sampled classes depend only on the seed, the step and its labels.
         initializer: initializer of the centers.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
-        centers: non-trainable weight `(num_classes, *center_shape)`, all centers.
-        sample: trainable weight `(size, *center_shape)`, the centers of the step.
-        sampled_ids: non-trainable int32 weight `(size,)`, the classes of the step, ascending.
-        slots: the optimizer's slots for all centers, one weight per slot; empty before `connect`.
+        centers: non-trainable weight `(num_classes, *center_shape)` with all centers.
+        sample: trainable weight `(size, *center_shape)` with the centers of the step.
+        sampled_ids: non-trainable int32 weight `(size,)` with the sorted class ids of the step.
+        slots: list of weights with the optimizer slots of all centers, one per slot; empty before `connect`.
 
     References:
         - [Partial FC](https://arxiv.org/abs/2203.15565)
@@ -49,11 +49,11 @@ class PartialFC(keras.layers.Layer):
         shape = (self.num_classes, *self.center_shape)
         with class_sharding.class_axis():
             self.centers = self.add_weight(name="centers", shape=shape, initializer=self.initializer, trainable=False)
-            class_sharding.mark(self.centers)
+            class_sharding.mark_class_axis(self.centers)
             shards = class_sharding.num_shards(self.centers)
             size = shards * math.ceil(self.sample_rate * self.num_classes / shards)
             self.sample = self.add_weight(name="sample", shape=(size, *self.center_shape), initializer="zeros")
-        class_sharding.mark(self.sample)
+        class_sharding.mark_class_axis(self.sample)
         self.sampled_ids = self.add_weight(name="sampled_ids", shape=(size,), dtype="int32", **_STATE)
 
     @property
@@ -66,44 +66,45 @@ class PartialFC(keras.layers.Layer):
             self._all_slots.build(count, self.centers.shape)
 
     def connect(self, optimizer):
-        """Finds the optimizer's slots for the sample, and creates storage for those of all centers.
+        """Finds the optimizer slots of the sample, and creates storage for the slots of all centers.
 
-        A slot is storage of the optimizer for each weight, such as the momentum. An optimizer that has made no step
-        starts with slots of zeros.
+        A slot is a variable that the optimizer has for each weight, such as the momentum. With an optimizer that has
+        not made a step, all slots are set to zero.
 
         Args:
-            optimizer: built with `sample` among its variables.
+            optimizer: optimizer that was built with `sample` among its variables.
 
         Raises:
             NotImplementedError: on a backend other than TensorFlow and JAX.
-            ValueError: for an optimizer that accumulates gradients, has slots of another shape than the weight, or
-                another number of slots than the one before.
+            ValueError: if the optimizer accumulates gradients, has slots of another shape than the weight, or has
+                another number of slots than the previous optimizer.
         """
         if optimizer is self._connection.optimizer:
             return
         if keras.backend.backend() not in ("tensorflow", "jax"):
             raise NotImplementedError(
-                "A sample_rate below 1 requires the TensorFlow or JAX backend. "
-                f"Received: the backend {keras.backend.backend()}"
+                "The backend must be TensorFlow or JAX with a sample_rate below 1. "
+                f"Received: backend {keras.backend.backend()!r}"
             )
         if _private_api.accumulates_gradients(optimizer):
             raise ValueError(
-                "A sample_rate below 1 cannot be used with gradient accumulation: the steps would add up gradients of "
-                f"different classes. Received: optimizer={optimizer!r}"
+                "optimizer must not use gradient accumulation with a sample_rate below 1, because it would add "
+                f"gradients of different classes. Received: optimizer={optimizer!r}"
             )
         slots = _private_api.optimizer_slots(optimizer, self.sample)
         for slot in slots:
             if tuple(slot.shape) != tuple(self.sample.shape):
                 raise ValueError(
-                    "A sample_rate below 1 requires an optimizer whose slots have the shape of the weight, such as SGD "
-                    f"or Adam. Received: {type(optimizer).__name__} with the slot {slot.name} of shape "
+                    "optimizer must be one whose slots have the shape of the weight, such as SGD or Adam, with a "
+                    f"sample_rate below 1. Received: {type(optimizer).__name__} with the slot {slot.name} of shape "
                     f"{tuple(slot.shape)} for a weight of shape {tuple(self.sample.shape)}"
                 )
         self.build_slots(len(slots))
         if len(slots) != len(self.slots):
             raise ValueError(
-                f"The centers have {len(self.slots)} optimizer slot(s) each, from the optimizer before. Expected: an "
-                f"optimizer with as many, or a new head. Received: {type(optimizer).__name__} with {len(slots)}"
+                f"The centers have {len(self.slots)} optimizer slot(s) each, from the previous optimizer. Expected: an "
+                "optimizer with the same number of slots, or a new head. "
+                f"Received: {type(optimizer).__name__} with {len(slots)} slot(s)"
             )
         if int(ops.convert_to_numpy(optimizer.iterations)) == 0:
             for slot in self.slots:
@@ -111,43 +112,43 @@ class PartialFC(keras.layers.Layer):
         self._connection.optimizer, self._connection.slots = optimizer, slots
 
     def draw(self, labels, step):
-        """Draws the classes of a step, and loads their centers and slots into the sample.
+        """Samples the classes of a step, and copies their centers and slots to the sample.
 
         Args:
-            labels: integer tensor `(batch,)`; of this replica if there are several.
-            step: integer scalar.
+            labels: integer tensor `(batch,)` with the labels of the current replica.
+            step: integer scalar, the index of the training step.
 
         Raises:
-            ValueError: for a batch that may have more classes than are drawn. Where its size is unknown, a class that
-                does not fit makes the loss NaN.
+            ValueError: if the batch can contain more classes than the sample of a shard. If the batch size is unknown,
+                the loss is NaN instead for labels outside of the sample.
         """
         backend = backends.current()
         labels, _ = validation.check_labels(self, labels, labels)
         labels, size, shards = backend.gather_replicas(labels), self.sample.shape[0], self._shards()
         if labels.shape[0] is not None and labels.shape[0] > size // shards:
             raise ValueError(
-                f"sample_rate={self.sample_rate} of {self.num_classes} classes in {shards} shard(s) are "
-                f"{size // shards} of each, fewer than a batch may have. Expected: a sample_rate of at least "
-                f"{labels.shape[0] * shards / self.num_classes:.3g}, or smaller batches. Received: a batch of "
-                f"{labels.shape[0]}"
+                f"The sample of a shard has {size // shards} classes, but a batch can contain more. Expected: a "
+                f"sample_rate of at least {labels.shape[0] * shards / self.num_classes:.3g} with {self.num_classes} "
+                f"classes and {shards} shard(s), or a smaller batch. Received: a batch of {labels.shape[0]} with "
+                f"sample_rate={self.sample_rate}"
             )
         ids = sampler.draw(labels, self.num_classes, size, self.seed, ops.cast(step, "int32"), shards)
         backend.assign(self.sampled_ids, ids)
-        for whole, part in self._pairs():
-            backend.assign(part, backend.take_rows(whole, ids, shards))
+        for stored, sampled in self._stored_and_sampled():
+            backend.assign(sampled, backend.take_rows(stored, ids, shards))
 
     def store(self):
-        """Writes the centers and slots of the sample to where they came from."""
+        """Writes the centers and slots of the sample back to those of all centers."""
         backend = backends.current()
-        for whole, part in self._pairs():
-            backend.put_rows(whole, backend.read(self.sampled_ids), backend.read(part), self._shards())
+        for stored, sampled in self._stored_and_sampled():
+            backend.put_rows(stored, backend.read(self.sampled_ids), backend.read(sampled), self._shards())
 
     def locate(self, labels):
-        """Returns the positions of labels in the sample, and which labels are in it."""
+        """Returns the positions of labels in the sample, and a mask of the labels in the sample."""
         positions = sampler.positions(self.sampled_ids, labels)
         return positions, ops.equal(ops.take(self.sampled_ids, positions), labels)
 
-    def _pairs(self):
+    def _stored_and_sampled(self):
         return zip([self.centers, *self.slots], [self.sample, *self._connection.slots], strict=True)
 
     def _shards(self):
@@ -155,17 +156,23 @@ class PartialFC(keras.layers.Layer):
 
 
 class _Connection:
-    """The optimizer and its slots for the sample; a plain object, as Keras tracks variables in attributes of layers."""
+    """Optimizer and its slots for the sample.
+
+    It is a plain object, because Keras would track variables in the attributes of a layer.
+    """
 
     def __init__(self):
         self.optimizer, self.slots = None, []
 
 
 class _Slots(keras.layers.Layer):
-    """Storage for the optimizer's slots, a layer of its own because it is built later than the centers."""
+    """Storage of the optimizer slots of all centers.
+
+    It is a separate layer, because it is built after the centers.
+    """
 
     def build(self, count, shape):
         for index in range(count):
             with class_sharding.class_axis():
-                class_sharding.mark(self.add_weight(name=f"slot_{index}", shape=shape, **_STATE))
+                class_sharding.mark_class_axis(self.add_weight(name=f"slot_{index}", shape=shape, **_STATE))
         self.built = True

@@ -1,7 +1,8 @@
-"""Draws the classes of a training step: those of the batch and others at random, at a cost that does not grow with all.
+"""Sampling of the classes of a training step, at a cost that does not depend on the total number of classes.
 
-The random classes are the beginning of a permutation of all classes that is never written out. A Feistel network, keyed
-by a seed and the step, computes the class at each position. No class comes twice, and a step can be drawn again.
+A sample has the classes of the batch and random others. The random classes are the first entries of a permutation of
+all classes, which is never stored: a Feistel network, keyed by a seed and the step, computes the class at each
+position. The classes are distinct, and the same seed and step give the same permutation.
 """
 
 import math
@@ -14,18 +15,18 @@ _ROUNDS = 8
 
 
 def draw(labels, num_classes, size, seed, step, shards=1):
-    """Draws the classes of a step.
+    """Samples the classes of a step.
 
     Args:
-        labels: `(batch,)` int32 in [0, num_classes), at most `size / shards` different ones of each shard.
+        labels: `(batch,)` int32 in [0, num_classes), with at most `size / shards` distinct labels of each shard.
         num_classes: number of classes, below 2**31.
-        size: number of classes to draw.
+        size: number of classes in the sample.
         seed: Python integer.
         step: int32 scalar, at least 0.
-        shards: number of equal parts of the classes; the same number of classes is drawn from each part.
+        shards: number of equal shards of the classes. Each shard has the same number of sampled classes.
 
     Returns:
-        `(size,)` int32, ascending and all different: every label, and each other class with equal probability.
+        `(size,)` int32 sorted and distinct class ids: all labels, and each other class with equal probability.
     """
     shard_classes, size = num_classes // shards, size // shards
     shard = ops.expand_dims(ops.arange(shards, dtype="int32"), 1)
@@ -38,8 +39,8 @@ def draw(labels, num_classes, size, seed, step, shards=1):
     start, slot = shard * (size + 1), ops.minimum(ops.cumsum(in_shard, axis=1) - 1, size)
     label_slots = ops.where(is_first, ops.sum(in_shard * (start + slot), axis=0), size)
 
-    numbers = ops.zeros_like(shard) + ops.arange(size, dtype="int32")
-    others = permute(numbers, shard_classes, seed, step * shards + shard) + shard * shard_classes
+    indices = ops.zeros_like(shard) + ops.arange(size, dtype="int32")
+    others = permute(indices, shard_classes, seed, step * shards + shard) + shard * shard_classes
     others = ops.reshape(others, (-1,))
     is_other = ops.not_equal(ops.take(labels, positions(labels, others)), others)
     is_other = ops.reshape(is_other, (shards, size))
@@ -52,26 +53,27 @@ def draw(labels, num_classes, size, seed, step, shards=1):
     return ops.reshape(ops.sort(ops.reshape(drawn, (shards, size + 1))[:, :size], axis=1), (-1,))
 
 
-def positions(ascending, values):
-    """Returns the index of each value in an ascending vector; of a value that is not there, any valid index."""
-    last = ops.shape(ascending)[0] - 1
-    return ops.minimum(ops.cast(ops.searchsorted(ascending, values), "int32"), last)
+def positions(sorted_ids, values):
+    """Returns the index of each value in a sorted vector, and any valid index for a value that is not in it."""
+    last = ops.shape(sorted_ids)[0] - 1
+    return ops.minimum(ops.cast(ops.searchsorted(sorted_ids, values), "int32"), last)
 
 
-def permute(numbers, count, seed, step):
-    """Permutes numbers in [0, count), differently for each seed and step."""
+def permute(indices, count, seed, step):
+    """Maps indices in [0, count) by a permutation of this range that depends on the seed and the step."""
     side = math.isqrt(count - 1) + 1
     keys = stateless_random.keys(seed, step, _ROUNDS)
 
-    def shuffle(numbers):
-        high, low = numbers // side, numbers % side
+    def shuffle(indices):
+        high, low = indices // side, indices % side
         for key in keys:
             high, low = low, (high + stateless_random.mix(low, *key)) % side
         return high * side + low
 
-    # `shuffle` permutes [0, side**2), slightly more than `count`. Results outside are shuffled again (cycle walking).
+    # `shuffle` permutes [0, side**2), a slightly larger range. Results of at least `count` are shuffled again (cycle
+    # walking).
     return ops.while_loop(
-        lambda numbers: ops.any(numbers >= count),
-        lambda numbers: (ops.where(numbers >= count, shuffle(numbers), numbers),),
-        (shuffle(numbers),),
+        lambda indices: ops.any(indices >= count),
+        lambda indices: (ops.where(indices >= count, shuffle(indices), indices),),
+        (shuffle(indices),),
     )[0]

@@ -1,4 +1,4 @@
-"""What `keras.ops` lacks, in one module per Keras backend that is imported when it is needed."""
+"""Functions that `keras.ops` lacks, in one module per Keras backend, which is imported on first use."""
 
 import functools
 import importlib
@@ -9,60 +9,60 @@ import keras
 
 
 class Backend(Protocol):
-    """The functions that each backend module has. Tensors and variables are those of the backend, dtype float32."""
+    """Protocol of the backend modules. Tensors and variables are float32 objects of the backend."""
 
     def read(self, variable: Any) -> Any:
-        """Returns a variable's value as a tensor, as `keras.ops.custom_gradient` requires."""
+        """Returns the value of a variable as a tensor, which `keras.ops.custom_gradient` requires."""
 
     def jit(self, function: Callable, matmul_dtype: str) -> Callable:
-        """Compiles a function of nested tensors that uses `matmul` with a dtype. It is not differentiated."""
+        """Compiles a function of nested tensors that calls `matmul` with `matmul_dtype`. It has no gradient."""
 
     def fuse(self, function: Callable) -> Callable:
-        """Compiles a part of a compiled function, so that its element-wise steps pass over the memory once."""
+        """Compiles a part of a compiled function, so that its element-wise operations share one pass over memory."""
 
     def chunk_limits(self) -> tuple[int, int]:
-        """Returns how many bytes the cosines of a chunk may take, and how many classes it may have."""
+        """Returns the maximum size in bytes of the cosines of a chunk, and its maximum number of classes."""
 
     def repeat(self, count: int, body: Callable, carry: tuple) -> tuple:
-        """Computes `carry = body(i, *carry)` for i in [0, count), strictly one after another to save memory."""
+        """Computes `carry = body(i, *carry)` for i in [0, count), sequentially to save memory."""
 
     def matmul(
         self, first: Any, second: Any, dtype: str, transpose_first: bool = False, transpose_second: bool = False
     ) -> Any:
-        """Multiplies matrices, or stacks of them, with entries rounded to `dtype`; sums are float32 where possible."""
+        """Multiplies matrices or stacks of matrices, rounded to `dtype`. Sums are float32 if supported."""
 
     def new_cache(self, shape: tuple) -> Any:
-        """Returns space for `shape[0]` tensors of shape `shape[1:]`."""
+        """Returns a cache for `shape[0]` tensors of shape `shape[1:]`."""
 
     def cache_put(self, cache: Any, index: Any, value: Any) -> Any:
-        """Returns the cache with a tensor at an index."""
+        """Returns the cache with a tensor written at an index."""
 
     def cache_get(self, cache: Any, index: Any, shape: tuple) -> Any:
         """Returns the tensor at an index of the cache."""
 
     def empty(self, shape: tuple, like: Any) -> Any:
-        """Returns an array with undefined content on the device of `like`; every entry must be written."""
+        """Returns an array with undefined values on the device of `like`. The caller must write every entry."""
 
     def write_rows(self, array: Any, start: Any, rows: Any) -> Any:
-        """Returns the array `(shards, n, dim)` with `(shards, m, dim)` rows from `start` on, in place if possible."""
+        """Returns a `(shards, n, dim)` array with `(shards, m, dim)` rows written at `start`, in place if possible."""
 
     def gather_replicas(self, values: Any) -> Any:
-        """Returns the values of all replicas, concatenated along the first axis; the same on every replica."""
+        """Returns the values of all replicas, concatenated along the first axis. All replicas get the same result."""
 
     def local_part(self, values: Any, count: Any) -> Any:
-        """Returns this replica's `count` rows of values for all replicas."""
+        """Returns the `count` rows of the current replica from the gathered values of all replicas."""
 
     def take_rows(self, variable: Any, rows: Any, shards: int) -> Any:
-        """Returns rows of a large variable without a copy of it: equally many of each shard, in order."""
+        """Returns rows of a large variable without copying it. `rows` is sorted, with the same number per shard."""
 
     def put_rows(self, variable: Any, rows: Any, values: Any, shards: int) -> None:
-        """Writes rows of a large variable; all replicas write the same values."""
+        """Writes rows of a large variable. All replicas must write the same values."""
 
     def assign(self, variable: Any, value: Any) -> None:
-        """Writes a variable; all replicas write the same value."""
+        """Writes a variable. All replicas must write the same value."""
 
 
 @functools.cache
 def current() -> Backend:
-    """Returns the module of Keras' current backend."""
+    """Returns the module of the current Keras backend."""
     return cast(Backend, importlib.import_module(f"{__name__}.{keras.backend.backend()}"))

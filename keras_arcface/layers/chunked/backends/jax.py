@@ -1,4 +1,4 @@
-"""JAX: the whole loss is compiled as one program. See `Backend` for the functions."""
+"""Backend functions for JAX, which compiles the whole loss as one program. `Backend` documents the functions."""
 
 import jax
 from jax import lax
@@ -29,7 +29,7 @@ def repeat(count, body, carry):
 
 def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     first, second = first.T if transpose_first else first, second.T if transpose_second else second
-    if dtype != "bfloat16":  # TensorFloat-32 where the device has it, else float32
+    if dtype != "bfloat16":  # "high" is TensorFloat-32 if the device supports it, otherwise float32
         precision = lax.Precision.HIGHEST if dtype == "float32" else lax.Precision.HIGH
         return jnp.matmul(first, second, precision=precision)
     return jnp.matmul(first.astype(dtype), second.astype(dtype), preferred_element_type=jnp.float32)
@@ -63,7 +63,7 @@ def local_part(values, count):
     return values
 
 
-# Each shard reads and writes rows of its own part: an index across shards would gather the shards.
+# `take_rows` and `put_rows` index each shard separately, because indexing across shards would gather them.
 
 
 def take_rows(variable, rows, shards):

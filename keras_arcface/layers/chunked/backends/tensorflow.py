@@ -1,7 +1,7 @@
-"""TensorFlow: XLA compiles the loss as a whole. See `Backend` for the functions.
+"""Backend functions for TensorFlow, where XLA compiles the whole loss. `Backend` documents the functions.
 
-The exception are products in bfloat16 on a CPU: there TensorFlow's own products are twice as fast as XLA's, and XLA
-compiles what lies between them.
+The exception is the dtype bfloat16 on a CPU. In this case, the matrix products of TensorFlow are twice as fast as those
+of XLA, so XLA compiles only the operations between them.
 """
 
 import functools
@@ -20,7 +20,7 @@ def jit(function, matmul_dtype):
 
     def call(*arguments):
         by_parts = matmul_dtype == "bfloat16" and not _has_gpu() and not _private_api.is_in_xla_context()
-        # Otherwise a tape that watches the arguments would differentiate the function.
+        # Without `stop_gradient`, a gradient tape that watches the arguments would differentiate the function.
         return (as_graph if by_parts else by_xla)(*tf.nest.map_structure(tf.stop_gradient, arguments))
 
     return call
@@ -32,7 +32,7 @@ def fuse(function):
 
 
 def chunk_limits():
-    return (2**27, 2**15) if _has_gpu() else (2**25, 2**12)  # CPU: as measured; GPU: enough to keep it busy
+    return (2**27, 2**15) if _has_gpu() else (2**25, 2**12)  # measured on a CPU; enough for full use of a GPU
 
 
 @functools.cache
@@ -53,12 +53,12 @@ def repeat(count, body, carry):
 
 def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     transposed = {"transpose_a": transpose_first, "transpose_b": transpose_second}
-    if dtype != "bfloat16":  # tf.config.experimental.enable_tensor_float_32_execution decides about TensorFloat-32
+    if dtype != "bfloat16":  # tf.config.experimental.enable_tensor_float_32_execution controls TensorFloat-32
         return tf.matmul(first, second, **transposed)
     first, second = tf.cast(first, dtype), tf.cast(second, dtype)
     if _private_api.is_in_xla_context():
         return tf.matmul(first, second, output_type=tf.float32, **transposed)
-    return tf.cast(tf.matmul(first, second, **transposed), "float32")  # a CPU has no product with float32 sums
+    return tf.cast(tf.matmul(first, second, **transposed), "float32")  # no float32 sums on a CPU
 
 
 def new_cache(shape):
@@ -88,7 +88,7 @@ def empty(shape, like):
 def write_rows(array, start, rows):
     if _private_api.is_in_xla_context():
         return _private_api.xla_dynamic_update_slice(array, rows, [0, start, 0])
-    # In place: nothing else holds the array, as `Empty` is never shared.
+    # Writing in place is safe, because no other tensor shares the memory of `Empty`.
     indices = start + tf.range(rows.shape[1])
     array, rows = tf.reshape(array, array.shape[1:]), tf.reshape(rows, rows.shape[1:])
     return tf.raw_ops.InplaceUpdate(x=array, i=indices, v=rows)[None]
@@ -125,6 +125,6 @@ def _on_this_replica(variable):
     strategy = tf.distribute.get_strategy()
     if strategy.num_replicas_in_sync == 1:
         return variable.value
-    number = tf.distribute.get_replica_context().replica_id_in_sync_group
-    number = number if isinstance(number, int) else int(tf.get_static_value(number))
-    return strategy.experimental_local_results(variable.value)[number]
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    replica = replica if isinstance(replica, int) else int(tf.get_static_value(replica))
+    return strategy.experimental_local_results(variable.value)[replica]

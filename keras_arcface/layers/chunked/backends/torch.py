@@ -1,4 +1,4 @@
-"""PyTorch: nothing is compiled. See `Backend` for the functions."""
+"""Backend functions for PyTorch, without compilation. `Backend` documents the functions."""
 
 import torch
 
@@ -27,9 +27,9 @@ def repeat(count, body, carry):
 
 def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     first, second = first.T if transpose_first else first, second.T if transpose_second else second
-    if dtype != "bfloat16":  # torch.backends.cuda.matmul.allow_tf32 decides about TensorFloat-32
+    if dtype != "bfloat16":  # torch.backends.cuda.matmul.allow_tf32 controls TensorFloat-32
         return first @ second
-    # Not faster: a product in bfloat16 would give its sums in bfloat16.
+    # A product in bfloat16 would be faster, but its sums would be bfloat16 too.
     low = getattr(torch, dtype)
     return first.to(low).float() @ second.to(low).float()
 
