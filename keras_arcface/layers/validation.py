@@ -13,8 +13,8 @@ def check_positional_arguments(cls, arguments):
     kinds = [(parameter.name, parameter.kind) for parameter in parameters]
     if len(arguments) > 1 and kinds[0][0] == "num_classes" and kinds[1][1] is inspect.Parameter.KEYWORD_ONLY:
         raise TypeError(
-            f"{cls.__name__} must have num_classes as its only positional argument, with keyword arguments for the others, "
-            "such as scale=64.0. The dimension of the embeddings is not an argument: a head reads it from the embeddings. "
+            f"{cls.__name__} must have num_classes as its only positional argument, and keyword arguments such as "
+            "scale=64.0. The dimension of the embeddings is not an argument: a head reads it from the embeddings. "
             f"Received: {cls.__name__}({', '.join(map(repr, arguments))})"
         )
 

@@ -223,7 +223,7 @@ def test_labels_of_another_kind_are_refused(labels, message, batch):
         ({"num_classes": 10, "warmup_steps": 5, "initial_scale": 0}, "initial_scale must be None or above 0"),
         (
             {"num_classes": 10, "initial_scale": 8.0},
-            "initial_scale must be None without warmup_steps.*Received: .*=8.0",
+            "initial_scale must be None without warmup_steps.*=8.0",
         ),
         ({"num_classes": 10, "label_smoothing": 1}, r"label_smoothing must be in \[0, 1\). Received: .*=1"),
     ],

@@ -140,8 +140,8 @@ def test_config_and_repr_of_a_class_size_margin():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"class_sizes": [4, 0, 2]}, "Received: 3 classes, class 1 with 0"),
-        ({"class_sizes": []}, "Received: 0 classes"),
+        ({"class_sizes": [4, 0, 2]}, "Received: class_sizes with 3 classes, class 1 with 0"),
+        ({"class_sizes": []}, "Received: class_sizes with 0 classes"),
         ({"class_sizes": [1, 2], "min_margin": 0.6}, "min_margin=0.6"),
         ({"class_sizes": [1, 2], "power": 0}, "power=0"),
     ],
