@@ -185,9 +185,11 @@ class WithIntraLoss(AuxiliaryLossHead):
         super().__init__(head, weight, **kwargs)
 
     def auxiliary_loss(self, labels, embeddings, training):
-        own = ops.take(self.centers, labels, axis=0)
-        own = ops.reshape(own, (-1, math.prod(own.shape[1:-1]), own.shape[-1]))
-        cosines = ops.sum(vectors.unit(own) * ops.expand_dims(vectors.unit(embeddings), 1), axis=-1)
+        target_centers = ops.take(self.centers, labels, axis=0)
+        target_centers = ops.reshape(
+            target_centers, (-1, math.prod(target_centers.shape[1:-1]), target_centers.shape[-1])
+        )
+        cosines = ops.sum(vectors.unit(target_centers) * ops.expand_dims(vectors.unit(embeddings), 1), axis=-1)
         return angles_of(ops.max(cosines, axis=-1)) / math.pi
 
 
@@ -217,8 +219,8 @@ class WithInterLoss(AuxiliaryLossHead):
     def auxiliary_loss(self, labels, embeddings, training):
         centers = backends.current().read(self.centers)
         chunks = chunking.choose(labels.shape[0], centers.shape, self.chunk_size, self.max_cache_bytes)
-        own = vectors.unit(ops.take(centers, labels, axis=0))
-        angle_sum = self._reductions(own, centers, labels, chunks)["angle_sum"]
+        rows = vectors.unit(ops.take(centers, labels, axis=0))
+        angle_sum = self._reductions(rows, centers, labels, chunks)["angle_sum"]
         return -angle_sum / ((self.num_classes - 1) * math.pi)
 
     def get_config(self):

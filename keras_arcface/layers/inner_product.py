@@ -52,9 +52,9 @@ class InnerProductHead(Head):
 
     def _target_cosines(self, labels, embeddings):
         """Returns the `(batch,)` target cosines, and the `(batch, dim)` target centers."""
-        own = ops.take(self.centers, labels, axis=0)
-        cosines = ops.sum(vectors.unit(embeddings) * vectors.unit(own), axis=-1)
-        return ops.clip(cosines, -1.0, 1.0), own
+        target_centers = ops.take(self.centers, labels, axis=0)
+        cosines = ops.sum(vectors.unit(embeddings) * vectors.unit(target_centers), axis=-1)
+        return ops.clip(cosines, -1.0, 1.0), target_centers
 
     def get_config(self):
         names = ("num_classes", "chunk_size", "max_cache_bytes", "matmul_dtype")

@@ -111,10 +111,10 @@ class LSoftmax(InnerProductHead):
         """Returns the `(batch,)` penalties to subtract from the target logits, and the `(batch,)` target cosines."""
         if training:
             self.steps.assign_add(1)
-        cosines, own = self._target_cosines(labels, embeddings)
+        cosines, target_centers = self._target_cosines(labels, embeddings)
         norms = vectors.norms(embeddings)
         if not self.normalizes_centers:
-            norms = norms * vectors.norms(own)
+            norms = norms * vectors.norms(target_centers)
         return norms * (cosines - cosine_of_shifted_angle(cosines, self.margin, 0.0)) / (1.0 + self.annealing), cosines
 
     def get_config(self):

@@ -1,7 +1,7 @@
 """Margins: functions that reduce the target cosine before the softmax.
 
-A margin receives the cosine between an embedding and the center of its own class, and returns the smaller cosine that
-the loss uses instead. `get` converts the `margin` argument of a head to a `Margin`.
+A margin receives the cosine between an embedding and the center of its target class, and returns a smaller cosine for
+the loss. `get` converts the `margin` argument of a head to a `Margin`.
 """
 
 from keras_arcface.margins.base import Batch

@@ -221,7 +221,7 @@ def check_angle(name, value, maximum=math.pi / 2):
     Args:
         name: name of the argument.
         value: the margin, in radians.
-        maximum: maximum of the margin. With more than pi / 2, an embedding at its own center has a negative logit.
+        maximum: maximum of the margin. With more than pi / 2, an embedding at its target center has a negative logit.
     """
     value = _check_non_negative(name, value, "an angle in radians")
     if value > maximum:

@@ -1,4 +1,4 @@
-"""A margin per class that depends on its number of images."""
+"""Margin that depends on the number of images of a class."""
 
 import keras
 from keras import ops

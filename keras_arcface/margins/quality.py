@@ -1,4 +1,4 @@
-"""Margins that depend on the norm of the embedding, which grows with the quality of the image."""
+"""Margins that depend on the norm of the embedding, which increases with the quality of the image."""
 
 from types import MappingProxyType
 
