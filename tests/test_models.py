@@ -167,7 +167,7 @@ def test_the_embedder_takes_pixels_as_bytes_and_as_floats(batch):
 
 
 def test_images_of_another_size_are_refused():
-    embedder = make_model().embedder
+    embedder = make_model(backbone=make_iresnet()).embedder
     with pytest.raises(ValueError, match=r"expected shape=\(None, 32, 32, 3\), found shape=\(2, 48, 32, 3\)"):
         embedder.predict(np.zeros((2, 48, 32, 3), np.uint8), verbose=0)
 

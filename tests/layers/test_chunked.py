@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import weakref
 
 import keras
@@ -33,11 +34,9 @@ SIZES = [
     (257, 1003, 8, 500),
     (5, 100_003, 16, 10_000),  # more than one part per chunk
 ]
-# The margin sees the target only, the blocks the others: all of both takes long.
+# The margin sees only the target and the chunks only the other classes, so one margin is enough for most runs.
 CASES = [
-    pytest.param(
-        *size, margin, id=f"{name}-{size}", marks=() if name == "ArcFace" or size == SIZES[3] else pytest.mark.slow
-    )
+    pytest.param(*size, margin, id=f"{name}-{size}", marks=() if name == "ArcFace" else pytest.mark.slow)
     for size in SIZES
     for name, margin in MARGINS.items()
 ]
@@ -89,7 +88,7 @@ def slow_losses(embeddings, centers, labels, scale, ignored_above=1.0, **margin)
 
 
 @pytest.mark.parametrize("memory", [0, 2**40], ids=["again", "kept"])
-@pytest.mark.parametrize("block", [2, 5, 11])
+@pytest.mark.parametrize("block", [5, 11])
 @pytest.mark.parametrize(
     ("sub_centers", "ignored_above"), [(3, 1.0), (1, 0.2), (3, 0.35)], ids=["sub-centers", "filter", "both"]
 )
@@ -160,24 +159,25 @@ def test_straight_through_lets_gradients_pass_the_margin_unchanged():
 
 
 @pytest.mark.parametrize("scale", [1.0, 64.0, 70.0, 71.0, 128.0])
-@pytest.mark.parametrize("own", [1.0, -1.0], ids=["own at +1", "own at -1"])
-@pytest.mark.parametrize("others", [1.0, -1.0], ids=["others at +1", "others at -1"])
-def test_at_the_ends_of_the_cosine(scale, own, others):
-    """All cosines 1 or -1, where sums of exponentials overflow or vanish if they are not scaled."""
+def test_at_the_ends_of_the_cosine(scale):
+    """All cosines are 1 or -1: unscaled sums of exponentials overflow or vanish."""
     classes, labels = 3000, np.array([5, 2999])
-    centers = np.full((classes, 1), others, "float32")
-    centers[labels] = own
-    centers = np.concatenate([centers, np.zeros_like(centers)], axis=1)
     embeddings = np.array([[2.0, 0.0]] * 2, "float32")
-    head = with_centers(MarginProduct(classes, margin=None, scale=scale, chunk_size=512), centers)
-    losses, cosines, hits = (ops.convert_to_numpy(part) for part in head.loss_and_stats(labels, embeddings))
-    # The other label's center is one of the others, at the same end as the own.
-    rest = np.logaddexp(np.log(classes - 2) + scale * others, scale * own)
-    np.testing.assert_allclose(losses, np.logaddexp(0, rest - scale * own), rtol=1e-5, atol=1e-30)
-    np.testing.assert_allclose(cosines, own, rtol=1e-6)
-    assert not hits.any()  # a tie, at the least, with the other's
-    for gradient in mean_loss_gradients(head, embeddings, centers, labels):
-        assert np.isfinite(gradient).all()
+    head = MarginProduct(classes, margin=None, scale=scale, chunk_size=512)
+    head.build((None, 2))
+    for own, others in itertools.product((1.0, -1.0), repeat=2):
+        centers = np.full((classes, 1), others, "float32")
+        centers[labels] = own
+        centers = np.concatenate([centers, np.zeros_like(centers)], axis=1)
+        head.centers.assign(centers)
+        losses, cosines, hits = (ops.convert_to_numpy(part) for part in head.loss_and_stats(labels, embeddings))
+        # The center of the other label is one of the other classes, at the same end as the own center.
+        rest = np.logaddexp(np.log(classes - 2) + scale * others, scale * own)
+        np.testing.assert_allclose(losses, np.logaddexp(0, rest - scale * own), rtol=1e-5, atol=1e-30)
+        np.testing.assert_allclose(cosines, own, rtol=1e-6)
+        assert not hits.any()  # at least a tie with the other label
+        for gradient in mean_loss_gradients(head, embeddings, centers, labels):
+            assert np.isfinite(gradient).all()
 
 
 def test_ten_million_classes():

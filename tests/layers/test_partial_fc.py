@@ -77,7 +77,7 @@ def train(model, epochs=1, **options):
     return model.fit(INPUTS, LABELS, batch_size=BATCH, shuffle=False, epochs=epochs, verbose=0, **options).history
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 10, 100, 1000, 99_991, 10_000_000])
+@pytest.mark.parametrize("num_classes", [2, 3, 100, 99_991, 10_000_000])
 @pytest.mark.parametrize("rate", [0.01, 0.5, 1.0])
 def test_a_sample_has_the_classes_of_the_batch_and_no_class_twice(num_classes, rate):
     size = min(max(5, int(rate * num_classes)), num_classes, 100_000)
