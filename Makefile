@@ -8,7 +8,7 @@ WORKERS ?= -n 2 --dist worksteal
 JAX_TESTS := tests/margins tests/test_models.py \
 	$(patsubst %,tests/layers/test_%.py,arguments chunked embedding_head every_head inner_product joined \
 	large_margin_product margin_product negatives partial_fc softmax_product) \
-	$(patsubst %,tests/training/test_%.py,checkpoints fine_tuning sgd steps)
+	$(patsubst %,tests/training/test_%.py,checkpoints gradient_accumulation sgd steps)
 # Most of the time on JAX is compilation: the workers, and the next run, take over what another one has compiled.
 ON_JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.pytest_cache/jax \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
