@@ -175,7 +175,7 @@ def test_folder_is_converted_and_trained_on(face_folder, tmp_path):
     again = run("examples/train_ms1m.py", "--data", tmp_path / "records", *options, "--margin", 0.3)
     assert again.returncode == 1
     assert "error: None of the 1 checkpoints" in again.stderr
-    assert "it belongs to another run. Expected: margin=0.3. Received: margin=0.5" in again.stderr
+    assert "belongs to another run. Expected: margin=0.3. Received: margin=0.5" in again.stderr
 
 
 @pytest.mark.slow
