@@ -1,4 +1,4 @@
-"""Command line that to_onnx.py, to_openvino.py and to_litert.py share: arguments, calibration images and `--pairs`."""
+"""Command line of to_onnx.py, to_openvino.py and to_litert.py."""
 
 import argparse
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def main(export: Callable, precisions: tuple[str, ...], description: str):
 
 
 def open_source(path: Path):
-    """Opens images: TFRecords, a .rec file, a list, a folder with one folder per person, or a folder of images."""
+    """Opens a source of images: TFRecords, a .rec file, a list, a folder per person, or a folder of images."""
     if (path / "dataset.json").is_file():
         return data.TFRecords(path)
     if path.suffix in (".rec", ".csv"):
@@ -40,7 +40,7 @@ def open_source(path: Path):
 
 
 class UnlabeledFiles:
-    """Source of image files without identities."""
+    """Source of calibration images without labels."""
 
     def __init__(self, files):
         self.files = files
@@ -53,7 +53,7 @@ class UnlabeledFiles:
 
 
 def verify(embedder, arguments):
-    """Prints the accuracy of the embedder and of the export by the protocol of LFW, with mirror images."""
+    """Prints the verification accuracy of the embedder and of the export, with mirror images as in the LFW protocol."""
     pairs = data.PairSet.load(arguments.pairs)
     exported = serving.load_embedder(arguments.output)
     embeddings = (
@@ -70,7 +70,7 @@ def verify(embedder, arguments):
 def parse_arguments(precisions, description):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("embedder", type=Path, help="an embedder saved with `embedder.save('embedder.keras')`")
-    parser.add_argument("output", type=Path, help="the file to write")
+    parser.add_argument("output", type=Path, help="path of the exported file")
     parser.add_argument("--precision", choices=precisions, default="float32")
     parser.add_argument(
         "--calibration",
@@ -80,5 +80,5 @@ def parse_arguments(precisions, description):
     parser.add_argument("--images", type=int, default=256, help="number of calibration images (default: 256)")
     parser.add_argument("--mirror", action="store_true", help="add the embedding of the mirror image in the graph")
     parser.add_argument("--pairs", type=Path, help="verification set, .bin or .npz, to compare embedder and export")
-    parser.add_argument("--shuffle-seed", type=int, help="shuffle the pairs, if they are not stored in folds")
+    parser.add_argument("--shuffle-seed", type=int, help="seed to shuffle the pairs if they are not stored in folds")
     return parser.parse_args()

@@ -6,7 +6,7 @@
     python export/publish.py --list models/faces
 
 The SavedModel is copied, checked and renamed. Its number is the largest number ever used plus 1. --rollback withdraws
-the newest version, or all versions after --to. --dry-run only prints what would be done.
+the newest version, or all versions after --to. --dry-run only prints the planned changes.
 """
 
 import argparse
@@ -23,18 +23,23 @@ def main():
         "       %(prog)s --list BASE",
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="SAVED_MODEL BASE", help="the model, and the directory of its versions"
+        "paths", nargs="+", metavar="SAVED_MODEL BASE", help="directories of the SavedModel and of its versions"
     )
-    parser.add_argument("--version", type=int, metavar="N", help="number of the version (default: the next)")
+    parser.add_argument("--version", type=int, metavar="N", help="number of the version (default: the next number)")
     parser.add_argument("--keep", type=int, metavar="K", help="remove all versions except the newest K")
     parser.add_argument(
-        "--protect", type=int, action="append", default=[], metavar="N", help="never remove N; repeatable"
+        "--protect",
+        type=int,
+        action="append",
+        default=[],
+        metavar="N",
+        help="version that --keep does not remove; repeatable",
     )
-    parser.add_argument("--no-check", action="store_true", help="publish without loading and testing the model")
+    parser.add_argument("--no-check", action="store_true", help="publish without a check of the model")
     parser.add_argument("--rollback", action="store_true", help="withdraw the newest version of BASE")
     parser.add_argument("--to", type=int, metavar="N", help="with --rollback: withdraw all versions after N")
     parser.add_argument("--list", action="store_true", help="print the versions of BASE")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="only print the planned changes")
     arguments = parser.parse_intermixed_args()
     check_usage(parser, arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
@@ -61,7 +66,7 @@ def main():
 def check_usage(parser, arguments):
     publishing = not (arguments.rollback or arguments.list)
     if arguments.rollback and arguments.list:
-        parser.error("--rollback and --list exclude each other")
+        parser.error("--rollback and --list must not be combined")
     if len(arguments.paths) != 1 + publishing:
         parser.error(f"expected {'SAVED_MODEL BASE' if publishing else 'BASE'}. Received: {' '.join(arguments.paths)}")
     options = {"version": None, "keep": None, "protect": [], "no_check": False}

@@ -1,4 +1,4 @@
-"""Writes the configuration of a TensorFlow Serving server, and the commands that start it.
+"""Writes the configuration files and start scripts of a TensorFlow Serving server.
 
     python export/server_config.py config faces=/srv/models/faces
     python export/server_config.py config faces=/srv/models/faces --versions faces=3,4 \\
@@ -23,7 +23,7 @@ from keras_arcface.serving.deploy.batching_parameters import DEVICES
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("directory", help="directory of the files")
-    parser.add_argument("models", nargs="+", metavar="NAME=BASE", help="a model, and the directory of its versions")
+    parser.add_argument("models", nargs="+", metavar="NAME=BASE", help="name of a model, and directory of its versions")
     parser.add_argument(
         "--versions",
         action="append",
@@ -31,9 +31,9 @@ def main():
         metavar="NAME=VERSIONS",
         help="served versions: latest (default), latest:2, all, or 3,4",
     )
-    parser.add_argument("--label", action="append", default=[], metavar="NAME:LABEL=N", help="a label for a version")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME:LABEL=N", help="label of a version")
     parser.add_argument("--device", choices=DEVICES, default="cpu")
-    parser.add_argument("--cores", type=int, help="number of cores of the server's host (default: those of this host)")
+    parser.add_argument("--cores", type=int, help="number of CPU cores of the server (default: those of this host)")
     sizes = ",".join(map(str, BATCH_SIZES))
     parser.add_argument(
         "--batch-sizes", default=sizes, help="batch sizes of the model's warm-up requests (default: %(default)s)"
@@ -73,7 +73,7 @@ def main():
 def parse_models(arguments) -> list[ServedModel]:
     paths = dict(split(text, "=", "NAME=BASE") for text in arguments.models)
     if len(paths) < len(arguments.models):
-        raise ValueError(f"The models must have different names. Received: {' '.join(arguments.models)}")
+        raise ValueError(f"models must have different names. Received: models={' '.join(arguments.models)}")
     versions, labels = {}, {name: {} for name in paths}
     for text in arguments.versions:
         name, value = split(text, "=", "NAME=VERSIONS")
@@ -85,7 +85,7 @@ def parse_models(arguments) -> list[ServedModel]:
         labels.setdefault(name, {})[label] = int(version)
     unknown = ({*versions} | {*labels}) - {*paths}
     if unknown:
-        raise ValueError(f"--versions and --label must name one of the models. Received: {', '.join(sorted(unknown))}")
+        raise ValueError(f"--versions and --label must name one of {[*paths]}. Received: {sorted(unknown)}")
     return [
         ServedModel(name, os.path.abspath(path), versions.get(name, "latest"), labels[name])
         for name, path in paths.items()
@@ -95,7 +95,7 @@ def parse_models(arguments) -> list[ServedModel]:
 def split(text: str, separator: str, expected: str) -> tuple[str, str]:
     left, found, right = text.partition(separator)
     if not (left and found and right):
-        raise ValueError(f"Expected {expected}. Received: {text}")
+        raise ValueError(f"Arguments must have the form {expected}. Received: {text!r}")
     return left, right
 
 

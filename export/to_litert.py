@@ -4,8 +4,8 @@
     python export/to_litert.py runs/1/embedder.keras model.tflite --precision int8 \\
         --calibration ms1m_tfrecord --pairs lfw.bin
 
-Input `images`, uint8 RGB; outputs `embedding` and `norm`. The file is kept only if its embeddings agree with the
-embedder's.
+The file has the input `images`, uint8 RGB, and the outputs `embedding` and `norm`. It is kept only if its embeddings
+agree with those of the embedder.
 """
 
 import command

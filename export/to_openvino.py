@@ -1,11 +1,11 @@
-"""Exports a saved embedder as an OpenVINO model, an .xml file and a .bin beside it.
+"""Exports a saved embedder as an OpenVINO model, an .xml file and a .bin file.
 
     python export/to_openvino.py runs/1/embedder.keras model.xml --precision bfloat16
     python export/to_openvino.py runs/1/embedder.keras model.xml --precision int8 \\
         --calibration ms1m_tfrecord --pairs lfw.bin
 
-Input `images`, uint8 RGB; outputs `embedding` and `norm`. The file is kept only if its embeddings agree with the
-embedder's.
+The file has the input `images`, uint8 RGB, and the outputs `embedding` and `norm`. It is kept only if its embeddings
+agree with those of the embedder.
 """
 
 import command

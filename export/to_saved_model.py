@@ -3,10 +3,10 @@
     python export/to_saved_model.py runs/demo/embedder.keras exported --pairs lfw.bin cfp_fp.bin --mirror
     python export/publish.py exported models/faces
 
-The export is checked before it gets its name. `--pairs` computes the thresholds for false accept rates of 1e-2 to 1e-6
-on all given verification sets together, and writes them into the model's metadata, each with the 95% confidence
-interval of its rate. `--mirror` adds the embeddings of mirror images, as published figures do; it applies to the
-thresholds, too. The output may be a version in the base path of a served model, for example models/faces/1.
+The export is checked before it is renamed to the output directory. `--pairs` computes the thresholds for false accept
+rates of 1e-2 to 1e-6 on all verification sets together, and stores them in the metadata of the model with the 95%
+confidence intervals of the rates. `--mirror` adds the embeddings of mirror images, as in published evaluations. It also
+affects the thresholds. The output may be a version in the base path of a served model, for example models/faces/1.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Export of embedders, TensorFlow Serving, conversion to other runtimes, and a client.
+"""Export of embedders to TensorFlow Serving and other runtimes, and a client for served embedders.
 
-One folder per reader: `saved_model` (export), `convert` (ONNX, OpenVINO, LiteRT), `deploy` (versions and servers) and
+The subpackages are `saved_model` (export), `convert` (ONNX, OpenVINO and LiteRT), `deploy` (versions and servers) and
 `client`.
 """
 

@@ -1,4 +1,4 @@
-"""Facts about an embedder that every export records, so that exports cannot be confused."""
+"""Facts about an embedder in the metadata of every export, which identify the exported model."""
 
 import hashlib
 from typing import Any
@@ -8,12 +8,12 @@ import numpy as np
 
 import keras_arcface
 
-FORMAT = 1  # version of these facts
+FORMAT = 1  # format version of the facts
 MIN_NORM = 1e-12  # lower limit of the norm by which an embedding is divided
 
 
 def image_size_of(embedder: Any) -> tuple[int, int]:
-    """Returns the height and width of an embedder's images.
+    """Returns the height and width of the images that an embedder expects.
 
     Raises:
         ValueError: if the model is not an embedder, or the size is unknown.
@@ -21,19 +21,19 @@ def image_size_of(embedder: Any) -> tuple[int, int]:
     inputs, outputs = (getattr(embedder, name, None) for name in ("input_shape", "output_shape"))
     if not isinstance(inputs, tuple) or not isinstance(outputs, tuple):
         raise ValueError(
-            "The model must have one input and one output; of a RecognitionModel, pass model.embedder. "
-            f"Received: {embedder!r}"
+            "embedder must be a model with one input and one output; of a RecognitionModel, pass model.embedder. "
+            f"Received: embedder={embedder!r}"
         )
     if len(inputs) != 4 or None in inputs[1:] or inputs[3] != 3 or len(outputs) != 2:
         raise ValueError(
-            "The model must map (batch, height, width, 3) to (batch, dim), with known height and width. "
-            f"Received: {embedder.name!r}, {inputs} -> {outputs}"
+            "embedder must map (batch, height, width, 3) to (batch, dim), with known height and width. "
+            f"Received: embedder={embedder.name!r}, {inputs} -> {outputs}"
         )
     return inputs[1:3]
 
 
 def weights_sha256(model: keras.Model) -> str:
-    """Returns the sha256 of the shapes, types and bytes of all weights in the model's order, without their names."""
+    """Returns the SHA-256 hash of the shapes, dtypes and values of all weights, in the order of `model.weights`."""
     digest = hashlib.sha256()
     for weight in model.weights:
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
@@ -43,10 +43,10 @@ def weights_sha256(model: keras.Model) -> str:
 
 
 def embedder_facts(embedder: keras.Model, mirror: bool) -> dict[str, Any]:
-    """Returns the facts, ready for JSON.
+    """Returns the facts about an embedder as a dictionary that can be written as JSON.
 
     Args:
-        embedder: the exported model.
+        embedder: exported model.
         mirror: whether the export adds the embedding of the mirror image.
     """
     return {

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 
 def without_xla(embedder: keras.Model) -> keras.Model:
-    """Returns the embedder with TensorFlow's own grouped convolutions.
+    """Returns the embedder with grouped convolutions that Keras does not compile with XLA.
 
-    Keras compiles grouped convolutions with XLA. Converters cannot read the compiled function, and a server on a CPU
-    supports it only if XLA is enabled. An embedder without grouped convolutions is returned as it is.
+    Converters cannot read a function that is compiled with XLA, and a server on a CPU supports it only if XLA is
+    enabled. An embedder without grouped convolutions is returned unchanged.
     """
     if not any(_is_grouped(layer) for layer in all_layers(embedder)):
         return embedder
@@ -21,21 +21,21 @@ def without_xla(embedder: keras.Model) -> keras.Model:
 
 
 def in_float32(embedder: keras.Model) -> keras.Model:
-    """Returns the embedder with all layers computing in float32."""
+    """Returns the embedder with the dtype policy float32 in all layers."""
     if all(layer.compute_dtype == "float32" for layer in all_layers(embedder)):
         return embedder
     return replace_layers(embedder, lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float32"}))
 
 
 def replace_layers(embedder: keras.Model, copy_layer: Callable) -> keras.Model:
-    """Returns a functional embedder with every layer replaced by `copy_layer(layer)`, and the same weights."""
+    """Returns a copy of a functional embedder, with `copy_layer(layer)` for each layer and the same weights."""
     copy = keras.models.clone_model(embedder, clone_function=copy_layer, recursive=True)
     copy.set_weights(embedder.get_weights())
     return copy
 
 
 def all_layers(model: keras.Model) -> Iterator[keras.Layer]:
-    """Yields all layers, including those of nested models."""
+    """Yields all layers of a model, including the layers of nested models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from all_layers(layer)
@@ -48,7 +48,7 @@ def _is_grouped(layer: keras.Layer) -> bool:
 
 
 class _GroupedConv2D(keras.layers.Conv2D):
-    """Convolution without the XLA compilation that Keras uses to speed up training on a CPU."""
+    """Convolution that Keras does not compile with XLA."""
 
     def convolution_op(self, inputs, kernel):
         return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)

@@ -1,4 +1,4 @@
-"""Loads embedders from Keras, SavedModel, ONNX, OpenVINO and LiteRT files."""
+"""Loading of embedders from Keras, SavedModel, ONNX, OpenVINO and LiteRT files."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ _INPUT_DTYPES = (np.float32, np.uint8, np.float16)
 _ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
 
 _Embedder = Callable[[np.ndarray], np.ndarray]
-# Height and width of the images that a model accepts, None where it accepts any.
+# Height and width of the images that a model accepts. None: any height or width.
 _Size = tuple[int | None, int | None]
 
 
@@ -27,12 +27,12 @@ _Size = tuple[int | None, int | None]
 class Preprocessing:
     """Preprocessing of pixels for a third-party model: `(x - mean) / std`.
 
-    The models of this package take RGB in 0..255 and normalize inside the graph, so they need the defaults.
+    The models of this package take RGB in 0..255 and normalize inside the graph, so they require the defaults.
 
     Args:
         color: channel order that the model expects, `"RGB"` or `"BGR"`.
-        mean: value to subtract. InsightFace's ONNX files expect 127.5.
-        std: value to divide by. InsightFace's ONNX files expect 127.5.
+        mean: value that is subtracted from each pixel. InsightFace's ONNX files expect 127.5.
+        std: divisor of each pixel. InsightFace's ONNX files expect 127.5.
 
     Raises:
         ValueError: if `color` is unknown or `std` is not above 0.
@@ -60,24 +60,24 @@ def load_embedder(
     """Loads an embedder from disk.
 
     Args:
-        path: a `.keras` file of an embedder or of a `RecognitionModel`, the directory of a SavedModel with the
-            signature `serving_default`, or an ONNX (`.onnx`), OpenVINO (`.xml`, next to its `.bin`) or LiteRT
+        path: path of a `.keras` file of an embedder or of a `RecognitionModel`, of the directory of a SavedModel with
+            the signature `serving_default`, or of an ONNX (`.onnx`), OpenVINO (`.xml`, next to its `.bin`) or LiteRT
             (`.tflite`) file with one input `(n, 3, height, width)` or `(n, height, width, 3)`.
-        color, mean, std: preprocessing that the model expects, see `Preprocessing`.
+        color, mean, std: arguments of `Preprocessing`.
 
     Returns:
-        A function that maps RGB images in 0..255 `(batch, height, width, 3)` to embeddings `(batch, dim)` float32. If
+        Function that maps RGB images in 0..255 `(batch, height, width, 3)` to embeddings `(batch, dim)` float32. If
         the model returns `embedding` and `norm`, the function returns their product, the unnormalized embedding.
 
     Raises:
         FileNotFoundError: if `path` does not exist.
-        ModuleNotFoundError: if the runtime for this file is not installed; says what to install.
-        ValueError: if the file is of another kind or has other inputs or outputs. The returned function raises it for
-            images of a size that the model does not accept.
+        ModuleNotFoundError: if the runtime for this file is not installed. The message says what to install.
+        ValueError: if the format of the file is unknown, or its inputs or outputs are not those of an embedder. The
+            returned function also raises it, for images of a size that the model does not accept.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"No embedder found at {path}")
+        raise FileNotFoundError(f"path must be an existing embedder. Received: path={str(path)!r}")
     preprocess = Preprocessing(color, mean, std)
     loaders = {".keras": _load_keras, ".onnx": _load_onnx, ".xml": _load_openvino, ".tflite": _load_litert}
     if (path / "saved_model.pb").is_file():
@@ -86,7 +86,7 @@ def load_embedder(
         embed, size = loaders[path.suffix](path)
     else:
         raise ValueError(
-            f"Expected a .keras, .onnx (ONNX), .xml (OpenVINO) or .tflite (LiteRT) file, or the directory of a "
+            f"path must be a .keras, .onnx (ONNX), .xml (OpenVINO) or .tflite (LiteRT) file, or the directory of a "
             f"SavedModel, which contains saved_model.pb. Received: path={str(path)!r}"
         )
 
@@ -106,7 +106,7 @@ def _load_keras(path: Path) -> tuple[_Embedder, _Size]:
     try:
         model: Any = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises errors of many types, and some claim that the file does not exist.
-        raise ValueError(f"Keras cannot load {path}: {error}") from error
+        raise ValueError(f"{path}: expected a model that Keras can load. Received: {error}") from error
     height, width = getattr(model, "embedder", model).input_shape[1:3]
     return lambda images: predict_on_batch(model, images), (height, width)
 
@@ -129,7 +129,7 @@ def _load_saved_model(path: Path) -> tuple[_Embedder, _Size]:
     name, spec = next(iter(inputs.items()))
 
     def embed(images: np.ndarray) -> np.ndarray:
-        # Looked up here so that the closure holds `loaded`, which owns the variables.
+        # The closure must hold `loaded`, which owns the variables, so it looks up the signature in each call.
         outputs = loaded.signatures["serving_default"](**{name: tf.cast(images, spec.dtype)})
         return _to_embeddings({name: value.numpy() for name, value in outputs.items()})
 
@@ -160,13 +160,13 @@ def _onnx_session(path: Path, model: str | bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())
     except Exception as error:  # onnxruntime raises errors of many types.
-        raise ValueError(f"onnxruntime cannot load {path}: {error}") from error
+        raise ValueError(f"{path}: expected a model that onnxruntime can load. Received: {error}") from error
 
 
 def _remove_unused_inputs(path: Path) -> bytes:
-    """Returns an ONNX model without the inputs that are weights or that no node reads.
+    """Returns an ONNX model without inputs that are weights or are not used by any node.
 
-    Old exporters list the weights among the inputs, and quantizers leave unused inputs behind.
+    Old exporters list the weights among the inputs, and quantizers do not remove unused inputs.
     """
     with optional_import("onnx", f"Loading {path}"):
         import onnx
@@ -190,7 +190,7 @@ def _load_openvino(path: Path) -> tuple[_Embedder, _Size]:
         precision = model.get_rt_info(key).astype(str) if model.has_rt_info(key) else "f32"
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
     except RuntimeError as error:
-        raise ValueError(f"OpenVINO cannot load {path}: {error}") from error
+        raise ValueError(f"{path}: expected a model that OpenVINO can load. Received: {error}") from error
     inputs = [
         _Input(
             entry.any_name,
@@ -214,7 +214,7 @@ def _load_litert(path: Path) -> tuple[_Embedder, _Size]:
         interpreter = Interpreter(str(path), num_threads=os.cpu_count())
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"LiteRT cannot load {path}: {error}") from error
+        raise ValueError(f"{path}: expected a model that LiteRT can load. Received: {error}") from error
     inputs = [
         _Input(entry["name"], [None if side == -1 else int(side) for side in entry["shape_signature"]], entry["dtype"])
         for entry in interpreter.get_input_details()
@@ -237,7 +237,7 @@ def _load_litert(path: Path) -> tuple[_Embedder, _Size]:
 
 
 class _Input(NamedTuple):
-    """An input of a model: a dimension that is not an integer is unknown."""
+    """Input of a model. Unknown dimensions in `shape` are not integers."""
 
     name: str
     shape: list
@@ -247,9 +247,10 @@ class _Input(NamedTuple):
 def _embedder_of_arrays(
     path: Path, inputs: list[_Input], outputs: list[str], run: Callable[[np.ndarray], dict[str, np.ndarray]]
 ) -> tuple[_Embedder, _Size]:
-    """Returns an embedder over a runtime's `run(array) -> {output name: array}`, and its image size.
+    """Returns an embedder that runs a model in a runtime, and its image size.
 
-    Transposes images for models with channels first, and splits and pads batches for models with a fixed batch size.
+    The embedder transposes images for models with channels first, and splits and pads batches for models with a fixed
+    batch size. `run` maps an array to `{output name: array}`.
     """
     shape = [side if isinstance(side, int) else None for side in inputs[0].shape]
     if len(inputs) != 1 or len(shape) != 4 or 3 not in (shape[1], shape[3]) or not _are_embeddings(outputs):
@@ -283,7 +284,7 @@ def _are_embeddings(outputs: Collection[str]) -> bool:
 
 
 def _to_embeddings(outputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns the only output as rows, or the product of `embedding` and `norm`."""
+    """Returns the only output as a matrix, or the product of `embedding` and `norm`."""
     if len(outputs) == 1:
         (rows,) = outputs.values()
         return np.asarray(rows, np.float32).reshape(len(rows), -1)

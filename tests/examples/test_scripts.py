@@ -429,7 +429,10 @@ def test_evaluate_prints_errors(run_evaluate, tmp_path, monkeypatch, capsys):
     data.PairSet([encode(make_face(0, 0))] * 40, np.arange(20) % 2 == 0).save(pairs)
     make_embedder(IResNet((1, 1), width=16, input_shape=(48, 48, 3)), dim=8).save(tmp_path / "lr=0.1.keras")
     for arguments, message in (
-        (["nothing.keras", "--pairs", pairs], "error: No embedder found at nothing.keras"),
+        (
+            ["nothing.keras", "--pairs", pairs],
+            "error: path must be an existing embedder. Received: path='nothing.keras'",
+        ),
         (["pixels", "--pairs", pairs, tmp_path / "none.bin"], "error: --pairs: expected an existing path. Received: "),
         (["a=pixels", "a=pixels", "--pairs", pairs], "error: Every model needs a unique name"),
         (["pixels", "--pairs", pairs, pairs], "error: Every set needs a unique name, as in NAME=PATH"),

@@ -1,1 +1,1 @@
-"""Client for an exported embedder on TensorFlow Serving, over gRPC or REST."""
+"""Client of an exported embedder on TensorFlow Serving, over gRPC or REST."""

@@ -1,4 +1,4 @@
-"""Selection of the transport for an address."""
+"""Selection of the transport by the scheme of an address."""
 
 import dataclasses
 import os
@@ -15,23 +15,33 @@ _SCHEMES = {"grpc": False, "grpcs": True, "http": False, "https": True}  # wheth
 
 @dataclasses.dataclass(frozen=True)
 class PemFiles:
-    """Certificates and key of a connection with TLS. See `FaceClient` for the attributes."""
+    """PEM files of a connection with TLS.
+
+    Attributes:
+        certificates: path of the root certificates. None: the default root certificates of the library.
+        client_certificate: path of the client certificate. None: no client certificate.
+        client_key: path of the private key of the client certificate.
+    """
 
     certificates: str | os.PathLike | None = None
     client_certificate: str | os.PathLike | None = None
     client_key: str | os.PathLike | None = None
 
     def paths(self) -> list[str | os.PathLike]:
-        """Returns the paths that are given."""
+        """Returns the paths that are not None."""
         paths = (self.certificates, self.client_certificate, self.client_key)
         return [path for path in paths if path is not None]
 
 
 def connect(address: str, model: str, label: str | None, files: PemFiles, max_message_bytes: int) -> Transport:
-    """Returns the transport for a model, without sending anything. See `FaceClient` for the arguments.
+    """Returns the transport for a model. It does not send a request.
+
+    Args:
+        address, model, label, max_message_bytes: arguments of `FaceClient`.
+        files: certificates and key for TLS.
 
     Raises:
-        FileNotFoundError: if a certificate or the key does not exist.
+        FileNotFoundError: if a PEM file does not exist.
         ModuleNotFoundError: if the module for the protocol is not installed.
         ValueError: if the address is not valid, or certificates are given for an address without TLS.
     """
@@ -42,10 +52,12 @@ def connect(address: str, model: str, label: str | None, files: PemFiles, max_me
             f"Received: client_certificate={files.client_certificate!r}, client_key={files.client_key!r}"
         )
     if files.paths() and not _SCHEMES[scheme]:
-        raise ValueError(f"Certificates require an address with grpcs:// or https://. Received: address={address!r}")
+        raise ValueError(
+            f"address must start with grpcs:// or https:// to use certificates. Received: address={address!r}"
+        )
     for path in files.paths():
         if not Path(path).is_file():
-            raise FileNotFoundError(f"The PEM file {path} does not exist")
+            raise FileNotFoundError(f"A PEM file must exist. Received: {path}")
     with optional_import("serving", f"FaceClient with {scheme}://"):
         if scheme in ("http", "https"):
             from keras_arcface.serving.client.rest_transport import RestTransport
@@ -57,7 +69,7 @@ def connect(address: str, model: str, label: str | None, files: PemFiles, max_me
 
 
 def _split_address(address: Any) -> tuple[str, str]:
-    """Returns the scheme, and `host:port` with a user name if the address has one."""
+    """Returns the scheme of an address, and the part between the scheme and the path."""
     error = ValueError(f"address must have one of the forms {_FORMS}. Received: address={address!r}")
     try:
         parts = urllib.parse.urlsplit(address)
@@ -68,6 +80,7 @@ def _split_address(address: Any) -> tuple[str, str]:
         raise error
     if parts.scheme in ("grpc", "grpcs") and (port is None or parts.path.strip("/")):
         raise ValueError(
-            f"A gRPC address must have a host and a port, and no path, as grpc://host:8500. Received: {address!r}"
+            f"address must have a host, a port and no path for gRPC, such as grpc://host:8500. "
+            f"Received: address={address!r}"
         )
     return parts.scheme, parts.netloc

@@ -1,4 +1,4 @@
-"""Conversion of a failed request to an error that names the cause."""
+"""Conversion of the error of a transport to a `ServingError` for the specific cause."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,12 +11,19 @@ from keras_arcface.serving.client.transport import Inputs
 from keras_arcface.serving.client.transport import Transport
 from keras_arcface.serving.client.transport import TransportError
 
-_TIMEOUT = 2.0  # seconds, for a request that only makes an error clearer
+_TIMEOUT = 2.0  # seconds, for a request that only improves an error message
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Server and model of a client: a version, otherwise a label, otherwise the latest version."""
+    """Server and model of a client.
+
+    Attributes:
+        address: address of the server.
+        model: name of the model.
+        version: version of the model, or None.
+        label: label of a version, or None. Without a version and a label, the target is the latest version.
+    """
 
     address: str
     model: str
@@ -24,7 +31,7 @@ class Target:
     label: str | None = None
 
     def describe(self, version: int | None = None, signature: str | None = None) -> str:
-        """Returns the beginning of every error message."""
+        """Returns a description of the target, with which error messages begin."""
         parts = [self.address, f"model {self.model!r}"]
         if self.label is not None:
             parts.append(f"label {self.label!r}")
@@ -46,12 +53,12 @@ def diagnose(
 ) -> errors.ServingError:
     """Returns the specific error for a failed request.
 
-    The server's message does not tell a missing model from a missing version or signature. For these failures the
-    server is asked once more, for at most 2 seconds.
+    The server sends the same error for a missing model, version or signature. For these errors an additional request
+    of at most 2 seconds determines the cause.
 
     Args:
-        failure: the error of the transport.
-        transport: sends the additional request.
+        failure: error of the transport.
+        transport: transport for the additional request.
         target: server and model of the client.
         version: requested version, or None.
         signature: requested signature, or None for requests without one.
@@ -61,12 +68,12 @@ def diagnose(
     if kind is FailureKind.UNAVAILABLE:
         attempts = f"{failure.attempts} {'attempt' if failure.attempts == 1 else 'attempts'}"
         return errors.ServerUnavailable(
-            f"{where}: no answer after {attempts} in {failure.seconds:.2g} s. Last message: {message}"
+            f"{where}: no response after {attempts} in {failure.seconds:.2g} s. Last message: {message}"
         )
     if kind is FailureKind.TIMEOUT:
-        return errors.RequestTimeout(f"{where}: no answer within {failure.seconds:.2g} s. {message}")
+        return errors.RequestTimeout(f"{where}: no response within {failure.seconds:.2g} s. {message}")
     if kind is FailureKind.UNEXPECTED:
-        return errors.UnexpectedAnswer(f"{where}: {message}")
+        return errors.UnexpectedResponse(f"{where}: {message}")
     if kind is FailureKind.FAILED:
         return errors.ServerFailed(f"{where}: {message}")
     # TensorFlow Serving refuses an unknown label as an invalid argument, even if the model does not exist.
@@ -90,7 +97,7 @@ def diagnose(
 
 
 def _version_states(transport: Transport) -> dict[int, str] | None:
-    """Returns `{version: state}`, empty if the model does not exist, None if the server does not answer."""
+    """Returns `{version: state}`. It is empty for an unknown model, and None if the server does not respond."""
     try:
         return transport.version_states(_TIMEOUT)
     except TransportError as failure:

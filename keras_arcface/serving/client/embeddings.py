@@ -1,4 +1,4 @@
-"""Embeddings as a server returns them."""
+"""Embeddings in the responses of a server."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """The server's answer for `n` images.
+    """Embeddings of `n` images, which one version of a model computed.
 
     Attributes:
         embedding: `(n, dim)` float32, L2-normalized. Rows of images that could not be decoded are zero.
-        norm: `(n,)` float32, the length of each embedding before normalization.
-        valid: `(n,)` bool, whether the image could be decoded.
+        norm: `(n,)` float32, the norm of each embedding before normalization.
+        valid: `(n,)` bool mask of the images that could be decoded.
         version: version of the model, the same for all rows. Embeddings of two versions cannot be compared.
     """
 
@@ -30,20 +30,20 @@ class Embeddings:
 
 
 def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
-    """Returns the rows of all parts, with the version of the last."""
+    """Returns the rows of all parts in order. The version is that of the last part."""
     columns = ([getattr(part, name) for part in parts] for name in ("embedding", "norm", "valid"))
     embedding, norm, valid = map(np.concatenate, columns)
     return Embeddings(embedding, norm, valid, parts[-1].version)
 
 
 def read_outputs(outputs: Mapping[str, Any], rows: int, has_valid: bool, version: int) -> Embeddings:
-    """Returns the outputs of a signature as `Embeddings`.
+    """Converts the outputs of a signature to `Embeddings`.
 
     Args:
         outputs: `{name: array or nested list}`.
         rows: number of images in the request.
-        has_valid: whether the signature has the output `valid`. Without it all rows are valid.
-        version: version of the model that answered.
+        has_valid: whether the signature has the output `valid`. If false, all rows are valid.
+        version: version of the model that computed the outputs.
 
     Raises:
         ValueError: if names or shapes are not those of an embedder exported by this package.

@@ -1,4 +1,4 @@
-"""Requests for one model on one server, with retries, time limits and specific errors."""
+"""Requests to one model on one server, with retries, time limits and specific errors."""
 
 import time
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from keras_arcface.serving.client.retry import retry
 from keras_arcface.serving.client.transport import Transport
 from keras_arcface.serving.client.transport import TransportError
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 def check_timeout(timeout: Any) -> None:
-    """Raises a ValueError unless a timeout is a number above 0."""
+    """Raises a ValueError if a timeout is not a number above 0."""
     check_number("timeout", timeout, lambda seconds: seconds > 0, "above 0")
 
 
 class TimeLimit:
-    """Time limits of the requests of one call.
+    """Time limits of the requests in one call.
 
     Args:
-        per_request: seconds for each request, if the call has no limit.
-        per_call: seconds for the whole call, from now on, or None.
+        per_request: time limit of each request in seconds, for calls without a time limit.
+        per_call: time limit of the whole call in seconds, which starts now. None: no time limit.
     """
 
     def __init__(self, per_request: float, per_call: float | None = None):
@@ -38,16 +38,16 @@ class TimeLimit:
         self._deadline = None if per_call is None else time.monotonic() + per_call
 
     def seconds(self) -> float:
-        """Returns the time limit of the next request. It is not positive if the time of the call is over."""
+        """Returns the time limit of the next request in seconds. It is not positive after the deadline of the call."""
         return self._per_request if self._deadline is None else self._deadline - time.monotonic()
 
 
 class Endpoint:
-    """One model on one server.
+    """Model on a server, with methods that send requests to it.
 
     Args:
-        transport: sends the requests.
-        target: the server and the model, for errors, and the version that the caller chose.
+        transport: transport of the requests.
+        target: server and model, for errors, and the requested version.
         timeout: default time limit of one request with its retries, in seconds.
         retries: maximum number of retries of a request.
     """
@@ -63,32 +63,32 @@ class Endpoint:
         self._transport.close()
 
     def time_limit(self, timeout: float | None) -> TimeLimit:
-        """Returns the time limit of a call with the argument `timeout`."""
+        """Returns the time limit of a call. `timeout` is the limit of the whole call in seconds, or None."""
         if timeout is not None:
             check_timeout(timeout)
         return TimeLimit(self._timeout, timeout)
 
     def embed(self, batches: Sequence[Batch], limit: TimeLimit) -> Embeddings:
-        """Sends all batches in order, to one version."""
+        """Returns the embeddings of all batches, computed by one version of the model."""
         restarts = self._retries
         while True:
             version = self.target.version
-            answers: list[Embeddings] = []
+            parts: list[Embeddings] = []
             try:
                 if version is None and not self._transport.reports_version:
                     version = self.resolve(limit)
                 for batch in batches:
                     outputs, version = self.predict(batch, version, limit)
-                    answers.append(self._read(outputs, batch, version))
-                return concatenate(answers)
+                    parts.append(self._read(outputs, batch, version))
+                return concatenate(parts)
             except errors.VersionNotAvailable:
-                # The server unloaded the version of the first answers, so another version must answer all batches.
+                # The server unloaded the version of the first batches, so all batches are sent to another version.
                 if version is None or version == self.target.version or restarts == 0:
                     raise
                 restarts -= 1
 
     def predict(self, batch: Batch, version: int | None, limit: TimeLimit) -> tuple[dict[str, Any], Any]:
-        """Returns the outputs and the version that answered."""
+        """Returns the outputs of a batch and the version that computed them."""
 
         def call(timeout):
             return self._transport.predict(batch.signature, batch.inputs, version, timeout)
@@ -96,7 +96,7 @@ class Endpoint:
         return self._request(call, limit, version, batch)
 
     def resolve(self, limit: TimeLimit, retries: int | None = None) -> int:
-        """Returns the version that would answer. `retries` replaces the default."""
+        """Returns the version that currently handles requests. `retries` replaces the default number of retries."""
         version = self.target.version
         return self._request(
             lambda timeout: self._transport.resolve(version, timeout)[0], limit, version, None, retries
@@ -110,17 +110,17 @@ class Endpoint:
         try:
             return read_outputs(outputs, batch.rows(), batch.is_encoded(), version)
         except ValueError as error:
-            raise errors.UnexpectedAnswer(f"{self.target.describe(version, batch.signature)}: {error}") from error
+            raise errors.UnexpectedResponse(f"{self.target.describe(version, batch.signature)}: {error}") from error
 
     def _request(
         self,
-        call: Callable[[float], Answer],
+        call: Callable[[float], Result],
         limit: TimeLimit,
         version: int | None = None,
         batch: Batch | None = None,
         retries: int | None = None,
-    ) -> Answer:
-        """Calls a method of the transport, with retries and specific errors."""
+    ) -> Result:
+        """Calls a method of the transport with retries. A TransportError is converted to a specific error."""
         try:
             return retry(call, limit.seconds(), self._retries if retries is None else retries)
         except TransportError as failure:

@@ -1,48 +1,51 @@
-"""Errors of `FaceClient`, one class per cause."""
+"""Error classes of `FaceClient`, one for each cause."""
 
 
 class ServingError(RuntimeError):
-    """Base class of all errors of requests to a server.
+    """Base class of the errors of requests to a server.
 
     The message contains the address, the model, its version or label, the signature, and the server's message.
     """
 
 
 class ServerUnavailable(ServingError):
-    """The server does not answer, or reports that it is unavailable, in every attempt."""
+    """Error for a server that does not respond, or is unavailable, in all attempts."""
 
 
 class RequestTimeout(ServingError):
-    """The server did not answer within the timeout."""
+    """Error for a server that does not respond within the timeout."""
 
 
 class ModelNotFound(ServingError):
-    """The server has no model with this name."""
+    """Error for a model name that the server does not know."""
 
 
 class VersionNotAvailable(ServingError):
-    """The server has the model, but not the requested version, or no loaded version."""
+    """Error for a requested version that the server has not loaded, or for a model without a loaded version."""
 
 
 class LabelNotFound(ServingError):
-    """The server has the model, but no version with the requested label."""
+    """Error for a label that no version of the model has."""
 
 
 class SignatureNotFound(ServingError):
-    """The model lacks the signature: it was exported by an older version of this package, or by other software."""
+    """Error for a signature that the model does not have.
+
+    Such a model was exported by an older version of this package or by other software.
+    """
 
 
 class RequestRefused(ServingError):
-    """The server refused the request, for example for its shape, type or size, or for a missing permission."""
+    """Error for a request that the server refuses, for example for its shape, type or size, or a missing permission."""
 
 
 class ServerFailed(ServingError):
-    """The server failed while it computed the answer."""
+    """Error for a failure of the server during the computation."""
 
 
-class UnexpectedAnswer(ServingError):
-    """The answer is not that of an embedder exported by this package."""
+class UnexpectedResponse(ServingError):
+    """Error for a response that does not come from an embedder exported by this package."""
 
 
 class ThresholdNotFound(ServingError):
-    """The model was exported without a threshold for the requested false accept rate."""
+    """Error for a false accept rate without a threshold in the metadata of the model."""

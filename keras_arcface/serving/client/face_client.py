@@ -1,4 +1,4 @@
-"""Client for an embedder that `export_saved_model` wrote and TensorFlow Serving serves."""
+"""Client of an embedder that was exported with `export_saved_model` and is served by TensorFlow Serving."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from keras_arcface.serving.client.images import split_into_batches
 from keras_arcface.serving.deploy.batching_parameters import BATCH_SIZES
 
 _POLL_SECONDS = 0.2  # pause between two requests to a server that is not ready
-# Errors of a server that is still starting.
+# Errors that may end when a server has started.
 _NOT_READY = (
     errors.ServerUnavailable,
     errors.RequestTimeout,
@@ -34,33 +34,33 @@ _NOT_READY = (
 
 
 class FaceClient:
-    """Client for an exported embedder on TensorFlow Serving. gRPC and REST give the same results.
+    """Client of an exported embedder on TensorFlow Serving, with the same results over gRPC and REST.
 
-    Temporary failures are retried, see `retry.retry`. One version of the model answers all images of a call, even if
+    Temporary failures are retried, see `retry.retry`. One version of the model embeds all images of a call, even if
     the server changes versions during the call.
 
-    Every method has an argument `timeout`: the time limit of the whole call in seconds, with all its requests and
-    retries. After it the method raises `RequestTimeout`, or `ServerUnavailable` if it was retrying. Without it each
-    request of the call has the client's `timeout`.
+    The methods that send requests have an argument `timeout`, the time limit of the whole call in seconds, including
+    all its requests and retries. After the time limit they raise `RequestTimeout`, or `ServerUnavailable` during a
+    retry. If it is None, each request of the call has the time limit of the client.
 
-    Only one thread at a time may use a client. Create one per thread and per process.
+    A client is not thread-safe. Create one client per thread and per process.
 
     Args:
         address: `grpc://host:8500`, `grpcs://host:8500` (TLS), `http://host:8501` or `https://host:8501`. HTTP
-            addresses may continue with the path of a proxy.
+            addresses may contain the path of a proxy.
         model: name of the model on the server.
         version: version of the model. None: the latest version.
-        label: label of a version, such as "stable", instead of `version`.
+        label: label of a version, such as "stable". It cannot be combined with `version`.
         timeout: time limit of one request with its retries, in seconds.
         retries: maximum number of retries of a request.
         batch_size: maximum number of images in a request. A server with batching refuses requests that are larger than
             its largest batch.
-        certificates: PEM file with the root certificates for TLS. None: those of grpcio and requests.
-        client_certificate, client_key: PEM files, for servers that require a client certificate.
-        max_message_bytes: size limit of gRPC messages in both directions. gRPC's own limit is 4 MiB.
+        certificates: path of the PEM file with root certificates for TLS. None: the defaults of grpcio and requests.
+        client_certificate, client_key: paths of PEM files, for servers that require a client certificate.
+        max_message_bytes: size limit of gRPC messages in both directions. The default of gRPC itself is 4 MiB.
 
     Raises:
-        FileNotFoundError: if a certificate or the key does not exist.
+        FileNotFoundError: if a PEM file does not exist.
         ModuleNotFoundError: if the module for the protocol is not installed.
         ValueError: if the address or another argument is not valid.
 
@@ -83,7 +83,7 @@ class FaceClient:
         max_message_bytes: int = 64 * 2**20,
     ):
         if version is not None and label is not None:
-            raise ValueError(f"version and label exclude each other. Received: {version=}, {label=}")
+            raise ValueError(f"version and label cannot be combined. Received: {version=}, {label=}")
         if version is not None:
             check_integer("version", version, 0)
         check_timeout(timeout)
@@ -110,41 +110,42 @@ class FaceClient:
         """Embeds any number of faces, in requests of at most `batch_size` images.
 
         Args:
-            images: a uint8 RGB array `(n, height, width, 3)` of the model's image size, or a sequence of `bytes`,
-                each an encoded image of any size: JPEG or PNG, or one of the GIF and BMP files that docs/serving.md
-                lists under "Image formats". Faces must be aligned as in training.
-            timeout: time limit of the call in seconds. None: the client's `timeout` for each request.
+            images: uint8 RGB array `(n, height, width, 3)` with the model's image size, or sequence of encoded images
+                of any size as `bytes`: JPEG or PNG files, or the GIF and BMP files that docs/serving.md lists under
+                "Image formats". Faces must be aligned as in training.
+            timeout: time limit of the call in seconds. None: the time limit of the client for each request.
 
         Returns:
-            `n` rows in the order of the images. The row of an image that the server cannot decode has `valid` false;
-            other rows are not affected.
+            Embeddings with `n` rows in the order of the images. For an image that the server cannot decode, `valid` is
+            false. It does not affect other rows.
 
         Raises:
-            ServingError: one of its subclasses, if the server does not return embeddings.
-            ValueError: if `images` has another type or shape, or is empty.
+            ServingError: if the server does not return embeddings. The subclass describes the cause.
+            ValueError: if `images` has a different type or shape, or is empty.
         """
         batches = split_into_batches([check_images(images, "images")], self._batch_size)
         return self._endpoint.embed(batches, self._endpoint.time_limit(timeout))
 
     def compare(self, first, second, timeout: float | None = None) -> np.ndarray:
-        """Returns the cosine between each face of `first` and the face of `second` in the same row.
+        """Returns the cosine similarity of each face in `first` to the face in the same row of `second`.
 
         Args:
-            first, second: images as for `embed`, of the same number. One may be an array, the other bytes.
-            timeout: time limit of the call in seconds. None: the client's `timeout` for each request.
+            first, second: images in a format of `embed`, with the same number of images. The formats may differ.
+            timeout: time limit of the call in seconds. None: the time limit of the client for each request.
 
         Returns:
-            `(n,)` float32. NaN, which no threshold accepts, if one of the two images cannot be decoded.
+            Float32 cosines `(n,)`. If one of the two images cannot be decoded, the cosine is NaN, which no threshold
+            accepts.
 
         Raises:
-            ServingError: one of its subclasses, if the server does not return embeddings.
-            ValueError: if the images have another type or shape, or their numbers differ.
+            ServingError: if the server does not return embeddings. The subclass describes the cause.
+            ValueError: if the images have a different type or shape, or the numbers of images differ.
         """
         first, second = check_images(first, "first"), check_images(second, "second")
         if len(first) != len(second):
             raise ValueError(
-                f"first and second must have the same number of images. Received: {len(first)} first, "
-                f"{len(second)} second"
+                f"first and second must have the same number of images. Received: len(first)={len(first)}, "
+                f"len(second)={len(second)}"
             )
         faces = self._endpoint.embed(
             split_into_batches(merge(first, second), self._batch_size), self._endpoint.time_limit(timeout)
@@ -153,34 +154,37 @@ class FaceClient:
         return np.where(a_valid & b_valid, np.sum(a * b, axis=1), np.float32(np.nan))
 
     def metadata(self, version: int | None = None, timeout: float | None = None) -> dict:
-        """Returns the metadata of the export: alignment, image size, thresholds and more.
+        """Returns the metadata of the export, such as the alignment, the image size and the thresholds.
 
-        `["alignment"]["method"]` is how the faces of the training were aligned: "five_points", with the `"template"`
-        beside it, "none", or "not stated". Faces in requests must be aligned in the same way.
+        `metadata["alignment"]["method"]` is the alignment of the training faces: "five_points", "none" or "not stated".
+        For "five_points", `metadata["alignment"]["template"]` contains the five points. Align faces in requests in the
+        same way.
 
-        The client keeps the metadata of each version. The version behind a label, or the latest one, is requested in
-        every call.
+        The client caches the metadata of each version. If `version` is None, each call requests the number of the
+        current version.
 
         Args:
-            version: version of the model. None: the version that would answer now.
-            timeout: time limit of the call in seconds. None: the client's `timeout` for each request.
+            version: version of the model. None: the version that currently handles requests of this client.
+            timeout: time limit of the call in seconds. None: the time limit of the client for each request.
 
         Raises:
-            ServingError: one of its subclasses; `SignatureNotFound` if this package did not export the model.
+            SignatureNotFound: if the model was not exported by this package.
+            ServingError: if the server does not return the metadata. The subclass describes the cause.
         """
-        return self._describe(version, self._endpoint.time_limit(timeout))[1]
+        return self._version_and_metadata(version, self._endpoint.time_limit(timeout))[1]
 
     def threshold(self, far: float, version: int | None = None, timeout: float | None = None) -> float:
-        """Returns the cosine from which two faces count as the same person.
+        """Returns the minimum cosine similarity of two faces of the same person at a false accept rate.
 
         Args:
-            far: false accept rate, one of those for which the export has a threshold.
-            version: version of the model, such as `Embeddings.version`. None: the version that would answer now.
-            timeout: time limit of the call in seconds. None: the client's `timeout` for each request.
+            far: false accept rate. The export must have a threshold for it.
+            version: version of the model, such as `Embeddings.version`. None: the version that currently handles
+                requests of this client.
+            timeout: time limit of the call in seconds. None: the time limit of the client for each request.
 
         Raises:
             ThresholdNotFound: if the export has no threshold for this rate. The message lists the available rates.
-            ServingError: another of its subclasses, if the server does not return the metadata.
+            ServingError: if the server does not return the metadata. The subclass describes the cause.
         """
         return float(self.operating_point(far, version, timeout)["threshold"])
 
@@ -188,48 +192,51 @@ class FaceClient:
         """Returns the threshold for a false accept rate, with its confidence interval and the number of pairs.
 
         Args:
-            far, version, timeout: see `threshold`.
+            far, version, timeout: arguments of `threshold`.
 
         Returns:
-            The entry of the export: "threshold"; "far" and "tar", the accepted shares of impostor and genuine pairs;
-            "impostors_accepted" of "impostors" pairs; "far_interval", the 95% confidence interval of the rate.
+            Dictionary with "threshold"; "far" and "tar", the accept rates of impostor and genuine pairs;
+            "impostors_accepted" and "impostors", the numbers of accepted impostor pairs and of all impostor pairs; and
+            "far_interval", the 95% confidence interval of the false accept rate.
 
         Raises:
-            ServingError: see `threshold`.
+            ThresholdNotFound: if the export has no threshold for this rate. The message lists the available rates.
+            ServingError: if the server does not return the metadata. The subclass describes the cause.
         """
-        version, metadata = self._describe(version, self._endpoint.time_limit(timeout))
+        version, metadata = self._version_and_metadata(version, self._endpoint.time_limit(timeout))
         calibrated = metadata.get("thresholds") or {}
         for known, point in calibrated.items():
             if math.isclose(float(known), far, rel_tol=1e-6):
                 return point
-        available = ", ".join(calibrated) or "none, the model was exported without an evaluation"
+        available = ", ".join(calibrated) or "none, because the model was exported without an evaluation"
         raise errors.ThresholdNotFound(
-            f"{self._endpoint.target.describe(version)}: no threshold for a FAR of {far:g}. Available: {available}"
+            f"{self._endpoint.target.describe(version)}: far must be a rate with a threshold. "
+            f"Available: {available}. Received: far={far:g}"
         )
 
     def status(self, timeout: float | None = None) -> dict[int, str]:
         """Returns `{version: state}` for the versions that the server knows: "AVAILABLE", "LOADING", "END" and others.
 
         Args:
-            timeout: time limit of the call in seconds. None: the client's `timeout`.
+            timeout: time limit of the call in seconds. None: the time limit of the client.
 
         Raises:
-            ModelNotFound: if the server knows no version.
-            ServingError: another of its subclasses, if the server does not answer.
+            ModelNotFound: if the server does not know the model.
+            ServingError: if the server does not return the states. The subclass describes the cause.
         """
         return self._endpoint.version_states(self._endpoint.time_limit(timeout))
 
     def wait_until_ready(self, timeout: float = 60.0) -> int:
-        """Waits until the model, in the version or with the label of this client, would answer.
+        """Waits until the server can handle requests of this client.
 
         Args:
             timeout: time limit in seconds.
 
         Returns:
-            The version that would answer.
+            The version that currently handles requests of this client.
 
         Raises:
-            ServingError: the subclass that says what is missing when the time is over.
+            ServingError: if the server is not ready within the time limit. The subclass describes the cause.
         """
         check_timeout(timeout)
         deadline = time.monotonic() + timeout
@@ -242,8 +249,8 @@ class FaceClient:
                     raise type(error)(f"Not ready within {timeout:g} s. {error}") from error
             time.sleep(_POLL_SECONDS)
 
-    def _describe(self, version: int | None, limit: TimeLimit) -> tuple[int, dict]:
-        """Returns the version and its metadata."""
+    def _version_and_metadata(self, version: int | None, limit: TimeLimit) -> tuple[int, dict]:
+        """Returns the version that handles requests of this client, or the given version, and its metadata."""
         version = self._endpoint.target.version if version is None else version
         version = self._endpoint.resolve(limit) if version is None else version
         if version not in self._metadata:
@@ -253,7 +260,7 @@ class FaceClient:
                 self._metadata[version] = dict(json.loads(text))
             except (TypeError, ValueError) as error:
                 where = self._endpoint.target.describe(version, "describe")
-                raise errors.UnexpectedAnswer(
+                raise errors.UnexpectedResponse(
                     f"{where}: expected metadata as JSON. Received: {str(outputs)[:200]}"
                 ) from error
         return version, self._metadata[version]

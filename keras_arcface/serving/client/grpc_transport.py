@@ -1,4 +1,4 @@
-"""Requests to TensorFlow Serving over gRPC."""
+"""Transport of requests to TensorFlow Serving over gRPC."""
 
 import os
 from collections.abc import Callable
@@ -40,10 +40,10 @@ class GrpcTransport(Transport):
     """Transport over one gRPC channel.
 
     Args:
-        server: `host:port`.
+        server: host and port of the server, `host:port`.
         model: name of the model.
-        label: label of the version for requests without a version. None: the latest version.
-        files: certificates and key for TLS, None for a connection without encryption.
+        label: label that selects the version of requests without a version. None: the latest version.
+        files: certificates and key for TLS. None: no encryption.
         max_message_bytes: size limit of messages in both directions.
     """
 
@@ -117,7 +117,7 @@ def _send(method: Callable, request: Any, timeout: float) -> Any:
 def _to_tensor(value: np.ndarray | Sequence[bytes]) -> Any:
     if isinstance(value, np.ndarray):
         return tf.make_tensor_proto(value)
-    # Not by way of a NumPy array, whose byte strings lose trailing zeros.
+    # A NumPy array would remove trailing zero bytes from the strings.
     return tensor_pb2.TensorProto(
         dtype=tf.string.as_datatype_enum, tensor_shape=tf.TensorShape([len(value)]).as_proto(), string_val=value
     )

@@ -1,4 +1,4 @@
-"""Images of a call: validation, and division into requests."""
+"""Validation of images and their division into requests."""
 
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -13,49 +13,62 @@ _ENCODED = ("serve_bytes", "image_bytes")
 
 
 class Batch(NamedTuple):
-    """One request: a signature and its inputs `{name: images}`."""
+    """Images of one request.
+
+    Attributes:
+        signature: name of the signature that receives the images.
+        inputs: `{name of the input: images}`, with one entry.
+    """
 
     signature: str
     inputs: dict[str, Images]
 
     def rows(self) -> int:
-        """Returns the number of images."""
+        """Returns the number of images in the batch."""
         (images,) = self.inputs.values()
         return len(images)
 
     def is_encoded(self) -> bool:
-        """Returns whether the images are encoded, so that the answer contains `valid`."""
+        """Returns whether the images are encoded. The outputs then contain `valid`."""
         return self.signature == _ENCODED[0]
 
 
 def check_images(images: Any, argument: str) -> Images:
-    """Returns the images as an array or a list of bytes.
+    """Returns images as an array or a list of bytes.
+
+    Args:
+        images: array or sequence of bytes.
+        argument: name of the argument, for errors.
 
     Raises:
-        ValueError: naming the argument and the row, if they have another type or shape, or there are none.
+        ValueError: if the images have a different type or shape, or if there are none. The message names the argument
+            and the row.
     """
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(
-                f"{argument} must be a uint8 array (n, height, width, 3), RGB. Received: {images.dtype} {images.shape}"
+                f"{argument} must be a uint8 RGB array (n, height, width, 3). "
+                f"Received: {argument}={images.dtype} {images.shape}"
             )
     elif isinstance(images, bytes | bytearray | memoryview | str) or not hasattr(images, "__iter__"):
-        raise ValueError(f"{argument} must be an array or a sequence of bytes. Received: {type(images).__name__}")
+        raise ValueError(
+            f"{argument} must be an array or a sequence of bytes. Received: {argument} of type {type(images).__name__}"
+        )
     else:
         images = list(images)
         for row, image in enumerate(images):
             if not isinstance(image, bytes):
                 raise ValueError(
                     f"{argument}[{row}] must be an encoded image as bytes; pass pixels as one array. "
-                    f"Received: {type(image).__name__}"
+                    f"Received: {argument}[{row}] of type {type(image).__name__}"
                 )
     if len(images) == 0:
-        raise ValueError(f"{argument} must contain at least one image. Received: none")
+        raise ValueError(f"{argument} must contain at least one image. Received: an empty {argument}")
     return images
 
 
 def merge(first: Images, second: Images) -> list[Images]:
-    """Returns both groups of images as one group if their types and shapes allow it, so that a pair is one request."""
+    """Returns both groups of images as a single group if they have the same type and shape, which saves requests."""
     if isinstance(first, list) and isinstance(second, list):
         return [first + second]
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and first.shape == second.shape:
@@ -64,7 +77,7 @@ def merge(first: Images, second: Images) -> list[Images]:
 
 
 def split_into_batches(groups: Iterable[Images], batch_size: int) -> Sequence[Batch]:
-    """Returns requests of at most `batch_size` images each, in the order of the images."""
+    """Splits groups of images into batches of at most `batch_size` images, in the order of the images."""
     batches = []
     for images in groups:
         signature, name = _PIXELS if isinstance(images, np.ndarray) else _ENCODED

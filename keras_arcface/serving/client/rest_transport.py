@@ -1,4 +1,4 @@
-"""Requests to TensorFlow Serving over HTTP and JSON."""
+"""Transport of requests to TensorFlow Serving over HTTP, with JSON."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from keras_arcface.serving.client.transport import Inputs
 from keras_arcface.serving.client.transport import Transport
 from keras_arcface.serving.client.transport import TransportError
 
-# HTTP statuses of TensorFlow Serving, and 502, the answer of a proxy whose server is unreachable.
+# HTTP status codes of TensorFlow Serving, and 502, which a proxy returns if the server is unreachable.
 _KINDS = {
     400: FailureKind.REFUSED,
     401: FailureKind.REFUSED,
@@ -32,17 +32,17 @@ _KINDS = {
 }
 _CHUNK_BYTES = 1 << 16
 _UNNAMED = "(unnamed)"  # the JSON of a single output does not contain its name
-_SHOWN = 300  # characters of an unexpected answer in an error
+_SHOWN = 300  # number of characters of an unexpected response in an error
 
 
 class RestTransport(Transport):
     """Transport over one HTTP session.
 
     Args:
-        address: `http://host:port` or `https://host:port`, with the path of a proxy if there is one.
+        address: address of the server, `http://host:port` or `https://host:port`, optionally with the path of a proxy.
         model: name of the model.
-        label: label of the version for requests without a version. None: the latest version.
-        files: certificates and key for `https://`.
+        label: label that selects the version of requests without a version. None: the latest version.
+        files: certificates and key for TLS.
     """
 
     reports_version = False
@@ -63,18 +63,18 @@ class RestTransport(Transport):
         self, signature: str, inputs: Inputs, version: int | None, timeout: float
     ) -> tuple[dict[str, Any], int | None]:
         body = {"signature_name": signature, "inputs": {name: _to_json(value) for name, value in inputs.items()}}
-        answer = self._request("POST", f"{self._version_path(version)}:predict", timeout, body)
-        outputs = _get(answer, "outputs")
+        response = self._request("POST", f"{self._version_path(version)}:predict", timeout, body)
+        outputs = _get(response, "outputs")
         return outputs if isinstance(outputs, dict) else {_UNNAMED: outputs}, version
 
     def resolve(self, version: int | None, timeout: float) -> tuple[int, tuple[str, ...]]:
-        answer = self._request("GET", f"{self._version_path(version)}/metadata", timeout)
-        signatures = _get(answer, "metadata", "signature_def", "signature_def")
-        return int(_get(answer, "model_spec", "version")), tuple(signatures)
+        response = self._request("GET", f"{self._version_path(version)}/metadata", timeout)
+        signatures = _get(response, "metadata", "signature_def", "signature_def")
+        return int(_get(response, "model_spec", "version")), tuple(signatures)
 
     def version_states(self, timeout: float) -> dict[int, str]:
-        answer = self._request("GET", "", timeout)
-        return {int(status["version"]): status["state"] for status in _get(answer, "model_version_status")}
+        response = self._request("GET", "", timeout)
+        return {int(status["version"]): status["state"] for status in _get(response, "model_version_status")}
 
     def _version_path(self, version: int | None) -> str:
         if version is not None:
@@ -82,24 +82,24 @@ class RestTransport(Transport):
         return "" if self._label is None else f"/labels/{urllib.parse.quote(self._label, safe='')}"
 
     def _request(self, method: str, path: str, timeout: float, body: dict | None = None) -> dict[str, Any]:
-        """Sends a request and returns the JSON object of the answer."""
+        """Sends a request and returns the JSON object of the response."""
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         status, content = self._send(method, self._model + path, data, timeout)
         try:
-            answer = json.loads(content)
+            response = json.loads(content)
         except ValueError:
-            answer = None
-        if status == 200 and isinstance(answer, dict):
-            return answer
-        if isinstance(answer, dict) and "error" in answer:
-            raise TransportError(_KINDS.get(status, FailureKind.FAILED), f"HTTP {status}: {answer['error']}")
+            response = None
+        if status == 200 and isinstance(response, dict):
+            return response
+        if isinstance(response, dict) and "error" in response:
+            raise TransportError(_KINDS.get(status, FailureKind.FAILED), f"HTTP {status}: {response['error']}")
         kind = _KINDS.get(status, FailureKind.UNEXPECTED)
-        # A 404 without TensorFlow Serving's JSON comes from a different server, or from a proxy.
+        # A response with status 404 and without JSON comes from a proxy or from a different kind of server.
         kind = FailureKind.UNEXPECTED if kind is FailureKind.NOT_FOUND else kind
         raise TransportError(kind, f"HTTP {status}: {content[:_SHOWN].decode(errors='replace')!r}")
 
     def _send(self, method: str, url: str, data: bytes | None, timeout: float) -> tuple[int, bytes]:
-        """Returns the status and the content of the answer."""
+        """Sends a request and returns the status code and the content of the response."""
         timeout = max(timeout, 1e-3)  # requests refuses 0
         deadline = time.monotonic() + timeout
         headers = {"Content-Type": "application/json"}
@@ -118,17 +118,17 @@ class RestTransport(Transport):
 
 
 def _read_until(deadline: float, raw: Any) -> bytes:
-    """Reads an answer. The timeout of requests applies to each chunk, so the deadline is checked between them."""
+    """Reads a response. `requests` applies its timeout to each chunk, so the deadline is checked between chunks."""
     chunks = [raw.read1(_CHUNK_BYTES, decode_content=True)]
     while chunks[-1]:
         if time.monotonic() > deadline:
-            raise TransportError(FailureKind.TIMEOUT, "The answer is not complete.")
+            raise TransportError(FailureKind.TIMEOUT, "The response is not complete.")
         chunks.append(raw.read1(_CHUNK_BYTES, decode_content=True))
     return b"".join(chunks)
 
 
 def _reason(error: Exception) -> str:
-    """Returns the cause of an error of requests, whose own text is "Max retries exceeded" even after one attempt."""
+    """Returns the cause of an error of `requests`, whose text is "Max retries exceeded" even after one attempt."""
     return str(getattr(error.args[0] if error.args else None, "reason", error))
 
 
@@ -138,12 +138,14 @@ def _to_json(value: np.ndarray | Sequence[bytes]) -> list:
     return [{"b64": base64.b64encode(item).decode()} for item in value]
 
 
-def _get(answer: dict[str, Any], *keys: str) -> Any:
-    """Returns a nested value of an answer."""
-    value: Any = answer
+def _get(response: dict[str, Any], *keys: str) -> Any:
+    """Returns a nested value of a response."""
+    value: Any = response
     for key in keys:
         if not isinstance(value, dict) or key not in value:
-            shown = json.dumps(answer)[:_SHOWN]
-            raise TransportError(FailureKind.UNEXPECTED, f"expected an answer with {'.'.join(keys)}. Received: {shown}")
+            shown = json.dumps(response)[:_SHOWN]
+            raise TransportError(
+                FailureKind.UNEXPECTED, f"expected a response with {'.'.join(keys)}. Received: {shown}"
+            )
         value = value[key]
     return value

@@ -1,4 +1,4 @@
-"""Retries of failed requests."""
+"""Retries of requests after temporary failures."""
 
 import itertools
 import random
@@ -12,35 +12,36 @@ from keras_arcface.serving.client.transport import TransportError
 FIRST_PAUSE = 0.1  # seconds
 MAX_PAUSE = 5.0
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 def retry(
-    call: Callable[[float], Answer],
+    call: Callable[[float], Result],
     timeout: float,
     retries: int,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
-) -> Answer:
-    """Calls a function until it succeeds, the retries are used up, or the time limit expires.
+) -> Result:
+    """Calls a function until it succeeds, fails after the last retry, or reaches the time limit.
 
-    An embedding depends only on the images, so every request may be sent twice. Only failures that may be temporary are
-    retried: a server that cannot be reached, starts or stops, or has a full batching queue (UNAVAILABLE, HTTP 502 and
-    503). Requests that would fail again are not: invalid requests, and RESOURCE_EXHAUSTED (HTTP 429), with which
-    TensorFlow Serving answers messages that are too large and requests that waited in the queue for their whole time.
-    The pauses double from 0.1 s to 5 s. Half of each pause is random, so that clients do not return at the same time.
+    Requests do not change the state of the server, so they may be sent twice. Only failures that may be temporary are
+    retried: an unreachable server, a server that starts or stops, and a full batching queue (UNAVAILABLE, HTTP 502 and
+    503). Requests that would fail again are not retried: invalid requests, and RESOURCE_EXHAUSTED (HTTP 429), which
+    TensorFlow Serving returns for too large messages and for requests whose time limit expired in the queue. The pauses
+    double from 0.1 s to 5 s. Half of each pause is random, so that clients do not retry at the same time.
 
     Args:
-        call: sends the request with the remaining seconds as its time limit. Raises `TransportError`.
-        timeout: time limit for all attempts together, in seconds.
+        call: function that sends the request, with the remaining time in seconds as its argument. It raises
+            `TransportError` after a failure.
+        timeout: time limit of all attempts together, in seconds.
         retries: maximum number of attempts after the first.
-        clock, sleep: replace the functions of the `time` module in tests.
+        clock, sleep: functions that tests use instead of `time.monotonic` and `time.sleep`.
 
     Returns:
-        The result of `call`.
+        Result of `call`.
 
     Raises:
-        TransportError: the last error, with the number of attempts and their duration.
+        TransportError: if the last attempt fails. The error contains the number of attempts and their duration.
     """
     if timeout <= 0:
         raise TransportError(FailureKind.TIMEOUT, "The time limit expired before the request was sent.")

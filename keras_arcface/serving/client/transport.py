@@ -1,4 +1,4 @@
-"""Interface between `FaceClient` and a network protocol, and the error that every protocol raises."""
+"""Interface of the network protocols of `FaceClient`, and their common error."""
 
 import abc
 import enum
@@ -12,7 +12,7 @@ Inputs = Mapping[str, np.ndarray | Sequence[bytes]]
 
 
 class FailureKind(enum.Enum):
-    """What the status of a failed request means, independent of the protocol."""
+    """Cause of a failed request, independent of the protocol."""
 
     UNAVAILABLE = "unavailable"
     TIMEOUT = "timeout"
@@ -23,15 +23,15 @@ class FailureKind(enum.Enum):
 
 
 class TransportError(Exception):
-    """A request that failed. `FaceClient` turns it into a `ServingError`.
+    """Error for a failed request. `FaceClient` converts it to a `ServingError`.
 
     Args:
-        kind: what the status means.
-        message: the message of the server, or of the library that sends the request.
+        kind: cause of the failure.
+        message: message of the server, or of the library that sends the request.
 
     Attributes:
-        attempts: number of attempts. `retry` sets it.
-        seconds: seconds that all attempts took. `retry` sets it.
+        attempts: number of attempts, which `retry` sets.
+        seconds: duration of all attempts in seconds, which `retry` sets.
     """
 
     def __init__(self, kind: FailureKind, message: str):
@@ -43,24 +43,24 @@ class TransportError(Exception):
 
 
 class Transport(abc.ABC):
-    """Sends requests about one model to one server over one protocol.
+    """Base class of transports, which send requests for one model to one server.
 
-    The contract of every transport:
+    A transport follows these rules:
 
-    - It is created for one server, one model and an optional label. Creating it sends nothing. It connects with the
-      first request and connects again after a failure.
-    - Each method except `close` sends one request once. Batches, retries and specific errors belong to `FaceClient`.
-    - A request goes to `version` if it is given, otherwise to the version with the transport's label, otherwise to
-      the latest version.
-    - `timeout` is the time limit of the request in seconds, above 0. It includes connecting and reading the answer.
-    - If a request fails, the method raises `TransportError`: without an answer, with an error status, and with an
-      answer that it cannot read. An expired timeout has the kind `TIMEOUT`.
-    - It is not thread-safe: only one thread at a time may use a transport.
-    - `close` may be called more than once. No request may follow it.
+    - It is created for one server, one model and an optional label. It connects at the first request, and connects
+      again after a failure.
+    - Each method except `close` sends one request once. `FaceClient` adds batches, retries and specific errors.
+    - A request uses `version` if it is not None, otherwise the version with the label of the transport, otherwise the
+      latest version.
+    - `timeout` is the time limit of the request in seconds, above 0. It includes the connection and the response.
+    - A method raises `TransportError` if there is no response, the response has an error status, or the response
+      cannot be read. The kind for an expired timeout is `TIMEOUT`.
+    - It is not thread-safe.
+    - `close` may be called more than once. After it, no requests are allowed.
 
     Attributes:
-        reports_version: whether `predict` returns the version that answered. If not, a caller that needs the version
-            calls `resolve` first and passes the result to `predict`.
+        reports_version: whether `predict` returns the version that computed the outputs. If false, call `resolve`
+            first and pass its version to `predict`.
     """
 
     reports_version: bool
@@ -73,13 +73,13 @@ class Transport(abc.ABC):
 
         Args:
             signature: name of the signature.
-            inputs: `{name: array, or sequence of bytes}`. Every value has the batch as its first axis.
+            inputs: `{name: array, or sequence of bytes}`. The first axis of each value is the batch.
             version: number of the version, or None.
             timeout: time limit in seconds.
 
         Returns:
-            `(outputs, version)`: outputs as `{name: array or nested list}`, and the version that answered, or
-            `version` if `reports_version` is false.
+            Tuple `(outputs, version)`: outputs as `{name: array or nested list}`, and the version that computed them.
+            If `reports_version` is false, it is the argument `version`.
 
         Raises:
             TransportError: if the request fails.
@@ -87,7 +87,7 @@ class Transport(abc.ABC):
 
     @abc.abstractmethod
     def resolve(self, version: int | None, timeout: float) -> tuple[int, tuple[str, ...]]:
-        """Returns the version that would answer a request, and the names of its signatures.
+        """Returns the version that currently handles requests, and the names of its signatures.
 
         Raises:
             TransportError: if the request fails.
@@ -95,7 +95,7 @@ class Transport(abc.ABC):
 
     @abc.abstractmethod
     def version_states(self, timeout: float) -> dict[int, str]:
-        """Returns `{version: state}` for all versions that the server knows, such as `{3: "AVAILABLE"}`.
+        """Returns the states of all versions that the server knows, such as `{3: "AVAILABLE"}`.
 
         Raises:
             TransportError: if the request fails.

@@ -22,15 +22,17 @@ class Records(Protocol):
 
 
 def calibration_images(source: Records, image_size: tuple[int, int], count: int = 256) -> np.ndarray:
-    """Returns images to calibrate an int8 export, at equal distances in the source, so that they show many people.
+    """Returns images at equal distances in a source, for the calibration of an int8 export.
+
+    Neighboring records often show the same person, so the distances give images of many people.
 
     Args:
         source: sequence of records `(image, label, name)`, such as `data.TFRecords` or `data.ImageFolder`.
-        image_size: required `(height, width)`.
-        count: number of images. A source with fewer images gives all of them.
+        image_size: `(height, width)` of the embedder's images.
+        count: number of images. If the source has fewer, all of them are returned.
 
     Returns:
-        uint8 RGB `(count, height, width, 3)`.
+        Array of uint8 RGB images `(count, height, width, 3)`.
 
     Raises:
         ValueError: if `count` is below 1, or an image cannot be decoded or has another size. The message names the
@@ -53,13 +55,15 @@ def calibration_images(source: Records, image_size: tuple[int, int], count: int 
 
 def check_calibration(calibration: Any, image_size: tuple[int, int]) -> None:
     """Raises a ValueError unless the calibration images have the required type and shape."""
-    expected = f"uint8 RGB images (n, {image_size[0]}, {image_size[1]}, 3), some hundreds as in later use"
+    expected = f"uint8 RGB images (n, {image_size[0]}, {image_size[1]}, 3) with n of at least 1"
     if calibration is None:
-        raise ValueError(f"precision='int8' requires calibration: {expected}. Received: calibration=None")
+        raise ValueError(
+            f"calibration must be {expected} for precision='int8', see calibration_images. Received: calibration=None"
+        )
     shape, dtype = getattr(calibration, "shape", None), getattr(calibration, "dtype", None)
     if dtype != np.uint8 or shape is None or len(shape) != 4 or shape[1:] != (*image_size, 3) or not shape[0]:
         received = type(calibration).__name__ if shape is None else f"{dtype} {tuple(shape)}"
-        raise ValueError(f"calibration must be {expected}. Received: {received}")
+        raise ValueError(f"calibration must be {expected}. Received: calibration={received}")
 
 
 def batches(calibration: np.ndarray) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Graph that is converted, and the metadata of the converted file."""
+"""Keras model that the converters read, and metadata of the converted file."""
 
 import json
 
@@ -10,16 +10,17 @@ from keras_arcface.serving.embedder_facts import embedder_facts
 from keras_arcface.serving.layer_replacement import in_float32
 from keras_arcface.serving.layer_replacement import without_xla
 
-METADATA_KEY = "keras_arcface"  # of the metadata in the files
+METADATA_KEY = "keras_arcface"  # name of the metadata in the files
 
 
 def make_graph(embedder: keras.Model, mirror: bool) -> keras.Model:
-    """Returns a model `images` uint8 `(n, height, width, 3)` -> `embedding` `(n, dim)`, `norm` `(n,)`.
+    """Returns a float32 model that maps `images`, uint8 `(n, height, width, 3)`, to `embedding` and `norm`.
 
-    It computes in float32 under every dtype policy of the embedder. A lower precision is applied by the converter.
+    `embedding` is `(n, dim)` and L2-normalized, `norm` is `(n,)`. The model computes in float32 even if the embedder
+    does not. The converter applies a lower precision later.
 
     Args:
-        embedder: the model.
+        embedder: embedder to export.
         mirror: whether to add the embedding of the mirror image before normalization.
     """
     embedder = without_xla(in_float32(embedder))
@@ -36,10 +37,10 @@ def make_graph(embedder: keras.Model, mirror: bool) -> keras.Model:
 
 
 def input_spec(graph: keras.Model) -> keras.InputSpec:
-    """Returns the input signature of a graph for Keras' exporters."""
+    """Returns the specification of a model's input for Keras' exporters."""
     return keras.InputSpec(shape=graph.input_shape, dtype="uint8", name="images")
 
 
 def metadata_json(embedder: keras.Model, mirror: bool, precision: str) -> str:
-    """Returns the JSON of facts that a user of the file must know and that the file does not show otherwise."""
+    """Returns the facts about the embedder and the precision as JSON, for the metadata of the file."""
     return json.dumps({**embedder_facts(embedder, mirror), "precision": precision})

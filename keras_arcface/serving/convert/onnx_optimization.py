@@ -1,6 +1,6 @@
-"""Rewrites of ONNX graphs that tf2onnx creates from Keras models, so that runtimes execute them faster.
+"""Optimizations of the ONNX graphs that tf2onnx creates from Keras models.
 
-The functions change the model in place. `onnx` is an optional dependency, which the caller has imported.
+The functions change the model in place. They require the optional dependency `onnx`.
 """
 
 from collections import defaultdict
@@ -12,10 +12,10 @@ _MIN_FLOAT16_ELEMENTS = 1024  # smaller weights need little space
 
 
 def fuse_prelu(model: Any) -> int:
-    """Replaces `Relu(x) + (-alpha) * Relu(-x)`, the five operations of Keras' PReLU, by one PRelu.
+    """Replaces the five operations of Keras' PReLU, `Relu(x) + (-alpha) * Relu(-x)`, with one PRelu operation.
 
     Returns:
-        The number of replacements.
+        Number of replaced PReLUs.
     """
     from onnx import helper
     from onnx import numpy_helper
@@ -35,7 +35,7 @@ def fuse_prelu(model: Any) -> int:
 
 
 def _match_prelu(add: Any, constants: dict[str, Any], producers: dict[str, Any]) -> tuple[str, str] | None:
-    """Returns the names of `x` and `-alpha` if a node is the last operation of a PReLU."""
+    """Returns the names of `x` and `-alpha` if a node is the last operation of a PReLU, otherwise None."""
     if add.op_type != "Add":
         return None
     for one, other in (add.input, reversed(add.input)):
@@ -52,7 +52,7 @@ def _match_prelu(add: Any, constants: dict[str, Any], producers: dict[str, Any])
 
 
 def flatten_channels_first(model: Any) -> None:
-    """Reorders the weights after a Flatten, so that the transpose of the feature map before it is not needed."""
+    """Removes the transpose of the feature map before a Flatten by reordering the weights after it."""
     from onnx import helper
     from onnx import numpy_helper
     from onnx import shape_inference
@@ -79,7 +79,7 @@ def flatten_channels_first(model: Any) -> None:
 
 
 def store_weights_in_float16(model: Any) -> None:
-    """Stores large weights in float16, with a cast to float32 that runs when the file is loaded."""
+    """Stores large weights in float16, and adds a cast to float32 that runs when the file is loaded."""
     from onnx import TensorProto
     from onnx import helper
     from onnx import numpy_helper
@@ -89,7 +89,7 @@ def store_weights_in_float16(model: Any) -> None:
         if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < _MIN_FLOAT16_ELEMENTS:
             continue
         name = weight.name
-        with np.errstate(over="ignore"):  # the check of the export finds infinite weights
+        with np.errstate(over="ignore"):  # `check_parity` detects infinite weights later
             halves = numpy_helper.to_array(weight).astype(np.float16)
         weight.CopyFrom(numpy_helper.from_array(halves, f"{name}_float16"))
         casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
@@ -99,7 +99,7 @@ def store_weights_in_float16(model: Any) -> None:
 
 
 def remove_unused(model: Any) -> None:
-    """Removes operations and constants that no output depends on."""
+    """Removes the operations and constants that do not affect any output."""
     needed = {output.name for output in model.graph.output}
     nodes = []
     for node in reversed(model.graph.node):  # a producer precedes its consumers
@@ -127,7 +127,7 @@ def _is(node: Any, operation: str) -> bool:
 
 
 def _index(model: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, list]]:
-    """Returns constants by name, nodes by the name of an output, and lists of nodes by the name of an input."""
+    """Returns dictionaries of constants by name, of nodes by output name, and of lists of nodes by input name."""
     constants = {weight.name: weight for weight in model.graph.initializer}
     producers = {name: node for node in model.graph.node for name in node.output}
     consumers = defaultdict(list)

@@ -15,18 +15,13 @@ import tensorflow as tf
 from keras_arcface._optional import optional_import
 from keras_arcface._optional import require
 from keras_arcface.serving.convert.calibration import batches
+from keras_arcface.serving.convert.conversion import Conversion
 from keras_arcface.serving.convert.graph import METADATA_KEY
 from keras_arcface.serving.convert.graph import input_spec
-from keras_arcface.serving.convert.graph import make_graph
-from keras_arcface.serving.convert.graph import metadata_json
-from keras_arcface.serving.convert.output import check_model
-from keras_arcface.serving.convert.output import check_output
-from keras_arcface.serving.convert.output import temporary_output
-from keras_arcface.serving.convert.parity import check_parity
 
 PRECISIONS = ("float32", "float16", "int8")
 
-# Without PRELU, for which LiteRT has only a slow kernel in 8 bits, and which would split the graph.
+# PRELU is not in the list: its 8-bit kernel in LiteRT is slow, and would split the graph.
 _QUANTIZED = ("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "PAD")
 
 
@@ -41,29 +36,24 @@ def export_litert(
     """Writes an embedder as a LiteRT (TensorFlow Lite) file.
 
     Its only signature has the input `images`, uint8 RGB `(n, height, width, 3)`, and the outputs `embedding`,
-    `(n, dim)` float32, L2-normalized, and `norm`, `(n,)` float32, its length before normalization. The file has a batch
-    size of 1. The interpreter can resize it; a call of the signature does so automatically.
+    `(n, dim)` float32, L2-normalized, and `norm`, `(n,)` float32, the norm before normalization. The batch size in the
+    file is 1. The interpreter can resize it, and a call of the signature resizes it automatically.
 
-    | precision | |
+    | precision | weights and computation |
     |---|---|
-    | `float32` | |
-    | `float16` | weights of half the size; CPUs compute in float32, or in float16 if requested; GPUs in float16 |
+    | `float32` | float32 weights and computation |
+    | `float16` | float16 weights; CPUs compute in float32, or in float16 if requested; GPUs compute in float16 |
     | `int8`    | convolutions, products and sums in 8-bit integers; PReLU and the normalization in float32 |
 
     The file is also a zip archive with the metadata in `keras_arcface.json`: image size, colors and more.
 
     Args:
-        embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with known height and
-            width. Its dtype policy has no effect on the export.
+        embedder, calibration, mirror, check: see `export_onnx`.
         path: path that ends with `.tflite` and does not exist.
-        precision: one of the above.
-        calibration: for int8, some hundred images as in later use, uint8 RGB `(m, height, width, 3)`, from which the
-            ranges of the activations are taken.
-        mirror: whether to add the embedding of the mirror image before normalization.
-        check: whether to compare the file with the embedder, and keep it only if the embeddings agree.
+        precision: name of a precision in the table above.
 
     Returns:
-        The path.
+        Path of the file.
 
     Raises:
         FileExistsError: if `path` exists.
@@ -71,32 +61,31 @@ def export_litert(
         ValueError: if an argument is not valid, the backend is not TensorFlow, or the embeddings of the file differ
             from those of the embedder.
     """
-    path = check_output("LiteRT", path, (".tflite",))
-    check_model(embedder, precision, PRECISIONS, calibration)
+    conversion = Conversion("LiteRT", (".tflite",), PRECISIONS, embedder, path, precision, calibration, mirror)
     with optional_import("litert", "export_litert"):
         from ai_edge_litert.interpreter import Interpreter
     if precision == "int8":
         require("litert_quantizer", "litert", "export_litert with precision='int8'")
-    graph = make_graph(embedder, mirror)
-    with temporary_output(path) as file, tempfile.TemporaryDirectory() as folder:
+    graph = conversion.make_graph()
+    with conversion.temporary_output() as file, tempfile.TemporaryDirectory() as folder:
         if precision == "int8":
             float_file = Path(folder) / "float32.tflite"
             _convert(graph, float_file, "float32")
             if check:
-                check_parity(_signature(Interpreter, float_file), embedder, path, "float32", mirror, None)
+                conversion.check_parity(_signature(Interpreter, float_file), "float32")
             _quantize(float_file, file, calibration)
         else:
             _convert(graph, file, precision)
-        # LiteRT's own metadata are stored in the same way: as a zip archive after the model.
+        # LiteRT stores its own metadata in the same way, as a zip archive after the model.
         with zipfile.ZipFile(file, "a") as archive:
-            archive.writestr(f"{METADATA_KEY}.json", metadata_json(embedder, mirror, precision))
+            archive.writestr(f"{METADATA_KEY}.json", conversion.metadata_json())
         if check:
-            check_parity(_signature(Interpreter, file), embedder, path, precision, mirror, calibration)
-    return path
+            conversion.check_parity(_signature(Interpreter, file), precision)
+    return Path(path)
 
 
 def _convert(graph: keras.Model, file: Path, precision: str) -> None:
-    # Only LiteRT's own operations. Keras would also allow TensorFlow's, which not every interpreter has.
+    # By default Keras also allows operations of TensorFlow, which some interpreters do not support.
     target: dict[str, Any] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
     options = {}
     if precision == "float16":
@@ -115,7 +104,7 @@ def _quantize(float_file: Path, file: Path, calibration: np.ndarray | None) -> N
         quantizer.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
     # The output is the embedding, so only the weights are rounded to 8 bits.
     quantizer.add_dynamic_config(".*", "FULLY_CONNECTED", num_bits=8)
-    # Ranges are averaged over batches. With single images, ranges that only few of them reach would be cut off.
+    # The quantizer averages ranges over batches. With batches of one image, it would clip rare large values.
     data = [{"images": batch} for batch in batches(calibration)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*experimental_preserve_all_tensors", UserWarning)

@@ -13,14 +13,9 @@ import numpy as np
 from keras_arcface._optional import optional_import
 from keras_arcface.serving.convert import onnx_optimization
 from keras_arcface.serving.convert.calibration import batches
+from keras_arcface.serving.convert.conversion import Conversion
 from keras_arcface.serving.convert.graph import METADATA_KEY
 from keras_arcface.serving.convert.graph import input_spec
-from keras_arcface.serving.convert.graph import make_graph
-from keras_arcface.serving.convert.graph import metadata_json
-from keras_arcface.serving.convert.output import check_model
-from keras_arcface.serving.convert.output import check_output
-from keras_arcface.serving.convert.output import temporary_output
-from keras_arcface.serving.convert.parity import check_parity
 
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -38,27 +33,27 @@ def export_onnx(
     """Writes an embedder as an ONNX file, for ONNX Runtime and other runtimes.
 
     The input is `images`, uint8 RGB `(n, height, width, 3)` for any n. The outputs are `embedding`, `(n, dim)` float32,
-    L2-normalized, and `norm`, `(n,)` float32, its length before normalization. BatchNorm is folded into the
+    L2-normalized, and `norm`, `(n,)` float32, the norm before normalization. BatchNorm is folded into the
     convolutions, and PReLU is one operation.
 
-    | precision | |
+    | precision | weights and computation |
     |---|---|
-    | `float32` | |
-    | `float16` | weights of half the size, computed in float32: ONNX Runtime has no float16 kernels for x86 CPUs |
+    | `float32` | float32 weights and computation |
+    | `float16` | float16 weights, computation in float32: ONNX Runtime has no float16 kernels for x86 CPUs |
     | `int8`    | convolutions and matrix products in 8-bit integers; PReLU, sums and the normalization in float32 |
 
     Args:
-        embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with known height and
-            width. Its dtype policy has no effect on the export.
+        embedder: model that maps RGB pixels in 0..255 `(batch, height, width, 3)` to embeddings `(batch, dim)`, with
+            known height and width. The export does not depend on its dtype policy.
         path: path that ends with `.onnx` and does not exist.
-        precision: one of the above.
-        calibration: for int8, some hundred images as in later use, uint8 RGB `(m, height, width, 3)`, from which the
-            ranges of the activations are taken.
+        precision: name of a precision in the table above.
+        calibration: uint8 RGB images `(m, height, width, 3)` that determine the ranges of the activations for int8.
+            Pass a few hundred images of the kind that the model will embed, see `calibration_images`.
         mirror: whether to add the embedding of the mirror image before normalization.
-        check: whether to compare the file with the embedder, and keep it only if the embeddings agree.
+        check: whether to compare the exported model with the embedder, and keep it only if the embeddings agree.
 
     Returns:
-        The path.
+        Path of the file.
 
     Raises:
         FileExistsError: if `path` exists.
@@ -66,23 +61,22 @@ def export_onnx(
         ValueError: if an argument is not valid, the backend is not TensorFlow, or the embeddings of the file differ
             from those of the embedder.
     """
-    path = check_output("ONNX", path, (".onnx",))
-    check_model(embedder, precision, PRECISIONS, calibration)
+    conversion = Conversion("ONNX", (".onnx",), PRECISIONS, embedder, path, precision, calibration, mirror)
     onnx = _import_packages()[0]
-    with temporary_output(path) as file:
-        model = _convert(make_graph(embedder, mirror))
+    with conversion.temporary_output() as file:
+        model = _convert(conversion.make_graph())
         if check and precision != "float32":
-            check_parity(_session(model.SerializeToString()), embedder, path, "float32", mirror, None)
+            conversion.check_parity(_session(model.SerializeToString()), "float32")
         if precision == "float16":
             onnx_optimization.store_weights_in_float16(model)
         elif precision == "int8":
             model = _quantize(model, calibration)
-        onnx.helper.set_model_props(model, {METADATA_KEY: metadata_json(embedder, mirror, precision)})
+        onnx.helper.set_model_props(model, {METADATA_KEY: conversion.metadata_json()})
         onnx.checker.check_model(model)
         onnx.save(model, file)
         if check:
-            check_parity(_session(str(file)), embedder, path, precision, mirror, calibration)
-    return path
+            conversion.check_parity(_session(str(file)), precision)
+    return Path(path)
 
 
 def _import_packages() -> tuple[Any, Any]:
@@ -106,7 +100,7 @@ def _convert(graph: keras.Model) -> Any:
         onnx_optimization.flatten_channels_first(model)
         onnx_optimization.remove_unused(model)
         onnx.save(model, raw)
-        # Only optimizations that are valid on every machine: folded constants, including factors of BatchNorm.
+        # The basic level folds constants, including factors of BatchNorm. Higher levels depend on the machine.
         options = _session_options(onnxruntime)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(folded)
@@ -129,7 +123,7 @@ def _quantize(model: Any, calibration: np.ndarray | None) -> Any:
             batch = next(remaining, None)
             return None if batch is None else {"images": batch}
 
-    add_pre_process_metadata(model)  # the model is folded already; without this the quantizer warns
+    add_pre_process_metadata(model)  # prevents a warning of the quantizer: the model is already optimized
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
         quantization.quantize_static(
@@ -141,7 +135,7 @@ def _quantize(model: Any, calibration: np.ndarray | None) -> Any:
             # x86 CPUs compute convolutions fast with unsigned activations and signed weights.
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            # The outputs of these are embeddings. One range for all dimensions would lose the small ones.
+            # The outputs of MatMul and Gemm are embeddings: a single range would round small dimensions to zero.
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         )
         return onnx.load(file)

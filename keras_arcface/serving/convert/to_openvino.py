@@ -12,14 +12,9 @@ import numpy as np
 
 from keras_arcface._optional import optional_import
 from keras_arcface._optional import require
+from keras_arcface.serving.convert.conversion import Conversion
 from keras_arcface.serving.convert.graph import METADATA_KEY
 from keras_arcface.serving.convert.graph import input_spec
-from keras_arcface.serving.convert.graph import make_graph
-from keras_arcface.serving.convert.graph import metadata_json
-from keras_arcface.serving.convert.output import check_model
-from keras_arcface.serving.convert.output import check_output
-from keras_arcface.serving.convert.output import temporary_output
-from keras_arcface.serving.convert.parity import check_parity
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 
@@ -34,10 +29,10 @@ def export_openvino(
     mirror: bool = False,
     check: bool = True,
 ) -> Path:
-    """Writes an embedder as an OpenVINO model: the graph to `path`, and the weights to a `.bin` file beside it.
+    """Writes an embedder as an OpenVINO model: the graph to `path`, the weights to a `.bin` file next to it.
 
     The input is `images`, uint8 RGB `(n, height, width, 3)` for any n. The outputs are `embedding`, `(n, dim)` float32,
-    L2-normalized, and `norm`, `(n,)` float32, its length before normalization.
+    L2-normalized, and `norm`, `(n,)` float32, the norm before normalization.
 
     | precision  | weights | computed in |
     |------------|---------|---|
@@ -46,22 +41,17 @@ def export_openvino(
     | `bfloat16` | float16 | bfloat16, if the machine supports it |
     | `int8`     | int8    | 8-bit integers; the normalization in float32 |
 
-    OpenVINO does not take the precision of the computation from the file. By default it uses bfloat16 on machines where
+    OpenVINO does not read the precision of the computation from the file. By default it uses bfloat16 on machines where
     that is faster. Therefore compile the model with `INFERENCE_PRECISION_HINT`, as `serving.load_embedder` does. The
-    runtime information of the model contains the value as `keras_arcface`, `inference_precision`.
+    runtime information of the model stores the required value under `["keras_arcface", "inference_precision"]`.
 
     Args:
-        embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with known height and
-            width. Its dtype policy has no effect on the export.
+        embedder, calibration, mirror, check: see `export_onnx`.
         path: path that ends with `.xml`. Neither it nor the `.bin` file may exist.
-        precision: one of the above.
-        calibration: for int8, some hundred images as in later use, uint8 RGB `(m, height, width, 3)`, from which the
-            ranges of the activations are taken.
-        mirror: whether to add the embedding of the mirror image before normalization.
-        check: whether to compare the model with the embedder, and keep it only if the embeddings agree.
+        precision: name of a precision in the table above.
 
     Returns:
-        The path.
+        Path of the `.xml` file.
 
     Raises:
         FileExistsError: if one of the files exists.
@@ -69,25 +59,24 @@ def export_openvino(
         ValueError: if an argument is not valid, the backend is not TensorFlow, or the embeddings of the model differ
             from those of the embedder.
     """
-    path = check_output("OpenVINO", path, (".xml", ".bin"))
-    check_model(embedder, precision, PRECISIONS, calibration)
+    conversion = Conversion("OpenVINO", (".xml", ".bin"), PRECISIONS, embedder, path, precision, calibration, mirror)
     with optional_import("openvino", "export_openvino"):
         import openvino
     if precision == "int8":
         require("nncf", "openvino", "export_openvino with precision='int8'")
     hint = "bf16" if precision == "bfloat16" else "f32"
-    with temporary_output(path) as file:
-        model = _convert(openvino, make_graph(embedder, mirror))
+    with conversion.temporary_output() as file:
+        model = _convert(openvino, conversion.make_graph())
         if check and precision != "float32":
-            check_parity(_compile(openvino, model, "f32"), embedder, path, "float32", mirror, None)
+            conversion.check_parity(_compile(openvino, model, "f32"), "float32")
         if precision == "int8":
             model = _quantize(model, calibration)
-        model.set_rt_info(metadata_json(embedder, mirror, precision), [METADATA_KEY, "metadata"])
+        model.set_rt_info(conversion.metadata_json(), [METADATA_KEY, "metadata"])
         model.set_rt_info(hint, [METADATA_KEY, "inference_precision"])
         openvino.save_model(model, file, compress_to_fp16=precision in ("float16", "bfloat16"))
         if check:
-            check_parity(_compile(openvino, file, hint), embedder, path, precision, mirror, calibration)
-    return path
+            conversion.check_parity(_compile(openvino, file, hint), precision)
+    return Path(path)
 
 
 def _convert(openvino: Any, graph: keras.Model) -> Any:
@@ -106,11 +95,11 @@ def _quantize(model: Any, calibration: np.ndarray | None) -> Any:
     return nncf.quantize(
         model,
         nncf.Dataset(np.split(calibration, len(calibration))),
-        preset=nncf.QuantizationPreset.MIXED,  # asymmetric ranges, as few values are below zero after a PReLU
+        preset=nncf.QuantizationPreset.MIXED,  # asymmetric ranges: few values are negative after a PReLU
         subset_size=len(calibration),
-        # In 8 bits, embeddings would not have length 1.
+        # The normalization stays in float32: in 8 bits, embeddings would not have norm 1.
         ignored_scope=nncf.IgnoredScope(names=_operations_after_last_product(model)),
-        # The defaults, ranges averaged over images and shifted biases, gave embeddings farther from the embedder's.
+        # The defaults (ranges averaged over images, bias correction) give lower cosines to the float32 embeddings.
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             activations_range_estimator_params=range_estimator.RangeEstimatorParametersSet.MINMAX,
             disable_bias_correction=True,
@@ -119,7 +108,7 @@ def _quantize(model: Any, calibration: np.ndarray | None) -> Any:
 
 
 def _operations_after_last_product(model: Any) -> list[str]:
-    """Returns the names of the operations between the last matrix product or convolution and the outputs."""
+    """Returns the names of all operations after the last matrix product or convolution."""
     found: set[str] = set()
     remaining = [result.input_value(0).get_node() for result in model.get_results()]
     while remaining:

@@ -1,1 +1,1 @@
-"""Publishes versions of a model for TensorFlow Serving, and configures and starts the server."""
+"""Publication of model versions for TensorFlow Serving, and configuration of the server."""

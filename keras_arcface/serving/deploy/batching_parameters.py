@@ -1,4 +1,4 @@
-"""Batching parameters of a server."""
+"""Batching parameters of a TensorFlow Serving server."""
 
 import dataclasses
 import itertools
@@ -13,27 +13,28 @@ from keras_arcface._arguments import check_integer
 DEVICES = ("cpu", "gpu")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
-# Defaults for an unknown load. On a CPU the timeout is 0: requests collect while all threads are busy, and waiting
-# longer gains little. On a GPU waiting pays off, but its memory holds the activations of a few batches only, so that
-# one batch is computed while the next ones are decoded.
+# Defaults for an unknown load. On a CPU the timeout is 0: requests collect while all threads are busy, and a longer
+# wait hardly improves the throughput. On a GPU a wait improves it. A few threads suffice to decode images while another
+# batch is computed, and the activations of more batches may exceed the GPU memory.
 _GPU_TIMEOUT, _GPU_THREADS = 2000, 4
-_REQUESTS_PER_THREAD = 4  # default of the server, per core
+_REQUESTS_PER_THREAD = 4  # default of the server
 _ENQUEUED_BATCHES_PER_THREAD = 4  # limits the waiting time to about four times the computing time
 
 
 @dataclasses.dataclass(frozen=True)
 class Batching:
-    """Batching parameters of a server. Each model, version and signature has its own queue.
+    """Batching parameters of a server, which has one queue for each model, version and signature.
 
     Args:
-        batch_sizes: sizes of the computed batches, ascending. A batch is padded to the next size. A request with more
-            images than the last size is refused; if it is a warm-up request, the server does not load the model.
-        timeout_micros: time that the first request of a batch waits for others while a thread is free, in microseconds.
+        batch_sizes: allowed batch sizes in ascending order. The server pads each batch to the next size. It refuses
+            requests with more images than the last size, and does not load a model with such a warm-up request.
+        timeout_micros: time in microseconds that the first request of a batch waits for other requests while a thread
+            is free.
         threads: number of batches that are computed at the same time.
-        enqueued_batches: number of full batches that may wait in a queue. Further requests fail with UNAVAILABLE.
+        enqueued_batches: maximum number of full batches in a queue. Further requests fail with UNAVAILABLE.
 
     Raises:
-        ValueError: if the sizes do not ascend, or a number is out of range.
+        ValueError: if the sizes are not in ascending order, or a number is out of range.
     """
 
     batch_sizes: tuple[int, ...]
@@ -53,13 +54,13 @@ class Batching:
     def for_device(
         cls, device: str = "cpu", cores: int | None = None, batch_sizes: Iterable[int] = BATCH_SIZES
     ) -> "Batching":
-        """Returns parameters to start with. Measurements under the real load may lead to better ones.
+        """Returns default parameters for a device. Tune them under the real load.
 
         Args:
-            device: "cpu" or "gpu", the device that computes the model.
-            cores: number of cores of the server's host. None: those of this host.
-            batch_sizes: batch sizes of the model's warm-up requests, so that the server knows every size from the
-                start.
+            device: device that computes the model, "cpu" or "gpu".
+            cores: number of CPU cores of the server's host. None: number of cores of this host.
+            batch_sizes: allowed batch sizes. Use the batch sizes of the model's warm-up requests, so that the first
+                real request of each size is fast.
         """
         check_choice("device", device, DEVICES)
         if cores is None:
@@ -85,5 +86,5 @@ class Batching:
         return [*lines, *(f"allowed_batch_sizes: {size}" for size in self.batch_sizes)]
 
     def concurrent_requests(self) -> int:
-        """Returns the number of requests that the server must accept at once to fill its largest batches."""
+        """Returns the number of concurrent requests that the server must accept to fill its largest batches."""
         return max(2 * self.batch_sizes[-1], _REQUESTS_PER_THREAD * self.threads)

@@ -1,4 +1,4 @@
-"""Configuration files of TensorFlow Serving, and scripts that start it."""
+"""Configuration files and start scripts of TensorFlow Serving."""
 
 import dataclasses
 import json
@@ -29,13 +29,15 @@ _DAY = 24 * 60 * 60  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Tls:
-    """Encryption of gRPC. The server cannot encrypt REST: keep the port internal, or put a proxy in front of it.
+    """TLS files for the encryption of gRPC.
+
+    The server cannot encrypt REST. Keep the REST port internal, or put a proxy in front of it.
 
     Args:
-        key: PEM file with the server's private key.
-        certificate: PEM file with the server's certificate.
-        client_ca: PEM file with the authority that signs the client certificates which the server then requires. None:
-            every client may connect.
+        key: path of the PEM file with the server's private key.
+        certificate: path of the PEM file with the server's certificate.
+        client_ca: path of the PEM file with the certificate authority of the clients. The server then requires client
+            certificates. None: every client may connect.
     """
 
     key: str | os.PathLike
@@ -43,7 +45,7 @@ class Tls:
     client_ca: str | os.PathLike | None = None
 
     def to_text_proto(self) -> list[str]:
-        """Returns the lines of the protocol buffer SSLConfig, which contains the files' contents."""
+        """Returns the lines of the protocol buffer SSLConfig, which contains the contents of the files."""
         lines = [f"server_key: {_read_pem(self.key)}", f"server_cert: {_read_pem(self.certificate)}"]
         if self.client_ca is not None:
             lines += [f"custom_ca: {_read_pem(self.client_ca)}", "client_verify: true"]
@@ -56,8 +58,8 @@ class Configuration:
 
     Attributes:
         files: paths of the written files.
-        server: command that starts `tensorflow_model_server`, as a list of arguments.
-        docker: command that starts a container, as a list of arguments.
+        server: arguments of the command that starts `tensorflow_model_server`.
+        docker: arguments of the command that starts a container.
     """
 
     files: tuple[Path, ...]
@@ -77,13 +79,13 @@ def write_configuration(
     reload_seconds: int = 30,
     tls: Tls | None = None,
 ) -> Configuration:
-    """Writes the configuration files of a server, and scripts that start it with and without Docker.
+    """Writes the configuration files of a server, and scripts that start the server with and without Docker.
 
     | file | content |
     |---|---|
     | `models.config` | models, versions and labels, with paths of this host |
     | `models.docker.config` | the same, with paths in the container |
-    | `batching.config`, `monitoring.config`, `ssl.config` | used in both cases |
+    | `batching.config`, `monitoring.config`, `ssl.config` | settings for both cases |
     | `serve.sh` | starts `tensorflow_model_server` |
     | `serve_docker.sh`, `docker-compose.yml` | start a container with read-only mounts of models and files |
 
@@ -92,24 +94,24 @@ def write_configuration(
 
     Args:
         directory: directory of the files. It is created if it does not exist.
-        models: at least one model.
-        device: "cpu" or "gpu". Sets the defaults of `batching` and `image`.
+        models: served models, at least one.
+        device: "cpu" or "gpu". It determines the defaults of `batching` and `image`.
         batching: batching parameters. None: `Batching.for_device(device)`.
         image: image of the container. None: tensorflow/serving:latest or latest-gpu. Use a fixed version in production.
         grpc_port, rest_port: ports on this host.
-        rest_timeout: seconds after which the server gives up a REST request. gRPC clients send their own deadlines.
-        reload_seconds: seconds between two readings of models.config. 0: only at the start.
-        tls: encryption of gRPC. None: no encryption.
+        rest_timeout: time limit of a REST request in seconds. gRPC clients send their own deadlines.
+        reload_seconds: interval in which the server reads models.config, in seconds. 0: only at the start.
+        tls: TLS files for gRPC. None: no encryption.
 
     Returns:
-        The paths of the files, and both commands.
+        Paths of the files, and the commands of both scripts.
 
     Raises:
         ModuleNotFoundError: if PyYAML is not installed.
         OSError: if a file cannot be written, or a file of `tls` cannot be read.
         ValueError: if there is no model or two models have the same name; if a port, image or time is not valid; if a
-            version has warm-up requests larger than the largest batch, which would prevent it from loading; or if a
-            file of `tls` is not a PEM file.
+            warm-up request of a version is larger than the largest batch, so that the server would not load the
+            version; or if a file of `tls` is not a PEM file.
     """
     directory, models = Path(directory).absolute(), list(models)
     check_choice("device", device, DEVICES)
@@ -154,33 +156,40 @@ def _check_arguments(
 ) -> None:
     names = [model.name for model in models]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"models must be at least one, of different names. Received: {', '.join(names) or 'none'}")
+        raise ValueError(f"models must contain at least one model, and names must be unique. Received: names {names}")
     check("directory", str(directory), str(directory).isprintable(), "a path without control characters")
-    check("image", image, _IMAGE.fullmatch(image) is not None, f"the name of a container image, as {IMAGES['cpu']}")
+    check(
+        "image", image, _IMAGE.fullmatch(image) is not None, f"the name of a container image, such as {IMAGES['cpu']}"
+    )
     grpc_port, rest_port = ports
     if grpc_port == rest_port or not all(1 <= port <= 65535 for port in ports):
-        raise ValueError(f"The ports must be different integers in [1, 65535]. Received: {grpc_port=}, {rest_port=}")
+        raise ValueError(
+            f"grpc_port and rest_port must be different integers in [1, 65535]. Received: {grpc_port=}, {rest_port=}"
+        )
     rest_timeout, reload_seconds = times
-    check("rest_timeout", rest_timeout, 0 < rest_timeout <= _DAY, "above 0 and at most one day, in seconds")
-    check("reload_seconds", reload_seconds, 0 <= reload_seconds <= _DAY, "at least 0 and at most one day, in seconds")
+    check("rest_timeout", rest_timeout, 0 < rest_timeout <= _DAY, "seconds above 0 and of at most one day")
+    check("reload_seconds", reload_seconds, 0 <= reload_seconds <= _DAY, "seconds of at least 0 and at most one day")
 
 
 def _check_warmup_sizes(model: ServedModel, batching: Batching) -> None:
-    """Checks the warm-up requests of all versions. A server does not load a model if it refuses one of them."""
+    """Raises a ValueError if a warm-up request is larger than the largest batch.
+
+    A server that refuses a warm-up request does not load the model.
+    """
     base_path = Path(model.base_path)
     for metadata in sorted(base_path.glob(f"*/{METADATA_FILE}")):
         sizes = json.loads(metadata.read_text()).get("warmup_batch_sizes", [])
         version = metadata.relative_to(base_path).parts[0]
         if version_number(version) is not None and max(sizes, default=0) > batching.batch_sizes[-1]:
             raise ValueError(
-                f"Model {model.name!r}, version {version}: warm-up requests have {max(sizes)} images, and the server "
-                "loads the model only if that is at most the largest batch size. Received: "
+                f"batching must allow the warm-up requests of model {model.name!r}, version {version}, with up to "
+                f"{max(sizes)} images, or the server does not load the model. Received: "
                 f"batch_sizes={batching.batch_sizes}"
             )
 
 
 def _model_list(models: Sequence[ServedModel], base_paths: Sequence[str]) -> str:
-    """Returns the protocol buffer ModelServerConfig."""
+    """Returns the protocol buffer ModelServerConfig in text format."""
     configs = [line for model, path in zip(models, base_paths, strict=True) for line in model.to_text_proto(path)]
     return _text(text_proto.message("model_config_list", configs))
 
@@ -190,12 +199,14 @@ def _text(lines: Iterable[str]) -> str:
 
 
 def _file_mode(name: str) -> int:
-    """Returns the permissions of a file. Only the owner may read the file with the private key."""
+    """Returns the permissions of a configuration file. Only the owner may read the file with the private key."""
     return 0o600 if name == launching.TLS_FILE else 0o777 if name.endswith(".sh") else 0o666
 
 
 def _read_pem(path: str | os.PathLike) -> str:
     text = Path(path).read_bytes().decode("ascii", errors="replace")
     if "-----BEGIN " not in text:
-        raise ValueError(f"{path} must be a PEM file, with a line -----BEGIN ...")
+        raise ValueError(
+            f"{path} must be a PEM file, with a line -----BEGIN .... Received: a file of {len(text)} bytes"
+        )
     return text_proto.string(text)

@@ -1,4 +1,4 @@
-"""Renaming that never replaces an existing file or directory."""
+"""Rename operation that does not replace existing files or directories."""
 
 import ctypes
 import errno
@@ -10,10 +10,10 @@ _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 def rename_exclusively(source: Path, target: Path) -> None:
-    """Renames a file or directory unless the target exists. `os.rename` alone would replace an empty directory.
+    """Renames a file or directory if the target does not exist.
 
-    Where the file system or the operating system cannot do both in one step (NFS, systems other than Linux), the check
-    precedes the renaming. A directory that appears between the two is replaced only if it is empty.
+    `os.rename` would replace an empty directory. On NFS and on systems other than Linux, the check and the renaming are
+    two steps. A directory that another process creates between them is replaced only if it is empty.
 
     Raises:
         FileExistsError: if the target exists.

@@ -1,4 +1,4 @@
-"""Commands that start TensorFlow Serving: the server's flags, a Docker container, a compose file."""
+"""Commands that start TensorFlow Serving, directly or in a Docker container."""
 
 import csv
 import dataclasses
@@ -14,19 +14,19 @@ from keras_arcface._optional import optional_import
 MODELS_FILE, CONTAINER_MODELS_FILE = "models.config", "models.docker.config"
 BATCHING_FILE, MONITORING_FILE, TLS_FILE = "batching.config", "monitoring.config", "ssl.config"
 
-# Ports of the official images. The directory of the files is mounted, not each file: with a mounted file the container
-# would not see a replacement.
+# Ports and paths in the official images. The directory of the files is mounted instead of each file, because a
+# container does not see the replacement of a mounted file.
 _GRPC_PORT, _REST_PORT, _CONFIGURATION, _MODELS = 8500, 8501, "/config", "/models"
 _SERVICE = "tensorflow-serving"
 
 
 def path_in_container(name: str) -> str:
-    """Returns the path in the container at which a model's base path is mounted."""
+    """Returns the path of a model's base path in the container."""
     return f"{_MODELS}/{name}"
 
 
 def shell_script(command: list[str]) -> str:
-    """Returns a shell script that executes the command."""
+    """Returns a shell script that executes a command."""
     words = list(itertools.takewhile(lambda argument: not argument.startswith("-"), command))
     lines = [shlex.join(words), *map(shlex.quote, command[len(words) :])]
     return "#!/bin/sh\nexec " + " \\\n  ".join(lines) + "\n"
@@ -34,12 +34,15 @@ def shell_script(command: list[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """Settings with which a server starts. See `write_configuration` for those that are not described here.
+    """Settings of a server at its start.
 
     Args:
+        directory, image, rest_timeout, reload_seconds: arguments of `write_configuration`.
         base_paths: `{name of the model: base path on the host}`.
-        ports: the gRPC port and the REST port on the host.
-        concurrent_requests: number of requests that the server must accept at once to fill its batches.
+        has_gpu: whether the container has access to the GPUs of the host.
+        ports: gRPC port and REST port on the host.
+        concurrent_requests: number of concurrent requests that the server must accept to fill its batches.
+        has_tls: whether gRPC is encrypted.
     """
 
     directory: Path
@@ -69,7 +72,7 @@ class Launch:
         return [*command, self.image, *self._container_flags()]
 
     def compose_file(self) -> str:
-        """Returns the compose file of the same container, for `docker compose up --detach`."""
+        """Returns the content of a compose file for the container of `docker_command`."""
         with optional_import("serving", "write_configuration"):
             import yaml
         volumes = [
@@ -100,12 +103,12 @@ class Launch:
         return self._flags(_CONFIGURATION, CONTAINER_MODELS_FILE)
 
     def _flags(self, directory: str, models_file: str) -> list[str]:
-        # A request occupies a thread while it waits for its batch. With the server's default of four threads per core,
-        # a host with two cores refuses the ninth request as RESOURCE_EXHAUSTED, and no batch exceeds eight requests.
+        # A request occupies a thread while it waits for its batch. By default the server has four threads per core, so
+        # a host with two cores would refuse the ninth request with RESOURCE_EXHAUSTED before a large batch is full.
         flags = {
             "model_config_file": f"{directory}/{models_file}",
             "model_config_file_poll_wait_seconds": self.reload_seconds,
-            "allow_version_labels_for_unavailable_models": "true",  # no version is available when the server starts
+            "allow_version_labels_for_unavailable_models": "true",  # no version is available at the start
             "file_system_poll_wait_seconds": 1,
             "enable_model_warmup": "true",
             "enable_batching": "true",
@@ -127,7 +130,7 @@ class Launch:
         return [(str(self.directory), _CONFIGURATION), *models]
 
     def _health_check(self) -> list[str]:
-        """Returns a command that succeeds if every model has an available version. The image has bash but no curl."""
+        """Returns a bash command that succeeds if every model has an available version. The image has no curl."""
         names = " ".join(self.base_paths)
         connect = f"exec 3<>/dev/tcp/127.0.0.1/{_REST_PORT}"
         send = "printf 'GET /v1/models/%s HTTP/1.0\\r\\n\\r\\n' \"$name\" >&3"
@@ -136,14 +139,14 @@ class Launch:
 
 
 def _csv_row(*fields: str) -> str:
-    """Returns fields in the format of `docker run --mount`, which quotes a field with a comma or a quote."""
+    """Returns fields as one CSV row, the format of `docker run --mount`, with quotes where necessary."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(fields)
     return line.getvalue()
 
 
 def _escape_variables(value: Any) -> Any:
-    """Doubles every `$` in nested strings: in a compose file a single `$` starts a variable."""
+    """Doubles each `$` in nested strings, because a single `$` starts a variable in a compose file."""
     if isinstance(value, str):
         return value.replace("$", "$$")
     if isinstance(value, list):

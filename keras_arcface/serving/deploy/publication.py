@@ -1,8 +1,8 @@
 """Publication of a SavedModel as the next numbered version in a base path of TensorFlow Serving.
 
-The server lists the base path every second, reads every directory with an integer name as a version, and does not check
-whether the version is complete. Therefore a directory gets such a name in one step, when it is complete, and loses it
-in one step before any of its files is removed.
+The server lists the base path every second and loads each directory with an integer name, even an incomplete one.
+Therefore a complete directory is renamed to an integer in one step, and an old version is renamed back in one step
+before its files are removed.
 """
 
 import errno
@@ -35,31 +35,32 @@ def publish(
     """Copies a SavedModel into a base path as a new version, which appears atomically.
 
     The copy is written to `.tmp-<unique>` on the same file system, flushed to the disk, checked and renamed. Several
-    publishers may run at the same time, also on several hosts; each gets its own number. The next publisher removes the
-    files of a killed one. The file system must rename directories atomically: local file systems and NFS do, object
-    stores do not. Progress is logged.
+    publishers may run at the same time, also on several hosts. Each of them gets a different version number. If a
+    publisher is killed, the next one removes its files. The file system must rename directories atomically, as local
+    file systems and NFS do, and object stores do not. Progress is logged.
 
     Args:
-        saved_model: directory with `saved_model.pb`.
+        saved_model: directory of the SavedModel, which contains `saved_model.pb`.
         base_path: directory of the model's versions, for example `models/faces`. It is created if it does not exist.
-        version: number of the new version, at least 1. None: the largest number ever used, including withdrawn
-            versions, plus 1.
+        version: number of the new version, at least 1. None: the largest number that was ever used, including
+            withdrawn versions, plus 1.
         keep: number of newest versions to keep, including the new one. Older versions and older withdrawn ones are
-            removed. None removes nothing. Keep more than the servers serve, because one may be loading.
-        protect: versions that `keep` does not remove, for example those with labels.
-        check: whether to test the copy with `check_saved_model` before it is renamed.
-        dry_run: only check `saved_model`, and log what would be done.
+            removed. None: no version is removed. Keep more versions than the servers serve, because a server may still
+            load an older one.
+        protect: numbers of versions that are not removed, for example versions with labels.
+        check: whether to verify the copy with `check_saved_model` before it is renamed.
+        dry_run: whether to only check `saved_model` and log the planned changes.
 
     Returns:
-        The directory of the new version.
+        Directory of the new version.
 
     Raises:
         FileExistsError: if `version` was used before, or a concurrent publisher uses it.
         FileNotFoundError: if `saved_model` does not exist.
         OSError: if the model cannot be copied, for example because the disk is full or a permission is missing. The
-            message names both paths. No copy remains.
-        ValueError: if `saved_model` is not a SavedModel, fails the check, lies in `base_path` or contains it; if
-            `base_path` is a SavedModel or has an integer as its name; or if another argument is out of range.
+            message names both paths. The incomplete copy is removed.
+        ValueError: if `saved_model` is not a SavedModel, fails the check, is inside `base_path` or contains it; if
+            `base_path` is a SavedModel or its name is an integer; or if another argument is out of range.
     """
     source, base = Path(saved_model), Path(base_path)
     _check_paths(source, base)
@@ -77,7 +78,7 @@ def publish(
     except FileExistsError:
         raise
     except OSError as error:
-        raise _explain(error, source, base) from error
+        raise _publication_error(error, source, base) from error
     sync_directory(base)
     _log.info("published %s as %s", source, base / str(number))
     newest = max(versions.published(base), default=number)
@@ -102,7 +103,7 @@ def _log_plan(source: Path, base: Path, version: int | None, keep: int | None, p
 
 def _check_paths(source: Path, base: Path) -> None:
     if not source.exists():
-        raise FileNotFoundError(f"The SavedModel {source} does not exist")
+        raise FileNotFoundError(f"saved_model must be an existing directory. Received: saved_model={str(source)!r}")
     if not (source / "saved_model.pb").is_file():
         received = sorted(os.listdir(source))[:5] or "an empty directory" if source.is_dir() else "a file"
         raise ValueError(f"saved_model must be a directory with saved_model.pb. Received: {source}, {received}")
@@ -110,8 +111,8 @@ def _check_paths(source: Path, base: Path) -> None:
     inner, outer = source.resolve(), base.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise ValueError(
-            "saved_model and base_path must not contain each other; export to a different directory. "
-            f"Received: saved_model={source}, base_path={base}"
+            "saved_model and base_path must not contain each other. Export to a different directory. "
+            f"Received: saved_model={str(source)!r}, base_path={str(base)!r}"
         )
 
 
@@ -122,14 +123,14 @@ def _check_numbers(
     if version is not None:
         check_integer("version", version, 1, versions.MAX_VERSION)
         if base.exists() and versions.is_used(base, version):
-            raise _used(base, version)
+            raise _used_version_error(base, version)
     if keep is not None:
         check_integer("keep", keep, 1)
     existing = versions.versions(base) if base.exists() else []
     if not set(protect) <= set(existing):
         raise ValueError(
-            f"protect must contain only versions in {base}. Received: protect={protect}, "
-            f"{versions.list_versions(existing)}"
+            f"protect must contain only versions in {base}, which has {versions.format_versions(existing)}. "
+            f"Received: protect={protect}"
         )
     return version, keep, protect
 
@@ -150,18 +151,18 @@ def _rename_to_version(directory: Path, base: Path, version: int | None) -> int:
             try:
                 exclusive_rename.rename_exclusively(directory, base / str(number))
             except FileExistsError:
-                _log.info("a concurrent publisher took version %s", number)
+                _log.info("a concurrent publisher used version %s", number)
             else:
                 return number
         if version is not None:
-            raise _used(base, version)
+            raise _used_version_error(base, version)
         number = max(number + 1, versions.next_version_number(base))
 
 
 def _expired(
     base: Path, keep: int, protected: Collection[int], planned: dict[int, list[str]] | None = None
 ) -> list[str]:
-    """Returns the names that retention removes, oldest first, after `planned` is published."""
+    """Returns the names of the versions to remove after `planned` is published, from the oldest to the newest."""
     published = versions.published(base) | (planned or {})
     oldest_kept = sorted(published)[-keep:][0]
     names = [(number, name) for number in published if number not in protected for name in published[number]]
@@ -182,8 +183,8 @@ def _remove(base: Path, name: str) -> None:
     _log.info("removed %s", base / name)
 
 
-def _explain(error: OSError, source: Path, base: Path) -> OSError:
-    message = f"{source} was not published to {base}, and no copy remains. {error.strerror}"
+def _publication_error(error: OSError, source: Path, base: Path) -> OSError:
+    message = f"{source} could not be published to {base}, and the incomplete copy was removed. {error.strerror}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
         free = shutil.disk_usage(base).free
@@ -191,5 +192,5 @@ def _explain(error: OSError, source: Path, base: Path) -> OSError:
     return OSError(error.errno, f"{message}: {error.filename}" if error.filename else message)
 
 
-def _used(base: Path, version: int) -> FileExistsError:
-    return FileExistsError(f"version must be a number that {base} never used. Received: version={version}")
+def _used_version_error(base: Path, version: int) -> FileExistsError:
+    return FileExistsError(f"version must be a number that was never used in {base}. Received: version={version}")

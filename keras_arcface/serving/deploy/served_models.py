@@ -1,4 +1,4 @@
-"""Models of a server: names, base paths, served versions, and labels of versions."""
+"""Served models, with their names, base paths, versions and labels."""
 
 import dataclasses
 import logging
@@ -22,15 +22,15 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ServedModel:
-    """A model of a server.
+    """Model that a server serves.
 
     Args:
-        name: name for clients, of letters, digits, `_`, `.` and `-`.
-        base_path: absolute path of the directory of its versions on the server's host.
-        versions: the served versions: "latest" or "latest:2" for the newest one or two, "all", or a list of numbers.
-        labels: names of versions for clients, `{"stable": 3, "canary": 4}`. The versions must be served, and must exist
-            if `base_path` exists. List the versions by number if you use labels: under "latest:2" the next published
-            version ends the older one, even if a label points to it.
+        name: name in the requests of clients, of letters, digits, `_`, `.` and `-`.
+        base_path: absolute path of the directory of the model's versions, on the server's host.
+        versions: served versions: "latest" or "latest:2" for the newest one or two, "all", or a list of numbers.
+        labels: labels of versions in the requests of clients, such as `{"stable": 3, "canary": 4}`. The versions must
+            be served, and must exist if `base_path` exists. If you use labels, list the versions by number: with
+            "latest:2" the server unloads the older version after the next publication, even if it has a label.
 
     Raises:
         ValueError: if an argument is not valid. The message names the model.
@@ -44,7 +44,7 @@ class ServedModel:
     def __post_init__(self):
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(
-                "name must consist of letters, digits, `_`, `.` and `-`, and start with a letter, digit or `_`. "
+                "name must consist of letters, digits, `_`, `.` and `-`, and start with a letter, a digit or `_`. "
                 f"Received: name={self.name!r}"
             )
         path = Path(self.base_path)
@@ -84,16 +84,22 @@ class ServedModel:
         if isinstance(self.versions, str):
             latest = _LATEST.fullmatch(self.versions)
             if self.versions != "all" and not (latest and 1 <= int(latest[1] or 1) < 2**32):
-                raise self._error('versions must be "latest", "latest:2", "all", or a list of numbers', "versions")
+                raise self._error(
+                    'versions must be "latest", "latest:N" with N of at least 1, "all", or a list of numbers',
+                    "versions",
+                )
             return self.versions
         numbers = sorted(operator.index(number) for number in self.versions)
         in_range = bool(numbers) and numbers[0] >= 1 and numbers[-1] <= version_numbers.MAX_VERSION
         if not in_range or len(set(numbers)) < len(numbers):
-            raise self._error("versions must be at least one, of different integers of at least 1", "versions")
+            raise self._error(
+                "versions must contain at least one version, and all must be different integers of at least 1",
+                "versions",
+            )
         return tuple(numbers)
 
     def _check_labels(self) -> None:
-        """Checks that labels point to versions that are served and exist."""
+        """Raises a ValueError if a label points to a version that does not exist or is not served."""
         labeled = set(self.labels.values())
         base, requested = Path(self.base_path), labeled
         latest_count = None
@@ -104,21 +110,23 @@ class ServedModel:
         elif self.versions != "all":
             latest_count = _latest_count(self.versions)
             if len(labeled) > latest_count:
-                raise self._error("labels point to more versions than are served", "labels", "versions")
+                raise self._error(f"labels must point to at most {latest_count} versions", "labels", "versions")
         if not base.is_dir():
-            _log.warning("%s does not exist on this host, so the versions of %r are not checked", base, self.name)
+            _log.warning("%s does not exist on this host. The versions of %r are not checked", base, self.name)
             return
         existing = list(version_numbers.published(base))
         if not requested <= set(existing):
-            raise self._error(f"{base} has only the versions {existing or 'none'}", "labels", "versions")
+            raise self._error(
+                f"versions and labels must be among the versions in {base}, {existing}", "labels", "versions"
+            )
         if latest_count is None or not labeled:
             return
         served = existing[-latest_count:]
         if not labeled <= set(served):
-            raise self._error(f"of the versions {existing} only {served} are served", "labels", "versions")
+            raise self._error(f"labels must point to served versions, which are {served}", "labels", "versions")
         if len(served) == latest_count and served[0] in labeled:
             _log.warning(
-                "model %r: the next published version will end version %s, which has a label, under versions=%r",
+                "model %r: version %s has a label, and the next publication will end it because of versions=%r",
                 *(self.name, served[0], self.versions),
             )
 
@@ -131,7 +139,7 @@ class ServedModel:
 
 
 def _latest_count(versions: str) -> int:
-    """Returns the number of versions in "latest:2"."""
+    """Returns the number of versions in a string such as "latest:2"."""
     match = _LATEST.fullmatch(versions)
     assert match
     return int(match[1] or 1)

@@ -1,7 +1,7 @@
-"""Temporary directories beside the versions of a model, and removal of those that a killed process left.
+"""Temporary directories for new versions of a model, and removal of the leftovers of killed processes.
 
-A publisher holds a lock on the file `.tmp-<unique>.lock` beside its directory. The operating system releases the lock
-when the process ends in any way. The lock is a file because network file systems cannot lock directories.
+A publisher holds a lock on the file `.tmp-<unique>.lock` next to its temporary directory. The operating system releases
+the lock when the process ends or is killed. The lock is a file because network file systems cannot lock directories.
 """
 
 import fcntl
@@ -21,17 +21,17 @@ _log = logging.getLogger(__name__)
 
 
 class Staging:
-    """Context manager for a new path in the directory of the versions. Everything under the path is removed at exit.
+    """Context manager for a temporary path in a base path. The files under the path are removed at exit.
 
     Args:
-        base: directory of the versions.
+        base: directory of a model's versions.
     """
 
     def __init__(self, base: Path):
         self._base = base
 
     def __enter__(self) -> Path:
-        """Returns the path, which does not exist yet."""
+        """Returns the temporary path, at which no file exists yet."""
         while True:
             self._path = new_path(self._base)
             self._lock_path = self._path.with_name(self._path.name + _LOCK_SUFFIX)
@@ -43,7 +43,7 @@ class Staging:
                 if not acquired:
                     self._lock_path.unlink(missing_ok=True)
                     os.close(self._lock)
-            # If not acquired, a concurrent publisher saw the file before it was locked, and removed it as a leftover.
+            # Another publisher may find the file before it is locked, and remove it as a leftover.
             if acquired:
                 return self._path
 
@@ -54,12 +54,12 @@ class Staging:
 
 
 def new_path(base: Path) -> Path:
-    """Returns a path that `remove_leftovers` recognizes as temporary."""
+    """Returns a new temporary path in a base path."""
     return base / f"{PREFIX}{secrets.token_hex(8)}"
 
 
 def remove_leftovers(base: Path) -> None:
-    """Removes the temporary directories of killed publishers, and leaves those of running ones."""
+    """Removes the temporary directories of killed publishers. Those of running publishers remain."""
     names = {name.removesuffix(_LOCK_SUFFIX) for name in os.listdir(base) if name.startswith(PREFIX)}
     for path in sorted(base / name for name in names):
         lock_path = path.with_name(path.name + _LOCK_SUFFIX)
@@ -69,7 +69,9 @@ def remove_leftovers(base: Path) -> None:
             _remove_tree(path)
             continue
         except PermissionError as error:
-            _log.warning("%s may be a leftover, but its lock belongs to another user: %s", path, error.strerror)
+            _log.warning(
+                "%s may be a leftover, but the lock file of another user cannot be opened: %s", path, error.strerror
+            )
             continue
         try:
             if _acquire(lock, lock_path):
@@ -80,13 +82,13 @@ def remove_leftovers(base: Path) -> None:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copies a directory to a new one, and writes it to the disk, so that it survives a loss of power.
+    """Copies a directory to a new path and flushes the copy to the disk.
 
-    Links to files are followed.
+    Links to files are replaced by copies of the files.
 
     Raises:
         OSError: if a file cannot be read or written.
-        ValueError: if the source contains something other than files and directories, such as a link to a directory.
+        ValueError: if the source contains an entry that is not a file or a directory, such as a link to a directory.
     """
     os.mkdir(target)
     with os.scandir(source) as entries:
@@ -103,7 +105,7 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def _acquire(lock: int, path: Path) -> bool:
-    """Locks an open file, and returns whether it is still the file at `path`."""
+    """Locks an open file, and returns whether the lock was acquired and `path` is still the same file."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(lock), os.stat(path))

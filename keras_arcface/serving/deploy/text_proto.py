@@ -1,7 +1,7 @@
 """Writer for protocol buffers in text format, the format of TensorFlow Serving's configuration files.
 
-`google.protobuf.text_format` cannot write them: it needs the message classes, and the wheel of tensorflow-serving-api
-lacks MonitoringConfig, SSLConfig and BatchingParameters.
+`google.protobuf.text_format` requires the message classes, and the package tensorflow-serving-api lacks
+MonitoringConfig, SSLConfig and BatchingParameters.
 """
 
 from collections.abc import Iterable
@@ -15,5 +15,5 @@ def message(name: str, lines: Iterable[str]) -> list[str]:
 
 
 def string(text: str) -> str:
-    """Returns a string value: quoted, with all bytes except printable ASCII escaped."""
+    """Returns a quoted string in which all bytes except printable ASCII are escaped."""
     return f'"{text_encoding.CEscape(text.encode(), as_utf8=False)}"'

@@ -1,4 +1,4 @@
-"""Numbered versions of a model: which names in a base path TensorFlow Serving reads as versions."""
+"""Version numbers in a base path, parsed in the same way as by TensorFlow Serving."""
 
 import os
 import re
@@ -8,27 +8,27 @@ from pathlib import Path
 WITHDRAWN_PREFIX = ".withdrawn-"
 MAX_VERSION = 2**63 - 1
 
-# The server parses names with absl::SimpleAtoi: `007` and `+7` are version 7, and files count as versions, too.
+# The server parses names with absl::SimpleAtoi, so `007` and `+7` are version 7. It also reads files as versions.
 _INTEGER = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*", re.ASCII)
 
 
 def versions(base_path: str | os.PathLike) -> list[int]:
-    """Returns the versions in a base path that a server sees, in ascending order.
+    """Returns the published versions in a base path in ascending order.
 
     Raises:
-        FileNotFoundError: if the base path does not exist.
+        FileNotFoundError: if the base path is not a directory.
     """
     base = Path(base_path)
     if not base.is_dir():
-        raise FileNotFoundError(f"The base path {base} is not a directory")
+        raise FileNotFoundError(f"base_path must be an existing directory. Received: base_path={str(base)!r}")
     return list(published(base))
 
 
 def next_version(base_path: str | os.PathLike) -> Path:
-    """Returns the directory of the next version in a base path. Its number is the largest number ever used, plus 1.
+    """Returns the directory of the next version in a base path.
 
-    Use it for `export_saved_model` if no other process publishes to the base path at the same time. Otherwise export to
-    a different directory and call `publish`.
+    The number is the largest number that was ever used plus 1. Use the directory for `export_saved_model` if no other
+    process publishes to the base path at the same time. Otherwise export to a different directory and call `publish`.
 
     Raises:
         NotADirectoryError: if the base path is a file.
@@ -43,7 +43,7 @@ def next_version(base_path: str | os.PathLike) -> Path:
 
 
 def version_number(name: str) -> int | None:
-    """Returns the version that the server reads from a name, or None if the server ignores the name."""
+    """Returns the version number that a server parses from a name, or None if the server ignores the name."""
     if not _INTEGER.fullmatch(name):
         return None
     number = int(name)
@@ -51,7 +51,7 @@ def version_number(name: str) -> int | None:
 
 
 def published(base: Path) -> dict[int, list[str]]:
-    """Returns `{version: names}` in ascending order. A version has several names if both `7` and `007` exist."""
+    """Returns `{version: names}` in ascending order. A version has two names if both `7` and `007` exist."""
     return _group_by_version((name, name) for name in os.listdir(base))
 
 
@@ -62,36 +62,44 @@ def withdrawn(base: Path) -> dict[int, list[str]]:
 
 
 def next_version_number(base: Path) -> int:
-    """Returns the largest number ever used plus 1, and at least 1."""
-    used = published(base)  # before `withdrawn`, which then contains what is withdrawn between the two calls
+    """Returns the largest version number that was ever used plus 1, and at least 1."""
+    used = published(base)  # `withdrawn` is read later, so a version that moves meanwhile is not missed
     return 1 + max([0, *used, *withdrawn(base)])
 
 
 def is_used(base: Path, number: int) -> bool:
-    """Returns whether a number was ever used. It reads the directory in the order of `next_version_number`."""
+    """Returns whether a version number was ever used, for a published or a withdrawn version."""
+    # The order is that of `next_version_number`, so that a version that is withdrawn meanwhile is not missed.
     if number in published(base) or os.path.lexists(base / str(number)):
         return True
     return number in withdrawn(base) or os.path.lexists(base / f"{WITHDRAWN_PREFIX}{number}")
 
 
 def check_base_path(base: Path) -> None:
-    """Raises an error if a path cannot be the directory of a model's versions."""
+    """Raises an error if a path cannot be the base path of a model.
+
+    Raises:
+        NotADirectoryError: if the path is a file.
+        ValueError: if the path is a SavedModel, or its name is an integer.
+    """
     if base.exists() and not base.is_dir():
-        raise NotADirectoryError(f"The base path must be a directory or not exist. Received: the file {base}")
+        raise NotADirectoryError(
+            f"base_path must be a directory or not exist. Received: base_path={str(base)!r}, a file"
+        )
     if (base / "saved_model.pb").exists() or version_number(base.resolve().name) is not None:
         raise ValueError(
-            f"{base} is not a base path. Expected: the directory of a model's versions, without a saved_model.pb, and "
-            "with a name that is not an integer, which a server would read as a version"
+            "base_path must be the directory of a model's versions, without saved_model.pb and with a name that is not "
+            f"an integer. Received: base_path={str(base)!r}"
         )
 
 
-def list_versions(numbers: Iterable[int]) -> str:
-    """Returns version numbers as text for an error message."""
+def format_versions(numbers: Iterable[int]) -> str:
+    """Returns a text that lists version numbers, for error messages."""
     return f"versions {', '.join(map(str, numbers))}" if numbers else "no versions"
 
 
 def _group_by_version(names: Iterable[tuple[str, str]]) -> dict[int, list[str]]:
-    """Groups `(text of the number, name)` by the number."""
+    """Groups pairs `(text, name)` by the version number in the text. Pairs without a number are ignored."""
     found: dict[int, list[str]] = {}
     for text, name in sorted(names):
         number = version_number(text)

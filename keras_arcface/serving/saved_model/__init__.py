@@ -1,1 +1,1 @@
-"""Exports an embedder as a SavedModel for TensorFlow Serving, and verifies the export."""
+"""Export of an embedder as a SavedModel for TensorFlow Serving, and verification of the export."""

@@ -1,8 +1,8 @@
-"""Decoding of images inside the served graph, so that a damaged image affects only its own row.
+"""Decoding of images in the served graph. A damaged image affects only its own row.
 
-A server puts the images of several requests into one batch, and an op that fails makes all of them fail. TensorFlow's
-decoding ops cannot be told not to fail, but a dataset can skip elements that fail. Therefore the graph contains a
-dataset that decodes each image together with its row number, and writes the pixels back to that row.
+A server collects the images of several requests in one batch, so an op that fails would make all of them fail.
+TensorFlow's decoding ops fail for damaged images, but a dataset can skip elements that fail. Therefore the graph
+contains a dataset that decodes each image together with its row number, and writes the pixels to that row.
 """
 
 from collections.abc import Callable
@@ -14,15 +14,17 @@ from keras_arcface.data import encoded_images
 
 
 def decode_rows(encoded: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes images of any size to the pixels that OpenCV returns. It never fails.
+    """Decodes images of any size to the pixels that OpenCV returns, without errors for damaged images.
 
     Args:
-        encoded: string tensor `(n,)`: JPEG and PNG files, rotated as their EXIF data says; BMP files of 8, 24 or 32
-            bits; GIF files whose first frame fills the canvas and has no transparent color.
-        image_size: `(height, width)` to which every image is resized.
+        encoded: string tensor `(n,)` of encoded images: JPEG and PNG files, which are rotated by their EXIF
+            orientation; BMP files of 8, 24 or 32 bits; GIF files whose first frame fills the canvas and has no
+            transparent color.
+        image_size: `(height, width)` of the returned images.
 
     Returns:
-        `(images, valid)`: uint8 RGB `(n, height, width, 3)`, black for all other files, and bool `(n,)`.
+        Tuple `(images, valid)`: uint8 RGB images `(n, height, width, 3)`, and a bool mask `(n,)` of the decoded images.
+        All other images are black.
     """
     shape = (*image_size, 3)
 
@@ -36,7 +38,7 @@ def decode_rows(encoded: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Ten
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         .ignore_errors()
     )
-    # An additional element after the last row, so that the batch is not empty if no image can be decoded.
+    # With an additional element after the last row, the batch is not empty even if no image can be decoded.
     tail = tf.data.Dataset.from_tensors((rows, tf.zeros(shape, tf.uint8)))
     indices, pixels = decoded.concatenate(tail).batch(rows + 1).get_single_element()
     indices = indices[:, tf.newaxis]
@@ -46,7 +48,7 @@ def decode_rows(encoded: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Ten
 
 
 def _resize(pixels: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
-    """Resizes an image. Pixels of an image that has the size already do not change."""
+    """Resizes an image to `image_size`. An image of this size is returned unchanged."""
     height, width = image_size
 
     def resized():
@@ -58,7 +60,7 @@ def _resize(pixels: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
 
 
 def _decode(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tensor:
-    """Decodes one image of any size. The size in its header is checked before the pixels are decoded."""
+    """Decodes one image of any size after a check of the size in its header."""
     is_jpeg, is_png, is_gif = (
         _starts_with(image, magic) for magic in (encoded_images.JPEG, encoded_images.PNG, b"GIF8")
     )
@@ -85,18 +87,18 @@ def _decode_jpeg_or_png(image: tf.Tensor, is_jpeg: tf.Tensor, has_orientation: t
     return _decode_if(True, height, width, decode)
 
 
-# Blocks that may precede the first frame of a GIF.
+# Pattern of the blocks that may precede the first frame of a GIF.
 _GIF_BLOCKS = (
     r"^(?:!\C[\x05-\x7f][^\x00]*\x00"  # comments and similar blocks
     r"|!\C\x0bNETSCAPE2\.0\x03\x01\C\C\x00"  # number of repetitions
-    r"|!\C\x04[\x00\x04\x08\x0c]\C{3}\x00)*,"  # how to show the frame; odd flags would mean a transparent color
+    r"|!\C\x04[\x00\x04\x08\x0c]\C{3}\x00)*,"  # display of the frame; odd flags would mean a transparent color
 )
 
 
 def _decode_gif(image: tf.Tensor) -> tf.Tensor:
-    """Decodes the first frame if it fills the canvas and has no transparent color.
+    """Decodes the first frame of a GIF if it fills the canvas and has no transparent color.
 
-    Only then TensorFlow and OpenCV return the same pixels.
+    TensorFlow and OpenCV return different pixels for other frames.
     """
     width, height, flags = (
         _read_integer(image, at, kind) for at, kind in ((6, tf.uint16), (8, tf.uint16), (10, tf.uint8))
@@ -109,14 +111,14 @@ def _decode_gif(image: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_bmp(image: tf.Tensor) -> tf.Tensor:
-    """Decodes 24 and 32 bits in the usual channel order, and 8 bits, for which TensorFlow returns palette indices."""
+    """Decodes a BMP file of 24 or 32 bits in the usual channel order, or of 8 bits with a palette."""
     start, header, width, height, compression = (_read_integer(image, at, tf.int32) for at in (10, 14, 18, 22, 30))
     bits = _read_integer(image, 28, tf.uint16)
     plain, masks = compression == 0, b"\0\0\xff\0\0\xff\0\0\xff\0\0\0"
     masked = (compression == 3) & (tf.strings.substr(image, 54, len(masks)) == masks)
     known = tf.where(bits == 32, plain | masked, plain & ((bits == 8) | (bits == 24)))
 
-    def apply_palette(pixels):
+    def apply_palette(pixels):  # TensorFlow returns palette indices as pixels
         table = tf.io.decode_raw(tf.strings.substr(image, 14 + header, start - 14 - header), tf.uint8)
         return tf.gather(tf.reshape(table, (-1, 4))[:, 2::-1], tf.cast(pixels[..., 0], tf.int32))
 
@@ -133,7 +135,7 @@ def _first_frame(image: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_if(known: Any, height: tf.Tensor, width: tf.Tensor, decode: Callable[[], tf.Tensor]) -> tf.Tensor:
-    """Calls `decode` if the format is known and the size is allowed; otherwise the op fails."""
+    """Returns `decode()` with an assertion that the format is known and the size is allowed."""
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     allowed = tf.reduce_all(tf.stack([known, height > 0, width > 0, pixels <= encoded_images.MAX_PIXELS]))
     with tf.control_dependencies([tf.debugging.Assert(allowed, [height, width])]):
@@ -141,7 +143,7 @@ def _decode_if(known: Any, height: tf.Tensor, width: tf.Tensor, decode: Callable
 
 
 def _rotate(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Applies an EXIF orientation."""
+    """Rotates and mirrors an image by its EXIF orientation."""
     transposed, upside_down, mirrored = (
         tf.reduce_any(orientation == tf.constant(numbers)) for numbers in ((5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7))
     )
@@ -150,7 +152,7 @@ def _rotate(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _exif_orientation(image: tf.Tensor) -> tf.Tensor:
-    """Returns the orientation in the first directory of the EXIF data, or 1."""
+    """Returns the orientation in the first directory of the EXIF data, or 1 if it is missing."""
     exif = _without_prefix(image, r"^\C*?(?:Exif\x00\x00|eXIf)")
     content = tf.cast(tf.io.decode_raw(exif, tf.uint8), tf.int32)
     little_endian = _starts_with(exif, b"II*\0")
@@ -171,10 +173,10 @@ def _starts_with(image: tf.Tensor, magic: bytes) -> tf.Tensor:
 
 
 def _without_prefix(image: tf.Tensor, pattern: str) -> tf.Tensor:
-    # With a tensor as the pattern, TensorFlow compiles it only when it is needed, and not for every batch.
+    # TensorFlow compiles a pattern that is a tensor only when the op runs, and not for every batch.
     return tf.strings.regex_replace(image, tf.constant(pattern), "", replace_global=False)
 
 
 def _read_integer(image: tf.Tensor, position: int, kind: tf.DType, little_endian: bool = True) -> tf.Tensor:
-    """Returns an integer of a header as int32."""
+    """Returns the integer at a byte position of a file header as int32."""
     return tf.cast(tf.io.decode_raw(tf.strings.substr(image, position, kind.size), kind, little_endian)[0], tf.int32)

@@ -49,47 +49,47 @@ def export_saved_model(
     | `compare`         | `images_a`, `images_b`: as `images`              | `cosine`                    |
     | `describe`        | `request`: string `(n,)`, ignored                | `metadata`                  |
 
-    - `embedding`: `(n, dim)` float32, L2-normalized. `norm`: `(n,)` float32, its length before normalization.
-    - `valid`: `(n,)` bool, whether an image was decoded. Rows of other images have zeros as embedding and norm, and do
+    - `embedding`: `(n, dim)` float32, L2-normalized. `norm`: `(n,)` float32, the norm before normalization.
+    - `valid`: `(n,)` bool mask of the decoded images. Rows of other images contain zeros as embedding and norm, and do
       not affect the rest of the batch. Encoded images are JPEG or PNG files, or GIF and BMP files for which the graph
       returns the pixels of `cv2.imread` (docs/serving.md, "Image formats"), of up to 4096 x 4096 pixels. The graph
       resizes them. Faces must be aligned as in training.
-    - `cosine`: `(n,)`, the cosine between the images of a row.
+    - `cosine`: `(n,)`, cosine similarity of the images in each row.
     - `metadata`: `(n,)`, the same JSON in each row: facts about the model, required pixels, thresholds.
 
-    The same JSON is in `assets.extra/metadata.json`. `assets.extra/tf_serving_warmup_requests` contains the requests
-    that a server answers before it serves the model, and `assets.extra/warmup_answers.npz` the embedder's answers. The
-    directory gets its name only after the export has given these answers in two separate processes (see
-    `check_saved_model`).
+    The same JSON is in `assets.extra/metadata.json`. `assets.extra/tf_serving_warmup_requests` contains warm-up
+    requests, which a server runs before it serves the model, and `assets.extra/warmup_answers.npz` the outputs of the
+    embedder. The directory is renamed to its final name only if the export returns these outputs in two separate
+    processes (see `check_saved_model`).
 
     Args:
-        embedder: RGB pixels in 0..255 `(batch, height, width, 3)` -> embeddings `(batch, dim)`, with known height and
-            width.
-        directory: a directory that does not exist or is empty.
-        mirror: whether to add the embedding of the mirror image, as published evaluations do. It doubles the time.
+        embedder: model that maps RGB pixels in 0..255 `(batch, height, width, 3)` to embeddings `(batch, dim)`, with
+            known height and width.
+        directory: path of the SavedModel. The directory must be empty or not exist.
+        mirror: whether to add the embedding of the mirror image, as in published evaluations. It doubles the time.
         compare: whether to include the signature `compare`.
-        freeze: whether to store the weights as constants of the graph, which allows more optimization. False keeps
-            variables, which is necessary above 2 GB.
-        evaluation: object with `at_far`, such as the `VerificationResult` of `verify`, or a `Roc`. The metadata gets
-            its thresholds for false accept rates of 1e-2 to 1e-6, as far as there are enough impostor
-            pairs, each with the 95% confidence interval of its rate. A warning lists thresholds that depend on fewer
-            than ten accepted impostors. Compute the embeddings as the export does:
+        freeze: whether to store the weights as constants of the graph, which allows more optimization. If false, they
+            remain variables, which is necessary above 2 GB.
+        evaluation: object with `at_far`, such as the `VerificationResult` of `verify`, or a `Roc`. Its thresholds
+            for false accept rates of 1e-2 to 1e-6, with the 95% confidence intervals of the rates, are stored in the
+            metadata if there are enough impostor pairs. A warning lists thresholds that depend on fewer than ten
+            accepted impostors. Compute the embeddings as in the export:
             `embed_pairs(embedder, pairs, flip=mirror)`.
-        alignment: alignment of the training faces, for the metadata: "five_points" (as by `data.align`), "none", or
-            None if unknown. `DatasetInfo.alignment` is the alignment of a dataset.
+        alignment: alignment of the training faces, for the metadata: "five_points" (the alignment of `data.align`),
+            "none", or None if unknown. `DatasetInfo.alignment` is the alignment of a dataset.
         warmup_batch_sizes: batch sizes of the warm-up requests, one request for each size and signature; () for none.
-            The default is that of `Batching`, because a server should know all its batch sizes, and refuses larger
-            ones. Without tensorflow-serving-api no requests are written, and a warning is logged.
-        check: whether to check the export.
+            The default is that of `Batching`, because a server should be warm for all its batch sizes, and refuses
+            larger requests. Without tensorflow-serving-api no requests are written, and a warning is logged.
+        check: whether to verify the export with `check_saved_model`.
 
     Returns:
-        The directory.
+        Path of the directory.
 
     Raises:
         FileExistsError: if the directory is not empty.
-        ValueError: if the backend is not TensorFlow, the embedder's input or output has a different shape, the
-            alignment does not fit its images, there are more warm-up requests than a server accepts, or the export does
-            not give the embedder's answers.
+        ValueError: if the backend is not TensorFlow, the input or output of the embedder has a different shape, the
+            alignment does not match its images, there are more warm-up requests than a server accepts, or the outputs
+            of the export differ from those of the embedder.
     """
     directory = Path(directory)
     check_exportable(embedder, directory, alignment)
@@ -105,10 +105,10 @@ def export_saved_model(
     temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
         _write(embedder, temporary, image_size, mirror, compare, freeze, description)
-        answers = warmup.expected_answers(requests, _embed_function(embedder, mirror), description)
-        _write_assets(temporary, description, requests, answers)
+        outputs = warmup.expected_outputs(requests, _embed_function(embedder, mirror), description)
+        _write_assets(temporary, description, requests, outputs)
         if check:
-            export_check.check_saved_model(temporary, requests, answers)
+            export_check.check_saved_model(temporary, requests, outputs)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -119,23 +119,25 @@ def export_saved_model(
 
 
 def check_exportable(embedder: keras.Model, directory: str | os.PathLike, alignment: str | None = None) -> None:
-    """Raises the errors that `export_saved_model` would raise before it writes anything. Call it before a training.
+    """Raises the errors that `export_saved_model` raises before it writes files. Call it before a long training.
 
     Args:
-        embedder, directory, alignment: see `export_saved_model`.
+        embedder, directory, alignment: arguments of `export_saved_model`.
 
     Raises:
         FileExistsError: if the directory is not empty.
         PermissionError: if the directory cannot be created.
-        ValueError: if the backend is not TensorFlow, the embedder's input or output has a different shape, or the
-            alignment does not fit its images.
+        ValueError: if the backend is not TensorFlow, the input or output of the embedder has a different shape, or the
+            alignment does not match its images.
     """
     directory = Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"directory must not exist or must be empty. Received: {directory}")
+        raise FileExistsError(f"directory must not exist or must be empty. Received: directory={str(directory)!r}")
     parent = next(path for path in directory.absolute().parents if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise PermissionError(f"{directory} cannot be created: {parent} is not a writable directory")
+        raise PermissionError(
+            f"directory must be in a writable directory. Received: directory={str(directory)!r}, in {parent}"
+        )
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "export_saved_model requires the TensorFlow backend: save the embedder as .keras and export it under "
@@ -145,7 +147,7 @@ def check_exportable(embedder: keras.Model, directory: str | os.PathLike, alignm
 
 
 def _describe_alignment(alignment: str | None, image_size: tuple[int, int]) -> dict[str, Any]:
-    """Returns the alignment for the metadata. The template is `(5, 2)`, x and y in pixels of the images."""
+    """Returns the alignment for the metadata. The template has shape `(5, 2)`, with x and y in pixels of the images."""
     if alignment == "five_points":
         return {"method": alignment, "template": (TEMPLATE * (image_size[0] / TEMPLATE_SIZE)).tolist()}
     return {"method": alignment or "not stated"}
@@ -174,15 +176,15 @@ def _write_assets(
     directory: Path,
     description: dict[str, Any],
     requests: Sequence[warmup.Request],
-    answers: Sequence[warmup.Answer],
+    outputs: Sequence[warmup.Outputs],
 ) -> None:
-    """Writes the files in `assets.extra`."""
+    """Writes the files in the folder `assets.extra` of a SavedModel."""
     path = directory / metadata.METADATA_FILE
     path.parent.mkdir()
     path.write_text(json.dumps(description, indent=2) + "\n")
     if not requests:
         return
-    export_check.save_answers(directory, requests, answers)
+    export_check.save_expected_outputs(directory, requests, outputs)
     try:
         warmup.write_requests(directory / warmup.WARMUP_FILE, requests)
     except ModuleNotFoundError:
@@ -191,7 +193,7 @@ def _write_assets(
 
 
 def _embed_function(embedder: keras.Model, mirror: bool) -> Callable[[np.ndarray], np.ndarray]:
-    # Not `predict`: its graph may compute in bfloat16 under `training.use_precision`.
+    # `predict` is not used because its graph may compute in bfloat16 under `training.use_precision`.
     def embed(images):
         raw = np.asarray(embedder(images, training=False), np.float32)
         return raw + np.asarray(embedder(images[:, :, ::-1], training=False), np.float32) if mirror else raw
@@ -202,10 +204,10 @@ def _embed_function(embedder: keras.Model, mirror: bool) -> Callable[[np.ndarray
 def _check_batch_sizes(batch_sizes: Iterable[int], num_signatures: int) -> tuple[int, ...]:
     sizes = tuple(batch_sizes)
     if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ValueError(f"warmup_batch_sizes must be positive integers. Received: {batch_sizes}")
+        raise ValueError(f"warmup_batch_sizes must be positive integers. Received: warmup_batch_sizes={batch_sizes}")
     if len(sizes) * num_signatures > warmup.MAX_REQUESTS:
         raise ValueError(
-            f"warmup_batch_sizes must lead to at most {warmup.MAX_REQUESTS} requests, or TensorFlow Serving does not "
-            f"load the model. Received: {len(sizes)} sizes for {num_signatures} signatures"
+            f"warmup_batch_sizes must give at most {warmup.MAX_REQUESTS} requests, or TensorFlow Serving does not load "
+            f"the model. Received: warmup_batch_sizes of {len(sizes)} sizes for {num_signatures} signatures"
         )
     return sizes

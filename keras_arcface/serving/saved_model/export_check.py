@@ -1,4 +1,4 @@
-"""Verification of a SavedModel: it must load and answer correctly without Keras and without this package."""
+"""Verification that a SavedModel loads and returns correct outputs without Keras and without this package."""
 
 import json
 import logging
@@ -16,14 +16,14 @@ from keras_arcface.serving.saved_model.loaders import npz_requests
 from keras_arcface.serving.saved_model.metadata import METADATA_FILE
 from keras_arcface.serving.saved_model.warmup import MAX_REQUESTS
 from keras_arcface.serving.saved_model.warmup import WARMUP_FILE
-from keras_arcface.serving.saved_model.warmup import Answer
+from keras_arcface.serving.saved_model.warmup import Outputs
 from keras_arcface.serving.saved_model.warmup import Request
 from keras_arcface.serving.saved_model.warmup import read_requests
 
-ANSWERS_FILE = Path("assets.extra", "warmup_answers.npz")
-# Maximum difference from the embedder, for unit vectors: rounding, and the order of sums on a different machine.
+EXPECTED_OUTPUTS_FILE = Path("assets.extra", "warmup_answers.npz")
+# Maximum difference of unit embeddings due to rounding, and to the order of sums on a different machine.
 _TOLERANCE = 1e-4
-_LOW_PRECISION_TOLERANCE = 3e-2  # for an embedder that computes in 16 bits
+_LOW_PRECISION_TOLERANCE = 3e-2  # for embedders that compute in 16 bits
 
 _LOADERS = {name: Path(__file__).with_name("loaders") / f"{name}.py" for name in ("python", "cpp")}
 _NO_LIBRARY = 77  # exit status of cpp.py if TensorFlow has no C library
@@ -33,56 +33,58 @@ _logger = logging.getLogger(__name__)
 def check_saved_model(
     directory: str | os.PathLike,
     requests: Sequence[Request] | None = None,
-    answers: Sequence[Answer] | None = None,
+    expected_outputs: Sequence[Outputs] | None = None,
     tolerance: float | None = None,
 ) -> list[str]:
-    """Loads a SavedModel in two separate processes, sends requests and compares the answers.
+    """Loads a SavedModel in two separate processes, sends requests and compares the outputs.
 
     One process loads it through TensorFlow's Python API, without access to Keras and this package. The other loads it
-    through TensorFlow's C++ loader, as a server does. Both compute on the CPU.
+    through TensorFlow's C++ loader, as a server does. Both processes compute on the CPU.
 
     Args:
         directory: directory of the SavedModel.
-        requests: requests to send. None: the warm-up requests of the SavedModel, if it has any.
-        answers: expected answers, `[{name: array or list of bytes}]`. None: those that `export_saved_model` saved with
-            the warm-up requests.
+        requests: requests to send. None: the warm-up requests in the SavedModel, if they exist.
+        expected_outputs: expected outputs for each request, `[{name: array or list of bytes}]`. None: the outputs that
+            `export_saved_model` stored for the warm-up requests.
         tolerance: maximum absolute difference of embeddings and cosines, and maximum relative difference of norms.
             None: 1e-4, or 3e-2 if the metadata says that the model computes in 16 bits.
 
     Returns:
-        The loaders that answered: "python" and "cpp". "cpp" requires TensorFlow's C library.
+        Names of the loaders that ran the model: "python", and "cpp" if TensorFlow's C library is available.
 
     Raises:
         FileNotFoundError: if the directory contains no SavedModel.
-        ValueError: if the model does not load, fails, or gives different answers. The message names the directory.
+        ValueError: if the model cannot be loaded, fails, or returns different outputs. The message names the directory.
     """
     directory = Path(directory)
     if not (directory / "saved_model.pb").is_file():
-        raise FileNotFoundError(f"{directory} is not a SavedModel. Expected: a directory with saved_model.pb")
+        raise FileNotFoundError(
+            f"directory must be a SavedModel, with saved_model.pb. Received: directory={str(directory)!r}"
+        )
     if requests is None:
         requests = _read_own_requests(directory)
-    if answers is None and requests and (directory / ANSWERS_FILE).is_file():
-        answers = [values for _, values in npz_requests.load(directory / ANSWERS_FILE)]
-    if answers is not None and len(answers) != len(requests):
+    if expected_outputs is None and requests and (directory / EXPECTED_OUTPUTS_FILE).is_file():
+        expected_outputs = [values for _, values in npz_requests.load(directory / EXPECTED_OUTPUTS_FILE)]
+    if expected_outputs is not None and len(expected_outputs) != len(requests):
         raise ValueError(
-            f"{directory}: every request must have one answer. Received: {len(requests)} requests and "
-            f"{len(answers)} answers"
+            f"{directory}: expected_outputs must have one entry per request. Received: {len(requests)} requests, "
+            f"{len(expected_outputs)} expected outputs"
         )
     if tolerance is None:
         tolerance = _default_tolerance(directory)
     received = _run_loaders(directory, requests)
     for name, all_values in received.items():
-        for number, expected in enumerate(answers or ()):
+        for number, expected in enumerate(expected_outputs or ()):
             where = f"{directory} ({name} loader), request {number} ({requests[number].signature})"
             _compare(where, expected, all_values[number], tolerance)
     return list(received)
 
 
-def save_answers(directory: Path, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
-    """Saves in a SavedModel the answers that `check_saved_model` expects."""
-    (directory / ANSWERS_FILE).parent.mkdir(exist_ok=True)
-    named = [(request.signature, values) for request, values in zip(requests, answers, strict=True)]
-    npz_requests.save(directory / ANSWERS_FILE, named)
+def save_expected_outputs(directory: Path, requests: Sequence[Request], outputs: Sequence[Outputs]) -> None:
+    """Saves the outputs that `check_saved_model` expects in a SavedModel."""
+    (directory / EXPECTED_OUTPUTS_FILE).parent.mkdir(exist_ok=True)
+    named = [(request.signature, values) for request, values in zip(requests, outputs, strict=True)]
+    npz_requests.save(directory / EXPECTED_OUTPUTS_FILE, named)
 
 
 def _default_tolerance(directory: Path) -> float:
@@ -110,8 +112,8 @@ def _read_own_requests(directory: Path) -> list[Request]:
     return requests
 
 
-def _run_loaders(directory: Path, requests: Sequence[Request]) -> dict[str, list[Answer]]:
-    """Returns `{loader: answers}` of all available loaders, which run at the same time."""
+def _run_loaders(directory: Path, requests: Sequence[Request]) -> dict[str, list[Outputs]]:
+    """Returns `{loader: outputs}` for all available loaders, which run at the same time."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "requests.npz")
         npz_requests.save(source, [(request.signature, request.inputs) for request in requests])
@@ -124,7 +126,10 @@ def _run_loaders(directory: Path, requests: Sequence[Request]) -> dict[str, list
                 _logger.warning("The C++ loader did not check %s: %s", directory, errors.strip())
                 continue
             if status:
-                raise ValueError(f"{directory} does not answer ({name} loader):\n{errors[-2000:].strip()}")
+                raise ValueError(
+                    f"{directory} ({name} loader): expected outputs for every request. "
+                    f"Received: exit status {status}\n{errors[-2000:].strip()}"
+                )
             received[name] = [values for _, values in npz_requests.load(targets[name])]
     return received
 
@@ -137,20 +142,24 @@ def _start_loader(directory: Path, name: str, source: Path, target: Path) -> sub
     )
 
 
-def _compare(where: str, expected: Answer, received: Answer, tolerance: float) -> None:
+def _compare(where: str, expected: Outputs, received: Outputs, tolerance: float) -> None:
     if set(expected) != set(received):
         raise ValueError(f"{where}: the outputs must be {sorted(expected)}. Received: {sorted(received)}")
     for name, value in expected.items():
-        answer = received[name]
+        output = received[name]
         if isinstance(value, list) or value.dtype == bool:
-            if not np.array_equal(value, answer):
-                raise ValueError(f"{where}: {name!r} differs from the expected values")
+            if not np.array_equal(value, output):
+                rows = [row for row, (a, b) in enumerate(zip(value, output, strict=False)) if a != b]
+                raise ValueError(
+                    f"{where}: {name!r} must have the expected values in {len(value)} rows. "
+                    f"Received: {len(output)} rows, with different values in rows {rows}"
+                )
             continue
-        if value.shape != answer.shape:
-            raise ValueError(f"{where}: {name!r} must have the shape {value.shape}. Received: {answer.shape}")
+        if value.shape != output.shape:
+            raise ValueError(f"{where}: {name!r} must have the shape {value.shape}. Received: {output.shape}")
         scale = np.maximum(np.abs(value), 1.0) if name == "norm" else 1.0
-        difference = float(np.max(np.abs(value - answer) / scale, initial=0.0))
-        if not difference <= tolerance:  # also refuses NaN
+        difference = float(np.max(np.abs(value - output) / scale, initial=0.0))
+        if not difference <= tolerance:  # the condition is negated because comparisons with NaN are false
             raise ValueError(
                 f"{where}: {name!r} must be within {tolerance:g} of the embedder's. "
                 f"Received: a difference of {difference:.2g}"

@@ -1,4 +1,4 @@
-"""Metadata of a SavedModel: facts about the embedder, and the thresholds of an evaluation."""
+"""Metadata of a SavedModel, with facts about the embedder and the thresholds of an evaluation."""
 
 import datetime
 import logging
@@ -22,7 +22,11 @@ class Evaluation(Protocol):
     """Verification result with operating points, such as `VerificationResult` or `Roc`."""
 
     def at_far(self, far: float) -> Any:
-        """Returns the operating point for a false accept rate. Raises a ValueError if there are too few pairs."""
+        """Returns the operating point for a false accept rate.
+
+        Raises:
+            ValueError: if the number of impostor pairs is too small for the rate.
+        """
 
 
 def make_metadata(
@@ -34,7 +38,14 @@ def make_metadata(
     signatures: Iterable[str],
     batch_sizes: Iterable[int],
 ) -> dict[str, Any]:
-    """Returns the metadata for clients and operators, ready for JSON. See `export_saved_model` for the arguments."""
+    """Returns the metadata as a dictionary that can be written as JSON.
+
+    Args:
+        embedder, mirror, freeze, evaluation: arguments of `export_saved_model`.
+        alignment: description of the alignment of the training faces.
+        signatures: names of the signatures.
+        batch_sizes: batch sizes of the warm-up requests.
+    """
     return {
         **embedder_facts(embedder, mirror),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -48,7 +59,7 @@ def make_metadata(
 
 
 def _thresholds(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """Returns `{"0.001": {...}}` for every false accept rate for which the evaluation has enough impostor pairs."""
+    """Returns `{"0.001": {...}}` for each false accept rate, if the evaluation has enough impostor pairs for it."""
     thresholds, missing, reasons = {}, [], []
     for far in FARS:
         try:

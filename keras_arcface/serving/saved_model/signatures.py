@@ -1,4 +1,4 @@
-"""Served graph: the embedder as TensorFlow functions, one per signature."""
+"""Signatures of a SavedModel, as TensorFlow functions that run the embedder."""
 
 import json
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from keras_arcface.serving.saved_model.decoding import decode_rows
 
 
 def make_embed(embedder: keras.Model, image_size: tuple[int, int], mirror: bool, freeze: bool) -> Callable:
-    """Returns a function `images -> {"embedding", "norm"}`.
+    """Returns a TensorFlow function that maps `images` to `embedding` and `norm`.
 
     Args:
-        embedder: the model.
-        image_size: height and width.
+        embedder: exported model.
+        image_size: `(height, width)` of the images.
         mirror: whether to add the embedding of the mirror image before normalization.
-        freeze: whether to turn variables into constants.
+        freeze: whether to store the weights as constants of the graph.
     """
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.uint8, "images")])
@@ -45,22 +45,22 @@ def make_embed(embedder: keras.Model, image_size: tuple[int, int], mirror: bool,
 def make_signatures(
     embed: Callable, image_size: tuple[int, int], compare: bool, metadata: dict[str, Any]
 ) -> dict[str, tuple[Callable, list[tf.TensorSpec]]]:
-    """Returns `{name: (function, specs of its inputs)}`.
+    """Returns the signatures as `{name: (function, specifications of its inputs)}`.
 
     Args:
         embed: result of `make_embed`.
-        image_size: height and width.
+        image_size: `(height, width)` of the images.
         compare: whether to include the signature `compare`.
-        metadata: answer of the signature `describe`.
+        metadata: dictionary that the signature `describe` returns as JSON.
     """
     description = json.dumps(metadata)
 
     def embed_images(images):
-        # A server does not check shapes. Images of a different rank would crash its process in a kernel, and images
-        # with a different height and width of the same area would be embedded.
+        # A server does not check shapes. Images of a different rank would crash its process, and images of a different
+        # size with the same number of pixels would give wrong embeddings.
         images = tf.ensure_shape(images, (None, *image_size, 3))
         rows = tf.shape(images)[0]
-        # Some CPU kernels refuse an empty batch, so it is padded with one row, which is removed again.
+        # Some CPU kernels fail for an empty batch, so it is padded with one row, which is removed from the outputs.
         outputs = embed(tf.pad(images, [[0, tf.cast(rows == 0, tf.int32)], [0, 0], [0, 0], [0, 0]]))
         return {name: value[:rows] for name, value in outputs.items()}
 
@@ -78,7 +78,7 @@ def make_signatures(
             first, second = (embed_images(images)["embedding"] for images in (images_a, images_b))
         return {"cosine": tf.reduce_sum(first * second, axis=-1)}
 
-    # A server with batching requires an input with a batch axis in every signature, so the input exists but is unused.
+    # A server with batching requires an input with a batch axis in every signature, so `describe` has an unused input.
     def describe(request):
         return {"metadata": tf.fill(tf.shape(tf.ensure_shape(request, (None,))), description)}
 

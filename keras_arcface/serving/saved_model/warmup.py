@@ -1,4 +1,4 @@
-"""Warm-up requests: a server answers them before it serves a model, and an export must answer them correctly."""
+"""Warm-up requests of a SavedModel, which a server runs before it serves the model, and their expected outputs."""
 
 import dataclasses
 import json
@@ -16,18 +16,18 @@ import tensorflow as tf
 from keras_arcface.data import encoded_images
 from keras_arcface.serving.embedder_facts import MIN_NORM
 
-# The path at which TensorFlow Serving expects the file in a SavedModel, and the maximum number of records.
+# Path in a SavedModel at which TensorFlow Serving expects the requests, and their maximum number.
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_REQUESTS = 1000
 _NOT_AN_IMAGE = b"no image"
-_COARSE_SIZE = 8  # height and width of the random pixels that are enlarged to an image
+_COARSE_SIZE = 8  # height and width of the random images before they are enlarged
 
-Answer = dict[str, Any]
+Outputs = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One request.
+    """Request to a signature of a SavedModel.
 
     Attributes:
         signature: name of the signature.
@@ -39,10 +39,10 @@ class Request:
 
 
 def make_requests(signatures: Iterable[str], image_size: tuple[int, int], batch_sizes: Iterable[int]) -> list[Request]:
-    """Returns one request for every batch size and signature. Repeated calls return the same requests.
+    """Returns one request for each batch size and signature. The requests are the same in each call.
 
     The images are smooth noise. Encoded images alternate between PNG and JPEG. In batches of more than one, the last
-    entry is not an image, because the path of undecodable images must be warm, too, and must not fail.
+    entry is not an image, because a server must also be warm for images that it cannot decode.
     """
     signatures = list(signatures)
     requests = []
@@ -58,48 +58,48 @@ def make_requests(signatures: Iterable[str], image_size: tuple[int, int], batch_
     return requests
 
 
-def expected_answers(
+def expected_outputs(
     requests: Iterable[Request], embed: Callable[[np.ndarray], np.ndarray], metadata: Mapping[str, Any]
-) -> list[Answer]:
-    """Returns the correct answers.
+) -> list[Outputs]:
+    """Returns the outputs that the embedder gives for each request.
 
     Args:
-        requests: result of `make_requests`.
-        embed: uint8 images `(n, height, width, 3)` -> raw embeddings `(n, dim)`, as NumPy arrays.
-        metadata: answer of the signature `describe`.
+        requests: requests of `make_requests`.
+        embed: function that maps uint8 images `(n, height, width, 3)` to unnormalized embeddings `(n, dim)`.
+        metadata: dictionary that the signature `describe` returns as JSON.
 
     Raises:
         ValueError: if an embedding is not finite.
     """
 
-    def outputs(images: np.ndarray) -> Answer:
+    def embedding_and_norm(images: np.ndarray) -> Outputs:
         raw = embed(images)
         norm = np.linalg.norm(raw, axis=1)
         if not np.isfinite(norm).all():
             raise ValueError(
-                f"The embeddings of {metadata['name']!r} must be finite, or the export cannot be checked; those of a "
-                f"deep network before training may not be. Received: norms {norm}"
+                f"The embeddings of {metadata['name']!r} must be finite to check the export. They may not be if a deep "
+                f"network is not trained. Received: norms {norm}"
             )
         return {"embedding": raw / np.maximum(norm, MIN_NORM)[:, np.newaxis], "norm": norm}
 
-    def answer_to(request: Request) -> Answer:
+    def outputs_of(request: Request) -> Outputs:
         inputs = request.inputs
         if request.signature == "serving_default":
-            return outputs(inputs["images"])
+            return embedding_and_norm(inputs["images"])
         if request.signature == "serve_bytes":
             images, valid = _decode(inputs["image_bytes"])
-            answer = outputs(images)
-            return {"embedding": answer["embedding"] * valid[:, None], "norm": answer["norm"] * valid, "valid": valid}
+            outputs = embedding_and_norm(images)
+            return {"embedding": outputs["embedding"] * valid[:, None], "norm": outputs["norm"] * valid, "valid": valid}
         if request.signature == "compare":
-            first, second = (outputs(inputs[name])["embedding"] for name in ("images_a", "images_b"))
+            first, second = (embedding_and_norm(inputs[name])["embedding"] for name in ("images_a", "images_b"))
             return {"cosine": np.sum(first * second, axis=1)}
         return {"metadata": [json.dumps(metadata).encode()] * len(inputs["request"])}
 
-    return [answer_to(request) for request in requests]
+    return [outputs_of(request) for request in requests]
 
 
 def write_requests(path: Path, requests: Iterable[Request]) -> None:
-    """Writes the TFRecord file of `PredictionLog` that TensorFlow Serving replays when it loads a model."""
+    """Writes the requests as the TFRecord file that TensorFlow Serving replays when it loads a model."""
     from tensorflow_serving.apis import prediction_log_pb2
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def write_requests(path: Path, requests: Iterable[Request]) -> None:
 
 
 def read_requests(path: Path) -> list[Request]:
-    """Reads a file of `write_requests`."""
+    """Returns the requests in a file that `write_requests` wrote."""
     from tensorflow_serving.apis import prediction_log_pb2
 
     requests = []
@@ -139,7 +139,7 @@ def _encode(images: np.ndarray) -> list[bytes]:
 
 
 def _decode(encoded: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images `(n, height, width, 3)`, black where there is no image, and `(n,)` bool, where there is."""
+    """Returns decoded images `(n, height, width, 3)` and a bool mask `(n,)`. Rows that are not images are black."""
     valid = np.array([image != _NOT_AN_IMAGE for image in encoded])
     images = [encoded_images.decode_jpeg_or_png(image).numpy() for image in encoded if image != _NOT_AN_IMAGE]
     decoded = np.zeros((len(encoded), *images[0].shape), np.uint8)

@@ -111,7 +111,7 @@ def test_other_models_are_recognized(outputs, told, protocol, base):
     module = tf.Module()
     spec = tf.TensorSpec((None, *small_models.SIZE, 3), tf.uint8, "images")
     tf.saved_model.save(module, str(base / "faces" / "1"), tf.function(outputs, input_signature=[spec]))
-    unexpected = pytest.raises(errors.UnexpectedAnswer, match=told)
+    unexpected = pytest.raises(errors.UnexpectedResponse, match=told)
     with ServerDouble(base) as double, FaceClient(getattr(double, protocol)) as client, unexpected:
         client.embed(FACES)
 
@@ -162,7 +162,7 @@ def test_broken_connections_are_retried(fake):
 @pytest.mark.parametrize("retries", [0, 2])
 def test_the_number_of_attempts_is_in_the_error(retries, fake):
     fake.double.fail_next(10)
-    tries = r"no answer after 1 attempt in" if retries == 0 else r"no answer after 3 attempts in 0\.\d+ s"
+    tries = r"no response after 1 attempt in" if retries == 0 else r"no response after 3 attempts in 0\.\d+ s"
     with fake.client(retries=retries) as client, pytest.raises(errors.ServerUnavailable, match=tries) as caught:
         client.embed(FACES)
     assert "told to fail" in str(caught.value)
@@ -191,7 +191,7 @@ def test_the_timeout_of_a_call_overrides_the_clients(call, fake):
     with fake.client(timeout=30) as patient, fake.client(timeout=0.1) as impatient:
         fake.double.delay = 1.5
         started = time.monotonic()
-        with pytest.raises(errors.RequestTimeout, match=r"no answer within 0\.\d+ s"):
+        with pytest.raises(errors.RequestTimeout, match=r"no response within 0\.\d+ s"):
             CALLS[call](patient, timeout=0.1)
         assert time.monotonic() - started < 1.2
         fake.double.delay = 0.2
@@ -237,7 +237,10 @@ def silent_server():
 def test_slow_answers_end_with_the_timeout(fake):
     fake.double.delay = 30
     started = time.monotonic()
-    with fake.client(timeout=0.3) as client, pytest.raises(errors.RequestTimeout, match=r"no answer within 0\.3\d* s"):
+    with (
+        fake.client(timeout=0.3) as client,
+        pytest.raises(errors.RequestTimeout, match=r"no response within 0\.3\d* s"),
+    ):
         client.embed(FACES)
     assert 0.2 < time.monotonic() - started < 2
     assert len(fake.double.predicted) == 1
@@ -262,7 +265,7 @@ def test_an_answer_in_small_pieces_ends_with_the_timeout():
         assert time.monotonic() - started < 1
 
 
-@pytest.mark.parametrize(("status", "error"), [(404, errors.UnexpectedAnswer), (200, errors.UnexpectedAnswer)])
+@pytest.mark.parametrize(("status", "error"), [(404, errors.UnexpectedResponse), (200, errors.UnexpectedResponse)])
 def test_other_http_servers_are_recognized(status, error):
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):

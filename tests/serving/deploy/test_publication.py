@@ -103,7 +103,7 @@ def test_every_number_is_used_once(model, base):
     assert names(base) == [".withdrawn-2", ".withdrawn-3", "1", "4"]
     for number in (1, 2, 4):
         for dry_run in (False, True):
-            with pytest.raises(FileExistsError, match=rf"that .*faces never used. Received: version={number}$"):
+            with pytest.raises(FileExistsError, match=rf"never used in .*faces. Received: version={number}$"):
                 publish(model, base, version=number, check=False, dry_run=dry_run)
     assert publish(model, base, version=20, check=False) == base / "20"
     assert publish(model, base, check=False) == base / "21"
@@ -248,7 +248,7 @@ def test_rollback_withdraws_the_newest(model, base):
     assert names(base) == [".withdrawn-3", "1", "2"]
     assert files_of(base / ".withdrawn-3") == FILES
     assert rollback(base) == base / "1"
-    with pytest.raises(ValueError, match=r"no older version to return to. Received: versions 1"):
+    with pytest.raises(ValueError, match=r"must contain at least two versions. Received: versions 1"):
         rollback(base)
 
 
@@ -263,11 +263,13 @@ def test_rollback_to_a_version_withdraws_all_newer_ones_the_newest_first(model, 
     monkeypatch.setattr(exclusive_rename, "rename_exclusively", record)
     assert rollback(base, to=2) == base / "2"
     assert renamed == ["4", "3"]
-    with pytest.raises(ValueError, match=r"to must be a version in .*faces. Received: to=3, versions 1, 2"):
+    with pytest.raises(ValueError, match=r"to must be a version in .*faces, which has versions 1, 2. Received: to=3"):
         rollback(base, to=3)
-    with pytest.raises(ValueError, match=r"no version after 2 to withdraw. Received: versions 1, 2"):
+    with pytest.raises(ValueError, match=r"to must be older than the newest version in .*faces. Received: to=2"):
         rollback(base, to=2)
-    with pytest.raises(FileNotFoundError, match="nothing is not a directory"):
+    with pytest.raises(
+        FileNotFoundError, match="base_path must be an existing directory. Received: base_path='.*nothing'"
+    ):
         rollback(base / "nothing")
 
 
@@ -300,7 +302,12 @@ def refused(error, match, model, base, **options):
 
 
 def test_invalid_paths_are_refused(model, base, tmp_path):
-    refused(FileNotFoundError, r"SavedModel .*nothing does not exist", tmp_path / "nothing", base)
+    refused(
+        FileNotFoundError,
+        r"saved_model must be an existing directory. Received: saved_model='.*nothing'",
+        tmp_path / "nothing",
+        base,
+    )
     (tmp_path / "other").mkdir()
     refused(
         ValueError,
@@ -316,10 +323,15 @@ def test_invalid_paths_are_refused(model, base, tmp_path):
         model / "inner",
     )
     refused(ValueError, r"must not contain each other", model, tmp_path)
-    refused(ValueError, r"faces/3 is not a base path. Expected: .* not an integer", model, base / "3")
+    refused(ValueError, r"base_path must be .* not an integer. Received: base_path='.*faces/3'", model, base / "3")
     make_model(tmp_path / "another")
-    refused(ValueError, r"another is not a base path. .* without a saved_model.pb", model, tmp_path / "another")
-    refused(ValueError, r"not a base path", model, model)
+    refused(
+        ValueError,
+        r"base_path must be .* without saved_model.pb .* Received: base_path='.*another'",
+        model,
+        tmp_path / "another",
+    )
+    refused(ValueError, r"base_path must be .*Received: base_path=", model, model)
     (tmp_path / "file").write_text("")
     refused(
         NotADirectoryError, r"must be a directory or not exist. Received: the file .*file", model, tmp_path / "file"
@@ -382,7 +394,10 @@ def test_a_full_disk_is_explained_and_no_copy_remains(model, base, monkeypatch):
 
     monkeypatch.setattr(shutil, "copyfile", run_full)
     message = refused(
-        OSError, r"exported was not published to .*faces, and no copy remains. No space left", model, base
+        OSError,
+        r"exported could not be published to .*faces, and the incomplete copy was removed. No space left",
+        model,
+        base,
     )
     assert "the model has 0.3 MB, " in message
     assert message.endswith(" MB are free")
@@ -393,7 +408,7 @@ def test_no_permission_is_explained(model, base):
         folder = base
         base.mkdir(parents=True)
         base.chmod(0o555)
-        refused(PermissionError, r"no copy remains. Permission denied: .*\.tmp-", model, base)
+        refused(PermissionError, r"the incomplete copy was removed. Permission denied: .*\.tmp-", model, base)
         return
     folder = Path(tempfile.mkdtemp())  # root may write everywhere, so an unprivileged user publishes
     try:
@@ -417,7 +432,7 @@ def test_next_version_creates_nothing(base, tmp_path):
         (base / str(version)).mkdir(parents=True)
     rollback(base)
     assert next_version(str(base)) == base / "10"  # the number of a withdrawn version is not used again
-    with pytest.raises(ValueError, match=r"faces/3 is not a base path"):
+    with pytest.raises(ValueError, match=r"base_path must be .*Received: base_path='.*faces/3'"):
         next_version(base / "3")
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="must be a directory"):
@@ -502,14 +517,14 @@ def test_the_script_publishes_lists_and_rolls_back(model, base, run):
     assert run("--rollback", base, "--to", 1) == (0, expected, "")
     assert run("--list", base) == (0, ["1"], "")
     status, _, errors = run("--rollback", base)
-    assert (status, errors) == (1, f"error: {base} has no older version to return to. Received: versions 1\n")
+    assert (status, errors) == (1, f"error: {base} must contain at least two versions. Received: versions 1\n")
 
 
 def test_the_script_says_how_it_is_used(model, base, run):
     for arguments, error in (
         ([model], "expected SAVED_MODEL BASE. Received: "),
         (["--rollback", model, base], "expected BASE. Received: "),
-        (["--list", "--rollback", base], "exclude each other"),
+        (["--list", "--rollback", base], "must not be combined"),
         (["--list", base, "--keep", 3], "--keep requires SAVED_MODEL"),
         ([model, base, "--to", 3], "--to requires --rollback"),
     ):

@@ -18,7 +18,7 @@ from keras_arcface.serving.saved_model.warmup import write_requests
 
 IMAGES = np.arange(2 * 2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 2, 3)
 REQUESTS = [Request("serving_default", {"images": IMAGES})]
-ANSWERS = [{"embedding": IMAGES.reshape(2, 12).astype(np.float32) / 255}]
+OUTPUTS = [{"embedding": IMAGES.reshape(2, 12).astype(np.float32) / 255}]
 
 
 def make_saved_model(directory, scale=255.0, fail=False):
@@ -43,13 +43,13 @@ def saved_model(tmp_path_factory):
 
 @pytest.fixture
 def at_once(monkeypatch):
-    """Replaces the loaders by correct answers."""
+    """Replaces the loaders with correct outputs."""
 
-    def answer(directory, name, source, target):
-        npz_requests.save(target, [("serving_default", ANSWERS[0])])
+    def start_loader(directory, name, source, target):
+        npz_requests.save(target, [("serving_default", OUTPUTS[0])])
         return subprocess.Popen([sys.executable, "-c", ""], stderr=subprocess.PIPE, text=True)
 
-    monkeypatch.setattr(export_check, "_start_loader", answer)
+    monkeypatch.setattr(export_check, "_start_loader", start_loader)
 
 
 @pytest.fixture
@@ -73,17 +73,17 @@ def test_strings_and_arrays_survive_a_round_trip(tmp_path):
     assert loaded[2][1]["y"] == 1
 
 
-def test_both_loaders_answer_the_requests_of_the_export(tmp_path):
+def test_both_loaders_run_the_requests_of_the_export(tmp_path):
     directory = make_saved_model(tmp_path / "1")
     write_requests(directory / WARMUP_FILE, REQUESTS)
-    export_check.save_answers(directory, REQUESTS, ANSWERS)
+    export_check.save_expected_outputs(directory, REQUESTS, OUTPUTS)
     assert check_saved_model(directory) == ["python", "cpp"]
 
 
-def test_the_default_answers_are_those_of_the_export(at_once, saved_model, tmp_path):
+def test_the_default_outputs_are_those_of_the_export(at_once, saved_model, tmp_path):
     directory = shutil.copytree(saved_model, tmp_path / "1")
     write_requests(directory / WARMUP_FILE, REQUESTS)
-    export_check.save_answers(directory, REQUESTS, [{"embedding": ANSWERS[0]["embedding"] + 0.01}])
+    export_check.save_expected_outputs(directory, REQUESTS, [{"embedding": OUTPUTS[0]["embedding"] + 0.01}])
     with pytest.raises(ValueError, match=r"must be within 0.0001 of the embedder's. Received: a difference of 0.01"):
         check_saved_model(directory)
     (directory / export_check.METADATA_FILE).write_text(json.dumps({"computes_in": ["bfloat16", "float32"]}))
@@ -93,54 +93,54 @@ def test_the_default_answers_are_those_of_the_export(at_once, saved_model, tmp_p
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
-        ({"embedding": ANSWERS[0]["embedding"] * np.nan}, "a difference of nan"),
+        ({"embedding": OUTPUTS[0]["embedding"] * np.nan}, "a difference of nan"),
         (
-            {"embedding": ANSWERS[0]["embedding"] + 2e-4},
+            {"embedding": OUTPUTS[0]["embedding"] + 2e-4},
             "within 0.0001 of the embedder's. Received: a difference of 0.0002",
         ),
-        ({"embedding": ANSWERS[0]["embedding"][:1]}, r"must have the shape \(1, 12\). Received: \(2, 12\)"),
+        ({"embedding": OUTPUTS[0]["embedding"][:1]}, r"must have the shape \(1, 12\). Received: \(2, 12\)"),
         ({"norm": np.ones(2)}, r"outputs must be \['norm'\]. Received: \['embedding'\]"),
     ],
 )
-def test_different_answers_are_named(expected, message, at_once, saved_model):
-    assert check_saved_model(saved_model, REQUESTS, ANSWERS) == ["python", "cpp"]
+def test_different_outputs_are_named(expected, message, at_once, saved_model):
+    assert check_saved_model(saved_model, REQUESTS, OUTPUTS) == ["python", "cpp"]
     with pytest.raises(ValueError, match=message):
         check_saved_model(saved_model, REQUESTS, [expected])
 
 
-def test_every_request_needs_an_answer(saved_model):
-    with pytest.raises(ValueError, match="1 requests and 0 answers"):
+def test_every_request_requires_expected_outputs(saved_model):
+    with pytest.raises(ValueError, match="Received: 1 requests, 0 expected outputs"):
         check_saved_model(saved_model, REQUESTS, [])
 
 
 def test_a_missing_signature_is_named(saved_model):
-    with pytest.raises(ValueError, match=r"(?s)does not answer \(python loader\):.*has no signature 'serve_bytes'"):
+    with pytest.raises(ValueError, match=r"(?s)\(python loader\): expected outputs.*Received: signature='serve_bytes'"):
         check_saved_model(saved_model, [Request("serve_bytes", {"image_bytes": [b""]})])
 
 
 @pytest.mark.usefixtures("cpp_only")
 def test_a_request_of_the_wrong_type_fails(saved_model):
-    with pytest.raises(ValueError, match=r"does not answer \(cpp loader\)"):
+    with pytest.raises(ValueError, match=r"\(cpp loader\): expected outputs for every request. Received: exit status"):
         check_saved_model(saved_model, [Request("serving_default", {"images": [b"text"]})])
 
 
 @pytest.mark.usefixtures("cpp_only")
 def test_the_message_of_a_failing_graph_is_in_the_error(tmp_path):
     directory = make_saved_model(tmp_path / "1", fail=True)
-    with pytest.raises(ValueError, match=r"(?s)1 does not answer \(cpp loader\).*never more than five"):
-        check_saved_model(directory, REQUESTS, ANSWERS)
+    with pytest.raises(ValueError, match=r"(?s)1 \(cpp loader\): expected outputs.*never more than five"):
+        check_saved_model(directory, REQUESTS, OUTPUTS)
 
 
 @pytest.mark.usefixtures("cpp_only")
 def test_a_damaged_saved_model_is_named(tmp_path):
     directory = make_saved_model(tmp_path / "1")
     (directory / "saved_model.pb").write_bytes((directory / "saved_model.pb").read_bytes()[:100])
-    with pytest.raises(ValueError, match="does not answer"):
+    with pytest.raises(ValueError, match="expected outputs for every request"):
         check_saved_model(directory, REQUESTS)
 
 
 def test_a_missing_saved_model_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"Expected: a directory with saved_model.pb"):
+    with pytest.raises(FileNotFoundError, match=r"must be a SavedModel, with saved_model.pb. Received: directory="):
         check_saved_model(tmp_path / "1")
 
 
@@ -148,5 +148,5 @@ def test_a_missing_c_library_leads_to_a_warning(saved_model, monkeypatch, tmp_pa
     script = tmp_path / "cpp.py"
     script.write_text(f"import sys; print('no library here', file=sys.stderr); sys.exit({export_check._NO_LIBRARY})")
     monkeypatch.setitem(export_check._LOADERS, "cpp", script)
-    assert check_saved_model(saved_model, REQUESTS, ANSWERS) == ["python"]
+    assert check_saved_model(saved_model, REQUESTS, OUTPUTS) == ["python"]
     assert "no library here" in caplog.text

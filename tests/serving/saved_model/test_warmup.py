@@ -51,14 +51,14 @@ def test_the_official_proto_reads_them(requests, tmp_path):
 
 def test_embeddings_that_are_not_finite_are_refused(requests):
     with pytest.raises(ValueError, match=r"embeddings of 'blind' must be finite.*Received: norms \[nan"):
-        warmup.expected_answers(requests, lambda images: np.full((len(images), 5), np.nan), {"name": "blind"})
+        warmup.expected_outputs(requests, lambda images: np.full((len(images), 5), np.nan), {"name": "blind"})
 
 
 def test_the_answers_are_those_of_the_embedder(requests):
     def embed(images):
         return images.reshape(len(images), -1)[:, :5].astype(np.float32)
 
-    answers = warmup.expected_answers(requests, embed, {"name": "small"})
+    answers = warmup.expected_outputs(requests, embed, {"name": "small"})
     raw = embed(requests[4].inputs["images"])
     np.testing.assert_allclose(answers[4]["norm"], np.sqrt(np.sum(raw**2, axis=1)), rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(answers[4]["embedding"], axis=1), 1, rtol=1e-6)

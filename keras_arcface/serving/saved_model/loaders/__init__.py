@@ -1,5 +1,5 @@
 """Scripts that run a SavedModel in a separate process.
 
 `cpp.py` and `python.py` are executed, not imported. Importing them as modules of this package would load Keras, and the
-verification must show that a SavedModel needs neither Keras nor this package.
+verification must show that a SavedModel requires neither Keras nor this package.
 """

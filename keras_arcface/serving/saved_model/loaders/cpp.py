@@ -1,6 +1,6 @@
-"""Runs a SavedModel through TensorFlow's C++ loader, as a server does, without TensorFlow's Python API and Keras.
+"""Script that runs a SavedModel through TensorFlow's C++ loader, as a server does, without Keras.
 
-python cpp.py SAVED_MODEL REQUESTS.npz ANSWERS.npz
+python cpp.py SAVED_MODEL REQUESTS.npz OUTPUTS.npz
 """
 
 import ctypes
@@ -32,7 +32,7 @@ def load_library():
     folder = Path(spec.origin).parent
     files = [sorted(folder.glob(f"libtensorflow_{part}.*")) for part in ("framework", "cc")]
     if not all(files):
-        sys.stderr.write(f"{folder} must contain libtensorflow_framework and libtensorflow_cc\n")
+        sys.stderr.write(f"{folder} must contain libtensorflow_framework and libtensorflow_cc. Received: {files}\n")
         sys.exit(NO_LIBRARY)
     *_, library = [ctypes.CDLL(str(found[0]), ctypes.RTLD_GLOBAL) for found in files]
     for name in [
@@ -55,7 +55,7 @@ def load_library():
 
 
 def parse_fields(message):
-    """Yields (number, value) for the fields of a serialized protocol buffer."""
+    """Yields pairs `(number, value)` of the fields of a serialized protocol buffer."""
     position = 0
 
     def varint():
@@ -81,7 +81,7 @@ def parse_fields(message):
 
 
 def parse_map(message, number):
-    """Returns a field of type map<string, message> as a dictionary."""
+    """Returns a field of the type `map<string, message>` as a dictionary."""
     entries = [dict(parse_fields(entry)) for found, entry in parse_fields(message) if found == number]
     return {entry[1].decode(): entry[2] for entry in entries}
 
@@ -109,7 +109,7 @@ class Session:
             raise RuntimeError(self.library.TF_Message(self.status).decode())
 
     def tensor_names(self, signature, number):
-        """Returns `{name: tensor of the graph}` for the inputs (1) or outputs (2) of a signature."""
+        """Returns `{name: name of the tensor}` for the inputs (field number 1) or outputs (2) of a signature."""
         infos = parse_map(self.signatures[signature], number)
         return {name: dict(parse_fields(info))[1].decode() for name, info in infos.items()}
 
@@ -117,11 +117,11 @@ class Session:
         name, index = tensor.split(":")
         operation = self.library.TF_GraphOperationByName(self.graph, name.encode())
         if not operation:
-            raise RuntimeError(f"The graph has no operation {name}")
+            raise RuntimeError(f"The tensor must belong to an operation of the graph. Received: {tensor}")
         return Output(operation, int(index))
 
     def tensor(self, value):
-        """Returns a tensor with the content of a NumPy array or a list of bytes."""
+        """Returns a tensor with the values of a NumPy array or a list of bytes."""
         strings = isinstance(value, list)
         shape = (len(value),) if strings else value.shape
         size = TSTRING_SIZE * len(value) if strings else value.nbytes
@@ -140,7 +140,7 @@ class Session:
         return tensor
 
     def value(self, tensor):
-        """Returns the content of a tensor as a NumPy array or a list of bytes."""
+        """Returns the values of a tensor as a NumPy array or a list of bytes."""
         shape = [self.library.TF_Dim(tensor, axis) for axis in range(self.library.TF_NumDims(tensor))]
         kind, data = self.library.TF_TensorType(tensor), self.library.TF_TensorData(tensor)
         if kind != STRING:
@@ -153,9 +153,9 @@ class Session:
         ]
 
     def run(self, signature, inputs):
-        """Answers a request `{name: uint8 array or list of bytes}` with `{name: array or list of bytes}`."""
+        """Runs a signature with inputs `{name: uint8 array or list of bytes}`, and returns outputs in the same form."""
         if signature not in self.signatures:
-            sys.exit(f"The model has no signature {signature!r}, only {sorted(self.signatures)}")
+            sys.exit(f"signature must be one of {sorted(self.signatures)}. Received: signature={signature!r}")
         sources = self.tensor_names(signature, 1)
         results = self.tensor_names(signature, 2)
         fed = (Output * len(inputs))(*(self.output(sources[name]) for name in inputs))
@@ -166,20 +166,22 @@ class Session:
             self.session, None, fed, values, len(inputs), outputs, fetched, len(results), None, 0, None, self.status
         )
         self.check()
-        answers = {name: self.value(ctypes.c_void_p(tensor)) for name, tensor in zip(results, fetched, strict=True)}
+        named_outputs = {
+            name: self.value(ctypes.c_void_p(tensor)) for name, tensor in zip(results, fetched, strict=True)
+        }
         for tensor in (*values, *fetched):
             self.library.TF_DeleteTensor(ctypes.c_void_p(tensor))
-        return answers
+        return named_outputs
 
 
 def main():
     directory, source, target = sys.argv[1:]
     session = Session(directory)
-    answers = [(signature, session.run(signature, inputs)) for signature, inputs in npz_requests.load(source)]
+    outputs = [(signature, session.run(signature, inputs)) for signature, inputs in npz_requests.load(source)]
     imported = {"tensorflow", "keras"} & set(sys.modules)
     if imported:
-        sys.exit(f"{sorted(imported)} were imported")
-    npz_requests.save(target, answers)
+        sys.exit(f"TensorFlow and Keras must not be imported. Received: {sorted(imported)}")
+    npz_requests.save(target, outputs)
 
 
 if __name__ == "__main__":

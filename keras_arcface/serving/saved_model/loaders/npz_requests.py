@@ -1,7 +1,7 @@
-"""Requests and answers as one `.npz` file, including strings, without pickles.
+"""Storage of requests, or of their outputs, in an `.npz` file without pickles.
 
-The key of an entry is `number/signature/name`, with the name of the input or output. A list of bytes is stored as two
-arrays: all bytes concatenated, and the end of each item.
+The key of an array is `number/signature/name`, with the number of the request and the name of the input or output. A
+list of bytes is stored as two arrays: the concatenated bytes, and the end position of each item.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def save(path: str | os.PathLike, requests: Iterable[tuple[str, dict[str, Any]]]) -> None:
-    """Writes `[(signature, {name: array or list of bytes})]`."""
+    """Writes pairs `(signature, {name: array or list of bytes})` to a file."""
     stored = {}
     for number, (signature, values) in enumerate(requests):
         for name, value in values.items():
@@ -23,11 +23,11 @@ def save(path: str | os.PathLike, requests: Iterable[tuple[str, dict[str, Any]]]
                 stored[f"{key}/ends"] = np.cumsum([len(item) for item in value], dtype=np.int64)
             else:
                 stored[key] = np.asarray(value)
-    np.savez(path, **stored)  # type: ignore[arg-type]  # the stubs take a key for `allow_pickle`
+    np.savez(path, **stored)  # type: ignore[arg-type]  # the type stubs confuse the keys with `allow_pickle`
 
 
 def load(path: str | os.PathLike) -> list[tuple[str, dict[str, Any]]]:
-    """Reads a file of `save`."""
+    """Returns the pairs `(signature, {name: array or list of bytes})` of a file that `save` wrote."""
     requests: dict[int, tuple[str, dict[str, Any]]] = {}
     with np.load(path, allow_pickle=False) as stored:
         for key in stored.files:

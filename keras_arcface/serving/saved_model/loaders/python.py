@@ -1,6 +1,6 @@
-"""Runs a SavedModel through TensorFlow's Python API in a process that cannot import Keras and this package.
+"""Script that runs a SavedModel through TensorFlow's Python API, without access to Keras and this package.
 
-python python.py SAVED_MODEL REQUESTS.npz ANSWERS.npz
+python python.py SAVED_MODEL REQUESTS.npz OUTPUTS.npz
 """
 
 import sys
@@ -11,7 +11,7 @@ _HIDDEN = ("keras", "keras_arcface", "tf_keras")
 
 
 class _HidingFinder:
-    """Finder that does not find the hidden packages. If it raised an error, TensorFlow could not be imported."""
+    """Finder that does not find the hidden packages. An error instead of None would stop the import of TensorFlow."""
 
     def __init__(self, finder):
         self._finder = finder
@@ -28,17 +28,17 @@ def main():
     import tensorflow as tf
 
     model = tf.saved_model.load(directory)
-    answers = []
+    results = []
     for signature, inputs in npz_requests.load(source):
         if signature not in model.signatures:
-            sys.exit(f"The model has no signature {signature!r}, only {sorted(model.signatures)}")
+            sys.exit(f"signature must be one of {sorted(model.signatures)}. Received: signature={signature!r}")
         outputs = model.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
         values = {name: value.numpy() for name, value in outputs.items()}
-        answers.append((signature, {n: v.tolist() if v.dtype == object else v for n, v in values.items()}))
+        results.append((signature, {n: v.tolist() if v.dtype == object else v for n, v in values.items()}))
     imported = {name.split(".")[0] for name in sys.modules} & set(_HIDDEN)
     if imported:
-        sys.exit(f"{sorted(imported)} were imported")
-    npz_requests.save(target, answers)
+        sys.exit(f"Keras and this package must not be imported. Received: {sorted(imported)}")
+    npz_requests.save(target, results)
 
 
 if __name__ == "__main__":
