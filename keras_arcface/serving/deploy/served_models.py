@@ -93,7 +93,7 @@ class ServedModel:
         in_range = bool(numbers) and numbers[0] >= 1 and numbers[-1] <= version_numbers.MAX_VERSION
         if not in_range or len(set(numbers)) < len(numbers):
             raise self._error(
-                "versions must contain at least one version, and all must be different integers of at least 1",
+                "versions must be one or more different integers of at least 1",
                 "versions",
             )
         return tuple(numbers)

@@ -113,7 +113,7 @@ def test_sources_of_calibration_images(face_folder, tmp_path, monkeypatch):
 def test_errors_are_printed_in_one_line(embedder, command, tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is absent")
     with pytest.raises(
-        SystemExit, match="error: calibration must be .* for precision='int8'.*Received: calibration=None"
+        SystemExit, match=r"error: calibration must be .* for precision='int8'.*Received: calibration=None"
     ):
         command("to_onnx", embedder, tmp_path / "model.onnx", "--precision", "int8")
     with pytest.raises(SystemExit, match=r"error: .*nothing.keras"):
