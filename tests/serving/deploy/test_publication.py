@@ -334,7 +334,10 @@ def test_invalid_paths_are_refused(model, base, tmp_path):
     refused(ValueError, r"base_path must be .*Received: base_path=", model, model)
     (tmp_path / "file").write_text("")
     refused(
-        NotADirectoryError, r"must be a directory or not exist. Received: the file .*file", model, tmp_path / "file"
+        NotADirectoryError,
+        r"must be a directory or not exist. Received: base_path='.*file', a file",
+        model,
+        tmp_path / "file",
     )
     link = tmp_path / "link"
     link.symlink_to(model)
