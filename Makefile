@@ -24,6 +24,7 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest $(WORKERS)
 	$(ON_JAX) $(BIN)/python -m pytest $(WORKERS) $(JAX_TESTS)
 
