@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def optional_import(extra: str, purpose: str) -> Iterator[None]:
+def optional_import(extra: str, required_by: str) -> Iterator[None]:
     """Adds the installation command to the error of a failed import inside a `with` block.
 
     >>> with optional_import("plots", "plot_roc"):
@@ -16,7 +16,7 @@ def optional_import(extra: str, purpose: str) -> Iterator[None]:
 
     Args:
         extra: extra of this package that installs the module.
-        purpose: feature that requires the module, the subject of the message.
+        required_by: feature that requires the module. The error message starts with it.
 
     Raises:
         ModuleNotFoundError: if the module, or one of its own imports, is not installed.
@@ -24,14 +24,14 @@ def optional_import(extra: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        message = install_hint(str(error.name), extra, purpose)
+        message = install_hint(str(error.name), extra, required_by)
         raise ModuleNotFoundError(message, name=error.name, path=error.path) from error
 
 
-def require(module: str, extra: str, purpose: str) -> None:
+def require(module: str, extra: str, required_by: str) -> None:
     """Raises the ModuleNotFoundError of `optional_import` if a module is not installed, without importing it."""
     if not is_installed(module):
-        raise ModuleNotFoundError(install_hint(module, extra, purpose), name=module)
+        raise ModuleNotFoundError(install_hint(module, extra, required_by), name=module)
 
 
 def is_installed(module: str) -> bool:
@@ -39,6 +39,6 @@ def is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def install_hint(module: str, extra: str, purpose: str) -> str:
+def install_hint(module: str, extra: str, required_by: str) -> str:
     """Returns the error message for a module that is not installed."""
-    return f"{purpose} requires {module}. Install it with: pip install 'keras-arcface[{extra}]'"
+    return f"{required_by} requires {module}. Install it with: pip install 'keras-arcface[{extra}]'"

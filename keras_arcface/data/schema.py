@@ -85,7 +85,7 @@ def _label_field(label: int) -> bytes:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _bytes_field_prefix(entry: bytes, length: int) -> bytes:
-    """Returns the bytes before a value of `length` bytes."""
+    """Returns the protobuf tags and lengths that precede a bytes feature; `entry` is its encoded map key."""
     prefix = b""
     # The order is from the innermost message to the outermost: BytesList, Feature, entry of the map, Features.
     for tag in (b"\x0a", b"\x0a", entry, b"\x0a"):

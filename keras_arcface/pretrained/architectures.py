@@ -137,5 +137,5 @@ _LAYER_INDICES = {None: 0, "_conv": 0, "_bn": 1, "_prelu": 2}
 
 
 def _count_matches(weights, pattern):
-    """Returns the number of different matches of a group of a pattern in the names of the weights."""
+    """Counts the distinct values of the first regex group over the weight names that match `pattern`."""
     return len({match[1] for match in map(re.compile(pattern).match, weights) if match})

@@ -29,7 +29,7 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Returns the paths of the checkpoints in a directory by ascending step; none if it does not exist."""
+    """Returns the checkpoint paths in a directory, sorted by step, or an empty list if the directory does not exist."""
     with contextlib.suppress(FileNotFoundError):
         matches = ((_PATTERN.fullmatch(path.name), path) for path in directory.iterdir())
         return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]

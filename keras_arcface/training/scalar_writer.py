@@ -12,14 +12,14 @@ class ScalarWriter:
 
     Args:
         directory: directory of the event files; created with the first scalar.
-        purpose: argument that requires TensorBoard, the subject of the error.
+        required_by: caller's argument that requires TensorBoard, such as "log_dir". The error message starts with it.
 
     Raises:
         ModuleNotFoundError: if TensorBoard is not installed.
     """
 
-    def __init__(self, directory: str | os.PathLike, purpose: str):
-        _optional.require("tensorboard", "tensorboard", purpose)
+    def __init__(self, directory: str | os.PathLike, required_by: str):
+        _optional.require("tensorboard", "tensorboard", required_by)
         self.directory = directory
         self._writer: Any = None
 
