@@ -14,7 +14,7 @@ import tensorflow as tf
 
 sys.path.append(str(Path(__file__).parent))
 from conftest import make_face
-from training.test_verification import make_pairs
+from training.test_verification_callback import make_pairs
 
 from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel

@@ -76,6 +76,7 @@ def named_rightly(notebook):
     }
 
 
+@pytest.mark.slow
 def test_runs_offline_from_any_folder(tmp_path):
     notebook = run(tmp_path, KERAS_ARCFACE_QUICK="1")
     check_every_cell_ran(notebook)
