@@ -105,7 +105,9 @@ def test_errors_after_the_training_are_raised_before_it(train_here, tmp_path):
         with pytest.raises(SystemExit, match=message):
             train_here("--verify", tmp_path / f"{name}.npz")
     (tmp_path / "out" / "saved_model").touch()
-    with pytest.raises(SystemExit, match=r"error: The base path must be a directory.*Received: the file .*saved_model"):
+    with pytest.raises(
+        SystemExit, match=r"error: base_path must be a directory.*Received: base_path=.*saved_model', a file"
+    ):
         train_here()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["saved_model"]
 
