@@ -1,0 +1,205 @@
+"""Searches for inputs that break a reader of files or answers, guided by coverage.
+
+    python tests/fuzzing/fuzz.py                        # every target, 2 seconds each
+    python tests/fuzzing/fuzz.py rec idx --seconds 600  # two targets, 10 minutes each
+
+A target is a module in `tests/fuzzing/targets/`. It reads one input as a user would:
+
+    COVERS = ("keras_arcface/data/recordio_format.py",)  # files whose coverage is reported
+    ALLOWED = (ValueError,)   # exceptions that a damaged input may raise
+    MAX_SECONDS = 5           # time per input; optional
+    MAX_MIB = 256             # growth of the resident memory per input; optional
+    def seeds() -> list[bytes]
+    def run(data: bytes) -> None
+
+Another exception, a crash of the process, more time or more memory is a finding: the input is saved, the traceback is
+printed, and the exit status is 1. Inputs that once were a finding are kept in `tests/fuzzing/corpus/TARGET/`; the tests
+run them again, and the search starts from them and from the seeds.
+
+The table has the executions, the seconds, the branches that libFuzzer counted in `keras_arcface`, and the share of the
+lines and branches of the files in `COVERS` that the inputs of the search reach. It requires Linux and `atheris`.
+"""
+
+import argparse
+import contextlib
+import importlib
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+_MEMORY_DISK = "/dev/shm" if os.path.isdir("/dev/shm") else None
+sys.path.insert(0, str(FOLDER.parent))
+
+
+def target_names() -> list[str]:
+    """Returns the names of all targets."""
+    return sorted(path.stem for path in (FOLDER / "targets").glob("*.py"))
+
+
+def load_target(name: str):
+    """Imports a target."""
+    return importlib.import_module(f"fuzzing.targets.{name}")
+
+
+def inputs(name: str) -> dict[str, bytes]:
+    """Returns the seeds of a target and its former findings."""
+    found = {path.name: path.read_bytes() for path in sorted((FOLDER / "corpus" / name).glob("*"))}
+    return found | {f"seed-{index}": seed for index, seed in enumerate(load_target(name).seeds())}
+
+
+def check(target, data: bytes) -> None:
+    """Runs a target, and raises an error for an exception that is not allowed, or too much time or memory."""
+
+    def stop(*_):
+        raise TimeoutError(f"reading takes more than {seconds} seconds")
+
+    seconds, limit = getattr(target, "MAX_SECONDS", 5), getattr(target, "MAX_MIB", 256)
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with _memory_limit(limit), contextlib.suppress(*target.ALLOWED):
+            target.run(data)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@contextlib.contextmanager
+def _memory_limit(limit: float):
+    """Raises a MemoryError if the resident memory has grown by more than `limit` MiB at any time."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _resident("VmRSS")
+    yield
+    growth = _resident("VmHWM") - before
+    if growth > limit:
+        raise MemoryError(f"reading takes {growth:.0f} MiB; the limit is {limit} MiB")
+
+
+def _resident(field: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status[status.index(field) + 6 :].split(None, 2)[0].strip(":")) / 1024
+
+
+def _search(name: str, corpus: str, findings: str, seconds: int) -> None:
+    """Searches in this process, which ends with the search."""
+    import atheris
+
+    target = load_target(name)
+    limit, known = getattr(target, "MAX_SECONDS", 5), inputs(name)
+    for label, data in known.items():
+        Path(corpus, label).write_bytes(data)
+
+    def run(data):
+        with _memory_limit(getattr(target, "MAX_MIB", 256)), contextlib.suppress(*target.ALLOWED):
+            target.run(data)
+
+    longest = max(map(len, known.values()), default=0)
+    options = {"max_total_time": seconds, "timeout": limit, "rss_limit_mb": 16384, "print_final_stats": 1}
+    options |= {"artifact_prefix": findings, "max_len": max(4096, 2 * longest)}
+    atheris.Setup([sys.argv[0], corpus, *(f"-{key}={value}" for key, value in options.items())], run)
+    atheris.Fuzz()
+
+
+def _measure_coverage(name: str, corpus: str) -> None:
+    """Prints the share of the lines and branches of `COVERS` that the inputs of a search reach."""
+    import coverage
+
+    root = FOLDER.parents[1]
+    measured = coverage.Coverage(data_file=None, branch=True, config_file=False, source=[str(root / "keras_arcface")])
+    measured.start()
+    target = load_target(name)
+    for path in Path(corpus).iterdir():
+        with contextlib.suppress(*target.ALLOWED):
+            target.run(path.read_bytes())
+    measured.stop()
+    with open(os.devnull, "w") as nowhere:
+        share = measured.report(include=[str(root / file) for file in target.COVERS], file=nowhere)
+    print(f"covered: {share:.0f}%")
+
+
+def _in_child(function, *arguments) -> tuple[int, str]:
+    """Runs a function in a forked process, and returns the exit status and what the process printed."""
+    with tempfile.TemporaryFile() as output:
+        child = os.fork()
+        if child == 0:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            function(*arguments)
+            sys.stdout.flush()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        output.seek(0)
+        return os.waitstatus_to_exitcode(status), output.read().decode(errors="replace")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("targets", nargs="*", default=target_names(), metavar="TARGET", help="default: all")
+    parser.add_argument("--seconds", type=int, default=2, help="time for each target")
+    parser.add_argument("--findings", default="fuzz-findings", help="directory for inputs that break a target")
+    parser.add_argument("--corpus", help="directory that keeps the inputs of the search, one folder for each target")
+    parser.add_argument("--coverage", action="store_true", help="also report the coverage of the files in COVERS")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=_MEMORY_DISK) as temporary:
+        tempfile.tempdir = temporary  # for the files of the targets
+        sys.exit(_search_all(arguments, Path(arguments.corpus or temporary)))
+
+
+def _search_all(arguments, corpora: Path) -> int:
+    from tqdm import tqdm
+
+    logging.disable()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        _load_instrumented(arguments.targets)
+    os.makedirs(arguments.findings, exist_ok=True)
+    print(f"{'target':20}{'executions':>12}{'seconds':>9}{'branches':>10}{'covered':>9}  finding", flush=True)
+    failed = 0
+    for name in tqdm(arguments.targets, unit="target", disable=None):
+        corpus = corpora / name
+        corpus.mkdir(parents=True, exist_ok=True)
+        prefix = os.path.join(arguments.findings, f"{name}-")
+        start = time.monotonic()
+        status, text = _in_child(_search, name, str(corpus), prefix, arguments.seconds)
+        seconds = time.monotonic() - start
+        covered = "-"
+        if arguments.coverage:
+            command = f"import sys; sys.argv = ['']; import fuzz; fuzz._measure_coverage({name!r}, {str(corpus)!r})"
+            covered = _last(r"covered: (\d+%)", _output([sys.executable, "-c", command]))
+        executions, branches = _last(r"number_of_executed_units: (\d+)|#(\d+)\s", text), _last(r"cov: (\d+)", text)
+        finding = _last(rf"({re.escape(prefix)}\S+)", text) if status != 0 else ""
+        print(f"{name:20}{executions:>12}{seconds:>9.0f}{branches:>10}{covered:>9}  {finding}", flush=True)
+        if status != 0:
+            failed += 1
+            print("\n".join(text.strip().splitlines()[-40:]), flush=True)
+    if not os.listdir(arguments.findings):
+        os.rmdir(arguments.findings)
+    return min(failed, 1)
+
+
+def _load_instrumented(names: list[str]) -> None:
+    import atheris
+
+    with atheris.instrument_imports(include=["keras_arcface"]):
+        for name in names:
+            load_target(name)
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True).stdout
+
+
+def _last(pattern: str, text: str) -> str:
+    """Returns the last text that a group of a pattern matches, or a dash."""
+    matches = list(re.finditer(pattern, text))
+    return next(filter(None, matches[-1].groups())) if matches else "-"
+
+
+if __name__ == "__main__":
+    main()
