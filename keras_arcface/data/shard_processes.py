@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_arcface.data.run_lock import RunLock
+from keras_arcface._locks import FileLock
 from keras_arcface.data.shard_writer import ShardJob
 from keras_arcface.data.shard_writer import ShardReport
 from keras_arcface.data.shard_writer import write_shard
@@ -31,7 +31,7 @@ def write_shards(
         job: description of the dataset.
         shards: `(number, indices)` of each shard, the arguments of `write_shard`.
         processes: number of processes.
-        lock_path: path of the lock file. The caller must have called `RunLock.share`.
+        lock_path: path of the lock file. The caller must have called `FileLock.share`.
         progress: progress bar that counts images.
 
     Returns:
@@ -79,7 +79,7 @@ class _Worker:
 def _initialize(job: ShardJob, lock_path: Path, num_written) -> None:
     _Worker.job, _Worker.num_written = job, num_written
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    RunLock(lock_path).join()
+    FileLock(lock_path).join()
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
 

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from keras_arcface._arguments import check_choice
 from keras_arcface._arguments import check_integer
-from keras_arcface._files import sync_file
 from keras_arcface._files import temporary_path
+from keras_arcface._files import write_atomically
+from keras_arcface._locks import FileLock
 from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
 from keras_arcface.data.alignment import check_alignment
@@ -23,7 +24,6 @@ from keras_arcface.data.info import FILE_NAME
 from keras_arcface.data.info import Conversion
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import Shard
-from keras_arcface.data.run_lock import RunLock
 from keras_arcface.data.shard_processes import write_shards
 from keras_arcface.data.shard_writer import REPORT_PATTERN
 from keras_arcface.data.shard_writer import SHARD_PATTERN
@@ -36,9 +36,10 @@ from keras_arcface.data.sources import Source
 from keras_arcface.data.subsets import ClassSubset
 from keras_arcface.data.subsets import drop_small_classes
 
-# Lock file of a run, which also contains its description. It exists as long as the run is not finished.
-UNFINISHED = "unfinished.json"
-_TEMPORARY_FILES = [temporary_path(Path(name)).name for name in (SHARD_PATTERN, REPORT_PATTERN, FILE_NAME)]
+LOCK = ".lock"
+UNFINISHED = "unfinished.json"  # description of a run, which exists as long as the run is not finished
+_TEMPORARY_FILES = [temporary_path(Path(name)).name for name in (SHARD_PATTERN, REPORT_PATTERN, FILE_NAME, UNFINISHED)]
+_LOCK_TIMEOUT = 10.0  # seconds, because the worker processes of a killed run need some time to exit
 _NUM_SAMPLES = 101  # number of images that are decoded to determine the image size
 
 _log = logging.getLogger(__name__)
@@ -112,19 +113,16 @@ def write_dataset(
         raise ValueError(f"source must contain an image. Received: source={source}, which is empty")
     subset = drop_small_classes(source, min_images)
     conversion = describe_conversion(source, subset, examples_per_shard, seed, check, min_images)
-    if (directory / FILE_NAME).exists() and not (directory / UNFINISHED).exists():
+    if (directory / FILE_NAME).exists() and not any((directory / name).exists() for name in (UNFINISHED, LOCK)):
         return reuse_dataset(directory, source, conversion, damaged, alignment)
     if subset.num_classes == 1:
         _log.warning("%s has only one class. Training requires at least two", source)
     directory.mkdir(parents=True, exist_ok=True)
-    with RunLock(directory / UNFINISHED) as lock:
-        if not _start_or_continue(
-            lock, directory, source, conversion
-        ):  # another run finished during the wait for the lock
+    with FileLock(directory / LOCK, _LOCK_TIMEOUT) as lock:
+        if not _start_or_continue(directory, source, conversion):  # another run finished during the wait for the lock
             return reuse_dataset(directory, source, conversion, damaged, alignment)
-        was_finished = (
-            directory / FILE_NAME
-        ).exists()  # true if a run was interrupted while it removed temporary files
+        # True if a run was interrupted while it removed temporary files.
+        was_finished = (directory / FILE_NAME).exists()
         if not was_finished:
             image_size = _image_size(source, subset, damaged)
             check_alignment(alignment, image_size)
@@ -136,12 +134,12 @@ def write_dataset(
             info = dataclasses.replace(_make_info(job, reports, source, conversion), alignment=alignment)
             info.save(directory)
         _remove_files(directory, [REPORT_PATTERN, *_TEMPORARY_FILES])
-        lock.remove()
+        (directory / UNFINISHED).unlink()
     return reuse_dataset(directory, source, conversion, damaged, alignment) if was_finished else info
 
 
-def _start_or_continue(lock: RunLock, directory: Path, source: Source, conversion: Conversion) -> bool:
-    """Writes the description of the run to its lock file, or compares it with that of an interrupted run.
+def _start_or_continue(directory: Path, source: Source, conversion: Conversion) -> bool:
+    """Writes the description of the run, or compares it with that of an interrupted run.
 
     Returns:
         False if the directory contains a finished dataset, so that no shards must be written. True otherwise.
@@ -149,19 +147,15 @@ def _start_or_continue(lock: RunLock, directory: Path, source: Source, conversio
     description = {"source": str(source), **dataclasses.asdict(conversion), "schema_version": schema.VERSION}
     path = directory / UNFINISHED
     has_shards = any(directory.glob(SHARD_PATTERN))
-    try:
-        former = json.loads(path.read_text("utf-8"))
-    except ValueError:  # the file is new or incomplete, and no shard was written after it
-        former = None
-        is_finished = (directory / FILE_NAME).exists()
-        if is_finished or has_shards:
-            lock.remove()
-            if is_finished:
-                return False
-            raise FileExistsError(
-                f"{directory} must be a new or empty directory, or contain {UNFINISHED}. Received: shards without the "
-                f"{UNFINISHED} that describes how they were written"
-            ) from None
+    former = _read_description(path)
+    if former is None and (directory / FILE_NAME).exists():
+        path.unlink(missing_ok=True)
+        return False
+    if former is None and has_shards:
+        raise FileExistsError(
+            f"{directory} must be a new or empty directory, or contain {UNFINISHED}. Received: shards without a "
+            f"readable {UNFINISHED} that describes how they were written"
+        )
     if former is not None and has_shards:
         for key, value in description.items():
             if former.get(key) != value:
@@ -171,10 +165,16 @@ def _start_or_continue(lock: RunLock, directory: Path, source: Source, conversio
                     f"directory. Expected, to continue: {former.get(key)!r}. Received: {value!r}"
                 )
         return True
-    # An atomic replacement of the file would release the lock.
-    path.write_text(json.dumps(description, indent=1), "utf-8")
-    sync_file(path)
+    write_atomically(path, json.dumps(description, indent=1))
     return True
+
+
+def _read_description(path: Path) -> dict | None:
+    try:
+        description = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return description if isinstance(description, dict) else None
 
 
 def _image_size(source: Source, subset: ClassSubset, damaged: str) -> tuple[int, int]:
@@ -207,7 +207,7 @@ def _image_size(source: Source, subset: ClassSubset, damaged: str) -> tuple[int,
 
 
 def _write_unfinished(
-    job: ShardJob, parts: list[np.ndarray], processes: int, lock: RunLock, progress: tqdm
+    job: ShardJob, parts: list[np.ndarray], processes: int, lock: FileLock, progress: tqdm
 ) -> list[ShardReport]:
     """Writes all unfinished shards, and returns the reports of all shards."""
     reports = {}
@@ -230,7 +230,7 @@ def _write_unfinished(
                 reports[number] = write_shard(job, number, indices, progress.update)
         else:
             lock.share()
-            reports.update(write_shards(job, unfinished, processes, job.directory / UNFINISHED, progress))
+            reports.update(write_shards(job, unfinished, processes, lock.path, progress))
     except OSError as error:
         finished = sum(read_report(job, number) is not None for number in range(len(parts)))
         error.add_note(

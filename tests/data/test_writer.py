@@ -14,6 +14,7 @@ import tensorflow as tf
 from conftest import encode
 from conftest import make_face
 
+from keras_arcface._locks import FileLock
 from keras_arcface.data import ImageFolder
 from keras_arcface.data import ImageList
 from keras_arcface.data import Record
@@ -25,7 +26,6 @@ from keras_arcface.data import load_info
 from keras_arcface.data import schema
 from keras_arcface.data import split_identities
 from keras_arcface.data import write_dataset
-from keras_arcface.data.run_lock import RunLock
 
 
 def read_records(directory, info):
@@ -370,11 +370,12 @@ def test_a_run_that_was_interrupted_while_removing_its_files(face_folder, tmp_pa
     faces = ImageFolder(face_folder)
     write_dataset(faces, tmp_path / "whole", examples_per_shard=3)
 
-    def stop(*_):
-        raise KeyboardInterrupt
+    def stop(directory, patterns):
+        if (directory / "dataset.json").exists():
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_arcface.data.run_lock.RunLock.remove", stop)
+        patch.setattr("keras_arcface.data.writer._remove_files", stop)
         with pytest.raises(KeyboardInterrupt):
             write_dataset(faces, tmp_path / "out", examples_per_shard=3)
     shutil.copytree(tmp_path / "out", tmp_path / "aligned")
@@ -390,11 +391,14 @@ def test_a_run_that_was_interrupted_while_removing_its_files(face_folder, tmp_pa
 
 
 def test_two_runs_cannot_write_to_one_directory(face_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_arcface.data.run_lock._TIMEOUT", 0.2)
+    monkeypatch.setattr("keras_arcface.data.writer._LOCK_TIMEOUT", 0.2)
     (tmp_path / "out").mkdir()
     with (
-        RunLock(tmp_path / "out" / "unfinished.json"),
-        pytest.raises(BlockingIOError, match=r"out must not be in use by another run. Received: unfinished.json"),
+        FileLock(tmp_path / "out" / ".lock"),
+        pytest.raises(
+            BlockingIOError,
+            match=rf"out must not be in use by another process. Received: .lock, which process {os.getpid()} on .* has",
+        ),
     ):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
     write_dataset(ImageFolder(face_folder), tmp_path / "out")
@@ -521,7 +525,7 @@ def test_shards_without_a_description_are_rejected(face_folder, tmp_path):
 def test_a_run_that_waited_for_another_checks_its_dataset(face_folder, tmp_path):
     faces = ImageFolder(face_folder)
     write_dataset(faces, tmp_path / "out", examples_per_shard=3)
-    (tmp_path / "out" / "unfinished.json").touch()  # the state that a lock leaves after it had to wait
+    (tmp_path / "out" / "unfinished.json").touch()
     with pytest.raises(FileExistsError, match="Received: a directory with a dataset that cannot be reused"):
         write_dataset(faces, tmp_path / "out", seed=1)
     assert not (tmp_path / "out" / "unfinished.json").exists()
