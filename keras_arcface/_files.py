@@ -1,10 +1,14 @@
 """Atomic and durable replacement of files, which preserves the old or the new file in a crash or power failure."""
 
 import contextlib
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes, mode: int = 0o666) -> None:
@@ -14,13 +18,19 @@ def write_atomically(path: str | os.PathLike, content: str | bytes, mode: int = 
         path: path of the new or replaced file.
         content: content of the file. Text is encoded as UTF-8.
         mode: permissions of the file before the umask is applied, set when the file is created.
+
+    Raises:
+        OSError: if the file cannot be written. The message names it.
     """
-    with replacing(path, mode) as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with replacing(path, mode, size=len(data)) as file:
+        file.write(data)
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike, mode: int = 0o666, buffering: int = -1) -> Iterator[IO[bytes]]:
+def replacing(
+    path: str | os.PathLike, mode: int = 0o666, buffering: int = -1, size: int | None = None
+) -> Iterator[IO[bytes]]:
     """Opens a temporary file in the directory of `path`, and replaces `path` with it on a normal exit.
 
     On an exception, `path` is not changed, and the temporary file is removed.
@@ -29,24 +39,54 @@ def replacing(path: str | os.PathLike, mode: int = 0o666, buffering: int = -1) -
         path: path of the new or replaced file. The name of the temporary file is `.NAME.tmp`.
         mode: permissions of the file before the umask is applied.
         buffering: `buffering` argument of `open`.
+        size: approximate number of bytes of the content, for the message on a full disk. None: what was written when
+            the disk was full.
 
     Yields:
         The temporary file, open in binary mode.
+
+    Raises:
+        OSError: if the file cannot be written. The message names it, and on a full disk the needed and free space.
     """
     path = Path(path)
     temporary = temporary_path(path)
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    written = 0
     try:
-        with open(descriptor, "wb", buffering=buffering) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
         temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with open(descriptor, "wb", buffering=buffering) as file:
+                try:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                finally:
+                    written = os.fstat(descriptor).st_size
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+    except OSError as error:
+        # Other files that the caller reads meanwhile keep their names in the message.
+        if error.filename not in (None, str(temporary), temporary, path.parent):
+            raise
+        raise write_error(error, path, f"{size:,}" if size is not None else f"more than {written:,}") from error
+
+
+def write_error(error: OSError, path: Path, needed: str) -> OSError:
+    """Returns an error that names the file that could not be written, and the space on a full disk.
+
+    Args:
+        error: error of the operating system.
+        path: path of the file.
+        needed: number of bytes, as text.
+    """
+    reason = f"{error.strerror}, while writing"
+    if error.errno in _FULL:
+        with contextlib.suppress(OSError):
+            reason += f" {needed} bytes with {shutil.disk_usage(path.parent).free:,} bytes free"
+    return OSError(error.errno, reason, str(path))
 
 
 def temporary_path(path: Path) -> Path:

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -33,3 +34,31 @@ def test_a_temporary_file_of_a_killed_run_is_replaced(tmp_path):
     _files.temporary_path(path).write_bytes(b"from a run that was killed")
     _files.write_atomically(path, b"new")
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, r"No space left on device, while writing 3 bytes with [\d,]+ bytes free: '.*file.txt'"),
+        (errno.EIO, r"Input/output error, while writing: '.*file.txt'"),
+    ],
+)
+def test_an_error_names_the_file_and_the_missing_space(code, message, tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=message):
+        _files.write_atomically(tmp_path / "file.txt", "new")
+    with (
+        pytest.raises(OSError, match=message.replace(" 3 ", " more than 5 ")),
+        _files.replacing(tmp_path / "file.txt", buffering=0) as file,
+    ):
+        file.write(b"fresh")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"), _files.replacing(tmp_path / "file"):
+        (tmp_path / "absent").read_bytes()
+    assert os.listdir(tmp_path) == []

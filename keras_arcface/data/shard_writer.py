@@ -106,22 +106,19 @@ def write_shard(job: ShardJob, number: int, indices: np.ndarray, progress: Calla
     path = job.path(number)
     skipped: list[str] = []
     sha256, num_examples, num_bytes = hashlib.sha256(), 0, 0
-    try:
-        with replacing(path, buffering=0) as file:
-            for start in range(0, len(indices), _IMAGES_PER_BLOCK):
-                block = indices[start : start + _IMAGES_PER_BLOCK].tolist()
-                records = _usable_records(job, block, skipped)
-                data = b"".join(piece for record in records for piece in tfrecord.frame(*schema.encode(*record)))
-                sha256.update(data)
-                _write_all(file, data)
-                num_examples += len(records)
-                num_bytes += len(data)
-                progress(len(block))
-            report = ShardReport(num_examples, num_bytes, sha256.hexdigest(), list(job.image_size), skipped)
-            # The report is written before the shard is renamed, so that every shard with a final name has a report.
-            write_atomically(job.report_path(number), json.dumps(dataclasses.asdict(report)))
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}, while writing", str(path)) from error
+    with replacing(path, buffering=0) as file:
+        for start in range(0, len(indices), _IMAGES_PER_BLOCK):
+            block = indices[start : start + _IMAGES_PER_BLOCK].tolist()
+            records = _usable_records(job, block, skipped)
+            data = b"".join(piece for record in records for piece in tfrecord.frame(*schema.encode(*record)))
+            sha256.update(data)
+            _write_all(file, data)
+            num_examples += len(records)
+            num_bytes += len(data)
+            progress(len(block))
+        report = ShardReport(num_examples, num_bytes, sha256.hexdigest(), list(job.image_size), skipped)
+        # The report is written before the shard is renamed, so that every shard with a final name has a report.
+        write_atomically(job.report_path(number), json.dumps(dataclasses.asdict(report)))
     return report
 
 

@@ -211,7 +211,7 @@ def _write_unfinished(
 ) -> list[ShardReport]:
     """Writes all unfinished shards, and returns the reports of all shards."""
     reports = {}
-    for number, indices in enumerate(parts):
+    for number in range(len(parts)):
         report = read_report(job, number)
         if report is not None:
             if report.skipped and job.damaged == "raise":
@@ -220,8 +220,8 @@ def _write_unfinished(
                     f"the directory. Received: a skipped image: {report.skipped[0]}"
                 )
             reports[number] = report
-            progress.initial += len(indices)
-            progress.update(len(indices))
+    progress.initial = sum(len(parts[number]) for number in reports)
+    progress.update(progress.initial)
     _remove_files(job.directory, _TEMPORARY_FILES)
     unfinished = [(number, indices) for number, indices in enumerate(parts) if number not in reports]
     try:

@@ -1,4 +1,5 @@
 import errno
+import functools
 import hashlib
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import encode
 from conftest import make_face
+from tqdm import tqdm
 
 from keras_arcface._locks import FileLock
 from keras_arcface.data import ImageFolder
@@ -351,6 +353,14 @@ def test_an_interrupted_run_continues_to_the_same_bytes(fail_at, face_folder, tm
     write_dataset(again, tmp_path / "out", examples_per_shard=3)
     assert again.reads == 1 + 12 - 3 * finished
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_an_interrupted_run_continues_without_a_progress_bar(face_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_arcface.data.writer.tqdm", functools.partial(tqdm, disable=True))  # as TQDM_DISABLE=1
+    faces = ImageFolder(face_folder)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(Interrupted(faces, 9), tmp_path / "out", examples_per_shard=3)
+    assert write_dataset(Interrupted(faces, 0), tmp_path / "out", examples_per_shard=3).num_examples == 12
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"examples_per_shard": 4}, {"min_images": 4}, {"check": False}])
