@@ -5,6 +5,8 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
 
+from keras_arcface._messages import short
+
 
 def check(name: str, value: Any, is_valid: bool, expected: str) -> None:
     """Raises a ValueError if an argument is not valid.
@@ -14,7 +16,7 @@ def check(name: str, value: Any, is_valid: bool, expected: str) -> None:
     ValueError: weight must be at least 0. Received: weight=-1.0
     """
     if not is_valid:
-        raise ValueError(f"{name} must be {expected}. Received: {name}={value!r}")
+        raise ValueError(f"{name} must be {expected}. Received: {name}={short(value, 200)}")
 
 
 def check_integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> None:

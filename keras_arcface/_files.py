@@ -89,6 +89,15 @@ def write_error(error: OSError, path: Path, needed: str) -> OSError:
     return OSError(error.errno, reason, str(path))
 
 
+def is_file_name(name: str) -> bool:
+    """Returns whether a text is the name of a file in a directory: not empty, and without a path to another directory.
+
+    >>> is_file_name("a.txt"), is_file_name("../a.txt"), is_file_name("..")
+    (True, False, False)
+    """
+    return name not in ("", ".", "..") and not any(character in name for character in "/\\\0")
+
+
 def temporary_path(path: Path) -> Path:
     """Returns the path of the temporary file of `replacing`."""
     return path.with_name(f".{path.name}.tmp")

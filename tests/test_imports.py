@@ -23,6 +23,7 @@ MAY_KNOW = {
     "backbones": {"keras"},
     "_arguments.py": set(),
     "_files.py": set(),
+    "_messages.py": set(),
     "_locks.py": set(),
     "_optional.py": set(),
     "_cpu_training.py": {"keras", "tensorflow"},
@@ -86,7 +87,9 @@ MAY_KNOW = {
 
 
 # Small helpers that every part may import.
-SHARED = {f"keras_arcface.{name}" for name in ("_arguments", "_files", "_locks", "_optional", "_private_api")}
+SHARED = {
+    f"keras_arcface.{name}" for name in ("_arguments", "_files", "_messages", "_locks", "_optional", "_private_api")
+}
 
 
 def rooms_of(file: Path):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_arcface._files import is_file_name
+from keras_arcface._messages import short
 from keras_arcface.data import encoded_images
 from keras_arcface.data import verification_pickle
 from keras_arcface.data.list_files import IMAGE_SUFFIXES
@@ -119,10 +121,15 @@ class PairSet:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"path must be a text file that lists pairs. Received: path={str(path)!r}")
-        head, *lines = path.read_text("utf-8").splitlines() or [""]
+        try:
+            head, *lines = path.read_text("utf-8").splitlines() or [""]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} must be encoded as UTF-8. Received: {error}") from error
         numbers = head.split()
-        if len(numbers) not in (1, 2) or not all(map(str.isdecimal, numbers)):
-            raise ValueError(f"{path}, line 1: expected the number of pairs, or of folds and pairs. Received: {head!r}")
+        if len(numbers) not in (1, 2) or not all(map(_is_number, numbers)):
+            raise ValueError(
+                f"{path}, line 1: expected the number of pairs, or of folds and pairs. Received: {short(head)}"
+            )
         images, same = [], []
         for number, line in enumerate(lines, start=2):
             if not line.strip():
@@ -145,9 +152,14 @@ def _parse_pair(line: str, where: str) -> tuple[tuple[str, int], tuple[str, int]
     is_same = len(fields) == 3
     if is_same:
         fields = [fields[0], fields[1], fields[0], fields[2]]
-    if len(fields) != 4 or not (fields[1].isdecimal() and fields[3].isdecimal()):
-        raise ValueError(f"{where}: expected `person i j` or `person i other j`. Received: {line!r}")
+    is_pair = len(fields) == 4 and all(map(_is_number, fields[1::2])) and all(map(is_file_name, fields[::2]))
+    if not is_pair:
+        raise ValueError(f"{where}: expected `person i j` or `person i other j`. Received: {short(line)}")
     return (fields[0], int(fields[1])), (fields[2], int(fields[3])), is_same
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
 
 
 def _find_image(folder: Path, person: str, number: int, where: str) -> Path:
@@ -166,14 +178,32 @@ def _load_npz(path: Path) -> tuple[list[bytes], np.ndarray]:
             declared = sum(member.file_size for member in archive.infolist())
             if declared > path.stat().st_size:
                 raise ValueError(f"{declared} bytes of content in a file of {path.stat().st_size} bytes")
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            joined, ends, same = stored["bytes"].tobytes(), stored["ends"], stored["same"]
+            joined, ends, same = (
+                _read_array(archive, name, dtype)
+                for name, dtype in (("bytes", np.uint8), ("ends", np.int64), ("same", np.bool_))
+            )
     except Exception as error:  # zipfile, NumPy and zlib raise different exceptions
-        raise ValueError(f"{path} must be a file that PairSet.save wrote. Received: {error}") from error
+        raise ValueError(f"{path} must be a file that PairSet.save wrote. Received: {str(error)[:300]}") from error
     starts = np.concatenate([[0], ends[:-1]])
     if len(ends) == 0 or ends[-1] != len(joined) or (ends < starts).any():
         raise ValueError(
             f"{path} must contain ascending ends of images, the last equal to the {len(joined)} bytes of all images. "
             f"Received: {len(ends)} ends, the last {ends[-2:].tolist()}"
         )
-    return [joined[start:end] for start, end in zip(starts, ends, strict=True)], same
+    content = joined.tobytes()
+    return [content[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)], same
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, dtype: type[np.generic]) -> np.ndarray:
+    """Reads an array `(n,)`. Unlike `np.load`, it does not allocate an array that is larger than the file."""
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as file:
+        np.lib.format.read_magic(file)
+        shape, _, stored = np.lib.format.read_array_header_1_0(file)
+        num_bytes = member.file_size - file.tell()
+        if stored != dtype or len(shape) != 1 or shape[0] * stored.itemsize != num_bytes:
+            raise ValueError(
+                f"the array {name!r} must have the type {np.dtype(dtype)}, the shape (n,) and the size of its content. "
+                f"Received: type {short(stored)} and shape {short(shape)} in {num_bytes} bytes"
+            )
+        return np.frombuffer(file.read(num_bytes), stored)

@@ -7,25 +7,22 @@ can name the image or pair.
 
 import io
 import math
-import pickle
 import pickletools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-# Operations that a pickle of lists of bytes or arrays requires, in protocols 0 to 5. Operations that call a class (OBJ,
-# INST, NEWOBJ), find one in a registry (EXT) or outside (PERSID), or build dicts and sets are not allowed.
-_ALLOWED_OPERATIONS = {
-    *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP"),
-    *("GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
-    *("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
-    *("FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
-}
+from keras_arcface._messages import short
+
+# A list of arrays has a depth of 5: the tuple, the list, and for each array the tuples of a call, its state and shape.
+_MAX_DEPTH = 10
+# An array takes about 20 operations. With images of at least 200 bytes, a file therefore has at least 10 bytes for each
+# operation. Python requires up to 100 bytes of memory for the result of one.
+_BYTES_PER_OPERATION = 8
+_MIN_OPERATIONS = 10_000  # allowed in every file, however small
+_MAX_NAME_LENGTH = 40
 # Names in NumPy of the types that an array of labels may have.
 _NUMBER_TYPES = {
     f"{kind}{size}" for kind, sizes in (("b", "1"), ("iu", "1248"), ("f", "248")) for kind in kind for size in sizes
@@ -57,9 +54,7 @@ def load(path) -> tuple[list[bytes], np.ndarray]:
     path = Path(path)
     content = path.read_bytes()
     try:
-        _check_operations(content)
-        loaded = _Unpickler(content).load()
-        bins, issame = loaded
+        bins, issame = _Reader(content).read()
         return _to_images(_list_items(bins, "images")), _to_booleans(issame)
     except _RejectedError as error:
         raise ValueError(f"{path} is not an allowed verification set: {error}") from None
@@ -74,61 +69,128 @@ class _RejectedError(ValueError):
     """Error for content that is not allowed in a verification set."""
 
 
-def _check_operations(content: bytes) -> None:
-    """Raises an error for operations that are not allowed or exceed the file, without executing the pickle."""
-    for operation, argument, offset in pickletools.genops(io.BytesIO(content)):
-        name, offset = operation.name, offset or 0
-        if name not in _ALLOWED_OPERATIONS:
-            raise _RejectedError(
-                "expected only operations that lists of bytes and arrays require. "
-                f"Received: operation {name} at offset {offset}"
-            )
-        # For a memo index and a frame, Python allocates memory before it reads the content.
-        if name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
-            raise _RejectedError(
-                f"expected a memo index of at most {len(content)}, the size of the file. "
-                f"Received: {name} {argument} at offset {offset}"
-            )
-        if name == "FRAME" and (argument or 0) > len(content) - offset:
-            raise _RejectedError(
-                f"expected a frame of at most {len(content) - offset} bytes at offset {offset}, where the file ends. "
-                f"Received: a frame of {argument} bytes"
-            )
+class _Reader:
+    """Interpreter of the operations that a pickle of lists of bytes and arrays requires, in protocols 0 to 5.
 
-
-class _Unpickler(pickle.Unpickler):
-    """Unpickler that replaces all functions and classes with stand-ins."""
+    Time and memory are in proportion to the size of the file: every list and tuple occurs in one place only, bytes are
+    copied once, and functions are stand-ins that are not called recursively.
+    """
 
     def __init__(self, content: bytes):
-        super().__init__(io.BytesIO(content), encoding="bytes")
-        self._bytes_left = len(content)
+        self._content = content
+        self._bytes_left = len(content)  # for copies of bytes
+        self._stack: list[Any] = []
+        self._depths: list[int] = []  # of the lists and tuples in each item of the stack
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
 
-    def _copy(self, data) -> bytes:
-        """Copies bytes. Raises an error if all copies together are larger than the file, because of repeated copies."""
-        if not isinstance(data, bytes | bytearray):
-            raise ValueError(f"expected bytes. Received: {type(data).__name__}")
-        self._bytes_left -= len(data)
-        if self._bytes_left < 0:
-            raise _RejectedError("expected content that is no larger than the file. Received: repeated copies of bytes")
-        return bytes(data)
+    def read(self):
+        """Returns the object in the pickle."""
+        limit = max(_MIN_OPERATIONS, len(self._content) // _BYTES_PER_OPERATION)
+        for number, (operation, argument, offset) in enumerate(pickletools.genops(io.BytesIO(self._content))):
+            if number == limit:
+                raise _RejectedError(
+                    f"expected at most {limit} operations in a file of {len(self._content)} bytes. Received: more"
+                )
+            if not self._apply(operation.name, argument):
+                raise _RejectedError(
+                    "expected only operations that lists of bytes and arrays require. "
+                    f"Received: operation {operation.name} at offset {offset}"
+                )
+        return self._stack.pop()
 
-    def _bytearray(self, content, encoding=None) -> bytes:
-        """Returns the bytes of a bytearray. They are only copied if they are encoded as text."""
-        if encoding is not None:
-            return self._copy(_encode(content, encoding))
-        if not isinstance(content, bytes):
-            raise ValueError(f"expected bytes. Received: {type(content).__name__}")
-        return content
+    def _apply(self, operation: str, argument) -> bool:
+        """Applies an operation. Returns False if it is not allowed.
 
-    def find_class(self, module, name):
-        # Every call returns new objects, so that a pickle cannot change objects that other pickles use.
+        Operations that call a class (OBJ, INST, NEWOBJ), find one in a registry (EXT) or outside (PERSID), or build
+        dicts and sets are not allowed, nor are POP and DUP, which no such pickle contains.
+        """
+        match operation:
+            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
+                self._push(bytes(argument))
+            case "STRING" | "BINSTRING" | "SHORT_BINSTRING":  # the strings of Python 2 are bytes
+                self._push(argument.encode("latin1"))
+            case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
+                self._push(argument)
+            case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4" | "FLOAT" | "BINFLOAT":
+                self._push(argument)
+            case "NONE":
+                self._push(None)
+            case "NEWTRUE" | "NEWFALSE":
+                self._push(operation == "NEWTRUE")
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = self._stack[-1]
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = self._stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                value = self._memo[argument]
+                if isinstance(value, list | tuple):
+                    raise _RejectedError(
+                        f"expected every list and tuple in one place only. Received: a repeated {type(value).__name__}"
+                    )
+                self._push(value)
+            case "MARK":
+                self._marks.append(len(self._stack))
+            case "EMPTY_LIST":
+                self._push([], 1)
+            case "EMPTY_TUPLE":
+                self._push((), 1)
+            case "LIST":
+                items, depth = self._pop_to_mark()
+                self._push(items, depth + 1)
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                items, depth = self._pop_to_mark() if operation == "TUPLE" else self._pop(int(operation[-1]))
+                self._push(tuple(items), depth + 1)
+            case "APPEND" | "APPENDS":
+                items, depth = self._pop(1) if operation == "APPEND" else self._pop_to_mark()
+                (extended,), former_depth = self._pop(1)
+                _expect(extended, list).extend(items)
+                self._push(extended, max(depth + 1, former_depth))
+            case "GLOBAL":
+                self._push(self._find(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                (module, name), _ = self._pop(2)
+                self._push(self._find(module, name))
+            case "REDUCE":
+                (function, arguments), depth = self._pop(2)
+                self._push(function(*_expect(arguments, tuple)), depth)
+            case "BUILD":
+                (built, state), depth = self._pop(2)
+                _expect(built, _Array | _Dtype).set_state(*_expect(state, tuple))
+                self._push(built, depth)
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case _:
+                return False
+        return True
+
+    def _push(self, value, depth: int = 0) -> None:
+        if depth > _MAX_DEPTH:
+            raise _RejectedError(f"expected at most {_MAX_DEPTH} nested lists and tuples. Received: more")
+        self._stack.append(value)
+        self._depths.append(depth)
+
+    def _pop(self, count: int) -> tuple[list, int]:
+        """Removes items from the stack. Returns them and their largest depth."""
+        if count > len(self._stack):
+            raise ValueError(f"expected {count} items on the stack. Received: {len(self._stack)}")
+        start = len(self._stack) - count
+        items, depth = self._stack[start:], max(self._depths[start:], default=0)
+        del self._stack[start:], self._depths[start:]
+        return items, depth
+
+    def _pop_to_mark(self) -> tuple[list, int]:
+        return self._pop(len(self._stack) - self._marks.pop())
+
+    def _find(self, module, name):
+        """Returns the stand-in for a function or class."""
         if (module, name) == ("_codecs", "encode"):
-            return lambda text, encoding: self._copy(_encode(text, encoding))
+            return self._encode
         if module in _NUMPY_MODULES:
             if name == "_reconstruct":
                 return lambda *_: _Array()
             if name == "_frombuffer":  # protocol 5
-                return lambda buffer, dtype, shape, order: _Array().fill(shape, dtype, self._copy(buffer))
+                return lambda buffer, dtype, shape, order: _Array().fill(shape, dtype, _expect(buffer, bytes))
             if name == "scalar":
                 return lambda dtype, value: _Array().fill((), dtype, value)
             if name == "dtype":
@@ -136,17 +198,31 @@ class _Unpickler(pickle.Unpickler):
             if name == "ndarray":
                 return "ndarray"
         if (module, name) in (("builtins", "bytearray"), ("__builtin__", "bytearray")):
-            return self._bytearray
+            return lambda content, *encoding: self._encode(content, *encoding) if encoding else _expect(content, bytes)
         raise _RejectedError(
-            f"expected only functions that build bytes and NumPy arrays. Received: a reference to {module}.{name}"
+            "expected only functions that build bytes and NumPy arrays. "
+            f"Received: a reference to {_show_name(module)}.{_show_name(name)}"
         )
 
+    def _encode(self, text, encoding) -> bytes:
+        """Encodes a text. Raises an error if all encoded texts together are larger than the file."""
+        if _text(encoding) not in ("latin1", "latin-1"):
+            raise _RejectedError(f"expected the encoding latin1. Received: encoding={short(_text(encoding))}")
+        self._bytes_left -= len(_expect(text, str))
+        if self._bytes_left < 0:
+            raise _RejectedError("expected content that is no larger than the file. Received: repeated copies of bytes")
+        return text.encode("latin1")
 
-def _encode(text, encoding):
-    encoding = encoding.decode() if isinstance(encoding, bytes) else encoding
-    if encoding not in ("latin1", "latin-1"):
-        raise _RejectedError(f"expected the encoding latin1. Received: encoding={encoding!r}")
-    return text.encode("latin1")
+
+def _expect(value, type_):
+    """Returns a value of a type."""
+    if not isinstance(value, type_):
+        raise ValueError(f"expected {getattr(type_, '__name__', 'an array')}. Received: {type(value).__name__}")
+    return value
+
+
+def _show_name(name) -> str:
+    return name[:80] if isinstance(name, str) else short(name)
 
 
 class _Dtype:
@@ -157,8 +233,8 @@ class _Dtype:
     def __init__(self, kind):
         self.name, self.order = _text(kind), "|"
 
-    def __setstate__(self, state):
-        self.order = _text(state[1])
+    def set_state(self, version, order, *_):
+        self.order = _text(order)
 
 
 class _Array:
@@ -169,8 +245,7 @@ class _Array:
     def __init__(self):
         self.fill((0,), "u1", b"")
 
-    def __setstate__(self, state):
-        _, shape, dtype, _, data = state
+    def set_state(self, version, shape, dtype, is_fortran, data):
         self.fill(shape, dtype, data)
 
     def fill(self, shape, dtype, data) -> "_Array":
@@ -180,29 +255,34 @@ class _Array:
 
     def is_one_dimensional(self) -> bool:
         """Returns whether at most one axis is longer than 1. The order of the values is then unambiguous."""
-        sizes = self.shape if isinstance(self.shape, tuple) else (None,)
-        return all(isinstance(size, int) and size >= 0 for size in sizes) and sum(size != 1 for size in sizes) <= 1
+        sizes = self.shape
+        is_shape = isinstance(sizes, tuple) and len(sizes) <= 2 and all(isinstance(n, int) and n >= 0 for n in sizes)
+        return is_shape and sum(size != 1 for size in sizes) <= 1
 
     def values(self):
         """Returns the values as an array `(n,)`. Raises an error unless they are numbers in an unambiguous order."""
-        kind = {"bool": "b1", "uint8": "u1"}.get(name := str(self.type).lstrip("|"), name)
+        kind = {"bool": "b1", "uint8": "u1"}.get(name := self.type.lstrip("|"), name)
         if kind not in _NUMBER_TYPES or self.order not in ("<", ">", "|", "="):
-            raise _RejectedError(f"expected an array of numbers. Received: an array of type {str(self.type)[:20]!r}")
+            raise _RejectedError(f"expected an array of numbers. Received: an array of type {short(self.type)}")
         dtype = np.dtype(self.order.replace("|", "=") + kind)
         if not self.is_one_dimensional() or not isinstance(self.data, bytes):
             raise _RejectedError(
-                f"expected an array of shape (n,), (n, 1) or (1, n). Received: an array of shape {str(self.shape)[:40]}"
+                f"expected an array of shape (n,), (n, 1) or (1, n). Received: an array of shape {short(self.shape)}"
             )
         if len(self.data) != math.prod(self.shape) * dtype.itemsize:
             raise _RejectedError(
-                f"expected the bytes of an array of shape {str(self.shape)[:40]} and type {dtype}. "
+                f"expected the bytes of an array of shape {short(self.shape)} and type {dtype}. "
                 f"Received: {len(self.data)} bytes"
             )
         return np.frombuffer(self.data, dtype)
 
 
-def _text(name):
-    return name.decode("latin1") if isinstance(name, bytes) else name
+def _text(name) -> str:
+    """Returns the name of a type, an order or an encoding, which is bytes if Python 2 wrote it."""
+    name = name.decode("latin1") if isinstance(name, bytes) else name
+    if not isinstance(name, str) or len(name) > _MAX_NAME_LENGTH:
+        raise _RejectedError(f"expected a name of at most {_MAX_NAME_LENGTH} characters. Received: {short(name)}")
+    return name
 
 
 def _list_items(content, name: str) -> Sequence:
@@ -219,28 +299,23 @@ def _list_items(content, name: str) -> Sequence:
     if content.type not in ("O", "O4", "O8", "object") or not is_list:
         raise _RejectedError(
             f"the {name} must be a list or an array of objects (n,). "
-            f"Received: an array of type {str(content.type)[:20]!r} and shape {str(content.shape)[:40]}"
+            f"Received: an array of type {short(content.type)} and shape {short(content.shape)}"
         )
     return content.data
 
 
 def _to_images(items: Sequence) -> list[bytes]:
     images: list[bytes] = []
-    copies: dict[int, bytes] = {}  # copies each bytearray once, even if it occurs repeatedly
     for number, item in enumerate(items):
         if isinstance(item, _Array):
             try:
                 if item.values().dtype != np.uint8:
                     raise _RejectedError(
-                        f"expected an array of type uint8. Received: an array of type {str(item.type)[:20]!r}"
+                        f"expected an array of type uint8. Received: an array of type {short(item.type)}"
                     )
             except _RejectedError as error:
                 raise _RejectedError(f"image {number}, encoded as JPEG, PNG ...: {error}") from None
             item = item.data
-        elif isinstance(item, bytearray):
-            if id(item) not in copies:
-                copies[id(item)] = bytes(item)
-            item = copies[id(item)]
         if not isinstance(item, bytes):
             raise _RejectedError(f"image {number} must be bytes or a uint8 array. Received: {type(item).__name__}")
         images.append(item)
@@ -250,14 +325,14 @@ def _to_images(items: Sequence) -> list[bytes]:
 def _to_booleans(issame) -> np.ndarray:
     if isinstance(issame, _Array) and not isinstance(issame.data, list):
         try:
-            values = issame.values()
+            values = issame.values().tolist()
         except _RejectedError as error:
             raise _RejectedError(f"labels of the pairs, booleans or numbers 0 and 1: {error}") from None
     else:
         values = [_to_scalar(item, number) for number, item in enumerate(_list_items(issame, "labels"))]
     for number, value in enumerate(values):
         if value not in (0, 1):
-            raise _RejectedError(f"the label of pair {number} must be True or False. Received: {str(value)[:40]!r}")
+            raise _RejectedError(f"the label of pair {number} must be True or False. Received: {short(value)}")
     return np.array(values, bool)
 
 
@@ -271,4 +346,4 @@ def _to_scalar(item, number: int):
         raise _RejectedError(f"label of pair {number}, True or False: {error}") from None
     if len(values) != 1:
         raise _RejectedError(f"the label of pair {number} must be one value. Received: {len(values)} values")
-    return values[0]
+    return values.item()

@@ -15,6 +15,7 @@ from keras_arcface._arguments import check_integer
 from keras_arcface._files import temporary_path
 from keras_arcface._files import write_atomically
 from keras_arcface._locks import FileLock
+from keras_arcface._messages import short
 from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
 from keras_arcface.data.alignment import check_alignment
@@ -162,7 +163,7 @@ def _start_or_continue(directory: Path, source: Source, conversion: Conversion) 
                 changed = {"fingerprint": "files", "labels": "labels or class names"}.get(key, key)
                 raise FileExistsError(
                     f"{directory} contains an unfinished dataset with other {changed}. To start over, remove the "
-                    f"directory. Expected, to continue: {former.get(key)!r}. Received: {value!r}"
+                    f"directory. Expected, to continue: {short(former.get(key))}. Received: {short(value)}"
                 )
         return True
     write_atomically(path, json.dumps(description, indent=1))

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from keras_arcface._messages import short
 from keras_arcface._optional import optional_import
 from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weight
@@ -70,7 +71,7 @@ def _to_weights(arrays: dict[str, np.ndarray]) -> Weights:
         while name.startswith(_PREFIXES):
             name = name.split(".", 1)[1]
         if not name.endswith("num_batches_tracked"):  # a counter of BatchNorm that does not affect its outputs
-            weights[name] = Weight(array, f"key {key!r}")
+            weights[name] = Weight(array, f"key {short(key)}")
     return Weights(weights)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from keras_arcface import _files
+from keras_arcface._messages import short
 
 _FORMAT = 1
 _NAME = "step-{:010d}.npz"
@@ -76,7 +77,7 @@ def _check_run(path: str | os.PathLike, received: Mapping, expected: Mapping) ->
 
 
 def _item(config: Mapping, key: str) -> str:
-    return f"{key}={config[key]!r}" if key in config else f"no {key}"
+    return f"{key}={short(config[key])}" if key in config else f"no {key}"
 
 
 def _check_variables(path: str | os.PathLike, received: Sequence[Mapping], expected: Sequence[Mapping]) -> None:

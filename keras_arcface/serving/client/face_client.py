@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from keras_arcface._arguments import check_integer
+from keras_arcface._messages import short
 from keras_arcface.serving.client import errors
 from keras_arcface.serving.client.connection import PemFiles
 from keras_arcface.serving.client.connection import connect
@@ -261,6 +262,6 @@ class FaceClient:
             except (TypeError, ValueError) as error:
                 where = self._endpoint.target.describe(version, "describe")
                 raise errors.UnexpectedResponse(
-                    f"{where}: expected metadata as JSON. Received: {str(outputs)[:200]}"
+                    f"{where}: expected metadata as JSON. Received: {short(outputs, 200)}"
                 ) from error
         return version, self._metadata[version]
