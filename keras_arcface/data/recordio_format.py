@@ -5,6 +5,7 @@ up to a multiple of 4 bytes. A payload that contains the magic number is split t
 a header with the label, followed by the encoded image. All numbers are little-endian.
 """
 
+import array
 import logging
 import struct
 from collections.abc import Callable
@@ -23,12 +24,37 @@ _LABEL = struct.Struct("<f")
 _LENGTH_BITS = 29
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _CHUNK_BYTES = 1 << 20
+_STRIDE = 16  # a scan remembers where a record ends for every 16th of its parts
 # float32 represents all integers up to this one. Above it, neighboring classes may have the same label.
 _MAX_EXACT_LABEL = 2**24
 
 Read = Callable[[int, int], bytes]  # (offset, number of bytes) -> bytes
 
 _log = logging.getLogger(__name__)
+
+
+class _RecordSearch:
+    """Search for the next record, which reads every part of the file once if it is called in ascending order."""
+
+    def __init__(self, read: Read, size: int):
+        self._read, self._size = read, size
+        self._offset, self._chunk = 0, b""
+
+    def next_record(self, start: int) -> int:
+        """Returns the next offset at which a record may start, or the size of the file if no record follows."""
+        while start + _FRAME.size <= self._size:
+            if not self._offset <= start <= self._offset + len(self._chunk) - _FRAME.size:
+                self._offset, self._chunk = start, self._read(start, _CHUNK_BYTES)
+            last = len(self._chunk) - _FRAME.size
+            position = self._chunk.find(MAGIC, start - self._offset)
+            while 0 <= position <= last:
+                found = self._offset + position
+                kind = _FRAME.unpack_from(self._chunk, position)[1] >> _LENGTH_BITS
+                if found % 4 == 0 and kind in (_WHOLE, _FIRST):
+                    return found
+                position = self._chunk.find(MAGIC, position + 1)
+            start = max(start, self._offset + last) + 1
+        return self._size
 
 
 def unpack_record(raw: bytes, offset: int, path: Path) -> tuple[float, int, bytes]:
@@ -110,7 +136,7 @@ def check_label(label: float, path: Path, offset: int) -> int:
 
 
 def scan(read: Read, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Finds all records in a file without an index.
+    """Finds all records in a file without an index, in time proportional to the size of the file.
 
     Args:
         read: function that reads from the file.
@@ -120,16 +146,18 @@ def scan(read: Read, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         `(starts, ends)`, two `(n,)` int64 arrays. A damaged section is treated as one record.
     """
-    starts, ends = [], []
+    starts, ends = array.array("q"), array.array("q")
+    known_ends: dict[int, int | None] = {}
+    search = _RecordSearch(read, size)
     start = 0
     with tqdm(total=size, desc=f"scanning {path.name}", unit="B", unit_scale=True, delay=1, leave=False) as progress:
         while start < size:
-            end = end_of_record(read, start, size)
+            end = end_of_record(read, start, size, known_ends)
             if end is None or not (end == size or read(end, 4) == MAGIC):
-                following = _next_record(read, start + 4, size)
+                following = search.next_record(start + 4)
                 # Either the length of this record or the magic number of the next one is wrong. In the second case, the
                 # part at the end of this record ends where the following record starts.
-                if end is None or end > following or _end_of_part(read, end) != following:
+                if end is None or end > following or _end_of_part(read(end, _FRAME.size), end) != following:
                     _log.warning("%s: damaged between offsets %d and %d", path, start, following)
                     end = following
             starts.append(start)
@@ -139,21 +167,34 @@ def scan(read: Read, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(starts, np.int64), np.array(ends, np.int64)
 
 
-def end_of_record(read: Read, start: int, size: int) -> int | None:
-    """Returns the end of a record according to the lengths of its parts, or None if they are not valid."""
-    position, expected = start, (_WHOLE, _FIRST)
-    while True:
+def end_of_record(read: Read, start: int, size: int, known_ends: dict[int, int | None] | None = None) -> int | None:
+    """Returns the end of a record according to the lengths of its parts, or None if they are not valid.
+
+    Args:
+        read: function that reads from the file.
+        start: position of the record.
+        size: largest end of the record.
+        known_ends: results at the positions of later parts, by earlier calls with the same dict and `size`. In a
+            damaged file, many records may seem to continue with the same parts.
+    """
+    known_ends = {} if known_ends is None else known_ends
+    position, end, num_parts, passed = start, None, 0, []
+    while num_parts == 0 or position not in known_ends:
         frame = read(position, _FRAME.size)
-        end = _end_of_part(read, position)
-        if end is None:
-            return None
-        magic, kind_and_length = _FRAME.unpack(frame)
-        kind = kind_and_length >> _LENGTH_BITS
-        if magic != MAGIC or kind not in expected or end > size:
-            return None
-        if kind in (_WHOLE, _LAST):
-            return end
-        position, expected = end, (_MIDDLE, _LAST)
+        end = _end_of_part(frame, position)
+        kinds = (_MIDDLE, _LAST) if num_parts else (_WHOLE, _FIRST)
+        if end is None or end > size or not frame.startswith(MAGIC) or _kind(frame) not in kinds:
+            end = None
+            break
+        if _kind(frame) in (_WHOLE, _LAST):
+            break
+        position, num_parts = end, num_parts + 1
+        if num_parts % _STRIDE == 0:
+            passed.append(position)
+    else:
+        end = known_ends[position]
+    known_ends.update(dict.fromkeys(passed, end))
+    return end
 
 
 def incomplete_index_message(path: Path, offset: int, missing: int) -> str:
@@ -165,27 +206,15 @@ def incomplete_index_message(path: Path, offset: int, missing: int) -> str:
     )
 
 
-def _end_of_part(read: Read, start: int) -> int | None:
-    frame = read(start, _FRAME.size)
+def _kind(frame: bytes) -> int:
+    return _FRAME.unpack(frame)[1] >> _LENGTH_BITS
+
+
+def _end_of_part(frame: bytes, start: int) -> int | None:
     if len(frame) < _FRAME.size:
         return None
     length = _FRAME.unpack(frame)[1] & (1 << _LENGTH_BITS) - 1
     return start + _FRAME.size + length + -length % 4
-
-
-def _next_record(read: Read, start: int, size: int) -> int:
-    """Returns the next offset at which a record may start, or the size of the file if no record follows."""
-    while start < size:
-        chunk = read(start, _CHUNK_BYTES)
-        position = chunk.find(MAGIC)
-        while position >= 0:
-            frame = read(start + position, _FRAME.size)
-            is_aligned = (start + position) % 4 == 0 and len(frame) == _FRAME.size
-            if is_aligned and _FRAME.unpack(frame)[1] >> _LENGTH_BITS in (_WHOLE, _FIRST):
-                return start + position
-            position = chunk.find(MAGIC, position + 1)
-        start += max(1, len(chunk) - 3)
-    return size
 
 
 def _join_parts(raw: bytes, offset: int, path: Path) -> bytes:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_arcface._messages import short
 from keras_arcface.data import recordio_format
 
+_MAX_PROPERTY_LENGTH = 80  # characters of line 1
 _NUM_SAMPLES = 33  # number of records whose successor is searched in the index
 
 
@@ -90,13 +92,14 @@ def read_property(path: Path) -> tuple[int, int, int] | None:
     """
     if not path.is_file():
         return None
-    line = path.read_text("latin1").partition("\n")[0]
+    with open(path, encoding="latin1") as file:
+        line = file.readline(_MAX_PROPERTY_LENGTH)
     try:
         num_classes, height, width = map(int, line.split(","))
-        if min(num_classes, height, width) <= 0:
-            raise ValueError("not positive")
+        if min(num_classes, height, width) <= 0 or max(num_classes, height, width) >= 2**31:
+            raise ValueError("out of range")
     except ValueError:
         raise ValueError(
-            f"{path} is damaged. Expected: `num_classes,height,width` in line 1. Received: {line[:80]!r}"
+            f"{path} is damaged. Expected: `num_classes,height,width` in line 1. Received: {short(line.rstrip())}"
         ) from None
     return num_classes, height, width

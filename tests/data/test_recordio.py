@@ -2,6 +2,7 @@ import os
 import pickle
 import re
 import struct
+from pathlib import Path
 
 import pytest
 import recordio_files
@@ -9,8 +10,10 @@ from conftest import encode
 from conftest import make_face
 from hypothesis import given
 from hypothesis import strategies as st
+from recordio_files import MAGIC_BYTES
 
 from keras_arcface.data import RecordIO
+from keras_arcface.data import recordio_format
 from keras_arcface.data import write_dataset
 
 PEOPLE = [[encode(make_face(person, image), ".jpg") for image in range(3)] for person in range(4)]
@@ -272,11 +275,18 @@ def test_repr_does_not_read_labels(ms1m):
     assert repr(faces) == f"<RecordIO('{ms1m / 'train.rec'}'): 12 images of 4 classes>"
 
 
-@pytest.mark.parametrize("text", ["", "4,32", "4,32,x", "0,32,32", "4;32;32"])
+@pytest.mark.parametrize("text", ["", "4,32", "4,32,x", "0,32,32", "4;32;32", f"{10**20},32,32", "9" * 10**6])
 def test_a_damaged_property_is_named(text, ms1m):
     (ms1m / "property").write_text(text)
     with pytest.raises(ValueError, match=r"property is damaged. Expected: `num_classes,height,width` in line 1"):
         RecordIO(ms1m)
+
+
+def test_only_the_start_of_property_is_read(ms1m):
+    with open(ms1m / "property", "w") as file:
+        file.write("4,32,32\n")
+        file.truncate(2**40)
+    assert RecordIO(ms1m).image_size == (32, 32)
 
 
 DAMAGES = {
@@ -335,3 +345,50 @@ def test_a_truncated_file(ms1m):
     assert read(scanned[i] for i in range(11)) == EXPECTED[:11]
     with pytest.raises(ValueError, match=rf"damaged record at offset {offset}"):
         scanned[11]
+
+
+def parts(kind, length, count=1):
+    return (MAGIC_BYTES + struct.pack("<I", kind << 29 | length)) * count
+
+
+def chains(count, end):
+    """Returns `count` parts that each start a record and continue with the same chain of `count` parts."""
+    return b"".join(parts(1, 8 * (count - 1 - i)) for i in range(count)) + parts(2, 0, count) + end
+
+
+@pytest.mark.parametrize("count", [500, 4000])
+@pytest.mark.parametrize(
+    "content",
+    {
+        "a chain without an end": lambda count: chains(count, b""),
+        "a chain with a wrong successor": lambda count: chains(count, parts(3, 0) + b"abcd"),
+        "chains that join": lambda count: (parts(1, 8) + parts(2, 8)) * count,
+        "lengths beyond the end": lambda count: parts(0, 2**29 - 1, count),
+        "gaps": lambda count: (parts(0, 0) + b"abcd") * count,
+        "records without a last part": lambda count: parts(1, 0, count),
+        "magic numbers at other offsets": lambda count: parts(1, 0) + (b"a" + parts(0, 0)) * count,
+    }.values(),
+)
+def test_a_scan_reads_a_damaged_file_only_a_few_times(content, count, caplog):
+    caplog.set_level("ERROR")
+    content = content(count)
+    reads = []
+
+    def read(offset, num_bytes):
+        reads.append(len(content[offset : offset + num_bytes]))
+        return content[offset : offset + num_bytes]
+
+    starts, ends = recordio_format.scan(read, len(content), Path("train.rec"))
+    assert starts[0] == 0
+    assert ends.tolist() == [*starts[1:].tolist(), len(content)]
+    assert len(reads) <= 3 * len(content)
+    assert sum(reads) <= 20 * len(content)
+
+
+@pytest.mark.parametrize("num_parts", [15, 16, 17])
+def test_a_record_after_a_record_without_a_last_part_is_found(num_parts, tmp_path):
+    whole = recordio_files.frame(recordio_files.payload(PEOPLE[0][0], 3, 0))
+    (tmp_path / "train.rec").write_bytes(parts(1, 0) + parts(2, 0, num_parts - 1) + whole)
+    damaged, found = RecordIO(tmp_path / "train.rec").labels.tolist(), RecordIO(tmp_path / "train.rec")[-1]
+    assert damaged == [-1, 3]
+    assert found[:2] == (PEOPLE[0][0], 3)
