@@ -4,53 +4,34 @@ A publisher holds a lock on the file `.tmp-<unique>.lock` next to its temporary 
 the lock when the process ends or is killed. The lock is a file because network file systems cannot lock directories.
 """
 
-import fcntl
+import contextlib
 import logging
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from keras_arcface._files import sync_directory
 from keras_arcface._files import sync_file
+from keras_arcface._locks import FileLock
 
 PREFIX = ".tmp-"
 _LOCK_SUFFIX = ".lock"
+_LOCK_TIMEOUT = 10.0  # seconds; another publisher holds the lock only while it finds that it has nothing to remove
 
 _log = logging.getLogger(__name__)
 
 
-class Staging:
-    """Context manager for a temporary path in a base path. The files under the path are removed at exit.
-
-    Args:
-        base: directory of a model's versions.
-    """
-
-    def __init__(self, base: Path):
-        self._base = base
-
-    def __enter__(self) -> Path:
-        """Returns the temporary path, at which no file exists yet."""
-        while True:
-            self._path = new_path(self._base)
-            self._lock_path = self._path.with_name(self._path.name + _LOCK_SUFFIX)
-            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            acquired = False
-            try:
-                acquired = _acquire(self._lock, self._lock_path)
-            finally:
-                if not acquired:
-                    self._lock_path.unlink(missing_ok=True)
-                    os.close(self._lock)
-            # Another publisher may find the file before it is locked, and remove it as a leftover.
-            if acquired:
-                return self._path
-
-    def __exit__(self, *_) -> None:
-        _remove_tree(self._path)
-        self._lock_path.unlink(missing_ok=True)
-        os.close(self._lock)
+@contextlib.contextmanager
+def temporary_path(base: Path) -> Iterator[Path]:
+    """Yields a temporary path in a base path, at which no file exists yet. Files at the path are removed at exit."""
+    path = new_path(base)
+    with FileLock(_lock_path(path), _LOCK_TIMEOUT):
+        try:
+            yield path
+        finally:
+            _remove(path)
 
 
 def new_path(base: Path) -> Path:
@@ -59,26 +40,16 @@ def new_path(base: Path) -> Path:
 
 
 def remove_leftovers(base: Path) -> None:
-    """Removes the temporary directories of killed publishers. Those of running publishers remain."""
+    """Removes the temporary files of killed publishers, and removed versions. Those of running publishers remain."""
     names = {name.removesuffix(_LOCK_SUFFIX) for name in os.listdir(base) if name.startswith(PREFIX)}
     for path in sorted(base / name for name in names):
-        lock_path = path.with_name(path.name + _LOCK_SUFFIX)
         try:
-            lock = os.open(lock_path, os.O_RDWR)
-        except FileNotFoundError:  # a running publisher creates the lock before the directory
-            _remove_tree(path)
+            with FileLock(_lock_path(path)):
+                _remove(path)
+        except BlockingIOError:  # of a running publisher
             continue
-        except PermissionError as error:
-            _log.warning(
-                "%s may be a leftover, but the lock file of another user cannot be opened: %s", path, error.strerror
-            )
-            continue
-        try:
-            if _acquire(lock, lock_path):
-                _remove_tree(path)
-                lock_path.unlink(missing_ok=True)
-        finally:
-            os.close(lock)
+        except OSError as error:
+            _log.warning("%s may be a leftover, but its lock file cannot be opened: %s", path, error.strerror)
 
 
 def copy_tree(source: Path, target: Path) -> None:
@@ -104,16 +75,16 @@ def copy_tree(source: Path, target: Path) -> None:
     sync_directory(target)
 
 
-def _acquire(lock: int, path: Path) -> bool:
-    """Locks an open file, and returns whether the lock was acquired and `path` is still the same file."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(lock), os.stat(path))
-    except (BlockingIOError, FileNotFoundError):
-        return False
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + _LOCK_SUFFIX)
 
 
-def _remove_tree(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)  # a concurrent publisher may remove the same leftover
+def _remove(path: Path) -> None:
+    """Removes a directory, or a file or link with the name of a version. Logs a warning if it cannot be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)  # a concurrent publisher may remove the same leftover
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
     if os.path.lexists(path):
         _log.warning("The leftover %s could not be removed", path)

@@ -32,7 +32,7 @@ def next_version(base_path: str | os.PathLike) -> Path:
 
     Raises:
         NotADirectoryError: if the base path is a file.
-        ValueError: if the base path is a SavedModel, or its name is an integer.
+        ValueError: if the base path is a SavedModel, its name is an integer, or the largest possible number is used.
 
     >>> next_version("models/faces")
     PosixPath('models/faces/1')
@@ -61,18 +61,35 @@ def withdrawn(base: Path) -> dict[int, list[str]]:
     return _group_by_version((name.removeprefix(WITHDRAWN_PREFIX), name) for name in names)
 
 
+def loadable(base: Path, found: dict[int, list[str]]) -> dict[int, str]:
+    """Returns `{version: name}` of those published versions that contain saved_model.pb, in ascending order."""
+    return {
+        number: name
+        for number, names in found.items()
+        for name in reversed(names)
+        if os.path.isfile(base / name / "saved_model.pb")
+    }
+
+
+def largest_number(base: Path) -> int:
+    """Returns the largest version number that was ever used, or 0.
+
+    A publication uses a larger number, and retention only removes versions below a published one. Therefore the largest
+    number is always that of a published or a withdrawn version.
+    """
+    return max([0, *_group_by_version((name.removeprefix(WITHDRAWN_PREFIX), name) for name in os.listdir(base))])
+
+
 def next_version_number(base: Path) -> int:
-    """Returns the largest version number that was ever used plus 1, and at least 1."""
-    used = published(base)  # `withdrawn` is read later, so a version that moves meanwhile is not missed
-    return 1 + max([0, *used, *withdrawn(base)])
+    """Returns the largest version number that was ever used plus 1, and at least 1.
 
-
-def is_used(base: Path, number: int) -> bool:
-    """Returns whether a version number was ever used, for a published or a withdrawn version."""
-    # The order is that of `next_version_number`, so that a version that is withdrawn meanwhile is not missed.
-    if number in published(base) or os.path.lexists(base / str(number)):
-        return True
-    return number in withdrawn(base) or os.path.lexists(base / f"{WITHDRAWN_PREFIX}{number}")
+    Raises:
+        ValueError: if the largest possible number is used.
+    """
+    number = largest_number(base) + 1
+    if number > MAX_VERSION:
+        raise ValueError(f"{base} must not contain version {MAX_VERSION}, because a server cannot read larger numbers")
+    return number
 
 
 def check_base_path(base: Path) -> None:
@@ -82,9 +99,10 @@ def check_base_path(base: Path) -> None:
         NotADirectoryError: if the path is a file.
         ValueError: if the path is a SavedModel, or its name is an integer.
     """
-    if base.exists() and not base.is_dir():
+    if os.path.lexists(base) and not base.is_dir():
+        received = "a link to nothing" if not base.exists() else "a file"
         raise NotADirectoryError(
-            f"base_path must be a directory or not exist. Received: base_path={str(base)!r}, a file"
+            f"base_path must be a directory or not exist. Received: base_path={str(base)!r}, {received}"
         )
     if (base / "saved_model.pb").exists() or version_number(base.resolve().name) is not None:
         raise ValueError(

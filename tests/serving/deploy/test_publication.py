@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from keras_arcface.serving.deploy import exclusive_rename
+from keras_arcface._locks import FileLock
+from keras_arcface.serving.deploy import base_path_lock
 from keras_arcface.serving.deploy import publication
 from keras_arcface.serving.deploy import staging
 from keras_arcface.serving.deploy.publication import publish
 from keras_arcface.serving.deploy.rollback import rollback
+from keras_arcface.serving.deploy.versions import MAX_VERSION
 from keras_arcface.serving.deploy.versions import next_version
 from keras_arcface.serving.deploy.versions import version_number
 from keras_arcface.serving.deploy.versions import versions
@@ -123,24 +125,37 @@ def test_names_that_the_server_reads_as_a_version_count_as_used(name, kind, mode
     assert not list((base / name).iterdir()) if kind != "file" else (base / name).read_text() == ""
 
 
-def test_an_older_number_leads_to_a_warning(model, base, caplog):
-    publish(model, base, version=5, check=False)
-    publish(model, base, version=3, keep=1, check=False)
-    assert versions(base) == [3, 5]
-    assert "version 3 is not the newest" in caplog.text
+def test_a_number_below_a_used_one_is_refused_because_retention_may_have_removed_it(model, base):
+    publish_times(3, model, base, keep=1)
+    assert names(base) == ["3"]
+    with pytest.raises(FileExistsError, match=r"version must be larger than 3, .* in .*faces. Received: version=1$"):
+        publish(model, base, version=1, check=False)
+    rollback_target = publish(model, base, version=9, check=False)
+    rollback(base)
+    shutil.rmtree(base / "3")
+    with pytest.raises(FileExistsError, match=r"version must be larger than 9, "):
+        publish(model, base, version=5, check=False)
+    assert rollback_target == base / "9"
+    assert names(base) == [".withdrawn-9"]
+
+
+def test_no_number_follows_the_largest_one(model, base):
+    publish(model, base, version=MAX_VERSION - 1, check=False)
+    assert publish(model, base, check=False) == base / str(MAX_VERSION)
+    match = r"faces must not contain version 9223372036854775807, because a server cannot read larger numbers"
+    refused(ValueError, match, model, base)
+    refused(ValueError, match, model, base, dry_run=True)
+    refused(FileExistsError, r"version must be larger than 9223372036854775807", model, base, version=MAX_VERSION)
+    with pytest.raises(ValueError, match=match):
+        next_version(base)
+    rollback(base)  # the number of a withdrawn version is not used again
+    refused(ValueError, match, model, base)
 
 
 # Several at once.
 
 
-def without_renameat2(monkeypatch):
-    monkeypatch.setattr(exclusive_rename.ctypes, "CDLL", lambda *_, **__: object())
-
-
-@pytest.mark.parametrize("system", ["with renameat2", "without"])
-def test_concurrent_publishers_get_different_numbers(system, model, base, monkeypatch):
-    if system == "without":
-        without_renameat2(monkeypatch)
+def test_concurrent_publishers_get_different_numbers(model, base, monkeypatch):
     at_once = 8
     barrier, copy_tree, results = threading.Barrier(at_once), staging.copy_tree, []
 
@@ -162,20 +177,50 @@ def test_concurrent_publishers_get_different_numbers(system, model, base, monkey
     assert len(names(base)) == at_once
 
 
-def test_a_number_that_another_process_takes_is_skipped(model, base, monkeypatch):
-    rename = exclusive_rename.rename_exclusively
+def test_the_number_is_chosen_after_the_copy(model, base, monkeypatch):
+    copy_tree, version = staging.copy_tree, 1
 
-    def be_quicker(source, target):
-        if target.name == "1":
-            (base / "1").mkdir()
-        rename(source, target)
+    def copy_while_another_publishes(source, target):
+        copy_tree(source, target)
+        if not (base / str(version)).exists():
+            (base / str(version)).mkdir()
 
-    monkeypatch.setattr(exclusive_rename, "rename_exclusively", be_quicker)
+    monkeypatch.setattr(staging, "copy_tree", copy_while_another_publishes)
     assert publish(model, base, check=False) == base / "2"
-    assert list((base / "1").iterdir()) == []
-    shutil.rmtree(base / "1")
-    with pytest.raises(FileExistsError, match=r"Received: version=1$"):
-        publish(model, base, version=1, check=False)
+    version = 3
+    with pytest.raises(FileExistsError, match=r"Received: version=3$"):
+        publish(model, base, version=3, check=False)
+    assert names(base) == ["1", "2", "3"]
+
+
+def test_the_lock_is_held_while_versions_are_renamed_and_not_while_a_model_is_copied(model, base, monkeypatch):
+    copyfile, rename, seen = shutil.copyfile, os.rename, []
+
+    def record(name, function):
+        def call(source, target):
+            seen.append((name, Path(source).name[:5], (base / ".lock").exists()))
+            function(source, target)
+
+        return call
+
+    publish(model, base, check=False)
+    monkeypatch.setattr(shutil, "copyfile", record("copy", copyfile))
+    monkeypatch.setattr(os, "rename", record("rename", rename))
+    publish(model, base, keep=1, check=False)
+    assert {entry[2] for entry in seen if entry[0] == "copy"} == {False}
+    assert [entry for entry in seen if entry[0] == "rename"] == [("rename", ".tmp-", True), ("rename", "1", True)]
+    assert names(base) == ["2"]
+
+
+def test_a_process_that_holds_the_lock_is_named(model, base, monkeypatch):
+    publish_times(2, model, base)
+    monkeypatch.setattr(base_path_lock, "_TIMEOUT", 0)
+    match = r"faces must not be in use by another process. Received: .lock, which process \d+ on .* has locked"
+    with FileLock(base / ".lock"):
+        with pytest.raises(BlockingIOError, match=match):
+            publish(model, base, check=False)
+        with pytest.raises(BlockingIOError, match=match):
+            rollback(base)
     assert names(base) == ["1", "2"]
 
 
@@ -210,30 +255,66 @@ def test_protected_versions_stay_and_older_withdrawn_ones_are_removed(model, bas
 
 
 def test_a_version_is_renamed_before_it_is_removed(model, base, monkeypatch):
-    publish_times(2, model, base)
-    seen = []
+    publish(model, base, check=False)
+    rmtree, seen = shutil.rmtree, []
 
-    def look(path):
+    def look(path, **options):
         seen.append((names(base), files_of(path) == FILES))
-        shutil.rmtree(path)
+        rmtree(path, **options)
 
-    monkeypatch.setattr(staging, "_remove_tree", look)
-    publication._remove(base, "1")
-    (there, complete), *_ = seen
+    monkeypatch.setattr(shutil, "rmtree", look)
+    publish(model, base, keep=1, check=False)
+    ((there, complete),) = seen
     assert complete
     assert [name for name in there if version_number(name) is not None] == ["2"]
 
 
+def test_names_without_a_model_are_not_counted_as_kept_versions(model, base):
+    publish_times(2, model, base)
+    (base / "3").write_text("a file")
+    (base / "04").mkdir()
+    (base / "5").symlink_to("nothing")
+    assert publish(model, base, keep=2, check=False) == base / "6"
+    assert names(base) == ["04", "2", "3", "5", "6"]
+    assert publish(model, base, keep=1, check=False) == base / "7"
+    assert names(base) == ["7"]
+
+
+def test_a_linked_version_is_removed_without_its_target(model, base):
+    base.mkdir(parents=True)
+    (base / "1").symlink_to(model)
+    publish(model, base, keep=2, check=False)
+    assert versions(base) == [1, 2]
+    assert rollback(base) == base / "1"
+    publish(model, base, keep=1, check=False)
+    assert names(base) == ["3"]
+    assert files_of(model) == FILES
+
+
+def test_a_protected_version_that_is_withdrawn_meanwhile_stays(model, base, monkeypatch):
+    publish_times(2, model, base)
+    copy_tree = staging.copy_tree
+
+    def copy_while_another_rolls_back(source, target):
+        copy_tree(source, target)
+        if source == model:
+            rollback(base)
+
+    monkeypatch.setattr(staging, "copy_tree", copy_while_another_rolls_back)
+    publish(model, base, keep=1, protect=[2], check=False)
+    assert names(base) == [".withdrawn-2", "3"]
+
+
 def test_a_version_that_cannot_be_removed_leads_to_a_warning(model, base, monkeypatch, caplog):
     publish(model, base, check=False)
-    rename = exclusive_rename.rename_exclusively
+    rename = os.rename
 
     def refuse(source, target):
         if source.name == "1":
             raise PermissionError(errno.EACCES, "Permission denied")
         rename(source, target)
 
-    monkeypatch.setattr(exclusive_rename, "rename_exclusively", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
     assert publish(model, base, keep=1, check=False) == base / "2"
     assert "faces/1 could not be removed: Permission denied" in caplog.text
     assert names(base) == ["1", "2"]
@@ -254,13 +335,13 @@ def test_rollback_withdraws_the_newest(model, base):
 
 def test_rollback_to_a_version_withdraws_all_newer_ones_the_newest_first(model, base, monkeypatch):
     publish_times(4, model, base)
-    renamed, rename = [], exclusive_rename.rename_exclusively
+    renamed, rename = [], os.rename
 
     def record(source, target):
         renamed.append(source.name)
         rename(source, target)
 
-    monkeypatch.setattr(exclusive_rename, "rename_exclusively", record)
+    monkeypatch.setattr(os, "rename", record)
     assert rollback(base, to=2) == base / "2"
     assert renamed == ["4", "3"]
     with pytest.raises(ValueError, match=r"to must be a version in .*faces, which has versions 1, 2. Received: to=3"):
@@ -273,17 +354,43 @@ def test_rollback_to_a_version_withdraws_all_newer_ones_the_newest_first(model, 
         rollback(base / "nothing")
 
 
-def test_a_concurrent_rollback_is_tolerated(model, base, monkeypatch):
-    publish_times(2, model, base)
-    rename = exclusive_rename.rename_exclusively
-
-    def twice(source, target):
-        rename(source, target)
-        rename(source, target)
-
-    monkeypatch.setattr(exclusive_rename, "rename_exclusively", twice)
+def test_a_rollback_needs_a_version_that_a_server_can_load(model, base):
+    publish(model, base, check=False)
+    (base / "2").write_text("a file")
+    assert publish(model, base, check=False) == base / "3"
+    with pytest.raises(ValueError, match=r"to must be a version with saved_model.pb in .*faces. Received: to=2"):
+        rollback(base, to=2)
     assert rollback(base) == base / "1"
-    assert names(base) == [".withdrawn-2", "1"]
+    assert names(base) == [".withdrawn-2", ".withdrawn-3", "1"]
+    (base / "1" / "saved_model.pb").unlink()
+    publish(model, base, check=False)
+    with pytest.raises(ValueError, match=r"must contain an older version with saved_model.pb. Received: versions 1, 4"):
+        rollback(base)
+
+
+def test_a_version_that_is_published_and_withdrawn_is_not_withdrawn_again(model, base):
+    publish_times(3, model, base)
+    (base / ".withdrawn-2").mkdir()
+    with pytest.raises(ValueError, match=r"must not also exist as a withdrawn version. Received: 2 and .withdrawn-2"):
+        rollback(base, to=1)
+    assert names(base) == [".withdrawn-2", "1", "2", "3"]
+
+
+def test_a_failed_rollback_names_the_withdrawn_versions(model, base, monkeypatch):
+    publish_times(3, model, base)
+    rename = os.rename
+
+    def fail(source, target):
+        if source.name == "2":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match=r"faces withdrew only 3 and failed: .*Input/output error: .*faces/2"):
+        rollback(base, to=1)
+    with pytest.raises(OSError, match=r"faces withdrew no version and failed: .*Input/output error: .*faces/2"):
+        rollback(base, to=1)
+    assert names(base) == [".withdrawn-3", "1", "2"]
 
 
 # Refusals: nothing is changed.
@@ -339,6 +446,8 @@ def test_invalid_paths_are_refused(model, base, tmp_path):
         model,
         tmp_path / "file",
     )
+    (tmp_path / "dangling").symlink_to("nowhere")
+    refused(NotADirectoryError, r"Received: base_path='.*dangling', a link to nothing", model, tmp_path / "dangling")
     link = tmp_path / "link"
     link.symlink_to(model)
     refused(ValueError, r"must not contain each other", model, link / "inner")
@@ -406,6 +515,31 @@ def test_a_full_disk_is_explained_and_no_copy_remains(model, base, monkeypatch):
     assert message.endswith(" MB are free")
 
 
+def test_an_error_after_the_publication_says_that_the_version_is_published(model, base, monkeypatch):
+    publish(model, base, check=False)
+
+    def fail(directory):
+        if directory == base:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(publication, "sync_directory", fail)
+    with pytest.raises(OSError, match=r"exported is published as .*faces/2, but a later step failed. Input/output"):
+        publish(model, base, keep=1, check=False)
+    assert names(base) == ["1", "2"]
+
+
+def test_a_model_that_changes_while_it_is_published_is_refused(model, base, monkeypatch):
+    publish(model, base, check=False)
+    copy_tree = staging.copy_tree
+
+    def copy_while_another_exports(source, target):
+        copy_tree(source, target)
+        (target / "saved_model.pb").unlink(missing_ok=True)
+
+    monkeypatch.setattr(staging, "copy_tree", copy_while_another_exports)
+    refused(ValueError, r"must not change while it is published. Received: .*exported", model, base, keep=1)
+
+
 def test_no_permission_is_explained(model, base):
     if os.geteuid():
         folder = base
@@ -432,7 +566,7 @@ def test_next_version_creates_nothing(base, tmp_path):
     assert next_version(base) == base / "1"
     assert not tmp_path.joinpath("models").exists()
     for version in (3, 9):
-        (base / str(version)).mkdir(parents=True)
+        make_model(base / str(version))
     rollback(base)
     assert next_version(str(base)) == base / "10"  # the number of a withdrawn version is not used again
     with pytest.raises(ValueError, match=r"base_path must be .*Received: base_path='.*faces/3'"):

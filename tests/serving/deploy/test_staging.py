@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 
@@ -18,20 +19,20 @@ def names(directory):
 
 
 def test_the_directory_is_removed_at_exit(tmp_path):
-    with staging.Staging(tmp_path) as path:
+    with staging.temporary_path(tmp_path) as path:
         assert path.name.startswith(".tmp-")
         make_directory(path)
     assert names(tmp_path) == []
 
     def interrupted():
-        with staging.Staging(tmp_path) as path:
+        with staging.temporary_path(tmp_path) as path:
             make_directory(path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert names(tmp_path) == []
-    with staging.Staging(tmp_path) as path:
+    with staging.temporary_path(tmp_path) as path:
         make_directory(path).rename(tmp_path / "1")
     assert names(tmp_path) == ["1"]
 
@@ -42,7 +43,7 @@ def test_only_leftovers_of_ended_processes_are_removed(tmp_path):
     make_directory(tmp_path / ".tmp-retired")  # a version that is being removed has no lock
     (tmp_path / ".tmp-finished.lock").write_text("")
     (tmp_path / ".keep").mkdir()
-    with staging.Staging(tmp_path) as path:
+    with staging.temporary_path(tmp_path) as path:
         make_directory(path)
         staging.remove_leftovers(tmp_path)
         assert names(tmp_path) == [".keep", path.name, f"{path.name}.lock"]
@@ -60,30 +61,39 @@ def test_a_leftover_that_another_process_removes_is_skipped(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_lock_that_was_removed_as_a_leftover_is_created_again(tmp_path, monkeypatch):
-    acquire, seen = staging._acquire, []
+def test_the_lock_is_acquired_after_another_publisher_took_it_for_a_leftover(tmp_path, monkeypatch):
+    flock, seen = fcntl.flock, []
 
-    def be_quicker(lock, path):
+    def be_quicker(lock, operation):
         if not seen:
-            seen.append(path.name)
+            seen.append(names(tmp_path))
             staging.remove_leftovers(tmp_path)
-        return acquire(lock, path)
+        flock(lock, operation)
 
-    monkeypatch.setattr(staging, "_acquire", be_quicker)
-    with staging.Staging(tmp_path) as path:
+    monkeypatch.setattr(fcntl, "flock", be_quicker)
+    with staging.temporary_path(tmp_path) as path:
         path.mkdir()
         staging.remove_leftovers(tmp_path)
         assert names(tmp_path) == [path.name, f"{path.name}.lock"]
-        assert f"{path.name}.lock" != seen[0]
+    assert seen == [[f"{path.name}.lock"]]
     assert names(tmp_path) == []
+
+
+def test_leftovers_that_are_files_or_links_are_removed(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / ".tmp-link").symlink_to("model")
+    (tmp_path / ".tmp-dangling").symlink_to("nothing")
+    (tmp_path / ".tmp-file").write_text("")
+    staging.remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["model"]
 
 
 def test_nothing_remains_if_files_cannot_be_locked(tmp_path, monkeypatch):
     def refuse(*_):
-        raise OSError("No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(staging.fcntl, "flock", refuse)
-    with pytest.raises(OSError, match="No locks available"), staging.Staging(tmp_path):
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="No locks available"), staging.temporary_path(tmp_path):
         pass
     assert names(tmp_path) == []
 

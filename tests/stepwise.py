@@ -1,0 +1,88 @@
+"""Runs functions in threads, one file operation at a time, in an order that the caller chooses.
+
+A function stops before each file operation that Python audits (open, rename, listdir, flock, ...), and instead of
+sleeping. Only one thread runs at a time, so a history depends on the caller's choices alone and can be repeated.
+"""
+
+import sys
+import threading
+import time
+
+_EVENTS = {"open", "fcntl.flock", "ctypes.dlopen"}
+_EVENTS |= {f"os.{name}" for name in ("rename", "remove", "mkdir", "rmdir", "listdir", "scandir", "utime", "link")}
+
+_current = threading.local()
+
+
+class Killed(BaseException):
+    """Ends a killed function. No later file operation of the function takes place, as after SIGKILL."""
+
+
+class Stepwise:
+    """Function that runs in a thread, up to the next file operation with each call of `step`.
+
+    Attributes:
+        result, error: result of the function, or its exception. Both are None until it ends.
+        ended: whether the function returned, failed or was killed.
+    """
+
+    def __init__(self, function):
+        self.result = self.error = None
+        self.ended = False
+        self._killed = False
+        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, args=(function,), daemon=True)
+        self._thread.start()
+        self._stopped.acquire()
+
+    def step(self, steps=1):
+        """Runs `steps` file operations, or fewer if the function ends."""
+        for _ in range(steps):
+            if self.ended:
+                return
+            self._go.release()
+            self._stopped.acquire()
+
+    def kill(self):
+        """Ends the function before its next file operation. The system releases its locks, as for a process."""
+        self._killed = True
+        self.step()
+        assert self.ended
+
+    def pause(self):
+        """Stops the function until the next step."""
+        if not self._killed:
+            self._stopped.release()
+            self._go.acquire()
+        if self._killed:
+            raise Killed
+
+    def _run(self, function):
+        _current.function = self
+        try:
+            self.pause()
+            self.result = function()
+        except BaseException as error:
+            # The traceback refers to frames, which would keep the lock files of a killed function open.
+            self.error = error.with_traceback(None) if isinstance(error, Killed) else error
+        finally:
+            _current.function = None
+            self.ended = True
+            self._stopped.release()
+
+
+def _before_event(event, _):
+    function = getattr(_current, "function", None)
+    if function is not None and event in _EVENTS:
+        function.pause()
+
+
+def _sleep(seconds, real_sleep=time.sleep):
+    if getattr(_current, "function", None) is None:
+        real_sleep(seconds)
+    else:
+        _current.function.pause()  # other functions run meanwhile
+
+
+sys.addaudithook(_before_event)
+time.sleep = _sleep
