@@ -9,8 +9,7 @@ middle of a write. After an error, the message must name the directory, the stat
 temporary file may remain. After each fault, a normal run must reach the new state and remove the files of the killed
 one.
 
-Operations of C and C++ code, such as TensorFlow's writer of SavedModels, are not intercepted, except those of
-`exclusive_rename`. Linux only.
+Operations of C and C++ code, such as TensorFlow's writer of SavedModels, are not intercepted. Linux only.
 """
 
 import argparse
@@ -33,7 +32,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-MODULES = ("file_faults", "dataset_faults", "checkpoint_faults")
+MODULES = ("file_faults", "dataset_faults", "checkpoint_faults", "publication_faults")
 _WRITING = ("open for writing", "write", "truncate", "mkdir", "link", "sendfile")  # operations that need space
 _KILLED, _FAILED = 77, 78  # exit codes of a child process
 _MAX_SECONDS = 60  # of a child process
@@ -204,10 +203,6 @@ class Injection(contextlib.ExitStack):
         self._patch(os, "open", self._os_open)
         self._patch(io, "open", self._open)
         self._patch(builtins, "open", self._open)
-        from keras_arcface.serving.deploy import exclusive_rename
-
-        rename = exclusive_rename.rename_exclusively
-        self._patch(exclusive_rename, "rename_exclusively", self._make_simple("rename", rename))
         return self
 
     def perform(self, kind: str, path: str, function: Callable, write_half: Callable | None = None, filename=None):

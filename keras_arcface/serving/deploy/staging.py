@@ -43,6 +43,9 @@ def remove_leftovers(base: Path) -> None:
     """Removes the temporary files of killed publishers, and removed versions. Those of running publishers remain."""
     names = {name.removesuffix(_LOCK_SUFFIX) for name in os.listdir(base) if name.startswith(PREFIX)}
     for path in sorted(base / name for name in names):
+        if not _lock_path(path).exists():  # a removed version, or a publisher that is done; a publisher locks first
+            _remove(path)
+            continue
         try:
             with FileLock(_lock_path(path)):
                 _remove(path)

@@ -88,6 +88,17 @@ def test_leftovers_that_are_files_or_links_are_removed(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
+def test_a_removed_version_frees_a_full_disk(tmp_path, monkeypatch):
+    make_directory(tmp_path / ".tmp-retired")
+
+    def refuse(path, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(staging.FileLock, "acquire", refuse)  # a full disk has no space for a lock file
+    staging.remove_leftovers(tmp_path)
+    assert names(tmp_path) == []
+
+
 def test_nothing_remains_if_files_cannot_be_locked(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
