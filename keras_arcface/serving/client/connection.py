@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -33,19 +34,30 @@ class PemFiles:
         return [path for path in paths if path is not None]
 
 
-def connect(address: str, model: str, label: str | None, files: PemFiles, max_message_bytes: int) -> Transport:
+def without_credentials(address: Any) -> str:
+    """Returns an address for errors, without user, password, query and fragment, which may contain secrets."""
+    if not isinstance(address, str):
+        return f"an address of type {type(address).__name__}"
+    shown = re.sub(r"^([A-Za-z]*://)?.*@", r"\1***@", address, flags=re.DOTALL)
+    return re.sub(r"([?#]).*", r"\1***", shown, flags=re.DOTALL)
+
+
+def connect(
+    address: str, model: str, label: str | None, files: PemFiles, max_message_bytes: int, batch_size: int
+) -> Transport:
     """Returns the transport for a model. It does not send a request.
 
     Args:
-        address, model, label, max_message_bytes: arguments of `FaceClient`.
+        address, model, label, max_message_bytes, batch_size: arguments of `FaceClient`.
         files: certificates and key for TLS.
 
     Raises:
         FileNotFoundError: if a PEM file does not exist.
-        ModuleNotFoundError: if the module for the protocol is not installed.
-        ValueError: if the address is not valid, or certificates are given for an address without TLS.
+        ModuleNotFoundError: if the module for gRPC is not installed.
+        ValueError: if the address or a PEM file is not valid, or certificates are given for an address without TLS.
     """
-    scheme, server = _split_address(address)
+    parts = _split_address(address)
+    scheme = parts.scheme
     if (files.client_certificate is None) != (files.client_key is None):
         raise ValueError(
             "client_certificate and client_key must be given together. "
@@ -53,34 +65,36 @@ def connect(address: str, model: str, label: str | None, files: PemFiles, max_me
         )
     if files.paths() and not _SCHEMES[scheme]:
         raise ValueError(
-            f"address must start with grpcs:// or https:// to use certificates. Received: address={address!r}"
+            "address must start with grpcs:// or https:// to use certificates. "
+            f"Received: address={without_credentials(address)!r}"
         )
     for path in files.paths():
         if not Path(path).is_file():
             raise FileNotFoundError(f"A PEM file must exist. Received: {path}")
-    with optional_import("serving", f"FaceClient with {scheme}://"):
-        if scheme in ("http", "https"):
-            from keras_arcface.serving.client.rest_transport import RestTransport
+    tls = files if _SCHEMES[scheme] else None
+    if scheme in ("http", "https"):
+        from keras_arcface.serving.client.rest_transport import RestTransport
 
-            return RestTransport(address, model, label, files)
+        return RestTransport(parts, model, label, tls)
+    with optional_import("serving", f"FaceClient with {scheme}://"):
         from keras_arcface.serving.client.grpc_transport import GrpcTransport
 
-        return GrpcTransport(server, model, label, files if _SCHEMES[scheme] else None, max_message_bytes)
+        return GrpcTransport(parts.netloc, model, label, tls, max_message_bytes, batch_size)
 
 
-def _split_address(address: Any) -> tuple[str, str]:
-    """Returns the scheme of an address, and the part between the scheme and the path."""
-    error = ValueError(f"address must have one of the forms {_FORMS}. Received: address={address!r}")
+def _split_address(address: Any) -> urllib.parse.SplitResult:
+    """Returns the parts of an address."""
+    received = f"Received: address={without_credentials(address)!r}"
     try:
         parts = urllib.parse.urlsplit(address)
         host, port = parts.hostname, parts.port
-    except (ValueError, AttributeError, TypeError) as cause:
-        raise error from cause
+    except (ValueError, AttributeError, TypeError):
+        # The cause is left out, since its message may contain a part of a password.
+        raise ValueError(f"address must have one of the forms {_FORMS}. {received}") from None
     if not host or parts.scheme not in _SCHEMES or parts.query or parts.fragment:
-        raise error
-    if parts.scheme in ("grpc", "grpcs") and (port is None or parts.path.strip("/")):
+        raise ValueError(f"address must have one of the forms {_FORMS}. {received}")
+    if parts.scheme in ("grpc", "grpcs") and (port is None or parts.path.strip("/") or "@" in parts.netloc):
         raise ValueError(
-            f"address must have a host, a port and no path for gRPC, such as grpc://host:8500. "
-            f"Received: address={address!r}"
+            "address must have a host, a port, no path and no user for gRPC, such as grpc://host:8500. " + received
         )
-    return parts.scheme, parts.netloc
+    return parts

@@ -1,6 +1,7 @@
 """Conversion of the error of a transport to a `ServingError` for the specific cause."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from keras_arcface.serving.client.transport import Transport
 from keras_arcface.serving.client.transport import TransportError
 
 _TIMEOUT = 2.0  # seconds, for a request that only improves an error message
+_SHOWN = 20  # versions or signatures in an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,7 @@ def diagnose(
     failure: TransportError,
     transport: Transport,
     target: Target,
+    deadline: float,
     version: int | None = None,
     signature: str | None = None,
     inputs: Inputs | None = None,
@@ -54,12 +57,13 @@ def diagnose(
     """Returns the specific error for a failed request.
 
     The server sends the same error for a missing model, version or signature. For these errors an additional request
-    of at most 2 seconds determines the cause.
+    of at most 2 seconds determines the cause, if the deadline permits it.
 
     Args:
         failure: error of the transport.
         transport: transport for the additional request.
         target: server and model of the client.
+        deadline: time of `time.monotonic()` after which no request is sent.
         version: requested version, or None.
         signature: requested signature, or None for requests without one.
         inputs: inputs of the request, or None.
@@ -79,7 +83,7 @@ def diagnose(
     # TensorFlow Serving refuses an unknown label as an invalid argument, even if the model does not exist.
     label_refused = kind is FailureKind.REFUSED and version is None and target.label is not None and "label" in message
     if kind is FailureKind.NOT_FOUND or label_refused:
-        states = _version_states(transport)
+        states = _version_states(transport, deadline)
         if states == {}:
             return errors.ModelNotFound(f"{where}: the server has no such model. Server message: {message}")
         details = f"{_list_states(states)}. Server message: {message}"
@@ -87,35 +91,43 @@ def diagnose(
             return errors.LabelNotFound(f"{where}: no such label. {details}")
         return errors.VersionNotAvailable(f"{where}: not available. {details}")
     if signature is not None:
-        signatures = _signatures(transport, version)
+        signatures = _signatures(transport, version, deadline)
         if signatures and signature not in signatures:
+            shown = ", ".join(name[:40] for name in sorted(signatures)[:_SHOWN])
             return errors.SignatureNotFound(
-                f"{where}: no such signature. The model has {', '.join(sorted(signatures))}. Server message: {message}"
+                f"{where}: no such signature. The model has {shown}. Server message: {message}"
             )
     sent = ", ".join(f"{name} {_describe_input(value)}" for name, value in (inputs or {}).items())
     return errors.RequestRefused(f"{where}: {message}{f'. Sent: {sent}' if sent else ''}")
 
 
-def _version_states(transport: Transport) -> dict[int, str] | None:
+def _version_states(transport: Transport, deadline: float) -> dict[int, str] | None:
     """Returns `{version: state}`. It is empty for an unknown model, and None if the server does not respond."""
     try:
-        return transport.version_states(_TIMEOUT)
+        return transport.version_states(_timeout(deadline))
     except TransportError as failure:
         return {} if failure.kind is FailureKind.NOT_FOUND else None
 
 
-def _signatures(transport: Transport, version: int | None) -> Sequence[str]:
+def _signatures(transport: Transport, version: int | None, deadline: float) -> Sequence[str]:
     try:
-        return transport.resolve(version, _TIMEOUT)[1]
+        return transport.resolve(version, _timeout(deadline))[1]
     except TransportError:
         return ()
+
+
+def _timeout(deadline: float) -> float:
+    seconds = min(_TIMEOUT, deadline - time.monotonic())
+    if seconds <= 0:
+        raise TransportError(FailureKind.TIMEOUT, "The time limit expired.")
+    return seconds
 
 
 def _list_states(states: dict[int, str] | None) -> str:
     if states is None:
         return "The versions of the model are unknown"
-    available = sorted(version for version, state in states.items() if state == "AVAILABLE")
-    others = [f"{version} is {state}" for version, state in sorted(states.items()) if state != "AVAILABLE"]
+    available = sorted(version for version, state in states.items() if state == "AVAILABLE")[-_SHOWN:]
+    others = [f"{version} is {state}" for version, state in sorted(states.items()) if state != "AVAILABLE"][-_SHOWN:]
     return "; ".join([f"Available: {', '.join(map(str, available)) or 'no version'}", *others])
 
 

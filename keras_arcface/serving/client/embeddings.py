@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_arcface.serving.client.answer_checks import check_embeddings
+
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
@@ -30,31 +32,33 @@ class Embeddings:
 
 
 def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
-    """Returns the rows of all parts in order. The version is that of the last part."""
+    """Returns the rows of all parts in order.
+
+    Raises:
+        ValueError: if the parts come from several versions, or have embeddings of several sizes.
+    """
+    sizes, versions = {part.embedding.shape[1] for part in parts}, {part.version for part in parts}
+    if len(sizes) != 1 or len(versions) != 1:
+        raise ValueError(
+            "expected embeddings of one size from one version in a call. "
+            f"Received: sizes {sorted(sizes)}, versions {sorted(versions)}"
+        )
     columns = ([getattr(part, name) for part in parts] for name in ("embedding", "norm", "valid"))
     embedding, norm, valid = map(np.concatenate, columns)
     return Embeddings(embedding, norm, valid, parts[-1].version)
 
 
-def read_outputs(outputs: Mapping[str, Any], rows: int, has_valid: bool, version: int) -> Embeddings:
+def read_outputs(outputs: Mapping[str, Any], version: int) -> Embeddings:
     """Converts the outputs of a signature to `Embeddings`.
 
     Args:
-        outputs: `{name: array or nested list}`.
-        rows: number of images in the request.
-        has_valid: whether the signature has the output `valid`. If false, all rows are valid.
+        outputs: `{name: array}`, with shapes that the transport has checked. Without `valid`, all rows are valid.
         version: version of the model that computed the outputs.
 
     Raises:
-        ValueError: if names or shapes are not those of an embedder exported by this package.
+        ValueError: if the values are not those of an embedder exported by this package.
     """
-    names = ["embedding", "norm"] + ["valid"] * has_valid
-    if not set(names) <= set(outputs):
-        raise ValueError(f"expected the outputs {', '.join(names)}. Received: {', '.join(sorted(outputs)) or 'none'}")
-    embedding, norm = (np.asarray(outputs[name], np.float32) for name in names[:2])
-    valid = np.asarray(outputs["valid"] if has_valid else [True] * rows, bool)
-    if embedding.ndim != 2 or len(embedding) != rows or not norm.shape == valid.shape == (rows,):
-        raise ValueError(
-            f"expected {rows} rows. Received: embedding {embedding.shape}, norm {norm.shape}, valid {valid.shape}"
-        )
+    embedding, norm = outputs["embedding"], outputs["norm"]
+    valid = outputs.get("valid", np.ones(len(embedding), bool))
+    check_embeddings(embedding, norm, valid)
     return Embeddings(embedding, norm, valid, version)

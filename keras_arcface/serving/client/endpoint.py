@@ -1,12 +1,15 @@
 """Requests to one model on one server, with retries, time limits and specific errors."""
 
+import contextlib
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from keras_arcface._arguments import check_number
 from keras_arcface.serving.client import errors
+from keras_arcface.serving.client.answer_checks import check_version
 from keras_arcface.serving.client.diagnosis import Target
 from keras_arcface.serving.client.diagnosis import diagnose
 from keras_arcface.serving.client.embeddings import Embeddings
@@ -79,8 +82,10 @@ class Endpoint:
                     version = self.resolve(limit)
                 for batch in batches:
                     outputs, version = self.predict(batch, version, limit)
-                    parts.append(self._read(outputs, batch, version))
-                return concatenate(parts)
+                    with self.checking(version, batch.signature):
+                        parts.append(read_outputs(outputs, version))
+                with self.checking(version):
+                    return concatenate(parts)
             except errors.VersionNotAvailable:
                 # The server unloaded the version of the first batches, so all batches are sent to another version.
                 if version is None or version == self.target.version or restarts == 0:
@@ -93,24 +98,32 @@ class Endpoint:
         def call(timeout):
             return self._transport.predict(batch.signature, batch.inputs, version, timeout)
 
-        return self._request(call, limit, version, batch)
+        outputs, received = self._request(call, limit, version, batch)
+        with self.checking(received, batch.signature):
+            check_version(received, version)
+        return outputs, received
 
     def resolve(self, limit: TimeLimit, retries: int | None = None) -> int:
         """Returns the version that currently handles requests. `retries` replaces the default number of retries."""
         version = self.target.version
-        return self._request(
+        received = self._request(
             lambda timeout: self._transport.resolve(version, timeout)[0], limit, version, None, retries
         )
+        with self.checking(received):
+            check_version(received, version)
+        return received
 
     def version_states(self, limit: TimeLimit) -> dict[int, str]:
         """Returns `{version: state}` for the versions that the server knows."""
         return self._request(self._transport.version_states, limit)
 
-    def _read(self, outputs: dict[str, Any], batch: Batch, version: int) -> Embeddings:
+    @contextlib.contextmanager
+    def checking(self, version: int | None, signature: str | None = None) -> Iterator[None]:
+        """Context manager that converts a ValueError for an answer to an `UnexpectedResponse`."""
         try:
-            return read_outputs(outputs, batch.rows(), batch.is_encoded(), version)
+            yield
         except ValueError as error:
-            raise errors.UnexpectedResponse(f"{self.target.describe(version, batch.signature)}: {error}") from error
+            raise errors.UnexpectedResponse(f"{self.target.describe(version, signature)}: {error}") from error
 
     def _request(
         self,
@@ -121,8 +134,10 @@ class Endpoint:
         retries: int | None = None,
     ) -> Result:
         """Calls a method of the transport with retries. A TransportError is converted to a specific error."""
+        seconds = limit.seconds()
+        deadline = time.monotonic() + seconds
         try:
-            return retry(call, limit.seconds(), self._retries if retries is None else retries)
+            return retry(call, seconds, self._retries if retries is None else retries)
         except TransportError as failure:
             signature, inputs = (None, None) if batch is None else batch
-            raise diagnose(failure, self._transport, self.target, version, signature, inputs) from failure
+            raise diagnose(failure, self._transport, self.target, deadline, version, signature, inputs) from failure

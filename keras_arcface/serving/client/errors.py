@@ -44,7 +44,7 @@ class ServerFailed(ServingError):
 
 
 class UnexpectedResponse(ServingError):
-    """Error for a response that does not come from an embedder exported by this package."""
+    """Error for a response that does not come from an embedder exported by this package, or fails a check."""
 
 
 class ThresholdNotFound(ServingError):

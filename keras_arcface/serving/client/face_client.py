@@ -1,6 +1,5 @@
 """Client of an embedder that was exported with `export_saved_model` and is served by TensorFlow Serving."""
 
-import json
 import math
 import os
 import time
@@ -8,10 +7,11 @@ import time
 import numpy as np
 
 from keras_arcface._arguments import check_integer
-from keras_arcface._messages import short
 from keras_arcface.serving.client import errors
+from keras_arcface.serving.client.answer_checks import read_metadata
 from keras_arcface.serving.client.connection import PemFiles
 from keras_arcface.serving.client.connection import connect
+from keras_arcface.serving.client.connection import without_credentials
 from keras_arcface.serving.client.diagnosis import Target
 from keras_arcface.serving.client.embeddings import Embeddings
 from keras_arcface.serving.client.endpoint import Endpoint
@@ -42,13 +42,14 @@ class FaceClient:
 
     The methods that send requests have an argument `timeout`, the time limit of the whole call in seconds, including
     all its requests and retries. After the time limit they raise `RequestTimeout`, or `ServerUnavailable` during a
-    retry. If it is None, each request of the call has the time limit of the client.
+    retry. If it is None, each request of the call has the time limit of the client. Both limits include the lookup of
+    the server's name, the connection, and additional requests that determine the cause of an error.
 
     A client is not thread-safe. Create one client per thread and per process.
 
     Args:
         address: `grpc://host:8500`, `grpcs://host:8500` (TLS), `http://host:8501` or `https://host:8501`. HTTP
-            addresses may contain the path of a proxy.
+            addresses may contain the path of a proxy, and a user with a password (`https://user:password@host`).
         model: name of the model on the server.
         version: version of the model. None: the latest version.
         label: label of a version, such as "stable". It cannot be combined with `version`.
@@ -56,9 +57,11 @@ class FaceClient:
         retries: maximum number of retries of a request.
         batch_size: maximum number of images in a request. A server with batching refuses requests that are larger than
             its largest batch.
-        certificates: path of the PEM file with root certificates for TLS. None: the defaults of grpcio and requests.
+        certificates: path of the PEM file with root certificates for TLS. None: the defaults of grpcio for gRPC, and
+            those of the operating system for HTTP.
         client_certificate, client_key: paths of PEM files, for servers that require a client certificate.
-        max_message_bytes: size limit of gRPC messages in both directions. The default of gRPC itself is 4 MiB.
+        max_message_bytes: size limit of gRPC messages in both directions. The default of gRPC itself is 4 MiB. Answers
+            are limited further, over both protocols, by `answer_checks.max_bytes`.
 
     Raises:
         FileNotFoundError: if a PEM file does not exist.
@@ -91,8 +94,9 @@ class FaceClient:
         check_integer("retries", retries, 0)
         check_integer("batch_size", batch_size, 1)
         files = PemFiles(certificates, client_certificate, client_key)
-        transport = connect(address, model, label, files, max_message_bytes)
-        self._endpoint = Endpoint(transport, Target(address, model, version, label), timeout, retries)
+        transport = connect(address, model, label, files, max_message_bytes, batch_size)
+        target = Target(without_credentials(address), model, version, label)
+        self._endpoint = Endpoint(transport, target, timeout, retries)
         self._timeout = timeout
         self._batch_size = batch_size
         self._metadata: dict[int, dict] = {}
@@ -256,12 +260,6 @@ class FaceClient:
         version = self._endpoint.resolve(limit) if version is None else version
         if version not in self._metadata:
             outputs, _ = self._endpoint.predict(Batch("describe", {"request": [b""]}), version, limit)
-            try:
-                ((text,),) = outputs.values()
-                self._metadata[version] = dict(json.loads(text))
-            except (TypeError, ValueError) as error:
-                where = self._endpoint.target.describe(version, "describe")
-                raise errors.UnexpectedResponse(
-                    f"{where}: expected metadata as JSON. Received: {short(outputs, 200)}"
-                ) from error
+            with self._endpoint.checking(version, "describe"):
+                self._metadata[version] = read_metadata(outputs["metadata"][0])
         return version, self._metadata[version]

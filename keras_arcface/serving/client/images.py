@@ -23,15 +23,6 @@ class Batch(NamedTuple):
     signature: str
     inputs: dict[str, Images]
 
-    def rows(self) -> int:
-        """Returns the number of images in the batch."""
-        (images,) = self.inputs.values()
-        return len(images)
-
-    def is_encoded(self) -> bool:
-        """Returns whether the images are encoded. The outputs then contain `valid`."""
-        return self.signature == _ENCODED[0]
-
 
 def check_images(images: Any, argument: str) -> Images:
     """Returns images as an array or a list of bytes.

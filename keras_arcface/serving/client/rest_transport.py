@@ -1,17 +1,24 @@
 """Transport of requests to TensorFlow Serving over HTTP, with JSON."""
 
 import base64
+import contextlib
+import http.client
 import json
+import ssl
 import time
 import urllib.parse
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import requests
-import urllib3
 
+from keras_arcface._messages import short
+from keras_arcface.serving.client import answer_checks
 from keras_arcface.serving.client.connection import PemFiles
+from keras_arcface.serving.client.http_connection import HttpConnection
+from keras_arcface.serving.client.http_connection import Response
+from keras_arcface.serving.client.http_connection import ResponseTooLong
 from keras_arcface.serving.client.transport import FailureKind
 from keras_arcface.serving.client.transport import Inputs
 from keras_arcface.serving.client.transport import Transport
@@ -30,106 +37,160 @@ _KINDS = {
     503: FailureKind.UNAVAILABLE,
     504: FailureKind.TIMEOUT,
 }
-_CHUNK_BYTES = 1 << 16
-_UNNAMED = "(unnamed)"  # the JSON of a single output does not contain its name
+_PORTS = {"http": 80, "https": 443}
 _SHOWN = 300  # number of characters of an unexpected response in an error
 
 
 class RestTransport(Transport):
-    """Transport over one HTTP session.
+    """Transport over one HTTP connection.
 
     Args:
-        address: address of the server, `http://host:port` or `https://host:port`, optionally with the path of a proxy.
+        address: parts of the address `http://host:port` or `https://host:port`, optionally with the path of a proxy. A
+            user and a password are sent as basic authentication.
         model: name of the model.
         label: label that selects the version of requests without a version. None: the latest version.
-        files: certificates and key for TLS.
+        files: certificates and key for TLS. None: no encryption.
+
+    Raises:
+        ValueError: if a PEM file is not valid.
     """
 
     reports_version = False
 
-    def __init__(self, address: str, model: str, label: str | None, files: PemFiles):
-        self._model = f"{address.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}"
+    def __init__(self, address: urllib.parse.SplitResult, model: str, label: str | None, files: PemFiles | None):
+        base = urllib.parse.quote(address.path.rstrip("/"), safe="/%")
+        self._model = f"{base}/v1/models/{urllib.parse.quote(model, safe='')}"
         self._label = label
-        self._session = requests.Session()
-        self._tls: dict[str, Any] = {
-            "verify": True if files.certificates is None else str(files.certificates),
-            "cert": None if files.client_key is None else (str(files.client_certificate), str(files.client_key)),
-        }
+        self._headers = {"Content-Type": "application/json"}
+        if address.username is not None:
+            user = urllib.parse.unquote(f"{address.username}:{address.password or ''}")
+            self._headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
+        port = address.port or _PORTS[address.scheme]
+        tls = None if files is None else _tls_context(files)
+        self._connection = HttpConnection(address.hostname or "", port, tls)
 
     def close(self) -> None:
-        self._session.close()
+        self._connection.close()
 
     def predict(
         self, signature: str, inputs: Inputs, version: int | None, timeout: float
     ) -> tuple[dict[str, Any], int | None]:
+        deadline = time.monotonic() + timeout
+        rows = len(next(iter(inputs.values())))
         body = {"signature_name": signature, "inputs": {name: _to_json(value) for name, value in inputs.items()}}
-        response = self._request("POST", f"{self._version_path(version)}:predict", timeout, body)
-        outputs = _get(response, "outputs")
-        return outputs if isinstance(outputs, dict) else {_UNNAMED: outputs}, version
+        response = self._request("POST", f"{self._version_path(version)}:predict", deadline, body, signature, rows)
+        with _checked():
+            outputs = _get(response, "outputs")
+            if not isinstance(outputs, dict):  # the JSON of a single output does not contain its name
+                names = list(answer_checks.OUTPUTS[signature])
+                outputs = {names[0] if len(names) == 1 else "(unnamed)": outputs}
+            expected = answer_checks.check_names(signature, outputs)
+            return {name: _read(name, output, outputs[name], rows) for name, output in expected.items()}, version
 
     def resolve(self, version: int | None, timeout: float) -> tuple[int, tuple[str, ...]]:
-        response = self._request("GET", f"{self._version_path(version)}/metadata", timeout)
-        signatures = _get(response, "metadata", "signature_def", "signature_def")
-        return int(_get(response, "model_spec", "version")), tuple(signatures)
+        deadline = time.monotonic() + timeout
+        response = self._request("GET", f"{self._version_path(version)}/metadata", deadline)
+        with _checked():
+            signatures = _get(response, "metadata", "signature_def", "signature_def")
+            if not isinstance(signatures, dict):
+                raise ValueError("expected signature_def as an object")
+            return answer_checks.read_version(_get(response, "model_spec", "version")), tuple(signatures)
 
     def version_states(self, timeout: float) -> dict[int, str]:
-        response = self._request("GET", "", timeout)
-        return {int(status["version"]): status["state"] for status in _get(response, "model_version_status")}
+        response = self._request("GET", "", time.monotonic() + timeout)
+        with _checked():
+            states = _get(response, "model_version_status")
+            if not isinstance(states, list):
+                raise ValueError("expected model_version_status as a list")
+            return answer_checks.read_states((_get(status, "version"), _get(status, "state")) for status in states)
 
     def _version_path(self, version: int | None) -> str:
         if version is not None:
             return f"/versions/{version}"
         return "" if self._label is None else f"/labels/{urllib.parse.quote(self._label, safe='')}"
 
-    def _request(self, method: str, path: str, timeout: float, body: dict | None = None) -> dict[str, Any]:
-        """Sends a request and returns the JSON object of the response."""
+    def _request(
+        self,
+        method: str,
+        path: str,
+        deadline: float,
+        body: dict | None = None,
+        signature: str | None = None,
+        rows: int = 0,
+    ) -> dict[str, Any]:
+        """Sends a request and returns the JSON object of the response, of at most the length for `rows` rows."""
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        status, content = self._send(method, self._model + path, data, timeout)
+        status, headers, content = self._send(
+            method, self._model + path, data, deadline, answer_checks.max_bytes(signature, rows)
+        )
+        if 300 <= status < 400:
+            raise TransportError(
+                FailureKind.UNEXPECTED,
+                f"HTTP {status}: a redirect to {_redirect_host(headers.get('Location'))}. Redirects are not followed.",
+            )
+        if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise TransportError(FailureKind.UNEXPECTED, f"HTTP {status}: expected content without compression")
+        response, reason = None, "expected a JSON object"
         try:
-            response = json.loads(content)
-        except ValueError:
-            response = None
+            response = answer_checks.load_json(content, answer_checks.max_values(signature, rows))
+        except ValueError as error:
+            reason = str(error)
         if status == 200 and isinstance(response, dict):
             return response
-        if isinstance(response, dict) and "error" in response:
+        if isinstance(response, dict) and isinstance(response.get("error"), str):
             raise TransportError(_KINDS.get(status, FailureKind.FAILED), f"HTTP {status}: {response['error']}")
         kind = _KINDS.get(status, FailureKind.UNEXPECTED)
         # A response with status 404 and without JSON comes from a proxy or from a different kind of server.
         kind = FailureKind.UNEXPECTED if kind is FailureKind.NOT_FOUND else kind
-        raise TransportError(kind, f"HTTP {status}: {content[:_SHOWN].decode(errors='replace')!r}")
+        reason = f". {reason}" if status == 200 else ""
+        raise TransportError(kind, f"HTTP {status}: {content[:_SHOWN].decode(errors='replace')!r}{reason}")
 
-    def _send(self, method: str, url: str, data: bytes | None, timeout: float) -> tuple[int, bytes]:
-        """Sends a request and returns the status code and the content of the response."""
-        timeout = max(timeout, 1e-3)  # requests refuses 0
-        deadline = time.monotonic() + timeout
-        headers = {"Content-Type": "application/json"}
+    def _send(self, method: str, path: str, data: bytes | None, deadline: float, max_bytes: int) -> Response:
+        """Sends a request and returns the response."""
         try:
-            with self._session.request(
-                method, url, data=data, headers=headers, timeout=timeout, stream=True, **self._tls
-            ) as response:
-                return response.status_code, _read_until(deadline, response.raw)
-        except requests.Timeout as error:
-            raise TransportError(FailureKind.TIMEOUT, _reason(error)) from error
-        except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
-            kind = FailureKind.TIMEOUT if time.monotonic() >= deadline else FailureKind.UNAVAILABLE
-            raise TransportError(kind, _reason(error)) from error
-        except requests.RequestException as error:
-            raise TransportError(FailureKind.FAILED, str(error)) from error
+            return self._connection.request(method, path, self._headers, data, deadline, max_bytes)
+        except TimeoutError as error:
+            raise TransportError(FailureKind.TIMEOUT, str(error)) from error
+        except ResponseTooLong as error:
+            message = f"expected a response of at most {max_bytes:,} bytes. Received: more"
+            raise TransportError(FailureKind.UNEXPECTED, message) from error
+        except (OSError, http.client.IncompleteRead) as error:
+            raise TransportError(FailureKind.UNAVAILABLE, f"{type(error).__name__}: {error}") from error
+        except (http.client.HTTPException, ValueError) as error:
+            message = f"expected an HTTP response. Received: {type(error).__name__}: {error}"
+            raise TransportError(FailureKind.UNEXPECTED, message) from error
 
 
-def _read_until(deadline: float, raw: Any) -> bytes:
-    """Reads a response. `requests` applies its timeout to each chunk, so the deadline is checked between chunks."""
-    chunks = [raw.read1(_CHUNK_BYTES, decode_content=True)]
-    while chunks[-1]:
-        if time.monotonic() > deadline:
-            raise TransportError(FailureKind.TIMEOUT, "The response is not complete.")
-        chunks.append(raw.read1(_CHUNK_BYTES, decode_content=True))
-    return b"".join(chunks)
+def _tls_context(files: PemFiles) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=files.certificates)
+        if files.client_certificate is not None:
+            # Without the password, OpenSSL would ask for the password of an encrypted key on the terminal.
+            context.load_cert_chain(files.client_certificate, files.client_key, password="")
+    except ssl.SSLError as error:
+        paths = ", ".join(str(path) for path in files.paths())
+        raise ValueError(
+            f"certificates, client_certificate and client_key must be PEM files that belong together, with a key "
+            f"without password. Received: {paths}: {error}"
+        ) from error
+    return context
 
 
-def _reason(error: Exception) -> str:
-    """Returns the cause of an error of `requests`, whose text is "Max retries exceeded" even after one attempt."""
-    return str(getattr(error.args[0] if error.args else None, "reason", error))
+@contextlib.contextmanager
+def _checked() -> Iterator[None]:
+    """Converts a ValueError for an answer to a TransportError."""
+    try:
+        yield
+    except ValueError as error:
+        raise TransportError(FailureKind.UNEXPECTED, str(error)) from error
+
+
+def _redirect_host(location: str | None) -> str:
+    """Returns the host of a redirect's target. The rest of the target may contain credentials."""
+    try:
+        return urllib.parse.urlsplit(location or "").hostname or "the same host"
+    except ValueError:
+        return "an invalid address"
 
 
 def _to_json(value: np.ndarray | Sequence[bytes]) -> list:
@@ -138,14 +199,34 @@ def _to_json(value: np.ndarray | Sequence[bytes]) -> list:
     return [{"b64": base64.b64encode(item).decode()} for item in value]
 
 
-def _get(response: dict[str, Any], *keys: str) -> Any:
+def _read(name: str, output: answer_checks.Output, value: Any, rows: int) -> np.ndarray:
+    """Converts an output from JSON to an array."""
+    shape: list[int] = []
+    first = value
+    while isinstance(first, list) and len(shape) < 3:
+        shape.append(len(first))
+        first = first[0] if first else None
+    answer_checks.check_shape(name, output, tuple(shape), rows)
+    lists = value if output.is_matrix else [value]
+    if not all(isinstance(row, list) and len(row) == shape[-1] for row in lists):
+        raise ValueError(f"expected rows of the same length. Received: {name} with rows of different lengths")
+    allowed = {int, float} if output.dtype is np.float32 else {output.dtype}
+    wrong = {type(item) for row in lists for item in row} - allowed
+    if wrong:
+        expected = " or ".join(sorted(kind.__name__ for kind in allowed))
+        received = ", ".join(sorted(kind.__name__ for kind in wrong))
+        raise ValueError(f"expected {name} with values of type {expected}. Received: {received}")
+    try:
+        with np.errstate(over="ignore"):  # an infinite number is refused with the others
+            return np.array(value, object if output.dtype is str else output.dtype)
+    except OverflowError as error:
+        raise ValueError(f"expected {name} with float32 numbers. Received: an integer outside their range") from error
+
+
+def _get(response: Any, *keys: str) -> Any:
     """Returns a nested value of a response."""
-    value: Any = response
     for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            shown = json.dumps(response)[:_SHOWN]
-            raise TransportError(
-                FailureKind.UNEXPECTED, f"expected a response with {'.'.join(keys)}. Received: {shown}"
-            )
-        value = value[key]
-    return value
+        if not isinstance(response, dict) or key not in response:
+            raise ValueError(f"expected a response with {'.'.join(keys)}. Received: {short(response, _SHOWN)}")
+        response = response[key]
+    return response

@@ -11,6 +11,7 @@ from keras_arcface.serving.client.transport import TransportError
 
 FIRST_PAUSE = 0.1  # seconds
 MAX_PAUSE = 5.0
+_MAX_TIMEOUT = 1e6  # sockets and gRPC refuse or misread timeouts of many years, and infinity
 
 Result = TypeVar("Result")
 
@@ -48,7 +49,7 @@ def retry(
     started = clock()
     for attempts in itertools.count(1):
         try:
-            return call(started + timeout - clock())
+            return call(min(started + timeout - clock(), _MAX_TIMEOUT))
         except TransportError as error:
             error.attempts, error.seconds = attempts, clock() - started
             pause = min(FIRST_PAUSE * 2 ** (attempts - 1), MAX_PAUSE) * random.uniform(0.5, 1)

@@ -11,6 +11,9 @@ import numpy as np
 Inputs = Mapping[str, np.ndarray | Sequence[bytes]]
 
 
+_SHOWN = 1000  # characters of a server's message in an error
+
+
 class FailureKind(enum.Enum):
     """Cause of a failed request, independent of the protocol."""
 
@@ -27,7 +30,8 @@ class TransportError(Exception):
 
     Args:
         kind: cause of the failure.
-        message: message of the server, or of the library that sends the request.
+        message: message of the server, or of the library that sends the request. It is cut, and control characters,
+            with which a server could forge lines of a log, are escaped.
 
     Attributes:
         attempts: number of attempts, which `retry` sets.
@@ -35,11 +39,17 @@ class TransportError(Exception):
     """
 
     def __init__(self, kind: FailureKind, message: str):
-        super().__init__(message)
         self.kind = kind
-        self.message = message
+        self.message = _printable(message[:_SHOWN]) + ("..." if len(message) > _SHOWN else "")
+        super().__init__(self.message)
         self.attempts = 1
         self.seconds = 0.0
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class Transport(abc.ABC):
@@ -53,8 +63,9 @@ class Transport(abc.ABC):
     - A request uses `version` if it is not None, otherwise the version with the label of the transport, otherwise the
       latest version.
     - `timeout` is the time limit of the request in seconds, above 0. It includes the connection and the response.
+    - The memory for a response is limited by `answer_checks`, whatever the server sends.
     - A method raises `TransportError` if there is no response, the response has an error status, or the response
-      cannot be read. The kind for an expired timeout is `TIMEOUT`.
+      cannot be read. The kind for an expired timeout is `TIMEOUT`. Other errors are not raised.
     - It is not thread-safe.
     - `close` may be called more than once. After it, no requests are allowed.
 
@@ -72,14 +83,15 @@ class Transport(abc.ABC):
         """Runs a signature of the model.
 
         Args:
-            signature: name of the signature.
+            signature: name of the signature, a key of `answer_checks.OUTPUTS`.
             inputs: `{name: array, or sequence of bytes}`. The first axis of each value is the batch.
             version: number of the version, or None.
             timeout: time limit in seconds.
 
         Returns:
-            Tuple `(outputs, version)`: outputs as `{name: array or nested list}`, and the version that computed them.
-            If `reports_version` is false, it is the argument `version`.
+            Tuple `(outputs, version)`: outputs as `{name: array}` with the types and shapes of `answer_checks`, text as
+            an array of `str` objects; and the version that computed them. If `reports_version` is false, it is the
+            argument `version`.
 
         Raises:
             TransportError: if the request fails.

@@ -1,11 +1,17 @@
 """Addresses, arguments and TLS."""
 
+import base64
+import http.server
+import re
 import subprocess
 import sys
+import traceback
+import urllib.parse
 
 import numpy as np
 import pytest
 import small_models
+from bad_servers import listening
 from conftest import make_face
 from server_double import ServerDouble
 
@@ -96,10 +102,79 @@ def test_missing_certificates_are_named(scheme):
         FaceClient(f"{scheme}://host:8500", certificates="roots.pem")
 
 
-@pytest.mark.parametrize(("scheme", "module"), [("grpc", "grpc"), ("http", "requests")])
-def test_missing_modules_are_named_with_the_command_to_install(scheme, module, monkeypatch):
-    transport = "keras_arcface.serving.client." + {"grpc": "grpc_transport", "http": "rest_transport"}[scheme]
-    monkeypatch.delitem(sys.modules, transport, raising=False)
-    monkeypatch.setitem(sys.modules, module, None)
+def test_missing_modules_are_named_with_the_command_to_install(monkeypatch):
+    monkeypatch.delitem(sys.modules, "keras_arcface.serving.client.grpc_transport", raising=False)
+    monkeypatch.setitem(sys.modules, "grpc", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'keras-arcface\[serving\]'"):
-        FaceClient(f"{scheme}://host:8500")
+        FaceClient("grpc://host:8500")
+    FaceClient("http://host:8501").close()  # needs no additional module
+
+
+SECRET = "pa/ss?w#rd@1"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:%s@127.0.0.1:%d",
+        "http://user:%s@127.0.0.1:%d/path?token=%s",
+        "https://user:%s@127.0.0.1:%d#%s",
+        "http://127.0.0.1:%d/?token=%s",
+        "grpc://user:%s@127.0.0.1:%d",
+        "ftp://user:%s@127.0.0.1:%d",
+        "user:%s@127.0.0.1:%d",
+        "http://[user:%s@127.0.0.1:%d",
+    ],
+)
+@pytest.mark.parametrize("secret", [SECRET, "secret", urllib.parse.quote(SECRET, safe="")])
+def test_credentials_do_not_appear_in_errors(address, secret):
+    values = [secret if part.startswith("s") else 1 for part in re.findall("%([sd])", address)]
+
+    def ask():
+        with FaceClient(address % tuple(values), retries=0) as client:
+            shown = repr(client) + repr(vars(client)) + repr(client._endpoint.target)
+            assert not any(part in shown for part in (secret, "ss?w", "token"))
+            client.status()
+
+    with pytest.raises((ValueError, ServingError)) as caught:
+        ask()
+    shown = "".join(traceback.format_exception(caught.value))
+    shown = "\n".join(line for line in shown.splitlines() if not line.startswith("    "))  # lines of code
+    assert not any(part in shown for part in (secret, "pa'", "ss?w", "w#rd", "rd@1")), shown
+    assert "***" in shown
+
+
+def test_credentials_are_sent_as_basic_authentication():
+    received = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            received.append((self.path, self.headers["Authorization"]))
+            self.send_error(401)
+
+        def log_message(self, *arguments):
+            pass
+
+    with listening(Handler) as address:
+        address = address.replace("//", "//user:p%40ss@") + "/a proxy/"
+        with FaceClient(address) as client, pytest.raises(errors.RequestRefused) as caught:
+            client.status()
+    assert received == [("/a%20proxy/v1/models/faces", f"Basic {base64.b64encode(b'user:p@ss').decode()}")]
+    assert "ss@" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_keys_with_a_password_and_other_files_are_refused(scheme, certificate, tmp_path):
+    cert, key = certificate
+    encrypted, other = tmp_path / "encrypted.pem", tmp_path / "other.pem"
+    command = ["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:x", "-out", encrypted]
+    subprocess.run(command, check=True, capture_output=True)
+    other.write_text("no certificate")
+
+    def ask(**options):
+        with FaceClient(f"{scheme}://127.0.0.1:1", retries=0, **options) as client:
+            client.status()
+
+    for options in ({"client_certificate": cert, "client_key": encrypted}, {"certificates": other}):
+        with pytest.raises((ValueError, ServingError), match=r"must be PEM files|no response"):
+            ask(**options)

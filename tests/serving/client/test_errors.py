@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import small_models
 import tensorflow as tf
+from bad_servers import listening
 from conftest import make_face
 from server_double import ServerDouble
 
@@ -282,24 +283,6 @@ def test_other_http_servers_are_recognized(status, error):
         pytest.raises(error, match=r"HTTP \d+: '<html>Welc"),
     ):
         client.status()
-
-
-class listening:
-    """Context manager of an HTTP server with a handler."""
-
-    def __init__(self, handler):
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.handle_error = lambda *_: None
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    def __enter__(self):
-        self._thread.start()
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __exit__(self, *exception):
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])

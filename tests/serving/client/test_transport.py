@@ -13,7 +13,7 @@ from keras_arcface.serving.client.transport import TransportError
 
 @pytest.fixture(params=["grpc", "rest"])
 def transport(request, double):
-    transport = connect(getattr(double, request.param), "faces", None, PemFiles(), 2**20)
+    transport = connect(getattr(double, request.param), "faces", None, PemFiles(), 2**20, 32)
     yield transport
     transport.close()
     transport.close()  # allowed
@@ -21,7 +21,7 @@ def transport(request, double):
 
 def test_the_address_selects_the_transport(double):
     for address, kind in ((double.grpc, GrpcTransport), (double.rest, RestTransport)):
-        transport = connect(address, "faces", None, PemFiles(), 2**20)
+        transport = connect(address, "faces", None, PemFiles(), 2**20, 32)
         assert type(transport) is kind
         transport.close()
 
@@ -46,7 +46,7 @@ def test_requests_without_a_version_go_to_the_latest(transport):
 def test_failed_requests_raise_transport_errors(transport, double):
     for call, kind in (
         (lambda: transport.resolve(7, 10), FailureKind.NOT_FOUND),
-        (lambda: transport.predict("absent", {"request": [b""]}, 1, 10), FailureKind.REFUSED),
+        (lambda: transport.predict("describe", {"absent": [b""]}, 1, 10), FailureKind.REFUSED),
     ):
         with pytest.raises(TransportError) as caught:
             call()

@@ -1,0 +1,27 @@
+"""Answers of broken and hostile servers: each is a `ServingError`. `tests/serving/hostile_answers.py` lists them."""
+
+import hostile_answers
+import pytest
+
+from keras_arcface.serving import ServingError
+
+CASES = [
+    pytest.param(protocol, case, id=f"{protocol}-{case.call}-{number}")
+    for protocol, cases in (("rest", hostile_answers.REST), ("grpc", hostile_answers.GRPC))
+    for number, case in enumerate(cases)
+]
+
+
+@pytest.mark.parametrize(("protocol", "case"), CASES)
+def test_every_wrong_answer_is_a_serving_error(protocol, case):
+    print(f"{protocol}, {case.call}, {case.name}: ", end="")
+    if case.accepted:
+        print(hostile_answers.call(case, protocol))
+        return
+    with pytest.raises(ServingError) as caught:
+        hostile_answers.call(case, protocol)
+    text = str(caught.value)
+    print(text[:300])
+    assert len(text) < 2500
+    assert text.isprintable()
+    assert "secret" not in text
