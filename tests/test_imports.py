@@ -74,7 +74,8 @@ MAY_KNOW = {
     "serving/client/grpc_transport.py": {"grpc", "google", "tensorflow", "tensorflow_serving", "numpy"},
     "serving/client/rest_transport.py": {"numpy"},
     "pretrained": {"keras", "numpy", "keras_arcface.backbones", "keras_arcface.models"},
-    "pretrained/state_dicts.py": {"torch", "safetensors", "numpy"},
+    "pretrained/state_dicts.py": {"safetensors", "numpy"},
+    "pretrained/onnx_constants.py": {"onnx", "numpy"},
     "pretrained/onnx_reader.py": {"onnx", "numpy"},
     "__init__.py": {
         "keras_arcface.margins",

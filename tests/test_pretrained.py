@@ -287,16 +287,17 @@ def test_pickle_with_code_is_rejected_and_not_run(tmp_path, state):
     torch.save({**state, "fc.weight": RunsCode(touched)}, tmp_path / "hostile.pth")
     (tmp_path / "bare.pth").write_bytes(pickle.dumps(RunsCode(touched), protocol=2))
     for name in ("hostile.pth", "bare.pth"):
-        with pytest.raises(ValueError, match=rf"{name} cannot be loaded: expected a state dict.*UnpicklingError"):
+        with pytest.raises(
+            ValueError, match=rf"{name} cannot be loaded: expected a state dict.* io.open, which is not read"
+        ):
             load_insightface(tmp_path / name)
     assert not touched.exists()
 
 
 def test_pickled_module_is_rejected(tmp_path, network):
     torch.save(network, tmp_path / "module.pth")
-    with pytest.raises(
-        ValueError, match=r"expected a state dict, as written by torch.save\(network.state_dict\(\), path\)"
-    ):
+    expected = r"as written by torch.save\(network.state_dict\(\), path\). Received: .*TorchIResNet, which is not read"
+    with pytest.raises(ValueError, match=expected):
         load_insightface(tmp_path / "module.pth")
 
 
@@ -305,8 +306,8 @@ def test_pickled_module_is_rejected(tmp_path, network):
     [
         (lambda state: {}, "expected an IResNet .* or a MobileFaceNet .* Received: 0 arrays, among them none"),
         (lambda state: {"patch_embed.proj.weight": state["fc.weight"]}, "among them patch_embed.proj.weight"),
-        (lambda state: {"epoch": 3}, r"names and tensors. Received: a dict of \['epoch'\]"),
-        (lambda state: [state["fc.weight"]], "names and tensors. Received: list"),
+        (lambda state: {"epoch": 3}, r"names and tensors, .*Received: a dict of \['epoch'\], where 'epoch' is int"),
+        (lambda state: [state["fc.weight"]], "names and tensors, .*Received: list"),
         (
             lambda state: {name: tensor for name, tensor in state.items() if name != "layer2.0.bn3.bias"},
             r"expected layer2.0.bn3.bias with shape \(32,\). Received: \d+ arrays without it",
@@ -430,7 +431,7 @@ def test_damaged_file_is_named(tmp_path, suffix):
         load_insightface(path)
 
 
-def test_errors_of_files_that_cannot_be_read(tmp_path, monkeypatch, state):
+def test_errors_of_files_that_cannot_be_read(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"path must be an existing file. Received: path=.*absent\.pth"):
         load_insightface(tmp_path / "absent.pth")
     (tmp_path / "model.params").touch()
@@ -439,11 +440,7 @@ def test_errors_of_files_that_cannot_be_read(tmp_path, monkeypatch, state):
         match=r"path must be .* one of the suffixes .pth, .pt, .safetensors, .onnx. Received: .*model.params'",
     ):
         load_insightface(tmp_path / "model.params")
-    torch.save(state, tmp_path / "backbone.pth")
-    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
-    with pytest.raises(ImportError, match=r"PyTorch 2.6 or newer: .* Received: PyTorch 2.5.1"):
-        load_insightface(tmp_path / "backbone.pth")
-    for module, suffix in (("torch", ".pth"), ("safetensors.numpy", ".safetensors"), ("onnx", ".onnx")):
+    for module, suffix in (("safetensors.numpy", ".safetensors"), ("onnx", ".onnx")):
         (tmp_path / f"model{suffix}").touch()
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(

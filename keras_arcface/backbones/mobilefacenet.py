@@ -26,7 +26,7 @@ class _Stage(NamedTuple):
 
 
 # Stages with strides 2 have one block. The argument `blocks` sets the number of blocks of the other stages.
-_STAGES = (
+STAGES = (
     _Stage(channels=64, expanded=128, strides=2),
     _Stage(channels=64, expanded=128, strides=1),
     _Stage(channels=128, expanded=256, strides=2),
@@ -75,7 +75,7 @@ def MobileFaceNet(
     """
     images = keras.Input(input_shape, name="images")
     x = _stem(images, width, blocks[0], stem_groups, synchronized)
-    for number, stage in enumerate(_STAGES, 1):
+    for number, stage in enumerate(STAGES, 1):
         for block in range(1 if stage.strides > 1 else blocks[number // 2]):
             x = _bottleneck(
                 x,

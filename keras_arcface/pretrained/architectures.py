@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 
 from keras_arcface import backbones
+from keras_arcface.backbones.mobilefacenet import STAGES
 from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weights
 
@@ -40,7 +41,9 @@ def recognize(weights: Weights, synchronized: bool) -> Architecture:
         The `Architecture`.
 
     Raises:
-        UnsupportedFileError: if the weights are neither those of an IResNet nor of a MobileFaceNet.
+        UnsupportedFileError: if the weights are neither those of an IResNet nor of a MobileFaceNet, or lack a kernel
+            that determines the size of the network. These are checked before the network is built, so that a network is
+            not larger than its file.
     """
     if "conv1.weight" in weights and "layer4.0.conv1.weight" in weights:
         return _iresnet(weights, synchronized)
@@ -59,18 +62,24 @@ def _iresnet(weights, synchronized):
     size = weights.input_size
     if size is None:
         side = math.isqrt(features // (8 * width))
-        if side * side * 8 * width != features:
+        if side == 0 or side * side * 8 * width != features:
             raise UnsupportedFileError(
                 f"expected fc.weight with 8 * {width} * side^2 columns, for square images and {width} channels in the "
                 f"first stage. Received: shape {(dim, features)}"
             )
         size = (_TOTAL_STRIDES * side, _TOTAL_STRIDES * side)
-    backbone = backbones.IResNet(
-        blocks=[_count_matches(weights, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)],
-        width=width,
-        input_shape=(*size, 3),
-        synchronized=synchronized,
-    )
+    weights.check_shape("fc.weight", (dim, 8 * width * math.prod(_feature_map(size))))
+    weights.check_shape("conv1.weight", (width, 3, 3, 3))
+    blocks = [_count_matches(weights, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
+    inputs = width
+    for stage, count in enumerate(blocks):
+        filters = width * 2**stage
+        for block in range(count):
+            name = f"layer{stage + 1}.{block}"
+            weights.check_shape(f"{name}.conv1.weight", (filters, inputs, 3, 3))
+            weights.check_shape(f"{name}.conv2.weight", (filters, filters, 3, 3))
+            inputs = filters
+    backbone = backbones.IResNet(blocks, width, (*size, 3), synchronized=synchronized)
     return Architecture(backbone, dim, _iresnet_module_name)
 
 
@@ -94,21 +103,33 @@ def _mobilefacenet(weights, synchronized):
     width = weights.shape("layers.0.layers.0.weight", rank=4)[0]
     rows, columns = weights.shape("features.layers.0.layers.0.weight", rank=4)[2:]
     dim = weights.shape("features.layers.2.weight", rank=2)[0]
-    blocks, stem_groups = (
-        [_count_matches(weights, rf"layers\.{index}\.layers\.(\d+)\.") for index in (1, 3, 5, 7)],
-        None,
-    )
+    size = weights.input_size or (_TOTAL_STRIDES * rows, _TOTAL_STRIDES * columns)
+    weights.check_shape("features.layers.0.layers.0.weight", (512, 1, *_feature_map(size)))
+    weights.check_shape("features.layers.2.weight", (dim, 512))
+    weights.check_shape("layers.0.layers.0.weight", (width, 3, 3, 3))
+    blocks = [_count_matches(weights, rf"layers\.{index}\.layers\.(\d+)\.") for index in (1, 3, 5, 7)]
+    stem_groups = None
     if "layers.1.layers.0.weight" in weights:  # the first stage is a single convolution instead of bottlenecks
+        stem_groups = max(width // weights.shape("layers.1.layers.0.weight", rank=4)[1], 1)
+        weights.check_shape("layers.1.layers.0.weight", (width, width // stem_groups, 3, 3))
         blocks[0] = 1
-        stem_groups = width // max(weights.shape("layers.1.layers.0.weight", rank=4)[1], 1)
+    _check_bottlenecks(weights, width, blocks)
     backbone = backbones.MobileFaceNet(
-        width=width,
-        input_shape=(*(weights.input_size or (_TOTAL_STRIDES * rows, _TOTAL_STRIDES * columns)), 3),
-        synchronized=synchronized,
-        blocks=blocks,
-        stem_groups=stem_groups,
+        width, (*size, 3), synchronized=synchronized, blocks=blocks, stem_groups=stem_groups
     )
     return Architecture(backbone, dim, _mobilefacenet_module_name)
+
+
+def _check_bottlenecks(weights, width, blocks):
+    """Checks the last kernel of each bottleneck of a MobileFaceNet, and the kernel after them."""
+    kernels = [(f"stem_block{block + 1}", (width, 128)) for block in range(blocks[0] if blocks[0] > 1 else 0)]
+    for number, stage in enumerate(STAGES, 1):
+        channels = stage.channels * width // 64
+        count = 1 if stage.strides > 1 else blocks[number // 2]
+        kernels += [(f"stage{number}_block{block + 1}", (channels, stage.expanded)) for block in range(count)]
+    for name, shape in kernels:
+        weights.check_shape(f"{_mobilefacenet_module_name(f'{name}_project_conv')}.weight", (*shape, 1, 1))
+    weights.check_shape("conv_sep.layers.0.weight", (512, channels, 1, 1))
 
 
 def _mobilefacenet_module_name(layer):
@@ -134,6 +155,11 @@ def _mobilefacenet_module_name(layer):
 
 # Indices of convolution, BatchNorm and PReLU in the lists of layers of arcface_torch.
 _LAYER_INDICES = {None: 0, "_conv": 0, "_bn": 1, "_prelu": 2}
+
+
+def _feature_map(size):
+    """Returns the height and width of the last feature map."""
+    return tuple(-(-side // _TOTAL_STRIDES) for side in size)
 
 
 def _count_matches(weights, pattern):

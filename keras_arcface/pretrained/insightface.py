@@ -13,7 +13,13 @@ from keras_arcface.pretrained.state_dicts import read_safetensors
 from keras_arcface.pretrained.state_dicts import read_torch
 from keras_arcface.pretrained.weights import UnsupportedFileError
 
-_READERS = {".pth": read_torch, ".pt": read_torch, ".safetensors": read_safetensors, ".onnx": read_onnx}
+_TORCH = (read_torch, "a state dict, as written by torch.save(network.state_dict(), path)")
+# The function that reads a format, and what the format is.
+_READERS = {
+    **{".pth": _TORCH, ".pt": _TORCH},
+    ".safetensors": (read_safetensors, "a safetensors file"),
+    ".onnx": (read_onnx, "an ONNX file"),
+}
 
 
 def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
@@ -29,8 +35,8 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     Args:
         path: path of the file, in one of these formats:
 
-            - `.pth`, `.pt`: a state dict such as `backbone.pth`, or a checkpoint that contains one. Requires PyTorch,
-              whose `weights_only` loader executes no code from the file.
+            - `.pth`, `.pt`: a state dict such as `backbone.pth`, or a checkpoint that contains one, as written by
+              `torch.save`. Requires no PyTorch, and executes no code from the file.
             - `.safetensors`: weights with the same names as in a state dict. Requires safetensors.
             - `.onnx`: a network exported by torch.onnx (w600k_r50.onnx, glint360k, ...), or an IResNet exported by
               mxnet. Requires onnx. Weights that the graph computes from constants (by reshaping, casting or
@@ -47,9 +53,9 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     Raises:
         FileNotFoundError: if the file does not exist.
         ModuleNotFoundError: if the library that reads the format is not installed.
-        ValueError: if the file contains another network, for instance a vision transformer, a network with
-            squeeze-and-excitation or quantized activations, or one whose pixels are not centered at 127.5. The message
-            names the key or node.
+        ValueError: if the file is damaged, or asks for more memory than its size explains; or if it contains another
+            network, for instance a vision transformer, a network with squeeze-and-excitation or quantized activations,
+            or one whose pixels are not centered at 127.5. The message names the file, and the key or node.
 
     Example:
 
@@ -67,7 +73,7 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     suffix = path.suffix.lower()
     _arguments.check("path", str(path), suffix in _READERS, f"a file with one of the suffixes {', '.join(_READERS)}")
     try:
-        weights = _READERS[suffix](path)
+        weights = _read(path, suffix)
         architecture = recognize(weights, synchronized)
         embedder = make_embedder(architecture.backbone, architecture.dim, dropout, synchronized, name=name)
         for layer in (*architecture.backbone.layers, *embedder.layers):
@@ -77,6 +83,18 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     except UnsupportedFileError as error:
         raise ValueError(f"{path} cannot be loaded: {error}") from error
     return embedder
+
+
+def _read(path, suffix):
+    """Reads the weights of a file, and converts every error of a damaged file to an UnsupportedFileError."""
+    reader, expected = _READERS[suffix]
+    try:
+        return reader(path)
+    except (UnsupportedFileError, ImportError):
+        raise
+    except Exception as error:  # the readers and their libraries raise exceptions of many types
+        received = f"{type(error).__name__}: {str(error)[:200]}"
+        raise UnsupportedFileError(f"expected {expected}. Received: a file that fails with {received}") from error
 
 
 def _set_weights(layer, module_name, weights):

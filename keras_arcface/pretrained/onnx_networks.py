@@ -5,23 +5,25 @@ position in the graph, and gets the name that it has in arcface_torch. A graph w
 rejected.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 from keras_arcface.pretrained.onnx_reader import OnnxGraph
 from keras_arcface.pretrained.onnx_reader import describe
 from keras_arcface.pretrained.weights import UnsupportedFileError
-from keras_arcface.pretrained.weights import Weight
 from keras_arcface.pretrained.weights import Weights
 
 _EPSILON = 1e-5  # value in all BatchNorm layers of this package and of arcface_torch
 
 
-def read_onnx(path) -> Weights:
+def read_onnx(path: Path) -> Weights:
     """Reads an `.onnx` file of an IResNet or a MobileFaceNet with images `(n, 3, height, width)`.
 
     Raises:
         ModuleNotFoundError: if onnx is not installed.
         UnsupportedFileError: if the graph is another network.
+        Exception: of many types if the file is damaged.
     """
     graph = OnnxGraph(path)
     network = _WeightCollector(graph)
@@ -31,7 +33,8 @@ def read_onnx(path) -> Weights:
         network.read_iresnet(stem, scale)
     else:
         network.read_mobilefacenet(stem, scale)
-    return Weights(network.weights, graph.input_size)
+    network.weights.input_size = graph.input_size
+    return network.weights
 
 
 def _read_normalization(graph):
@@ -77,7 +80,7 @@ class _WeightCollector:
 
     def __init__(self, graph):
         self._graph = graph
-        self.weights: dict[str, Weight] = {}
+        self.weights = Weights(graph.file_size)
 
     def read_iresnet(self, stem, scale):
         """Collects the weights of an IResNet. `stem` is its first convolution, `scale` a factor for its kernel."""
@@ -135,9 +138,10 @@ class _WeightCollector:
     def _conv_norm(self, node, conv, norm, strides=1, padded=True, scale=None):
         graph = self._graph
         kernel = graph.constant(node, 1)
-        if kernel.ndim != 4:
+        if kernel.ndim != 4 or (scale is not None and kernel.shape[1] != 3):
             raise UnsupportedFileError(
-                f"expected a kernel of 4 axes in {describe(node)}. Received: shape {kernel.shape}"
+                f"expected a kernel of 4 axes in {describe(node)}, for 3 channels of images. "
+                f"Received: shape {kernel.shape}"
             )
         graph.expect_attribute(node, "auto_pad", b"NOTSET", default=b"NOTSET")
         graph.expect_attribute(node, "strides", [strides] * 2, default=[1] * 2)
@@ -152,6 +156,8 @@ class _WeightCollector:
 
     def _optional_norm(self, tensor, name, bias, node):
         """Reads a following BatchNorm. If none follows, adds the weights of a BatchNorm that only adds the bias."""
+        if bias.ndim != 1:
+            raise UnsupportedFileError(f"expected a bias of one axis in {describe(node)}. Received: shape {bias.shape}")
         consumers = self._graph.consumers(tensor)
         if len(consumers) == 1 and consumers[0].op_type == "BatchNormalization":
             return self._norm(consumers[0], name, bias)
@@ -165,6 +171,13 @@ class _WeightCollector:
         """Reads a BatchNorm, and subtracts the bias of the preceding node from its mean."""
         self._graph.expect_attribute(node, "training_mode", 0, default=0)
         gamma, beta, mean, variance = (self._graph.constant(node, index).astype(np.float64) for index in (1, 2, 3, 4))
+        # Arrays of other shapes could broadcast to a large one.
+        shapes = [array.shape for array in (gamma, beta, mean, variance)]
+        if mean.ndim != 1 or len({*shapes, np.shape(bias) or mean.shape}) != 1:
+            raise UnsupportedFileError(
+                f"expected arrays (n,) in {describe(node)}, with the channels of the node before it. "
+                f"Received: shapes {shapes} after {np.shape(bias) or 'no'} channels"
+            )
         epsilon = self._graph.attribute(node, "epsilon", _EPSILON)
         if abs(epsilon - _EPSILON) > 1e-9:
             gamma = gamma * np.sqrt((variance + _EPSILON) / (variance + epsilon))
@@ -205,4 +218,4 @@ class _WeightCollector:
         graph.expect_only_output(self._optional_norm(tensor, norm, bias, node))
 
     def _add(self, name, array, node):
-        self.weights[name] = Weight(np.asarray(array, np.float32), f"node {describe(node)}")
+        self.weights.add(name, array, f"node {describe(node)}")

@@ -1,18 +1,21 @@
 """Reader of the graph of an ONNX file."""
 
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 
+from keras_arcface._messages import short
 from keras_arcface._optional import optional_import
+from keras_arcface.pretrained.onnx_constants import EVALUATED
+from keras_arcface.pretrained.onnx_constants import evaluate
+from keras_arcface.pretrained.onnx_constants import load_external_data
+from keras_arcface.pretrained.onnx_constants import to_array
 from keras_arcface.pretrained.weights import UnsupportedFileError
 
 _FLOATS = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfloat16 in ONNX
-# Operators that are evaluated if all their inputs are constant. Their outputs have no more values than their inputs, so
-# a small file cannot allocate much memory.
-_EVALUATED = {
-    *("Constant", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "DequantizeLinear"),
-}
+_MAX_CONSTANTS = 16  # number of tensors from which a constant is computed; exporters need about 8
+_MAX_INPUTS = 32  # number of inputs, or attributes, of a node
 
 
 class OnnxGraph:
@@ -27,22 +30,21 @@ class OnnxGraph:
     Attributes:
         images: name of the input tensor.
         input_size: `(height, width)` of the images, or None if the file does not contain it.
+        file_size: size of the file and of its files of external data in bytes.
 
     Raises:
         ModuleNotFoundError: if onnx is not installed.
-        UnsupportedFileError: if the file is damaged or has other inputs.
+        UnsupportedFileError: if the file has other inputs.
+        Exception: of many types if the file is damaged.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         with optional_import("pretrained", f"Reading {path}"):
             import onnx
         self._onnx = onnx
-        try:
-            model = onnx.load(path)
-        except Exception as error:  # protobuf and onnx raise exceptions of many types for damaged files
-            received = f"{type(error).__name__}: {str(error)[:200]}"
-            raise UnsupportedFileError(f"expected an ONNX file. Received: {received}") from error
-        graph, self._opsets = model.graph, model.opset_import
+        model = onnx.load(path, load_external_data=False)
+        graph = model.graph
+        self.file_size = path.stat().st_size + load_external_data(graph.initializer, path.parent)
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers, self._consumers, self._aliases = {}, defaultdict(list), {}
         for node in graph.node:
@@ -54,13 +56,18 @@ class OnnxGraph:
         inputs = [value for value in graph.input if value.name not in self._initializers]
         shapes = [[axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in inputs]
         if len(inputs) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (0, 3):  # 0: unknown
-            received = [f"{value.name!r} {shape}" for value, shape in zip(inputs, shapes, strict=True)]
+            received = [f"{short(entry.name)} {shape[:5]}" for entry, shape in zip(inputs[:3], shapes, strict=False)]
             raise UnsupportedFileError(
-                f"expected one input, images (n, 3, height, width). Received: {', '.join(received[:3]) or 'none'}"
+                f"expected one input, images (n, 3, height, width). Received: {', '.join(received) or 'none'}"
             )
         return inputs[0].name, tuple(shapes[0][2:]) if all(shapes[0][2:]) else None
 
     def _add(self, node):
+        if max(len(node.input), len(node.attribute)) > _MAX_INPUTS or node.domain not in ("", "ai.onnx"):
+            raise UnsupportedFileError(
+                f"expected operators of ONNX with at most {_MAX_INPUTS} inputs and attributes. Received: "
+                f"{describe(node)} of the domain {short(node.domain)} with {len(node.input)} inputs"
+            )
         inputs = self.inputs(node)
         is_identity = node.op_type in ("Identity", "Dropout") or (
             node.op_type == "Cast" and self.attribute(node, "to", None) in _FLOATS
@@ -95,6 +102,8 @@ class OnnxGraph:
         """Checks that an attribute of a node, or `default`, has the expected value."""
         received = self.attribute(node, name, default)
         if received != expected:
+            if not isinstance(received, int | float):
+                received = received[:20] if isinstance(received, list | bytes) else type(received).__name__
             raise UnsupportedFileError(f"expected {name}={expected} of {describe(node)}. Received: {name}={received}")
 
     def consumers(self, tensor) -> list:
@@ -130,52 +139,36 @@ class OnnxGraph:
             index: index of the input.
         """
         name = self.inputs(node)[index] if index < len(node.input) else ""
-        if name in self._initializers:
-            return self._onnx.numpy_helper.to_array(self._initializers[name]).astype(np.float32)
         message = f"expected constant weights in input {index} of {describe(node)}. Received:"
-        nodes, initializers = self._constant_subgraph(name, message)
-        try:
-            return self._evaluate(nodes, initializers, name).astype(np.float32)
-        except Exception as error:  # the evaluator raises exceptions of many types
-            reason = f"{type(error).__name__}: {str(error)[:200]}"
-            raise UnsupportedFileError(
-                f"{message} {describe(self._producers[name])}, which fails with {reason}"
-            ) from error
+        return self._evaluate(name, {}, message).astype(np.float32)
 
-    def _constant_subgraph(self, name, message):
-        """Returns the nodes and initializers that compute a tensor."""
-        computed, initializers, pending = set(), {}, [name]
-        while pending:
-            tensor = pending.pop()
-            if tensor in self._initializers:
-                initializers[tensor] = self._initializers[tensor]
-            elif tensor and tensor not in computed:
-                producer = self._producers.get(tensor)
-                if producer is None or producer.op_type not in _EVALUATED:
-                    received = describe(producer) if producer is not None else f"tensor {tensor!r}"
-                    raise UnsupportedFileError(f"{message} {received}")
-                computed.add(tensor)
-                pending += producer.input
-        if name not in computed:  # an optional input that is not set
-            raise UnsupportedFileError(f"{message} tensor {name!r}")
-        return [producer for output, producer in self._producers.items() if output in computed], initializers
-
-    def _evaluate(self, nodes, initializers: dict, name: str) -> np.ndarray:
-        from onnx.reference import ReferenceEvaluator
-
-        helper = self._onnx.helper
-        output = helper.make_tensor_value_info(name, self._onnx.TensorProto.FLOAT, None)
-        graph = helper.make_graph(nodes, "constant", [], [output], list(initializers.values()))
-        return ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets)).run(None, {})[0]
+    def _evaluate(self, name, values, message):
+        """Returns the value of a tensor, and adds it to `values`, with all tensors from which it is computed."""
+        if values.get(name) is not None:
+            return values[name]
+        node = self._producers.get(name)
+        if name in self._initializers:
+            values[name] = to_array(self._initializers[name])
+        elif node is None or node.op_type not in EVALUATED or len(values) >= _MAX_CONSTANTS:
+            raise UnsupportedFileError(f"{message} {describe(node) if node else f'tensor {short(name)}'}")
+        else:
+            values[name] = None  # counts this tensor
+            inputs = [self._evaluate(source, values, message) for source in self.inputs(node)[:3] if source]
+            try:
+                values[name] = evaluate(node, inputs, lambda *arguments: self.attribute(node, *arguments))
+            except Exception as error:  # NumPy raises exceptions of many types
+                reason = f"{type(error).__name__}: {str(error)[:200]}"
+                raise UnsupportedFileError(f"{message} {describe(node)}, which fails with {reason}") from error
+        return values[name]
 
     def raise_unexpected(self, tensor, expected):
         """Raises an UnsupportedFileError that names the nodes that use a tensor."""
         producer = self._producers.get(tensor)
-        place = describe(producer) if producer is not None else f"input {tensor!r}"
-        received = ", ".join(map(describe, self.consumers(tensor))) or "the end of the graph"
+        place = describe(producer) if producer is not None else f"input {short(tensor)}"
+        received = ", ".join(map(describe, self.consumers(tensor)[:5])) or "the end of the graph"
         raise UnsupportedFileError(f"expected {expected} after {place}. Received: {received}")
 
 
 def describe(node) -> str:
     """Returns the operator and name of a node for messages."""
-    return f"{node.op_type} {(node.name or next(iter(node.output), ''))!r}"
+    return f"{node.op_type[:40]} {short(node.name or next(iter(node.output), ''))}"
