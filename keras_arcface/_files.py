@@ -74,6 +74,34 @@ def replacing(
         raise write_error(error, path, f"{size:,}" if size is not None else f"more than {written:,}") from error
 
 
+def append(path: Path, content: str) -> None:
+    """Appends text to an existing file, which is not changed on an error.
+
+    A killed process may leave a part of the text.
+
+    Raises:
+        OSError: if the text cannot be written. The message names the file, and on a full disk the free space.
+    """
+    data = content.encode("utf-8")
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                write_all(file, data)
+            except BaseException:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise write_error(error, path, f"{len(data):,}") from error
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Writes data to an unbuffered file, whose `write` may write only a part."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
 def write_error(error: OSError, path: Path, needed: str) -> OSError:
     """Returns an error that names the file that could not be written, and the space on a full disk.
 

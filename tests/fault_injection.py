@@ -95,6 +95,7 @@ FAULTS = (
 class Outcome:
     """Result of a case. `state` and `litter` are those directly after the fault, or after the next run if it fails."""
 
+    number: int
     operation: str
     fault: Fault
     state: str
@@ -124,7 +125,7 @@ def check(store: Store, faults=FAULTS, every: int = 1) -> Iterator[Outcome]:
             shutil.copytree(template, directory)
             run = _run_killed if fault.error is None else _run_failing
             error = run(store, directory, number, fault)
-            yield Outcome(operation, fault, *_judge(store, directory, fault, error))
+            yield Outcome(number, operation, fault, *_judge(store, directory, fault, error))
 
 
 def _run_failing(store: Store, directory: Path, number: int, fault: Fault) -> Exception | None:
@@ -327,7 +328,7 @@ def main():
         states = collections.Counter(outcome.state if outcome.state in ("old", "new") else "" for outcome in outcomes)
         bad = [outcome for outcome in outcomes if outcome.state not in ("old", "new") or outcome.litter]
         num_bad += len(bad)
-        counts = (len({outcome.operation for outcome in outcomes}), len(outcomes), states["old"], states["new"])
+        counts = (len({outcome.number for outcome in outcomes}), len(outcomes), states["old"], states["new"])
         print(store.name, *counts, states[""], sum(bool(outcome.litter) for outcome in outcomes), sep=" | ")
         for outcome in bad[:20]:
             print(f"    {outcome.fault} at {outcome.operation}: {outcome.state} {outcome.litter}")

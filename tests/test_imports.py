@@ -25,6 +25,7 @@ MAY_KNOW = {
     "_files.py": set(),
     "_messages.py": set(),
     "_locks.py": set(),
+    "_npz.py": {"numpy"},
     "_optional.py": set(),
     "_cpu_training.py": {"keras", "tensorflow"},
     "_private_api.py": {"keras", "tensorflow"},
@@ -88,9 +89,8 @@ MAY_KNOW = {
 
 
 # Small helpers that every part may import.
-SHARED = {
-    f"keras_arcface.{name}" for name in ("_arguments", "_files", "_messages", "_locks", "_optional", "_private_api")
-}
+SHARED_NAMES = ("_arguments", "_files", "_locks", "_messages", "_npz", "_optional", "_private_api")
+SHARED = {f"keras_arcface.{name}" for name in SHARED_NAMES}
 
 
 def rooms_of(file: Path):

@@ -1,13 +1,15 @@
 """Pairs of images for verification."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from keras_arcface._files import is_file_name
+from keras_arcface._files import replacing
 from keras_arcface._messages import short
+from keras_arcface._npz import open_npz
+from keras_arcface._npz import read_array
 from keras_arcface.data import encoded_images
 from keras_arcface.data import verification_pickle
 from keras_arcface.data.list_files import IMAGE_SUFFIXES
@@ -52,7 +54,7 @@ class PairSet:
     def save(self, path) -> None:
         """Writes the pairs as an uncompressed `.npz` file without pickled objects."""
         lengths = [len(image) for image in self.images]
-        with open(path, "wb") as file:
+        with replacing(path, size=sum(lengths)) as file:
             np.savez(
                 file,
                 bytes=np.frombuffer(b"".join(self.images), np.uint8),
@@ -173,13 +175,9 @@ def _find_image(folder: Path, person: str, number: int, where: str) -> Path:
 
 def _load_npz(path: Path) -> tuple[list[bytes], np.ndarray]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            # `save` does not compress. Content that is larger than the file could exhaust the memory.
-            declared = sum(member.file_size for member in archive.infolist())
-            if declared > path.stat().st_size:
-                raise ValueError(f"{declared} bytes of content in a file of {path.stat().st_size} bytes")
+        with open_npz(path) as archive:
             joined, ends, same = (
-                _read_array(archive, name, dtype)
+                read_array(archive, name, np.dtype(dtype))
                 for name, dtype in (("bytes", np.uint8), ("ends", np.int64), ("same", np.bool_))
             )
     except Exception as error:  # zipfile, NumPy and zlib raise different exceptions
@@ -192,18 +190,3 @@ def _load_npz(path: Path) -> tuple[list[bytes], np.ndarray]:
         )
     content = joined.tobytes()
     return [content[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)], same
-
-
-def _read_array(archive: zipfile.ZipFile, name: str, dtype: type[np.generic]) -> np.ndarray:
-    """Reads an array `(n,)`. Unlike `np.load`, it does not allocate an array that is larger than the file."""
-    member = archive.getinfo(f"{name}.npy")
-    with archive.open(member) as file:
-        np.lib.format.read_magic(file)
-        shape, _, stored = np.lib.format.read_array_header_1_0(file)
-        num_bytes = member.file_size - file.tell()
-        if stored != dtype or len(shape) != 1 or shape[0] * stored.itemsize != num_bytes:
-            raise ValueError(
-                f"the array {name!r} must have the type {np.dtype(dtype)}, the shape (n,) and the size of its content. "
-                f"Received: type {short(stored)} and shape {short(shape)} in {num_bytes} bytes"
-            )
-        return np.frombuffer(file.read(num_bytes), stored)

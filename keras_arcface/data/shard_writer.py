@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from keras_arcface._files import replacing
+from keras_arcface._files import write_all
 from keras_arcface._files import write_atomically
 from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
@@ -112,7 +112,7 @@ def write_shard(job: ShardJob, number: int, indices: np.ndarray, progress: Calla
             records = _usable_records(job, block, skipped)
             data = b"".join(piece for record in records for piece in tfrecord.frame(*schema.encode(*record)))
             sha256.update(data)
-            _write_all(file, data)
+            write_all(file, data)
             num_examples += len(records)
             num_bytes += len(data)
             progress(len(block))
@@ -136,12 +136,6 @@ def read_record(source: ClassSubset, index: int) -> Record:
         ) from error
     image = encoded_images.to_jpeg_or_png(record.image, record.name)
     return record if image is record.image else record._replace(image=image)
-
-
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _usable_records(job: ShardJob, indices: Iterable[int], skipped: list[str]) -> list[Record]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_arcface import _files
 from keras_arcface._optional import optional_import
 from keras_arcface.evaluation.label_noise import LabelNoise
 from keras_arcface.evaluation.verification import VerificationResult
@@ -41,9 +42,7 @@ def plot_verification(results: Mapping[str, VerificationResult], path) -> Path:
     for panel, (name, result) in zip(panels[1:], results.items(), strict=True):
         _draw_scores(panel, result)
         panel.set(title=f"{_escape(name)}: accuracy {result.accuracy:.1%} ± {result.accuracy_std:.1%}")
-    path = Path(path)
-    figure.savefig(path, dpi=120)
-    return path
+    return _save(figure, Path(path))
 
 
 def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[[int], np.ndarray], path) -> Path:
@@ -76,9 +75,7 @@ def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[
         verdict = {-1: "dropped", noise.labels.item(image): "kept"}.get(cleaned.item(image), "relabeled")
         panel.set_title(f"class {noise.labels[image]}, {np.rad2deg(noise.angles[image]):.0f}°: {verdict}", fontsize=8)
         panel.axis("off")
-    path = Path(path)
-    figure.savefig(path, dpi=120)
-    return path
+    return _save(figure, Path(path))
 
 
 def roc_svg(results: Mapping[str, VerificationResult]) -> bytes:
@@ -154,6 +151,12 @@ def _escape(name: str) -> str:
 def _legend_below(figure: Any) -> None:
     """Adds a legend below the axes, so that it covers no curve."""
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    with _files.replacing(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix(".") or "png", dpi=120)
+    return path
 
 
 def _svg(figure: Any) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_arcface import _files
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.evaluation import plots
 from keras_arcface.evaluation.tables import Table
@@ -110,12 +111,12 @@ class Report:
         """Writes the report to a file and returns its path."""
         path = Path(path)
         body = "\n".join(self._sections)
-        path.write_text(
+        _files.write_atomically(
+            path,
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<title>{_escape(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
             f"<h1>{_escape(self.title)}</h1>\n{_paragraph(self.note)}\n{body}\n</main>\n</body>\n</html>\n",
-            encoding="utf-8",
         )
         return path
 

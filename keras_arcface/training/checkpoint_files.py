@@ -1,12 +1,14 @@
 """File format of checkpoints, an `.npz` file with a JSON header and one array per variable.
 
-The zip format adds a checksum to every array. Reading a file does not execute code from it.
+The zip format adds a checksum to every array. Reading a file does not execute code from it, and allocates only the
+memory of the expected variables.
 """
 
 import contextlib
 import json
-import os
 import re
+import zipfile
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +16,19 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from keras_arcface import _files
+from keras_arcface import _npz
 from keras_arcface._messages import short
 
 _FORMAT = 1
 _NAME = "step-{:010d}.npz"
-_PATTERN = re.compile(r"step-(\d+)\.npz")
+_PATTERN = re.compile(r"step-([0-9]+)\.npz")
+_MAX_TEXT = 200  # characters of a file that a message quotes
+
+
+class OtherRunError(ValueError):
+    """Error for an intact checkpoint that belongs to another model or run."""
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
@@ -29,25 +36,34 @@ def checkpoint_path(directory: Path, step: int) -> Path:
     return directory / _NAME.format(step)
 
 
-def list_checkpoints(directory: Path) -> list[Path]:
-    """Returns the checkpoint paths in a directory, sorted by step, or an empty list if the directory does not exist."""
+def checkpoint_step(path: Path) -> int | None:
+    """Returns the step in the name of a checkpoint, or None if the path is not that of a checkpoint."""
+    match = _PATTERN.fullmatch(path.name)
+    return int(match[1]) if match and path.name == _NAME.format(int(match[1])) else None
+
+
+def list_checkpoints(directory: Path) -> dict[int, Path]:
+    """Returns the checkpoint paths in a directory by step, in order. The dict is empty if no directory exists."""
     with contextlib.suppress(FileNotFoundError):
-        matches = ((_PATTERN.fullmatch(path.name), path) for path in directory.iterdir())
-        return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
-    return []
+        steps = {checkpoint_step(path): path for path in directory.iterdir()}
+        return {step: steps[step] for step in sorted(step for step in steps if step is not None)}
+    return {}
 
 
 def write_checkpoint(path: Path, step: int, run_config: Mapping, variables: Sequence, values: Sequence) -> None:
-    """Writes a checkpoint atomically, and creates its directory if necessary."""
+    """Writes a checkpoint atomically.
+
+    Raises:
+        OSError: if the file cannot be written. The message names it, and on a full disk the needed and free space.
+    """
     header = {"format": _FORMAT, "step": step, "run_config": run_config, "variables": _describe(variables)}
     arrays = {str(index): value for index, value in enumerate(values)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _files.replacing(path) as file:
+    with _files.replacing(path, size=sum(value.nbytes for value in values)) as file:
         np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
 
 
-def read_checkpoint(path: str | os.PathLike, variables: Sequence, run_config: Mapping) -> tuple[int, list[np.ndarray]]:
-    """Returns the step and the values of a checkpoint.
+def read_checkpoint(path: Path, variables: Sequence, run_config: Mapping) -> list[np.ndarray]:
+    """Returns the values of a checkpoint.
 
     Args:
         path: path of the checkpoint.
@@ -55,38 +71,80 @@ def read_checkpoint(path: str | os.PathLike, variables: Sequence, run_config: Ma
         run_config: expected configuration of the run.
 
     Raises:
-        ValueError: if the checkpoint belongs to another model or run.
-        Exception: if the file is damaged; one of many types from NumPy, `json` and `zipfile`.
+        OtherRunError: if the checkpoint belongs to another model or run.
+        OSError: if the file cannot be read.
+        ValueError: if the file is damaged. The message names it.
     """
-    with open(path, "rb") as file, NpzFile(file, allow_pickle=False) as archive:
-        header = json.loads(archive["header"].tobytes())
-        if header["format"] != _FORMAT:
-            raise ValueError(f"{path} must have the format {_FORMAT}. Received: format={header['format']}")
-        _check_run(path, header["run_config"], run_config)
-        expected = _describe(variables)
-        _check_variables(path, header["variables"], expected)
-        return header["step"], [archive[str(index)] for index in range(len(expected))]
+    return list(_read_values(path, variables, run_config))
 
 
-def _check_run(path: str | os.PathLike, received: Mapping, expected: Mapping) -> None:
+def check_checkpoint(path: Path, variables: Sequence, run_config: Mapping) -> None:
+    """Reads a checkpoint, one array at a time, and raises the errors of `read_checkpoint`."""
+    for _ in _read_values(path, variables, run_config):
+        pass
+
+
+def check_run(path: Path, variables: Sequence, run_config: Mapping) -> None:
+    """Reads only the header of a checkpoint, and raises the errors of `read_checkpoint`."""
+    with _open(path) as archive:
+        _read_header(archive, path, _describe(variables), run_config)
+
+
+def _read_values(path: Path, variables: Sequence, run_config: Mapping) -> Iterator[np.ndarray]:
+    expected = _describe(variables)
+    with _open(path) as archive:
+        _read_header(archive, path, expected, run_config)
+        for index, description in enumerate(expected):
+            yield _npz.read_array(archive, str(index), np.dtype(description["dtype"]), tuple(description["shape"]))
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with _npz.open_npz(path) as archive:
+            yield archive
+    except OtherRunError:
+        raise
+    except Exception as error:  # zipfile and NumPy raise errors of many types for damaged files
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        raise ValueError(
+            f"{path} must be an intact checkpoint. "
+            f"Received: a file that raises {type(error).__name__}: {str(error)[:_MAX_TEXT]}"
+        ) from error
+
+
+def _read_header(archive: zipfile.ZipFile, path: Path, expected: Sequence[Mapping], run_config: Mapping) -> None:
+    header = json.loads(_npz.read_array(archive, "header", np.dtype(np.uint8)).tobytes())
+    if header["format"] != _FORMAT:
+        raise ValueError(f"expected format={_FORMAT}. Received: format={short(header['format'])}")
+    if header["step"] != checkpoint_step(path):
+        raise ValueError(f"expected the step of the file name. Received: step={short(header['step'])}")
+    _check_run_config(path, header["run_config"], run_config)
+    _check_variables(path, header["variables"], expected)
+
+
+def _check_run_config(path: Path, received: Mapping, expected: Mapping) -> None:
     for key in sorted({*expected, *received}):
         if received.get(key) != expected.get(key) or (key in received) != (key in expected):
-            raise ValueError(
+            raise OtherRunError(
                 f"{path} belongs to another run. Expected: {_item(expected, key)}. Received: {_item(received, key)}"
             )
 
 
 def _item(config: Mapping, key: str) -> str:
-    return f"{key}={short(config[key])}" if key in config else f"no {key}"
+    return f"{_cut(key)}={short(config[key])}" if key in config else f"no {_cut(key)}"
 
 
-def _check_variables(path: str | os.PathLike, received: Sequence[Mapping], expected: Sequence[Mapping]) -> None:
+def _check_variables(path: Path, received: Sequence[Mapping], expected: Sequence[Mapping]) -> None:
     for found, required in zip(received, expected, strict=False):
         # Paths are not compared, because Keras adds a counter to layer names, so equal models have different paths.
         if (found["shape"], found["dtype"]) != (required["shape"], required["dtype"]):
-            raise ValueError(f"{path} belongs to another model. Expected: {_text(required)}. Received: {_text(found)}")
+            raise OtherRunError(
+                f"{path} belongs to another model. Expected: {_text(required)}. Received: {_text(found)}"
+            )
     if len(received) != len(expected):
-        raise ValueError(
+        raise OtherRunError(
             f"{path} belongs to another model. Expected: {len(expected)} variables. Received: {len(received)} variables"
         )
 
@@ -99,4 +157,8 @@ def _describe(variables: Sequence) -> list[dict[str, Any]]:
 
 
 def _text(description: Mapping) -> str:
-    return f"{description['path']} {tuple(description['shape'])} {description['dtype']}"
+    return f"{_cut(description['path'])} {short(tuple(description['shape']))} {_cut(description['dtype'])}"
+
+
+def _cut(text) -> str:
+    return text[:_MAX_TEXT] if isinstance(text, str) else short(text)

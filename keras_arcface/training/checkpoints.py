@@ -1,8 +1,11 @@
 """Checkpoints of the whole training state, from which an interrupted run resumes exactly."""
 
+import contextlib
 import json
 import logging
 import os
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +14,12 @@ import numpy as np
 
 from keras_arcface import _arguments
 from keras_arcface import _replicas
+from keras_arcface._locks import FileLock
 from keras_arcface.training import checkpoint_files
+from keras_arcface.training import run_lock
 from keras_arcface.training.steps import StepCallback
+
+_LOCK = ".checkpoints.lock"
 
 _log = logging.getLogger(__name__)
 
@@ -34,18 +41,25 @@ class Checkpoints(StepCallback):
     execute code. If several hosts train together, all of them require this callback and the same directory. Only the
     first host writes files.
 
+    A directory belongs to one run. During `fit`, its file `.checkpoints.lock` names the process that trains, and a
+    second training is refused. `restore` does not require the lock, so another process may read the last checkpoint.
+
     Args:
         directory: directory of the files, such as `step-0000001000.npz`; created if necessary.
         every_steps: number of steps between checkpoints. A checkpoint is written at the beginning of the next step,
             after callbacks such as `SwapEMAWeights` have restored the weights that they replace at the end of an epoch.
-        keep: number of checkpoints to keep.
+        keep: number of intact checkpoints to keep. Damaged files and those of other runs are neither counted nor
+            removed.
         run_config: JSON-serializable settings that a resumed run must share, such as margin, seed and dataset.
 
     Attributes:
         step: number of completed steps.
 
     Raises:
-        ValueError: if `every_steps` or `keep` is below 1.
+        ValueError: if `every_steps` or `keep` is below 1; from `fit`, if the directory contains newer checkpoints than
+            this training has restored.
+        BlockingIOError: from `fit`, if another process trains in the directory. The message names it.
+        OSError: from `fit`, if a checkpoint cannot be written, for example on a full disk. Earlier ones are kept.
     """
 
     def __init__(
@@ -61,11 +75,14 @@ class Checkpoints(StepCallback):
         self.directory, self.every_steps, self.keep = Path(directory), every_steps, keep
         self.run_config = json.loads(json.dumps(run_config or {}))
         self._is_due = False
+        self._damaged: set[Path] = set()  # checkpoints that `restore` skipped
+        self._intact: dict[tuple, bool] = {}  # results of checks by path, size and time of modification
+        self._lock: FileLock | None = None
 
     def restore(self, model: keras.Model) -> int:
-        """Sets a model and its optimizer to the last checkpoint that is readable and belongs to them.
+        """Sets a model and its optimizer to the last intact checkpoint.
 
-        Other checkpoints are skipped, with the reason in a `logging` warning.
+        Damaged checkpoints are skipped, with the reason in a `logging` warning.
 
         Args:
             model: built and compiled model, with the architecture and optimizer of the checkpoint.
@@ -74,8 +91,9 @@ class Checkpoints(StepCallback):
             The step of the checkpoint; 0, with the model unchanged, if no checkpoint exists.
 
         Raises:
-            ValueError: if the model is not built and compiled; if checkpoints exist but none can be restored, because a
-                new training would replace them; or if hosts that train together have different checkpoints.
+            ValueError: if the model is not built and compiled; if the last intact checkpoint belongs to another model
+                or run; if checkpoints exist but none is intact, because a new training would replace them; or if hosts
+                that train together have different checkpoints.
         """
         if not model.built or not model.compiled:
             raise ValueError(
@@ -94,25 +112,53 @@ class Checkpoints(StepCallback):
     def _restore(self, model: keras.Model) -> int:
         variables = _training_state(model)
         paths = checkpoint_files.list_checkpoints(self.directory)
+        self._damaged = set()
         reason: Exception | None = None
-        for path in reversed(paths):
+        for step, path in reversed(paths.items()):
             try:
-                step, values = checkpoint_files.read_checkpoint(path, variables, self.run_config)
-            except Exception as error:  # zipfile and NumPy raise errors of many types for damaged files
+                values = checkpoint_files.read_checkpoint(path, variables, self.run_config)
+            except checkpoint_files.OtherRunError as error:
+                raise ValueError(f"{error}. Use another directory, or remove the checkpoints of that run") from error
+            except (OSError, ValueError) as error:
                 reason = error
+                self._damaged.add(path)
                 _log.warning("Checkpoint %s is skipped: %s", path, error)
                 continue
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
-            self.step = step
+            self.step, self._intact = step, {_identity(path): True}
             _log.info("Restored checkpoint %s", path)
             return step
         if paths:
             raise ValueError(
-                f"One of the {len(paths)} checkpoints in {self.directory} must be readable and belong to this model "
-                f"and run. Received: {paths[0].name} with the error: {reason}. Use another directory, or remove them"
+                f"One of the {len(paths)} checkpoints in {self.directory} must be intact. Received: only damaged "
+                f"files, the first with the error: {reason}. Use another directory, or remove them"
             )
         return 0
+
+    def on_train_begin(self, logs=None):
+        try:
+            if _is_first_host():
+                self._lock = run_lock.lock_run(self.directory / _LOCK)
+                self._check_newest()
+        except (OSError, ValueError):
+            self.on_train_end()
+            _check_hosts_agree(self.directory, -1)
+            raise
+        _check_hosts_agree(self.directory, self.step)
+
+    def on_train_end(self, logs=None):
+        if self._lock is not None:
+            self._lock.release()
+
+    def _check_newest(self) -> None:
+        """Raises a ValueError if a later `restore` would return a checkpoint of an earlier training."""
+        for step, path in checkpoint_files.list_checkpoints(self.directory).items():
+            if step > self.step and path not in self._damaged:
+                raise ValueError(
+                    f"{self.directory} must not contain checkpoints that are newer than this training, which has done "
+                    f"{self.step} steps. Received: {path.name}. Call `restore` before `fit`, or use another directory"
+                )
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._is_due:
@@ -123,29 +169,93 @@ class Checkpoints(StepCallback):
         self._is_due = self._is_due or self.reached_multiple_of(self.every_steps, previous_step)
 
     def write(self) -> Path:
-        """Writes a checkpoint, and removes all but the last `keep` checkpoints.
+        """Writes a checkpoint, and removes all but the last `keep` intact checkpoints.
 
         Returns:
             The path of the checkpoint.
 
         Raises:
             FloatingPointError: if a variable of the model is not finite. Earlier checkpoints are kept.
+            BlockingIOError: outside of `fit`, if another process trains in the directory.
+            OSError: if the checkpoint cannot be written. Earlier checkpoints are kept.
+            ValueError: outside of `fit`, if the directory contains newer checkpoints.
         """
         # On JAX, reading `self.model` copies the state of the training step to the variables.
         variables = _training_state(self.model)
         values = [_to_numpy(variable) for variable in variables]
         for variable, value in zip(variables, values, strict=True):
-            if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
+            if keras.backend.is_float_dtype(value.dtype.name) and not np.all(np.isfinite(value)):
                 raise FloatingPointError(
                     f"The variable {variable.path} must be finite. Received: NaN or infinity after {self.step} steps. "
                     f"No checkpoint is written. Earlier checkpoints are kept in {self.directory}"
                 )
         path = checkpoint_files.checkpoint_path(self.directory, self.step)
         if _is_first_host():
-            checkpoint_files.write_checkpoint(path, self.step, self.run_config, variables, values)
-            for old in checkpoint_files.list_checkpoints(self.directory)[: -self.keep]:
-                old.unlink()
+            with self._locked():
+                checkpoint_files.write_checkpoint(path, self.step, self.run_config, variables, values)
+                self._intact[_identity(path)] = True
+                self._remove_old(variables)
         return path
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Holds the lock of the directory, also outside of `fit`."""
+        if self._lock is not None and self._lock.is_held:
+            yield
+            return
+        lock = run_lock.lock_run(self.directory / _LOCK)
+        try:
+            self._check_newest()
+            yield
+        finally:
+            lock.release()
+
+    def _remove_old(self, variables: list) -> None:
+        # Newer files are damaged ones that `restore` skipped. They do not count, and this training will replace them.
+        paths = checkpoint_files.list_checkpoints(self.directory)
+        candidates = [path for step, path in reversed(paths.items()) if step <= self.step]
+        num_kept = 0
+        for number, path in enumerate(candidates):
+            if num_kept < self.keep:
+                is_last = number + 1 == len(candidates)  # no other file depends on whether it is intact
+                num_kept += is_last or self._is_intact(path, variables)
+            else:
+                self._remove(path, variables)
+
+    def _is_intact(self, path: Path, variables: list) -> bool:
+        """Returns whether a checkpoint can be restored. Each file is read only once, unless this process wrote it."""
+        identity = _identity(path)
+        if identity not in self._intact:
+            self._intact[identity] = _is_valid(checkpoint_files.check_checkpoint, path, variables, self.run_config)
+        return self._intact[identity]
+
+    def _remove(self, path: Path, variables: list) -> None:
+        """Removes a checkpoint of this run. Only its header is read."""
+        identity = _identity(path)
+        if identity not in self._intact and not _is_valid(checkpoint_files.check_run, path, variables, self.run_config):
+            self._intact[identity] = False
+        if self._intact.get(identity, True):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:  # the next checkpoint tries again
+                _log.warning("The old checkpoint %s could not be removed: %s", path, error.strerror)
+
+
+def _identity(path: Path) -> tuple:
+    try:
+        status = path.stat()
+    except OSError:  # reading the file reports the error
+        return (path,)
+    return path, status.st_size, status.st_mtime_ns
+
+
+def _is_valid(check: Callable, path: Path, variables: list, run_config: Mapping) -> bool:
+    try:
+        check(path, variables, run_config)
+    except (OSError, ValueError) as error:
+        _log.warning("Checkpoint %s is neither counted nor removed: %s", path, error)
+        return False
+    return True
 
 
 def _training_state(model: keras.Model) -> list:
@@ -187,5 +297,5 @@ def _check_hosts_agree(directory: Path, step: int) -> None:
     if len(set(steps)) > 1:
         raise ValueError(
             f"All hosts must find the same checkpoints in {directory}, a directory that they share. "
-            f"Received: steps {steps}"
+            f"Received: steps {steps}, where -1 is a host with an error"
         )

@@ -1,19 +1,27 @@
 """Log of a training in CSV files and TensorBoard event files."""
 
 import csv
+import io
 import os
 import time
+from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
 from keras_arcface import _arguments
+from keras_arcface import _files
+from keras_arcface.training import run_lock
 from keras_arcface.training.gradient_accumulation import GradientAccumulationOptimizer
 from keras_arcface.training.scalar_writer import ScalarWriter
 from keras_arcface.training.steps import StepCallback
 
 STEPS_FILE, VERIFICATION_FILE = "steps.csv", "verification.csv"
+_LOCK = ".training_log.lock"
+_MAX_TEXT = 200  # characters of a file that a message quotes
+_MAX_DIGITS = 18  # of a step
 
 
 class TrainingLog(StepCallback):
@@ -24,6 +32,7 @@ class TrainingLog(StepCallback):
     these steps of `loss`, `accuracy`, `target_angle` and `target_angle_std` (radians), and `embedding_norm`.
     `verification.csv` has one row per epoch whose logs contain `val_` metrics, such as those of `VerificationCallback`,
     which must come before this callback. A resumed run removes the rows after its start step and appends new rows.
+    During `fit`, the file `.training_log.lock` names the process that writes the log, and another one is refused.
 
     >>> history = model.fit(images, labels, batch_size=4, callbacks=[TrainingLog("run", batch_size=4)], verbose=0)
 
@@ -35,8 +44,10 @@ class TrainingLog(StepCallback):
         start_step: number of steps before `fit`, for a resumed run.
 
     Raises:
-        ValueError: if `every_steps` is below 1.
+        ValueError: if `every_steps` is below 1; from `fit`, if the directory contains a file that is not a log.
         ModuleNotFoundError: if `tensorboard` is true and TensorBoard is not installed.
+        BlockingIOError: from `fit`, if another process writes a log to the directory. The message names it.
+        OSError: from `fit`, if a row cannot be written, for example on a full disk. Earlier rows are kept.
     """
 
     def __init__(
@@ -54,9 +65,13 @@ class TrainingLog(StepCallback):
         self._sums: dict[str, float] = {}
 
     def on_train_begin(self, logs=None):
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for name in (STEPS_FILE, VERIFICATION_FILE):
-            _remove_rows_after(self.directory / name, self.step)
+        self._lock = run_lock.lock_run(self.directory / _LOCK)
+        try:
+            for name in (STEPS_FILE, VERIFICATION_FILE):
+                _remove_rows_after(self.directory / name, self.step)
+        except (OSError, ValueError):
+            self._lock.release()
+            raise
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
@@ -76,6 +91,7 @@ class TrainingLog(StepCallback):
             self._write(VERIFICATION_FILE, {"step": self.step, **metrics})
 
     def on_train_end(self, logs=None):
+        self._lock.release()
         if self._scalar_writer is not None:
             self._scalar_writer.close()
 
@@ -122,43 +138,68 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
             return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
+def read_log(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Reads the columns and rows of a CSV file of a log, without the last line if it is incomplete.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file is not that of a log. The message names the file and line.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = [line for line in file if line.endswith("\n")]
+        columns, *cells = list(csv.reader(lines, strict=True)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} must be a CSV file of a TrainingLog. Received: {error}") from error
+    if len(set(columns)) < len(columns) or (lines and columns[:1] != ["step"]):
+        raise ValueError(
+            f"{path} must be a CSV file of a TrainingLog, with different columns and `step` as the first. "
+            f"Received: {len(columns)} columns, {','.join(columns[:10])[:_MAX_TEXT]!r}"
+        )
+    for number, row in enumerate(cells, start=2):
+        if len(row) != len(columns) or not row[0].isdecimal() or len(row[0]) > _MAX_DIGITS:
+            raise ValueError(
+                f"Line {number} of {path} must have {len(columns)} cells, of which the first is a step. "
+                f"Received: {','.join(row[:10])[:_MAX_TEXT]!r}"
+            )
+    return columns, [dict(zip(columns, row, strict=True)) for row in cells]
+
+
 def _append_row(path: Path, row: Mapping[str, float]) -> None:
     columns = _header(path)
-    if not set(row) <= set(columns):  # the file is new, or the row has new metrics
-        columns = _add_columns(path, columns, row)
-    with open(path, "a", newline="") as file:
-        csv.DictWriter(file, columns).writerow(row)
+    if set(row) <= set(columns):
+        _files.append(path, _format([[row.get(name, "") for name in columns]]))
+    else:  # the file is new, or the row has new metrics
+        rows = read_log(path)[1] if columns else []
+        columns = [*columns, *(name for name in row if name not in columns)]
+        _write_log(path, columns, [*rows, row])
 
 
 def _header(path: Path) -> list[str]:
-    if not path.exists():
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])
+    except FileNotFoundError:
         return []
-    with open(path, newline="") as file:
-        return next(csv.reader(file), [])
 
 
-def _add_columns(path: Path, columns: list[str], row: Mapping[str, float]) -> list[str]:
-    """Adds the columns of a row to a file, with empty cells in earlier rows, and returns all columns."""
-    rows = []
-    if columns:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-    columns = [*columns, *(name for name in row if name not in columns)]
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    return columns
+def _write_log(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> None:
+    _files.write_atomically(path, _format([columns, *([row.get(name, "") for name in columns] for row in rows)]))
+
+
+def _format(lines: Iterable[Sequence]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(lines)
+    return text.getvalue()
 
 
 def _remove_rows_after(path: Path, last_step: int) -> None:
     """Removes an incomplete last line, and the rows after a step, which a resumed run writes again."""
     if not path.exists():
         return
-    with open(path, newline="") as file:
-        header, *lines = file.readlines() or [""]
-    kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= last_step]
-    if not kept:
+    columns, rows = read_log(path)
+    kept = [row for row in rows if int(row["step"]) <= last_step]
+    if kept:
+        _write_log(path, columns, kept)
+    else:
         path.unlink()
-        return
-    path.write_text("".join([header, *kept]))

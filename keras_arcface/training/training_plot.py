@@ -1,14 +1,15 @@
 """Plot of the files of a `TrainingLog`."""
 
-import csv
 import os
 from pathlib import Path
 
 import numpy as np
 
+from keras_arcface import _files
 from keras_arcface import _optional
 from keras_arcface.training.training_log import STEPS_FILE
 from keras_arcface.training.training_log import VERIFICATION_FILE
+from keras_arcface.training.training_log import read_log
 
 
 def plot_training(directory: str | os.PathLike, path: str | os.PathLike | None = None) -> Path:
@@ -27,6 +28,7 @@ def plot_training(directory: str | os.PathLike, path: str | os.PathLike | None =
 
     Raises:
         FileNotFoundError: if the directory does not contain the files of a log.
+        ValueError: if a file is not that of a log.
         ModuleNotFoundError: if matplotlib is not installed.
     """
     with _optional.optional_import("plots", "plot_training"):
@@ -45,7 +47,8 @@ def plot_training(directory: str | os.PathLike, path: str | os.PathLike | None =
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
     path = directory / "curves.png" if path is None else Path(path)
-    figure.savefig(path, dpi=120)
+    with _files.replacing(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix(".") or "png", dpi=120)
     return path
 
 
@@ -71,6 +74,8 @@ def _plot_accuracy(axes, steps: dict[str, np.ndarray], verification_file: Path) 
 
 
 def _read_columns(path: Path) -> dict[str, np.ndarray]:
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
+    columns, rows = read_log(path)
+    try:
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
+    except ValueError as error:
+        raise ValueError(f"The cells of {path} must be numbers. Received: {str(error)[:200]}") from error

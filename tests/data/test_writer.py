@@ -425,7 +425,7 @@ def test_finished_shards_survive_a_full_disk(face_folder, tmp_path, monkeypatch)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_arcface.data.shard_writer._write_all", full)
+        patch.setattr("keras_arcface.data.shard_writer.write_all", full)
         with pytest.raises(OSError, match=r"No space left on device, while writing.*00002-of-00004.tfrecord") as caught:
             write_dataset(faces, tmp_path / "out", examples_per_shard=3)
     assert caught.value.errno == errno.ENOSPC

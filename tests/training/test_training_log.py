@@ -1,5 +1,7 @@
 import csv
+import errno
 import importlib.util
+import os
 
 import cv2
 import keras
@@ -87,6 +89,64 @@ def test_a_resumed_run_writes_each_row_once(tmp_path):
     train(make_model(eager=True), [FakeVerification(), TrainingLog(tmp_path, BATCH, every_steps=2, start_step=8)])
     assert [row["step"] for row in rows(tmp_path / "steps.csv")] == [2, 4, 6, 8, 10, 12, 14]
     assert [row["step"] for row in rows(tmp_path / "verification.csv")] == [6, 14]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"step,loss\nx,0.5\n",
+            r"Line 2 of .*steps.csv must have 2 cells, of which the first is a step. Received: 'x,0",
+        ),
+        (b"step,loss\n1\n", r"Line 2 of .*steps.csv must have 2 cells"),
+        (b"step,loss\n" + b"9" * 5000 + b",1\n", r"Line 2 of .*steps.csv"),
+        (b"epoch,loss\n1,0.5\n", "`step` as the first. Received: 2 columns, 'epoch,loss'"),
+        (b"step,a,a\n1,0.5,1\n", r"steps.csv must be a CSV file of a TrainingLog, with different columns"),
+        (b"step,\xff\n", r"steps.csv must be a CSV file of a TrainingLog. Received: 'utf-8' codec"),
+        (b'step,"loss\n', r"steps.csv must be a CSV file of a TrainingLog. Received: unexpected end"),
+        (
+            b'step,loss\n1,"' + b"x" * 200_000 + b'"\n',
+            r"steps.csv must be a CSV file of a TrainingLog. Received: field",
+        ),
+    ],
+)
+def test_another_file_in_the_place_of_a_log_is_refused(content, message, tmp_path):
+    (tmp_path / "steps.csv").write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message) as caught:
+            TrainingLog(tmp_path, BATCH, start_step=6).on_train_begin()
+        assert len(str(caught.value)) < 600
+    assert os.listdir(tmp_path) == ["steps.csv"]
+    pytest.importorskip("matplotlib", reason="matplotlib is absent")
+    with pytest.raises(ValueError, match=message):
+        plot_training(tmp_path)
+
+
+def test_cells_that_are_not_numbers_are_not_plotted(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is absent")
+    (tmp_path / "steps.csv").write_text("step,loss\n1,low\n")
+    with pytest.raises(ValueError, match=r"The cells of .*steps.csv must be numbers. Received: could not .* 'low'"):
+        plot_training(tmp_path)
+
+
+def test_a_full_disk_leaves_the_earlier_rows(tmp_path, monkeypatch):
+    log = TrainingLog(tmp_path, BATCH)
+    log.on_train_begin()
+    log._write("steps.csv", {"step": 1, "loss": 0.5})
+    before = (tmp_path / "steps.csv").read_bytes()
+
+    def write_a_part(file, data):
+        file.write(data[:3])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keras_arcface._files.write_all", write_a_part)
+        with pytest.raises(OSError, match=r"No space left on device, while writing 7 bytes with .*steps.csv"):
+            log._write("steps.csv", {"step": 2, "loss": 0.4})
+    assert (tmp_path / "steps.csv").read_bytes() == before
+    log._write("steps.csv", {"step": 2, "loss": 0.4})
+    log.on_train_end()
+    assert [row["step"] for row in rows(tmp_path / "steps.csv")] == [1, 2]
 
 
 def test_tensorboard_gets_the_same_values(tmp_path):
