@@ -35,7 +35,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 _MEMORY_DISK = "/dev/shm" if os.path.isdir("/dev/shm") else None
-sys.path.insert(0, str(FOLDER.parent))
+sys.path[:0] = [str(FOLDER.parent / folder) for folder in ("", "data", "serving")]
 
 
 def target_names() -> list[str]:

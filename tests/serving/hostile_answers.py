@@ -433,6 +433,37 @@ def _grpc():
 REST, GRPC = list(_rest()), list(_grpc())
 
 
+def check_result(number, client):
+    """Makes a call, and checks its result or its error. `number` selects the call."""
+    calls = list(CALLS)
+    name = calls[number % len(calls)]
+    try:
+        result = CALLS[name](client)
+    except ServingError as error:
+        check_error(error)
+        return
+    if name.startswith("embed"):
+        length = np.linalg.norm(result.embedding.astype(np.float64), axis=1)
+        np.testing.assert_allclose(length, result.valid, atol=1e-3)
+        assert result.norm.shape == result.valid.shape == (2,)
+        assert np.isfinite(result.norm).all()
+        assert (result.embedding.dtype, result.norm.dtype, result.valid.dtype) == (np.float32, np.float32, bool)
+        assert result.version == VERSION
+    elif name == "threshold":
+        assert -1.01 <= result <= 1.01
+    elif name == "version":
+        assert result == VERSION
+    else:
+        assert type(result) is dict
+
+
+def check_error(error):
+    """Checks that an error is short, has no control characters and no password."""
+    assert len(str(error)) < 2500
+    assert str(error).isprintable()
+    assert "secret" not in str(error)
+
+
 def call(case, protocol):
     """Returns the result of a call that receives the answer, or raises its error."""
     if protocol == "rest":

@@ -20,8 +20,5 @@ def test_every_wrong_answer_is_a_serving_error(protocol, case):
         return
     with pytest.raises(ServingError) as caught:
         hostile_answers.call(case, protocol)
-    text = str(caught.value)
-    print(text[:300])
-    assert len(text) < 2500
-    assert text.isprintable()
-    assert "secret" not in text
+    print(str(caught.value)[:300])
+    hostile_answers.check_error(caught.value)
