@@ -4,6 +4,8 @@ A function stops before each file operation that Python audits (open, rename, li
 sleeping. Only one thread runs at a time, so a history depends on the caller's choices alone and can be repeated.
 """
 
+import errno
+import os
 import sys
 import threading
 import time
@@ -14,8 +16,8 @@ _EVENTS |= {f"os.{name}" for name in ("rename", "remove", "mkdir", "rmdir", "lis
 _current = threading.local()
 
 
-class Killed(BaseException):
-    """Ends a killed function. No later file operation of the function takes place, as after SIGKILL."""
+class Killed(OSError):
+    """Error of all file operations of a killed function."""
 
 
 class Stepwise:
@@ -44,7 +46,11 @@ class Stepwise:
             self._stopped.acquire()
 
     def kill(self):
-        """Ends the function before its next file operation. The system releases its locks, as for a process."""
+        """Ends the function before its next file operation, as SIGKILL ends a process.
+
+        Its files are closed, which releases its locks, because the function still handles the error of this and of all
+        later file operations. None of them has an effect.
+        """
         self._killed = True
         self.step()
         assert self.ended
@@ -55,19 +61,20 @@ class Stepwise:
             self._stopped.release()
             self._go.acquire()
         if self._killed:
-            raise Killed
+            raise Killed(errno.EIO, os.strerror(errno.EIO))
 
     def _run(self, function):
         _current.function = self
         try:
             self.pause()
             self.result = function()
-        except BaseException as error:
-            # The traceback refers to frames, which would keep the lock files of a killed function open.
-            self.error = error.with_traceback(None) if isinstance(error, Killed) else error
+        except Exception as error:
+            self.error = error
         finally:
             _current.function = None
             self.ended = True
+            if self._killed:
+                self.error = Killed()
             self._stopped.release()
 
 
