@@ -55,7 +55,7 @@ MAY_KNOW = {
     "serving": {"keras", "tensorflow", "numpy"},
     "serving/loading.py": {
         *("keras", "tensorflow", "numpy", "onnx", "onnxruntime", "openvino", "ai_edge_litert"),
-        "keras_arcface._replicas",
+        *("keras_arcface._pixels", "keras_arcface._replicas"),
     },
     "serving/embedder_facts.py": {"keras", "numpy", "keras_arcface"},
     "serving/saved_model/export.py": {"keras", "numpy", "keras_arcface.data"},

@@ -10,11 +10,11 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from keras_arcface._arguments import check_integer
+from keras_arcface._pixels import check_pixels
 from keras_arcface._pixels import warn_if_unit_range
 from keras_arcface._replicas import predict_on_batch
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.evaluation.image_inputs import ImageReader
-from keras_arcface.evaluation.image_inputs import check_pixels
 
 
 def embed_images(

@@ -1,4 +1,4 @@
-"""Readers and checks of the images of `embed_images` and `embed_dataset`."""
+"""Readers of the images of `embed_images`."""
 
 import os
 from collections.abc import Callable
@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from keras_arcface._pixels import check_pixels
 from keras_arcface._pixels import warn_if_unit_range
 from keras_arcface.data import encoded_images
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.sources import Source
 
-# Limits with a margin, because bicubic and Lanczos resizing produce values outside of 0..255.
-_MIN_PIXEL, _MAX_PIXEL = -64, 320
+_OTHER_IMAGES = ", or a sequence of encoded images, of paths or of records"
 
 
 @runtime_checkable
@@ -66,7 +66,7 @@ class ImageReader:
         batch = self._slice(start, stop)
         names = [self._name_of(row) if self._name_of else f"image {row}" for row in range(start, stop)]
         if isinstance(batch, np.ndarray):
-            pixels = check_pixels(batch, "embed_images")
+            pixels = check_pixels(batch, "embed_images", _OTHER_IMAGES)
             if start == 0:
                 warn_if_unit_range(pixels, "`images` of embed_images")
             return pixels, names
@@ -96,50 +96,23 @@ class ImageReader:
         return np.asarray(batch) if is_pixels else list(batch)
 
 
-def check_pixels(images: Any, function: str) -> np.ndarray:
-    """Returns pixels as a NumPy array.
-
-    Raises:
-        ValueError: unless the shape is `(n, height, width, 3)`, with numbers in 0..255 or slightly outside.
-    """
-    pixels = np.asarray(images)
-    received = f"an array of shape {pixels.shape}"
-    if pixels.ndim == 3 and pixels.shape[-1] == 3:
-        raise _unexpected(function, f"{received}, one image. Pass image[np.newaxis]")
-    if pixels.ndim in (2, 3) or (pixels.ndim == 4 and pixels.shape[-1] == 1):
-        raise _unexpected(function, f"{received}, gray images. Repeat the channel three times on the last axis")
-    if pixels.ndim != 4 or pixels.shape[-1] != 3:
-        raise _unexpected(function, received)
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype.kind not in "uif" and pixels.dtype.name != "bfloat16":
-        raise _unexpected(function, f"an array of {pixels.dtype}")
-    lowest, highest = pixels.min(), pixels.max()
-    # The minimum of normalized pixels is about minus their maximum.
-    is_in_range = lowest >= max(_MIN_PIXEL, -float(highest) / 2) and highest <= _MAX_PIXEL
-    if not is_in_range and not (lowest >= -1 and highest <= 1):  # also true for NaN
-        raise _unexpected(function, f"{pixels.dtype} values from {lowest} to {highest}")
-    return pixels
-
-
 def _check_collection(images: Any) -> None:
     """Raises a ValueError, with advice on frequent mistakes, unless `images` is an indexable collection."""
     if isinstance(images, str | os.PathLike):
-        raise _unexpected("embed_images", f"one path, {str(images)!r}. Pass a list of paths, or data.ImageFolder(path)")
+        raise _unexpected(f"one path, {str(images)!r}. Pass a list of paths, or data.ImageFolder(path)")
     if isinstance(images, bytes | bytearray | memoryview):
-        raise _unexpected("embed_images", "the bytes of one image. Pass a list, [image]")
+        raise _unexpected("the bytes of one image. Pass a list, [image]")
     if isinstance(images, tf.data.Dataset):
-        raise _unexpected("embed_images", "a tf.data.Dataset. Pass it to embed_dataset")
+        raise _unexpected("a tf.data.Dataset. Pass it to embed_dataset")
     if isinstance(images, PairSet):
-        raise _unexpected("embed_images", "a PairSet. Pass it to embed_pairs")
+        raise _unexpected("a PairSet. Pass it to embed_pairs")
     if isinstance(images, Mapping) or not isinstance(images, _Indexable):
-        raise _unexpected("embed_images", f"a {type(images).__name__}, which has no length or no order")
+        raise _unexpected(f"a {type(images).__name__}, which has no length or no order")
 
 
-def _unexpected(function: str, received: str) -> ValueError:
-    sequence = ", or a sequence of encoded images, of paths or of records" if function == "embed_images" else ""
+def _unexpected(received: str) -> ValueError:
     return ValueError(
-        f"{function} expects RGB pixels in 0..255 of shape (n, height, width, 3){sequence}. Received: {received}"
+        f"embed_images expects RGB pixels in 0..255 of shape (n, height, width, 3){_OTHER_IMAGES}. Received: {received}"
     )
 
 
@@ -155,9 +128,7 @@ def _read_item(item: Any, name: str) -> tuple[bytes, str | None]:
         item, _, own_name = item
     if not isinstance(item, bytes | bytearray | memoryview):
         shape = f" and shape {item.shape}. Stack the arrays with np.stack" if isinstance(item, _Array) else ""
-        raise _unexpected(
-            "embed_images", f"a sequence whose {own_name or name} has the type {type(item).__name__}{shape}"
-        )
+        raise _unexpected(f"a sequence whose {own_name or name} has the type {type(item).__name__}{shape}")
     return bytes(item), own_name
 
 

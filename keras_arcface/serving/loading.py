@@ -13,14 +13,27 @@ import numpy as np
 from keras_arcface._arguments import check_choice
 from keras_arcface._arguments import check_number
 from keras_arcface._optional import optional_import
+from keras_arcface._pixels import check_pixels
+from keras_arcface._pixels import to_uint8
+from keras_arcface._pixels import warn_if_unit_range
 from keras_arcface._replicas import predict_on_batch
 
 _INPUT_DTYPES = (np.float32, np.uint8, np.float16)
 _ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
 
-_Embedder = Callable[[np.ndarray], np.ndarray]
-# Height and width of the images that a model accepts. None: any height or width.
-_Size = tuple[int | None, int | None]
+
+class _Model(NamedTuple):
+    """Model in memory.
+
+    Attributes:
+        embed: function from preprocessed images to embeddings.
+        size: height and width of the images that the model accepts. None: any height or width.
+        dtype: type of its input. All exports of this package have uint8.
+    """
+
+    embed: Callable[[np.ndarray], np.ndarray]
+    size: tuple[int | None, int | None]
+    dtype: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +85,15 @@ def load_embedder(
     Raises:
         FileNotFoundError: if `path` does not exist.
         ModuleNotFoundError: if the runtime for this file is not installed. The message says what to install.
-        ValueError: if the format of the file is unknown, or its inputs or outputs are not those of an embedder. The
-            returned function also raises it, for images of a size that the model does not accept.
+        ValueError: if the format of the file is unknown, its inputs or outputs are not those of an embedder, or `mean`
+            or `std` is given for a model with an input of type uint8, which normalizes pixels itself. The returned
+            function also raises it, for images of a shape or size that the model does not accept, and for pixels
+            outside of 0..255. For a model with an input of type uint8, pixels must be whole numbers.
+
+    Warns:
+        UserWarning: if all pixels given to the returned function are in 0..1 or -1..1; at most once per file.
+
+    A model is a program: load it from a source that you trust. The checks above find mistakes, not attacks.
     """
     path = Path(path)
     if not path.exists():
@@ -81,37 +101,47 @@ def load_embedder(
     preprocess = Preprocessing(color, mean, std)
     loaders = {".keras": _load_keras, ".onnx": _load_onnx, ".xml": _load_openvino, ".tflite": _load_litert}
     if (path / "saved_model.pb").is_file():
-        embed, size = _load_saved_model(path)
+        model = _load_saved_model(path)
     elif path.suffix in loaders:
-        embed, size = loaders[path.suffix](path)
+        model = loaders[path.suffix](path)
     else:
         raise ValueError(
             f"path must be a .keras, .onnx (ONNX), .xml (OpenVINO) or .tflite (LiteRT) file, or the directory of a "
             f"SavedModel, which contains saved_model.pb. Received: path={str(path)!r}"
         )
 
+    takes_uint8 = model.dtype == np.uint8
+    if takes_uint8 and (mean, std) != (0, 1):
+        raise ValueError(
+            f"{path} has an input of type uint8 and normalizes pixels itself, so mean must be 0 and std must be 1. "
+            f"Received: mean={mean}, std={std}"
+        )
+
     def embed_checked(images: np.ndarray) -> np.ndarray:
+        images = check_pixels(images, str(path))
+        images = to_uint8(images, str(path)) if takes_uint8 else images
+        warn_if_unit_range(images, f"the images given to {path}")
         received = images.shape[1:3]
-        if any(side not in (None, other) for side, other in zip(size, received, strict=True)):
-            expected = " x ".join("any" if side is None else str(side) for side in size)
+        if any(side not in (None, other) for side, other in zip(model.size, received, strict=True)):
+            expected = " x ".join("any" if side is None else str(side) for side in model.size)
             raise ValueError(
                 f"{path} expects images of {expected} pixels (height x width). Received: {received[0]} x {received[1]}"
             )
-        return embed(preprocess(images))
+        return model.embed(preprocess(images))
 
     return embed_checked
 
 
-def _load_keras(path: Path) -> tuple[_Embedder, _Size]:
+def _load_keras(path: Path) -> _Model:
     try:
         model: Any = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises errors of many types, and some claim that the file does not exist.
         raise ValueError(f"{path}: expected a model that Keras can load. Received: {error}") from error
     height, width = getattr(model, "embedder", model).input_shape[1:3]
-    return lambda images: predict_on_batch(model, images), (height, width)
+    return _Model(lambda images: predict_on_batch(model, images), (height, width), np.float32)
 
 
-def _load_saved_model(path: Path) -> tuple[_Embedder, _Size]:
+def _load_saved_model(path: Path) -> _Model:
     import tensorflow as tf
 
     loaded: Any = tf.saved_model.load(str(path))
@@ -134,10 +164,10 @@ def _load_saved_model(path: Path) -> tuple[_Embedder, _Size]:
         return _to_embeddings({name: value.numpy() for name, value in outputs.items()})
 
     height, width = spec.shape[1:3] if spec.shape.rank == 4 else (None, None)
-    return embed, (height, width)
+    return _Model(embed, (height, width), spec.dtype.as_numpy_dtype)
 
 
-def _load_onnx(path: Path) -> tuple[_Embedder, _Size]:
+def _load_onnx(path: Path) -> _Model:
     session = _onnx_session(path, str(path))
     if len(session.get_inputs()) > 1:
         session = _onnx_session(path, _remove_unused_inputs(path))
@@ -179,7 +209,7 @@ def _remove_unused_inputs(path: Path) -> bytes:
     return model.SerializeToString()
 
 
-def _load_openvino(path: Path) -> tuple[_Embedder, _Size]:
+def _load_openvino(path: Path) -> _Model:
     with optional_import("openvino", "Loading an OpenVINO file"):
         import openvino
     core = openvino.Core()
@@ -207,7 +237,7 @@ def _load_openvino(path: Path) -> tuple[_Embedder, _Size]:
     return _embedder_of_arrays(path, inputs, outputs, run)
 
 
-def _load_litert(path: Path) -> tuple[_Embedder, _Size]:
+def _load_litert(path: Path) -> _Model:
     with optional_import("litert", "Loading a LiteRT file"):
         from ai_edge_litert.interpreter import Interpreter
     try:
@@ -246,7 +276,7 @@ class _Input(NamedTuple):
 
 def _embedder_of_arrays(
     path: Path, inputs: list[_Input], outputs: list[str], run: Callable[[np.ndarray], dict[str, np.ndarray]]
-) -> tuple[_Embedder, _Size]:
+) -> _Model:
     """Returns an embedder that runs a model in a runtime, and its image size.
 
     The embedder transposes images for models with channels first, and splits and pads batches for models with a fixed
@@ -276,7 +306,7 @@ def _embedder_of_arrays(
         return np.concatenate(rows)
 
     height, width = shape[2:4] if channels_first else shape[1:3]
-    return embed, (height, width)
+    return _Model(embed, (height, width), dtype)
 
 
 def _are_embeddings(outputs: Collection[str]) -> bool:

@@ -12,6 +12,7 @@ from conftest import make_face
 
 from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
+from keras_arcface import _pixels
 from keras_arcface import serving
 from keras_arcface.backbones import IResNet
 from keras_arcface.models import make_embedder
@@ -145,10 +146,13 @@ EXPORTS = {
 
 @pytest.fixture(scope="module")
 def exported(embedder, tmp_path_factory):
-    """Exports an embedder in float32, once per format."""
+    """Exports an embedder in float32, once per format. The suffix of a SavedModel is empty."""
 
     @functools.cache
     def export(suffix):
+        if suffix == "":
+            path = tmp_path_factory.mktemp("exported") / "1"
+            return serving.export_saved_model(embedder, path, warmup_batch_sizes=(), check=False)
         write, modules = EXPORTS[suffix]
         for module in modules:
             pytest.importorskip(module, reason=f"{module} is absent")
@@ -166,6 +170,58 @@ def test_exports_return_unnormalized_embeddings(suffix, embedder, exported):
         np.testing.assert_allclose(found, embedder.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=rf"model{suffix} expects images of 32 x 32 pixels .*Received: 40 x 32"):
         embed(np.zeros((1, 40, 32, 3), np.uint8))
+
+
+WRONG_PIXELS = {
+    "normalized": FACES / np.float32(127.5) - 1,
+    "in 0..1": FACES / np.float32(255),
+    "normalized by ImageNet": (FACES / np.float32(255) - 0.45) / 0.22,
+    "16 bits": FACES.astype(np.uint16) * 257,
+    "negative": FACES.astype(np.int16) - 128,
+    "above 255": FACES.astype(np.int32) + 100,
+    "NaN": np.where(FACES[0, 0, 0, 0] == FACES, np.nan, FACES),
+    "infinite": np.where(FACES[0, 0, 0, 0] == FACES, np.inf, FACES),
+    "complex": FACES.astype(np.complex64),
+    "one image": FACES[0],
+    "gray": FACES[..., :1],
+    "channels first": FACES.transpose(0, 3, 1, 2),
+    "with alpha": np.concatenate([FACES, FACES[..., :1]], axis=-1),
+}
+
+
+@pytest.mark.parametrize("suffix", ["", *EXPORTS])
+def test_exports_refuse_other_pixels(suffix, exported):
+    """They take uint8, to which a runtime would cast any number."""
+    path = exported(suffix)
+    embed = serving.load_embedder(path)
+    expected = embed(FACES)
+    for images in (FACES.astype(np.float32), FACES.astype(np.int64), tf.constant(FACES), tf.cast(FACES, tf.bfloat16)):
+        np.testing.assert_array_equal(embed(images), expected)
+    for name, images in {**WRONG_PIXELS, "fractions": FACES * np.float32(0.9)}.items():
+        with pytest.raises(ValueError, match=r"expects RGB pixels .* Received: ") as raised:
+            embed(images)
+        assert str(path) in str(raised.value), name
+    for scaling in ({"mean": 127.5}, {"std": 127.5}):
+        with pytest.raises(ValueError, match=r"input of type uint8 .* mean must be 0 and std must be 1"):
+            serving.load_embedder(path, **scaling)
+
+
+def test_models_with_float_inputs_warn_about_scaled_pixels(embedder, tmp_path, monkeypatch):
+    monkeypatch.setattr(_pixels, "_warned", set())
+    path = tmp_path / "embedder.keras"
+    embedder.save(path)
+    embed = serving.load_embedder(path)
+    for name, images in WRONG_PIXELS.items():
+        if name in ("normalized", "in 0..1"):
+            continue
+        with pytest.raises(ValueError, match=r"embedder.keras expects RGB pixels .* Received: "):
+            embed(images)
+    with pytest.warns(UserWarning, match=r"given to .*embedder.keras are all within 0..1") as caught:
+        embed(WRONG_PIXELS["in 0..1"])
+    assert [warning.filename for warning in caught] == [__file__]
+    embed(WRONG_PIXELS["normalized"])
+    resized = FACES * np.float32(1.2) - 20
+    np.testing.assert_allclose(embed(resized), embedder.predict(resized, verbose=0), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*np.object")  # in what Keras does for tf2onnx
