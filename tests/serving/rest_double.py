@@ -162,7 +162,7 @@ def _read_request(body, request, inputs_of):
     """Fills a request from JSON. Returns whether it has rows ("instances"), so that the answer needs rows, too."""
     try:
         body = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _invalid(f"JSON Parse error: {error}") from error
     if not isinstance(body, dict):
         raise _invalid(f"JSON Value: {str(body)[:256]} Is not object")

@@ -70,6 +70,7 @@ def test_rows_and_columns_in_json(double, projections):
     ("body", "told"),
     [
         ("{", "JSON Parse error"),
+        ("[" * 100_000, "JSON Parse error"),
         ("[]", "Is not object"),
         ("{}", "Missing 'inputs' or 'instances' key"),
         ('{"inputs": [], "instances": []}', "expecting only one of"),

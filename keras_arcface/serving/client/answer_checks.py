@@ -131,10 +131,10 @@ def read_metadata(text: str) -> dict[str, Any]:
     metadata = load_json(text, MAX_TEXT_VALUES)
     if not isinstance(metadata, dict):
         raise ValueError(f"expected a JSON object. Received: {short(metadata)}")
-    thresholds = metadata.get("thresholds") or {}
-    if not isinstance(thresholds, dict):
-        raise ValueError(f"expected thresholds as an object. Received: {short(thresholds)}")
-    for far, point in thresholds.items():
+    for name in ("alignment", "thresholds"):
+        if not isinstance(metadata.get(name, {}), dict):
+            raise ValueError(f"expected {name} as an object. Received: {short(metadata[name])}")
+    for far, point in metadata.get("thresholds", {}).items():
         try:
             _check_point(far, point)
         except ValueError as error:

@@ -209,7 +209,7 @@ class FaceClient:
             ServingError: if the server does not return the metadata. The subclass describes the cause.
         """
         version, metadata = self._version_and_metadata(version, self._endpoint.time_limit(timeout))
-        calibrated = metadata.get("thresholds") or {}
+        calibrated = metadata.get("thresholds", {})
         for known, point in calibrated.items():
             if math.isclose(float(known), far, rel_tol=1e-6):
                 return point

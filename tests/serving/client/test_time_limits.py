@@ -111,7 +111,7 @@ def test_a_server_that_does_not_read():
 
 def test_a_server_that_reads_slowly():
     def handle(connection, stopping):
-        while not stopping.wait(0.05) and connection.recv(1000):
+        while not stopping.wait(0.1) and connection.recv(1 << 17):
             pass
 
     with (
