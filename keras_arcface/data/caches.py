@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_arcface.data import schema
 from keras_arcface.data.shards import ShardReader
 
 
@@ -23,8 +21,7 @@ class EncodedCache:
 
     def __init__(self, shards: ShardReader):
         records = list(shards)
-        self.num_examples = len(records)
-        self.labels = np.array([schema.read_label(record[: schema.LABEL_PREFIX_BYTES]) for record in records], np.int64)
+        self.num_examples, self.labels = len(records), shards.labels
         self._records = tf.constant(records)
 
     def fetch(self, indices):

@@ -3,13 +3,25 @@
 import dataclasses
 import hashlib
 import json
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from keras_arcface._arguments import check
+from keras_arcface._files import is_file_name
 from keras_arcface._files import write_atomically
+from keras_arcface._json import parse_object
 from keras_arcface.data import schema
+from keras_arcface.data import tfrecord
+from keras_arcface.data.alignment import check_alignment
+from keras_arcface.data.encoded_images import MAX_PIXELS
 
 FILE_NAME = "dataset.json"
+_MAX_BYTES = 1 << 30  # of `dataset.json`; the names of 10 million classes take less
+_MAX_COUNT = 2**63 - 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,16 +29,25 @@ class Shard:
     """Name of a TFRecord file and description of its content.
 
     Attributes:
-        file: name of the file in the dataset directory.
+        file: name of the file in the dataset directory, without a path.
         num_examples: number of images in the file.
         num_bytes: size of the file.
         sha256: checksum of the file.
+
+    Raises:
+        ValueError: if a value has another type or is impossible.
     """
 
     file: str
     num_examples: int
     num_bytes: int
     sha256: str
+
+    def __post_init__(self):
+        check("file", self.file, type(self.file) is str and is_file_name(self.file), "a file name without a path")
+        _check_integer("num_examples", self.num_examples, 0)
+        _check_integer("num_bytes", self.num_bytes, self.num_examples * tfrecord.MIN_RECORD_BYTES)
+        _check_text("sha256", self.sha256, _SHA256.fullmatch, "64 hexadecimal digits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +62,9 @@ class Conversion:
         seed: argument of `write_dataset`.
         check: argument of `write_dataset`.
         min_images: argument of `write_dataset`.
+
+    Raises:
+        ValueError: if a value has another type.
     """
 
     images: int
@@ -50,6 +74,11 @@ class Conversion:
     seed: int
     check: bool
     min_images: int
+
+    def __post_init__(self):
+        for name, type_ in self.__annotations__.items():
+            value = getattr(self, name)
+            check(name, value, type(value) is type_, f"of type {type_.__name__}")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -68,6 +97,10 @@ class DatasetInfo:
         skipped: one message per skipped image, with the reason.
         conversion: source and arguments by which `write_dataset` recognizes the dataset, or None if not recorded.
         schema_version: version of the record format.
+
+    Raises:
+        ValueError: if a value has another type, is impossible, or does not match another one. The message names the
+            value.
     """
 
     num_classes: int
@@ -82,6 +115,32 @@ class DatasetInfo:
     conversion: Conversion | None = None
     schema_version: int = schema.VERSION
 
+    def __post_init__(self):
+        _check_integer("num_classes", self.num_classes, 1)
+        _check_integer("num_examples", self.num_examples, 1)
+        _check_items("image_size", self.image_size, int, lambda size: size > 0)
+        is_size = len(self.image_size) == 2 and math.prod(self.image_size) <= MAX_PIXELS
+        check("image_size", self.image_size, is_size, f"(height, width) with at most {MAX_PIXELS} pixels")
+        _check_text("source", self.source)
+        check_alignment(self.alignment, self.image_size)
+        _check_items("skipped", self.skipped, str)
+        for name, type_ in (("class_names", str), ("source_labels", int)):
+            values = getattr(self, name)
+            if values is not None:
+                _check_items(name, values, type_)
+                is_complete = len(values) == self.num_classes
+                check(name, values, is_complete, f"a list with {self.num_classes} items, num_classes")
+        _check_items("shards", self.shards, Shard)
+        check("conversion", self.conversion, isinstance(self.conversion, Conversion | None), "a Conversion or None")
+        files = {shard.file for shard in self.shards}
+        check("shards", self.shards, len(files) == len(self.shards), "files with different names")
+        num_examples = sum(shard.num_examples for shard in self.shards)
+        expected = f"{num_examples}, the number of images in all shards"
+        check("num_examples", self.num_examples, self.num_examples == num_examples, expected)
+        # Every class had an image in the source, which was written or skipped.
+        largest = num_examples + len(self.skipped)
+        check("num_classes", self.num_classes, self.num_classes <= largest, f"at most {largest}, the number of images")
+
     def __repr__(self) -> str:
         height, width = self.image_size
         return (
@@ -93,7 +152,9 @@ class DatasetInfo:
         """Writes `dataset.json` atomically, with a checksum of its content, and returns its path."""
         path = Path(directory) / FILE_NAME
         fields = dataclasses.asdict(self)
-        write_atomically(path, json.dumps({**fields, "sha256": _checksum(fields)}, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps({**fields, "sha256": _checksum(fields)}, indent=1, ensure_ascii=False) + "\n"
+        # Names of files may contain bytes that are not UTF-8. Their escapes are valid in JSON.
+        write_atomically(path, text.encode("utf-8", "backslashreplace"))
         return path
 
 
@@ -108,7 +169,8 @@ def load_info(directory) -> DatasetInfo:
 
     Raises:
         FileNotFoundError: if the directory has no `dataset.json`.
-        ValueError: if the file is modified, damaged, or has an unknown schema version. The message names the file.
+        ValueError: if the file is modified, damaged, larger than 1 GiB, or has an unknown schema version. The message
+            names the file.
 
     >>> info = load_info("faces")
     >>> info.num_examples, info.num_classes, info.image_size
@@ -121,32 +183,56 @@ def load_info(directory) -> DatasetInfo:
             f"writing did not finish if it is missing. Received: directory={str(directory)!r}, without {FILE_NAME}"
         )
     try:
-        fields = json.loads(path.read_text("utf-8"))
-        version = fields["schema_version"]
-        if version != schema.VERSION:
-            raise ValueError(f"expected schema_version={schema.VERSION}. Received: schema_version={version!r}")
-        if fields.pop("sha256") != _checksum(fields):
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"expected at most {_MAX_BYTES} bytes. Received: {path.stat().st_size} bytes")
+        fields = parse_object(path.read_bytes())
+        version = fields.get("schema_version")
+        check("schema_version", version, type(version) is int and version == schema.VERSION, f"{schema.VERSION}")
+        if fields.pop("sha256", None) != _checksum(fields):
             raise ValueError("expected content that matches its checksum. Received: other content")
         return _from_fields(fields)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(
-            f"{path} must be an unmodified file that keras_arcface.data.write_dataset wrote. "
-            f"Received: a file that raises {type(error).__name__}: {error}"
+            f"{path} must be an unmodified file that keras_arcface.data.write_dataset wrote. Received: {error}"
         ) from error
 
 
 def _from_fields(fields: dict) -> DatasetInfo:
     """Builds a `DatasetInfo` from the fields of a JSON file."""
-    restored: dict[str, Any] = {
-        "image_size": tuple(fields["image_size"]),
-        "shards": tuple(Shard(**shard) for shard in fields["shards"]),
-        "skipped": tuple(fields["skipped"]),
-    }
-    for name in ("class_names", "source_labels"):
-        restored[name] = None if fields[name] is None else tuple(fields[name])
+    fields = {name: tuple(value) if type(value) is list else value for name, value in fields.items()}
+    if type(fields.get("shards")) is tuple:
+        fields["shards"] = tuple(_build(Shard, shard, f"shards[{i}]: ") for i, shard in enumerate(fields["shards"]))
     if fields.get("conversion") is not None:
-        restored["conversion"] = Conversion(**fields["conversion"])
-    return DatasetInfo(**{**fields, **restored})
+        fields["conversion"] = _build(Conversion, fields["conversion"], "conversion: ")
+    return _build(DatasetInfo, fields, "")
+
+
+def _build(type_, fields, where: str):
+    """Builds a dataclass from a JSON object."""
+    try:
+        check("fields", fields, type(fields) is dict, "a JSON object")
+        declared = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(type_)}
+        missing = [name for name, is_required in declared.items() if is_required and name not in fields]
+        check("fields", fields, not missing, f"an object with {', '.join(missing)}")
+        unknown = sorted(fields.keys() - declared.keys())
+        check("fields", unknown, not unknown, f"those of {type_.__name__}")
+        return type_(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
+
+
+def _check_integer(name: str, value, minimum: int) -> None:
+    is_valid = type(value) is int and minimum <= value <= _MAX_COUNT
+    check(name, value, is_valid, f"an integer in [{minimum}, {_MAX_COUNT}]")
+
+
+def _check_text(name: str, value, is_valid: Callable[[str], Any] = lambda text: True, expected: str = "a text") -> None:
+    check(name, value, type(value) is str and bool(is_valid(value)), expected)
+
+
+def _check_items(name: str, values, type_: type, is_valid: Callable[[Any], bool] = lambda item: True) -> None:
+    is_right = type(values) is tuple and all(type(item) is type_ and is_valid(item) for item in values)
+    check(name, values, is_right, f"a list of valid {type_.__name__}s")
 
 
 def _checksum(fields: dict) -> str:

@@ -1,20 +1,30 @@
-"""Comparison of the shards of a dataset directory with the sizes and checksums in its `dataset.json`."""
+"""Comparison of the shards of a dataset directory with its `dataset.json`."""
 
 import concurrent.futures
 import hashlib
+import itertools
 import os
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
+from keras_arcface.data.info import FILE_NAME
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import Shard
 from keras_arcface.data.info import load_info
 
+_RECORDS_PER_BLOCK = 256  # records that are parsed together
+_MAX_ERRORS = 100  # in one shard
+
 
 def check_dataset(directory) -> DatasetInfo:
-    """Reads every shard and compares its sha256 with `dataset.json`.
+    """Reads every shard and compares its content with `dataset.json`.
+
+    It checks the size and the sha256 of every shard, the number of its records, their checksums, fields and labels, and
+    that every class has an image, except for skipped images. It does not decode images, which `load_dataset` does.
 
     Args:
         directory: path of a directory that `write_dataset` wrote.
@@ -24,25 +34,32 @@ def check_dataset(directory) -> DatasetInfo:
 
     Raises:
         FileNotFoundError: if the directory contains no dataset.
-        ValueError: if a shard is missing or damaged. The message names all such shards, and the offsets of damaged
-            records.
+        ValueError: if `dataset.json` is invalid, or a shard is missing, damaged or does not match it. The message names
+            all such shards, and the offsets of damaged records.
 
     >>> check_dataset("faces").num_examples
     8
     """
     directory = Path(directory)
     info = load_info(directory)
-    errors = []
+    errors: list[str] = []
+    classes: set[int] = set()
     with (
         tqdm(total=sum(s.num_bytes for s in info.shards), desc="checking", unit="B", unit_scale=True) as progress,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,  # reading and hashing release the GIL
     ):
-        checked = pool.map(lambda shard: _find_damage(directory, shard), info.shards)
-        for shard, errors_in_shard in zip(info.shards, checked, strict=True):
+        checked = pool.map(lambda shard: _check_shard(directory, info, shard), info.shards)
+        for shard, (errors_in_shard, classes_in_shard) in zip(info.shards, checked, strict=True):
             errors += errors_in_shard
+            classes |= classes_in_shard
             progress.update(shard.num_bytes)
     if errors:
         raise ValueError(f"{directory} must contain undamaged shards. Received:\n" + "\n".join(errors))
+    if len(classes) + len(info.skipped) < info.num_classes:
+        raise ValueError(
+            f"{directory / FILE_NAME} must have images of all classes, except for skipped images. Received: "
+            f"images of {len(classes)} classes and {len(info.skipped)} skipped images, num_classes={info.num_classes}"
+        )
     return info
 
 
@@ -53,22 +70,47 @@ def check_sizes(directory, info: DatasetInfo) -> None:
         ValueError: if a shard is missing or has another size. The message names the shard.
     """
     for shard in info.shards:
-        path = Path(directory) / shard.file
-        size = path.stat().st_size if path.is_file() else None
-        if size != shard.num_bytes:
-            received = "no such file" if size is None else f"{size} bytes"
-            raise ValueError(f"{path} is damaged. Expected: {shard.num_bytes} bytes. Received: {received}")
+        _check_size(Path(directory) / shard.file, shard)
 
 
-def _find_damage(directory: Path, shard: Shard) -> list[str]:
+def _check_size(path: Path, shard: Shard) -> None:
+    size = path.stat().st_size if path.is_file() else None
+    if size != shard.num_bytes:
+        received = "no such file" if size is None else f"{size} bytes"
+        raise ValueError(f"{path} is damaged. Expected: {shard.num_bytes} bytes. Received: {received}")
+
+
+def _check_shard(directory: Path, info: DatasetInfo, shard: Shard) -> tuple[list[str], set[int]]:
+    """Returns the errors in a shard, and its labels."""
     path = directory / shard.file
+    errors: list[str] = []
+    labels: set[int] = set()
     if not path.is_file():
-        return [f"{path} is damaged. Expected: {shard.num_bytes} bytes. Received: no such file"]
+        return [f"{path} is damaged. Expected: {shard.num_bytes} bytes. Received: no such file"], labels
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if sha256 == shard.sha256:
-        return []
-    damaged_records: list[tfrecord.DamagedRecordError] = []
-    for _ in tfrecord.read_records(path, damaged_records.append):
-        pass
-    return [f"{path} is damaged. Expected: sha256 {shard.sha256}. Received: {sha256}", *map(str, damaged_records)]
+    if sha256 != shard.sha256:
+        errors.append(f"{path} is damaged. Expected: sha256 {shard.sha256}. Received: {sha256}")
+    elif path.stat().st_size != shard.num_bytes:
+        errors.append(f"{path} must have {shard.num_bytes} bytes. Received: {path.stat().st_size} bytes")
+    num_records = 0
+    records = tfrecord.read_records(path, lambda error: errors.append(str(error)))
+    while block := list(itertools.islice(records, _RECORDS_PER_BLOCK)):
+        num_records += len(block)
+        try:
+            labels |= _labels([record for _, record in block], info.num_classes)
+        except ValueError as error:
+            errors.append(f"{path}: damaged record between offsets {block[0][0]} and {block[-1][0]}: {error}")
+        if len(errors) > _MAX_ERRORS:
+            return [*errors[:_MAX_ERRORS], f"{path}: more errors"], labels
+    if not errors and num_records != shard.num_examples:
+        errors.append(f"{path} must have {shard.num_examples} records, as in {FILE_NAME}. Received: {num_records}")
+    return errors, labels
+
+
+def _labels(records: list[bytes], num_classes: int) -> set[int]:
+    labels = schema.read_labels(records)
+    is_wrong = (labels < 0) | (labels >= num_classes)
+    if is_wrong.any():
+        raise ValueError(f"expected a label in [0, {num_classes}). Received: label={labels[is_wrong][0]}")
+    return set(np.unique(labels).tolist())

@@ -1,7 +1,9 @@
 """Schema of the records: one `tf.train.Example` per image. Only this module uses the names of the fields."""
 
 import functools
+from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 VERSION = 1
@@ -41,6 +43,22 @@ def parse(serialized):
     """
     example = tf.io.parse_example(serialized, _FEATURES)
     return example["image"], example["label"], example["name"]
+
+
+def read_labels(serialized: Sequence[bytes]) -> np.ndarray:
+    """Returns the labels of serialized examples, `(batch,)` int64 array, and checks that they have all fields.
+
+    Raises:
+        ValueError: if an example is not of this schema.
+    """
+    try:
+        labels = parse(tf.constant(serialized))[1].numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(error.message.rpartition("}} ")[2][:200]) from error
+    for example, label in zip(serialized, labels.tolist(), strict=True):
+        if read_label(example[:LABEL_PREFIX_BYTES]) != label:
+            raise ValueError(f"expected one label, at the start of the example. Received: another label {label}")
+    return labels
 
 
 def read_label(prefix: bytes) -> int:
@@ -110,9 +128,9 @@ def _read_varint(data: bytes, position: int) -> int:
     value = 0
     for shift, byte in enumerate(data[position : position + _MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
+        if byte < 0x80 and value < 2**63:
             return value
     raise ValueError(
-        f"expected a varint of at most {_MAX_VARINT_BYTES} bytes. "
+        f"expected a varint of at most {_MAX_VARINT_BYTES} bytes, below 2^63. "
         f"Received: {data[position : position + _MAX_VARINT_BYTES].hex()}"
     )

@@ -2,9 +2,11 @@
 
 import functools
 import logging
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -12,10 +14,13 @@ from tqdm import tqdm
 
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
+from keras_arcface.data.info import FILE_NAME
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.integrity import check_sizes
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class _RecordIndex(NamedTuple):
@@ -50,12 +55,14 @@ class ShardReader:
         self.info = info
         self.paths = [Path(directory) / shard.file for shard in info.shards]
         self.num_examples = info.num_examples
-        self._on_damage = None
+        self._num_records = {path: shard.num_examples for path, shard in zip(self.paths, info.shards, strict=True)}
+        self._on_damage: Callable[[tfrecord.DamagedRecordError], object] | None = None
         if not skip_damaged:
             check_sizes(directory, info)
             return
         progress = tqdm(self.paths, desc="looking for damage", unit="file", delay=1, dynamic_ncols=True)
-        self.num_examples = sum(1 for path in progress for _ in tfrecord.read_records(path, _log.warning))
+        self._on_damage = _log.warning
+        self.num_examples = sum(1 for path in progress for _ in self.read_shard(path))
         lost = info.num_examples - self.num_examples
         if lost:
             _log.warning("%s: skipped %d of %d records that are damaged", directory, lost, info.num_examples)
@@ -65,7 +72,7 @@ class ShardReader:
 
     def read_shard(self, path) -> Iterator[bytes]:
         """Iterates over the records of a shard, in order."""
-        return (record for _, record in tfrecord.read_records(path, self._on_damage))
+        return (record for _, record in self._check_number(path, tfrecord.read_records(path, self._on_damage)))
 
     def __iter__(self) -> Iterator[bytes]:
         return (record for path in self.paths for record in self.read_shard(path))
@@ -96,7 +103,9 @@ class ShardReader:
     @functools.cached_property
     def _index(self) -> _RecordIndex:
         fields = [("label", np.int64), ("shard", np.int32), ("offset", np.int64), ("length", np.int64)]
-        table = np.fromiter(self._scan(), np.dtype(fields), self.num_examples)
+        scan = self._scan()
+        table = np.fromiter(scan, np.dtype(fields), self.num_examples)
+        next(scan, None)  # raises an error if the last shard has more records
         return _RecordIndex(*(np.ascontiguousarray(table[name]) for name, _ in fields))
 
     def _scan(self) -> Iterator[tuple[int, int, int, int]]:
@@ -104,13 +113,30 @@ class ShardReader:
         for shard, path in enumerate(progress):
             for offset, length, prefix in self._prefixes(path):
                 try:
-                    yield schema.read_label(prefix), shard, offset, length
+                    label = schema.read_label(prefix)
                 except ValueError as error:
                     raise ValueError(f"{path}: damaged record at offset {offset}: {error}") from error
+                if label >= self.info.num_classes:
+                    raise ValueError(
+                        f"{path}: the record at offset {offset} must have a label in [0, {self.info.num_classes}). "
+                        f"Received: label={label}"
+                    )
+                yield label, shard, offset, length
+
+    def _check_number(self, path: Path, records: Iterable[T]) -> Iterator[T]:
+        """Iterates over the records of a shard. Raises an error if it has another number of records than recorded."""
+        expected, number = self._num_records[path], 0
+        for number, record in enumerate(records, start=1):
+            if number > expected:
+                break
+            yield record
+        if number > expected or (number < expected and self._on_damage is None):
+            received = "more records" if number > expected else f"{number} records"
+            raise ValueError(f"{path} must have {expected} records, as in {FILE_NAME}. Received: {received}")
 
     def _prefixes(self, path: Path) -> Iterator[tuple[int, int, bytes]]:
         if self._on_damage is None:
-            return tfrecord.read_prefixes(path, schema.LABEL_PREFIX_BYTES)
+            return self._check_number(path, tfrecord.read_prefixes(path, schema.LABEL_PREFIX_BYTES))
         return (
             (offset, len(record), record[: schema.LABEL_PREFIX_BYTES])
             for offset, record in tfrecord.read_records(path, self._on_damage)

@@ -139,7 +139,8 @@ def rewrite(directory, *records):
         for record in records:
             writer.write(b"".join(schema.encode(*record)))
     shard = dataclasses.replace(info.shards[0], num_examples=len(records), num_bytes=path.stat().st_size)
-    dataclasses.replace(info, shards=(shard,), num_examples=len(records)).save(directory)
+    skipped = ("skipped.png",) * info.num_classes  # not every class has an image
+    dataclasses.replace(info, shards=(shard,), num_examples=len(records), skipped=skipped).save(directory)
 
 
 def test_a_wrong_label_in_the_records_is_named(own_directory):
@@ -154,6 +155,43 @@ def test_a_wrong_size_in_the_records_is_named(own_directory):
         tf.errors.InvalidArgumentError, match=r"have the shape \(32, 32, 3\). Received:\] \[small.png\] \[\[16 32 3\]\]"
     ):
         list(load_dataset(own_directory, 1))
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"training": True}, {"training": True, "images_per_class": 1}, {"cache": "encoded"}, {"cache": "decoded"}],
+)
+def test_another_number_of_records_than_in_dataset_json_is_named(options, number, change, own_directory):
+    info = load_info(own_directory)
+    shards = list(info.shards)
+    shards[number] = dataclasses.replace(shards[number], num_examples=shards[number].num_examples + change)
+    dataclasses.replace(info, shards=tuple(shards), num_examples=info.num_examples + change).save(own_directory)
+    path, expected = own_directory / shards[number].file, shards[number].num_examples
+    with pytest.raises(
+        (tf.errors.OpError, ValueError), match=f"{path} must have {expected} records, as in dataset.json"
+    ):
+        for _ in load_dataset(own_directory, 2, **options).take(100):
+            pass
+
+
+def test_more_records_than_in_dataset_json_are_not_skipped_damage(own_directory):
+    info = load_info(own_directory)
+    shards = (dataclasses.replace(info.shards[0], num_examples=1), *info.shards[1:])
+    num_examples = sum(shard.num_examples for shard in shards)
+    dataclasses.replace(info, shards=shards, num_examples=num_examples).save(own_directory)
+    with pytest.raises(ValueError, match=r"must have 1 records, as in dataset.json. Received: more records"):
+        load_dataset(own_directory, 2, damaged="skip")
+
+
+@pytest.mark.parametrize("label", [3, 2**63 - 1])
+def test_a_wrong_label_in_an_index_is_named(label, own_directory):
+    rewrite(own_directory, (encode(make_face(0, 0)), 1, "fine.png"), (encode(make_face(0, 0)), label, "wrong.png"))
+    with pytest.raises(
+        ValueError, match=rf"tfrecord: .* at offset \d+ must have a label in \[0, 3\). Received: label={label}"
+    ):
+        load_dataset(own_directory, 2, training=True, images_per_class=1)
 
 
 def flip_a_bit(path, offset):

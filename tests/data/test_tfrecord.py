@@ -1,5 +1,7 @@
+import os
 import re
 import struct
+import types
 
 import numpy as np
 import pytest
@@ -103,6 +105,42 @@ def test_a_long_damaged_section_is_skipped(tmp_path):
     assert read(path, on_damage=lambda error: None) == [b"end"]
 
 
+def test_reading_a_damaged_file_reads_it_only_a_few_times(tmp_path, monkeypatch):
+    header, *_ = tfrecord.frame(b"")
+    path = tmp_path / "damaged"
+    # After a header with a correct checksum, data with a wrong one, and after that no header.
+    path.write_bytes((header + bytes(4) + b"a") * 10_000)
+    num_bytes = 0
+
+    def pread(*arguments):
+        nonlocal num_bytes
+        content = os.pread(*arguments)
+        num_bytes += len(content)
+        return content
+
+    monkeypatch.setattr(tfrecord, "os", types.SimpleNamespace(pread=pread, fstat=os.fstat))
+    errors = []
+    assert read(path, on_damage=errors.append) == []
+    assert len(errors) == 20_000
+    assert num_bytes <= 2 * path.stat().st_size
+
+
+def test_a_series_of_zeros_is_passed_over(path, monkeypatch):
+    path.write_bytes(bytes(3 << 20) + path.read_bytes() + bytes(2 << 20))
+    calls = []
+    read_length = tfrecord._read_length
+    monkeypatch.setattr(tfrecord, "_read_length", lambda header: calls.append(1) or read_length(header))
+    assert read(path, on_damage=lambda error: None) == RECORDS
+    assert len(calls) < 1000
+
+
+@pytest.mark.parametrize("zeros", range(20))
+def test_a_record_after_zeros_is_found(zeros, path, monkeypatch):
+    monkeypatch.setattr(tfrecord, "_CHUNK_BYTES", 16)
+    path.write_bytes(b"a" + bytes(zeros) + path.read_bytes())
+    assert read(path, on_damage=lambda error: None) == RECORDS
+
+
 def check_example(image, label, name):
     serialized = b"".join(schema.encode(image, label, name))
     features = tf.train.Example.FromString(serialized).features.feature
@@ -133,6 +171,37 @@ def test_records_survive_writing_and_reading(tmp_path_factory, records):
     expected = [b"".join(parts) for parts in records]
     assert read(path) == expected
     assert [prefix for *_, prefix in tfrecord.read_prefixes(path, 10)] == [record[:10] for record in expected]
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"label": 3, "name": b"a"}, "Feature: image (data type: string) is required"),
+        ({"label": 3, "image": b"a"}, "Feature: name (data type: string) is required"),
+        ({"label": b"3", "image": b"a", "name": b"a"}, "Key: label"),
+        ({"label": 2**63, "image": b"a", "name": b"a"}, "below 2^63"),
+        ({"label": -1, "image": b"a", "name": b"a"}, "below 2^63"),
+    ],
+)
+def test_an_example_with_other_fields_is_named(features, message):
+    def entry(name, value):
+        if isinstance(value, bytes):
+            feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        else:
+            feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[(value + 2**63) % 2**64 - 2**63]))
+        return tf.train.Features(feature={name: feature}).SerializeToString()
+
+    content = b"".join(entry(*item) for item in features.items())
+    example = b"\x0a" + bytes([len(content)]) + content
+    with pytest.raises(ValueError, match=re.escape(message)):
+        schema.read_labels([example])
+
+
+def test_an_example_with_two_labels_is_named():
+    first, second = (b"".join(schema.encode(b"image", label, "name")) for label in (1, 2))
+    assert schema.read_labels([first, second]).tolist() == [1, 2]
+    with pytest.raises(ValueError, match=r"expected one label, at the start of the example. Received: another label 2"):
+        schema.read_labels([first + second])
 
 
 @pytest.mark.parametrize("start", [b"", b"\x0a\x05", b"no example at all", b"\x0a\x05label\x12" + bytes(20)])

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -27,7 +28,9 @@ from keras_arcface.data import load_dataset
 from keras_arcface.data import load_info
 from keras_arcface.data import schema
 from keras_arcface.data import split_identities
+from keras_arcface.data import tfrecord
 from keras_arcface.data import write_dataset
+from keras_arcface.data.info import Shard
 
 
 def read_records(directory, info):
@@ -509,6 +512,35 @@ def test_check_dataset(face_folder, tmp_path):
         ValueError, match=r"00003-of-00004.tfrecord is damaged. Expected: \d+ bytes. Received: no such file"
     ):
         check_dataset(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("label", "change", "message"),
+    [
+        (0, {"num_examples": 3}, r"00000-of-00001.tfrecord must have 3 records, as in dataset.json. Received: 2"),
+        (0, {"num_examples": 1}, r"00000-of-00001.tfrecord must have 1 records, as in dataset.json. Received: 2"),
+        (0, {"num_bytes": 10**9}, r"00000-of-00001.tfrecord must have 1000000000 bytes. Received: \d+ bytes"),
+        (1, {}, None),
+        (2, {}, r"damaged record between offsets 0 and \d+: expected a label in \[0, 2\). Received: label=2"),
+        (0, {}, r"must have images of all classes, .* images of 1 classes and 0 skipped images, num_classes=2"),
+    ],
+)
+def test_check_dataset_reads_the_records(label, change, message, face_folder, tmp_path):
+    info = write_dataset(ImageFolder(face_folder), tmp_path, examples_per_shard=100)
+    content = b"".join(
+        piece for number in (0, label) for piece in tfrecord.frame(*schema.encode(encode(make_face(0, 0)), number, "a"))
+    )
+    (tmp_path / info.shards[0].file).write_bytes(content)
+    fields = {"num_examples": 2, "num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), **change}
+    shard = Shard(info.shards[0].file, **fields)
+    num_classes = min(2, shard.num_examples)
+    changed = {"num_classes": num_classes, "num_examples": shard.num_examples, "shards": (shard,), "class_names": None}
+    dataclasses.replace(info, **changed).save(tmp_path)
+    if message is None:
+        assert check_dataset(tmp_path).num_examples == 2
+        return
+    with pytest.raises(ValueError, match=message):
+        check_dataset(tmp_path)
 
 
 def test_without_finished_shards_another_run_may_start(face_folder, tmp_path):
