@@ -30,7 +30,7 @@ def main():
         if arguments.check:
             report(arguments.source, data.check_dataset(arguments.source), "is intact: ")
             return
-        source = open_source(arguments.source)
+        source = open_source(arguments.source, arguments.follow_links)
         parts = {arguments.output: source}
         if arguments.validation:
             training, validation = data.split_identities(
@@ -55,13 +55,13 @@ def main():
         raise SystemExit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())])) from None
 
 
-def open_source(path: Path):
+def open_source(path: Path, follow_links: bool):
     """Opens a path as the kind of source that it contains."""
     if path.suffix.lower() in (".csv", ".lst"):
-        return data.ImageList(path)
+        return data.ImageList(path, follow_links=follow_links)
     if path.suffix.lower() == ".rec" or (path / "train.rec").is_file():
         return data.RecordIO(path)
-    return data.ImageFolder(path)
+    return data.ImageFolder(path, follow_links)
 
 
 def report(directory: Path, info: data.DatasetInfo, state: str = "") -> None:
@@ -92,6 +92,7 @@ def parse_arguments() -> argparse.Namespace:
         help="alignment of the faces, if known; exported models state it in their metadata",
     )
     parser.add_argument("--skip-damaged", action="store_true", help="skip damaged images and list them in dataset.json")
+    parser.add_argument("--follow-links", action="store_true", help="follow links that leave the folder of the images")
     parser.add_argument("--no-check", action="store_true", help="do not decode the images to check them")
     parser.add_argument("--examples-per-shard", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle and of the validation split")

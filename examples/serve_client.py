@@ -32,7 +32,7 @@ def compare(client, images, arguments):
     for path, valid in zip((arguments.first, arguments.second), faces.valid, strict=True):
         if not valid:
             raise ValueError(
-                f"{path} could not be decoded by the server. Expected: a JPEG or PNG, or one of the BMP and GIF files "
+                f"{path} could not be decoded by the server. Expected: a JPEG or PNG, or one of the BMP files "
                 'that docs/serving.md lists under "Image formats"'
             )
     cosine = float(np.dot(*faces.embedding))

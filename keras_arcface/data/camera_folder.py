@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_arcface.data.image_files import ImageFiles
 from keras_arcface.data.list_files import IMAGE_SUFFIXES
+from keras_arcface.data.sources import is_folder
+from keras_arcface.data.sources import suffix
 from keras_arcface.data.sources import visible_entries
 
 _NAME = re.compile(r"(-?\d+)_c(\d+)")
@@ -21,6 +24,8 @@ class CameraFolder(Sequence):
 
     Args:
         path: path of the folder, such as `query` or `bounding_box_test`.
+        follow_links: whether to follow links to files outside of `path`. If false, such a file raises an error when it
+            is read. Links within `path` are always followed.
 
     Attributes:
         path: path of the folder.
@@ -34,15 +39,16 @@ class CameraFolder(Sequence):
             folder or file.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, follow_links: bool = False):
         path = Path(path)
         if not path.is_dir():
             raise FileNotFoundError(f"path must be a folder of images. Received: path={str(path)!r}")
         self.path = path
         entries = visible_entries(path)
-        self.files = [file for file in entries if file.suffix.lower() in IMAGE_SUFFIXES]
+        self.files = [path / entry.name for entry in entries if suffix(entry) in IMAGE_SUFFIXES]
+        self._reader = ImageFiles(path, follow_links)
         if not self.files:
-            folders = [entry.name for entry in entries if entry.is_dir()]
+            folders = [entry.name for entry in entries if is_folder(entry)]
             hint = f". Expected: one of its folders, {', '.join(folders[:5])}" if folders else ""
             raise ValueError(f"path must be a folder of images{hint}. Received: path={str(path)!r}, without images")
         matches = [_match_name(file) for file in self.files]
@@ -58,8 +64,8 @@ class CameraFolder(Sequence):
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return [file.read_bytes() for file in self.files[index]]
-        return self.files[index].read_bytes()
+            return [self._reader.read(file.name) for file in self.files[index]]
+        return self._reader.read(self.files[index].name)
 
 
 def _match_name(file: Path) -> re.Match:

@@ -5,20 +5,20 @@ these pixels, unless EXIF data rotates them. OpenCV decodes rotated files and al
 PNG files.
 """
 
-import re
-import struct
-
 import cv2
 import numpy as np
 import tensorflow as tf
 
-# Images whose header declares more pixels are rejected before decoding, because a few hundred kilobytes can expand to a
-# gigabyte. Served models have the same limit.
-MAX_PIXELS = 4096 * 4096
+from keras_arcface.data import image_headers
+from keras_arcface.data.image_headers import BMP
+from keras_arcface.data.image_headers import JPEG
+from keras_arcface.data.image_headers import PNG
 
 _IMAGES_PER_ITERATION = 16
-JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_SIGNATURES = (JPEG, PNG, b"GIF8", b"BM")
+_PNG_START = np.frombuffer(PNG + image_headers.IMAGE_HEADER, ">i4")
+_JPEG_OF_ONE_PIXEL = bytes.fromhex("ffd8 ffc0 000b 08 0001 0001 01 01 11 00 ffda 0008 01 01 00 00 3f 00")
+# Longer files, apart from 8 bytes per pixel, are decoded only after an exact check of their scans and texts.
+_MAX_METADATA_BYTES = 65536
 _EXIF_MARKERS = {JPEG: b"Exif\0\0", PNG: b"eXIf"}
 # EXIF marker, followed in either byte order by the tag of the orientation, its type and count, and a value from 2 to 8.
 _EXIF_ORIENTATION = r"(?i:exif)\C*?(?:\x12\x01\C{6}[\x02-\x08]\x00|\x01\x12\C{6}\x00[\x02-\x08])"
@@ -35,6 +35,25 @@ def decode_jpeg_or_png(encoded):
     """
     # This op also decodes PNG. Its default inverse DCT is faster, but less exact than that of all other decoders.
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def declared_sizes(encoded):
+    """Returns the sizes in the headers of JPEG and PNG images, for which `decode_jpeg_or_png` allocates memory.
+
+    Args:
+        encoded: encoded images, string tensor `(n,)` of known length.
+
+    Returns:
+        int32 tensor `(n, 2)` of heights and widths.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if an image is neither a JPEG file nor a PNG file that starts with its size.
+    """
+    start = tf.io.decode_raw(encoded, tf.int32, little_endian=False, fixed_length=4 * len(_PNG_START) + 8)
+    is_png = tf.reduce_all(start[:, : len(_PNG_START)] == _PNG_START, axis=1)
+    jpegs = tf.unstack(tf.where(is_png, _JPEG_OF_ONE_PIXEL, encoded))
+    jpeg_sizes = tf.stack([tf.image.extract_jpeg_shape(jpeg)[:2] for jpeg in jpegs])
+    return tf.where(is_png[:, tf.newaxis], start[:, :-3:-1], jpeg_sizes)
 
 
 def has_exif_orientation(encoded):
@@ -70,7 +89,7 @@ def decode_batch(encoded, names, image_size):
     """
     shape = (*image_size, 3)
     encoded = tf.cond(
-        tf.reduce_all(_needs_no_conversion(encoded)),
+        tf.reduce_all(_needs_no_conversion(encoded, image_size)),
         lambda: encoded,
         lambda: tf.ensure_shape(tf.numpy_function(_convert_all, [encoded, names], tf.string), encoded.shape),
     )
@@ -79,26 +98,27 @@ def decode_batch(encoded, names, image_size):
 
     def decode_group(group):
         encoded_group, names_group = group
-        pixels = [decode_jpeg_or_png(image) for image in tf.unstack(encoded_group, group_size)]
-        shapes = tf.stack([tf.shape(image) for image in pixels])
-        is_wrong = tf.reduce_any(shapes != shape, axis=1)
+        sizes = declared_sizes(tf.ensure_shape(encoded_group, (group_size,)))
+        is_wrong = tf.reduce_any(sizes != image_size, axis=1)
         message = [
-            f"images must have the shape {shape}. Received:",
+            f"images must have the size {tuple(image_size)} (height, width). Received:",
             tf.boolean_mask(names_group, is_wrong),
-            tf.boolean_mask(shapes, is_wrong),
+            tf.boolean_mask(sizes, is_wrong),
         ]
         with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(is_wrong)), message)]):
-            return tf.ensure_shape(tf.stack(pixels), (group_size, *shape))
+            images = tf.unstack(tf.identity(encoded_group), group_size)
+        return tf.ensure_shape(tf.stack([decode_jpeg_or_png(image) for image in images]), (group_size, *shape))
 
     groups = (tf.reshape(encoded, (-1, group_size)), tf.reshape(names, (-1, group_size)))
     pixels = tf.map_fn(decode_group, groups, fn_output_signature=tf.TensorSpec((group_size, *shape), tf.uint8))
     return tf.ensure_shape(tf.reshape(pixels, (-1, *shape)), (encoded.shape[0], *shape))
 
 
-def _needs_no_conversion(encoded):
-    """Returns a bool mask of the images that are JPEG or PNG files without an EXIF orientation."""
+def _needs_no_conversion(encoded, image_size):
+    """Returns a bool mask of the images that are short JPEG or PNG files without an EXIF orientation."""
     is_jpeg, is_png = (tf.strings.substr(encoded, 0, len(magic)) == magic for magic in (JPEG, PNG))
-    return tf.logical_and(tf.logical_or(is_jpeg, is_png), tf.logical_not(has_exif_orientation(encoded)))
+    is_short = tf.strings.length(encoded) <= 8 * image_size[0] * image_size[1] + _MAX_METADATA_BYTES
+    return tf.logical_and(tf.logical_or(is_jpeg, is_png) & is_short, tf.logical_not(has_exif_orientation(encoded)))
 
 
 def _convert_all(encoded: np.ndarray, names: np.ndarray) -> np.ndarray:
@@ -107,16 +127,16 @@ def _convert_all(encoded: np.ndarray, names: np.ndarray) -> np.ndarray:
 
 
 def has_known_signature(encoded: bytes) -> bool:
-    """Returns whether the first bytes are the signature of a JPEG, PNG, GIF or BMP file."""
-    return encoded.startswith(_SIGNATURES)
+    """Returns whether the first bytes are the signature of a JPEG, PNG or BMP file."""
+    return encoded.startswith((JPEG, PNG, BMP))
 
 
 def to_jpeg_or_png(encoded: bytes, name: str) -> bytes:
     """Converts an image to a JPEG or PNG file that TensorFlow and OpenCV decode to the same pixels.
 
-    JPEG and PNG files without an EXIF orientation are returned unchanged. All other files that OpenCV reads (BMP, GIF,
-    WebP, TIFF, PGM ...) become a PNG with the pixels that OpenCV returns: the EXIF orientation is applied, a palette is
-    replaced by its colors, an animation by its first frame, and an alpha channel is dropped. 16-bit pixels are kept.
+    JPEG and PNG files without an EXIF orientation are returned unchanged. All other files (BMP, WebP, TIFF, PGM ...)
+    become a PNG with the pixels that OpenCV returns: the EXIF orientation is applied, a palette is replaced by its
+    colors, and an alpha channel is dropped. 16-bit pixels are kept.
 
     Args:
         encoded: content of the file.
@@ -126,24 +146,25 @@ def to_jpeg_or_png(encoded: bytes, name: str) -> bytes:
         The content of a JPEG or PNG file.
 
     Raises:
-        ValueError: if OpenCV cannot read the image, if PNG cannot store it without loss, or if its header declares more
-            than `MAX_PIXELS` pixels. The message names the image.
+        ValueError: if the format is unknown, OpenCV cannot read the image, PNG cannot store it without loss, or a limit
+            of `image_headers` is exceeded. The message names the image.
     """
+    header_size(encoded, name)
     signature = next((signature for signature in _EXIF_MARKERS if encoded.startswith(signature)), None)
     if signature is not None:
         if _EXIF_MARKERS[signature] not in encoded or not has_exif_orientation(encoded):
             return encoded
+        if b"acTL" in encoded:
+            raise ValueError(_not_readable(encoded, name, "an animated PNG with an EXIF orientation"))
         decoded_size(encoded, name)  # OpenCV decodes damaged JPEG files partly, without an error
-    elif has_known_signature(encoded):
-        _check_num_pixels(header_size(encoded, name), encoded, name)
     # With IMREAD_ANYCOLOR, OpenCV decodes BMP files with the oldest header as gray.
-    flags = cv2.IMREAD_COLOR if encoded.startswith(b"BM") else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+    flags = cv2.IMREAD_COLOR if encoded.startswith(BMP) else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
-    except cv2.error:  # OpenCV raises if the header declares too many pixels
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except cv2.error:  # OpenCV raises for some damaged files
         pixels = None
     if pixels is None:
-        raise ValueError(_not_readable(encoded, name, "OpenCV cannot decode this format"))
+        raise ValueError(_not_readable(encoded, name, "OpenCV cannot decode it"))
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"{name} must have pixels of 8 or 16 bits, because it is converted to PNG without loss. "
@@ -152,33 +173,31 @@ def to_jpeg_or_png(encoded: bytes, name: str) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def decoded_size(encoded: bytes, name: str) -> tuple[int, int]:
-    """Decodes a JPEG or PNG image to check it, and returns its size.
+def decode(encoded: bytes, name: str) -> np.ndarray:
+    """Decodes a JPEG or PNG image to RGB. EXIF data is ignored.
 
     Args:
-        encoded: content of the file.
+        encoded: content of the file, such as a result of `to_jpeg_or_png`.
         name: name of the image for error messages.
 
     Returns:
-        `(height, width)`, before an EXIF orientation is applied.
+        uint8 array `(height, width, 3)`.
 
     Raises:
-        ValueError: if the image cannot be decoded or its header declares more than `MAX_PIXELS` pixels. The message
-            names the image.
+        ValueError: if the image cannot be decoded, or a limit of `image_headers` is exceeded. The message names the
+            image.
     """
+    header_size(encoded, name)
     try:
-        declared = header_size(encoded, name) or tuple(tf.image.extract_jpeg_shape(encoded).numpy().tolist()[:2])
-        _check_num_pixels(declared, encoded, name)
-        height, width, _ = decode_jpeg_or_png(encoded).shape
+        return decode_jpeg_or_png(encoded).numpy()
     except tf.errors.InvalidArgumentError as error:
-        reason = re.sub(r"\{\{.*?\}\}|\[Op:.*\]", "", (error.message or "unknown format").splitlines()[0]).strip()
-        raise ValueError(_not_readable(encoded, name, reason)) from error
+        raise ValueError(_not_readable(encoded, name, image_headers.first_line(error))) from error
+
+
+def decoded_size(encoded: bytes, name: str) -> tuple[int, int]:
+    """Decodes a JPEG or PNG image to check it as `decode` does, and returns its `(height, width)`."""
+    height, width, _ = decode(encoded, name).shape
     return height, width
-
-
-def _check_num_pixels(size: tuple[int, int] | None, encoded: bytes, name: str) -> None:
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(_not_readable(encoded, name, f"{size[0]} x {size[1]} pixels; the limit is {MAX_PIXELS}"))
 
 
 @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
@@ -205,45 +224,21 @@ def can_all_be_decoded(encoded: list[bytes], image_size: tuple[int, int]) -> boo
         return False
 
 
-def header_size(encoded: bytes, name: str) -> tuple[int, int] | None:
-    """Returns the `(height, width)` in the header, or None if the header is damaged.
+def header_size(encoded: bytes, name: str) -> tuple[int, int]:
+    """Returns the `(height, width)` for which a decoder of the image allocates memory.
 
     Raises:
-        ValueError: if the image is not a JPEG, PNG, GIF or BMP. The message names the image.
+        ValueError: if the format is unknown, the header is damaged, or a limit of `image_headers` is exceeded. The
+            message names the image.
     """
     try:
-        if encoded.startswith(JPEG):
-            return _jpeg_size(encoded)
-        if encoded.startswith(PNG):
-            width, height = struct.unpack_from(">II", encoded, 16)
-        elif encoded.startswith(b"GIF8"):
-            width, height = struct.unpack_from("<HH", encoded, 6)
-        elif encoded.startswith(b"BM"):
-            width, height = struct.unpack_from("<HH" if encoded[14:15] == b"\x0c" else "<ii", encoded, 18)
-        else:
-            raise ValueError(_not_readable(encoded, name, "unknown format"))
-    except struct.error:
-        return None
-    return abs(height), width  # a BMP stores a negative height if its first row is the top one
-
-
-def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-    position = 2
-    while True:
-        marker, length = struct.unpack_from(">HH", encoded, position)
-        while marker == 0xFFFF:  # padding before a marker
-            position += 1
-            marker, length = struct.unpack_from(">HH", encoded, position)
-        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):  # a start of frame
-            height, width = struct.unpack_from(">HH", encoded, position + 5)
-            return height, width
-        if marker < 0xFFC0 or marker == 0xFFDA:  # not a marker, or pixels before any frame
-            return None
-        position += 2 + length
+        return image_headers.read_size(encoded)
+    except ValueError as error:
+        raise ValueError(_not_readable(encoded, name, str(error))) from error
 
 
 def _not_readable(encoded: bytes, name: str, reason: str) -> str:
     return (
-        f"{name} is not a readable image. Expected: an undamaged JPEG, PNG, or other format that OpenCV reads. "
+        f"{name} is not a readable image. Expected: an undamaged {image_headers.FORMATS} file. "
         f"Received: {len(encoded)} bytes that cannot be decoded ({reason})"
     )

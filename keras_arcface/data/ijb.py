@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 
 from keras_arcface._arguments import check_choice
+from keras_arcface.data import encoded_images
 from keras_arcface.data.alignment import align
+from keras_arcface.data.image_files import ImageFiles
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ class IjbSet:
             image. "crop" uses the central square of the loose crop, resized but not aligned, because the files contain
             no boxes, and a loose crop is a box with a margin. The files of InsightFace have landmarks for all images.
             Skipping makes the results too good, so report the number of skipped images with them.
+        follow_links: whether to follow links to images outside of `loose_crop`. If false, such an image raises an error
+            when it is read. Links within the folder are always followed.
 
     Attributes:
         names: names of the n images.
@@ -53,9 +57,12 @@ class IjbSet:
     >>> result = verify_templates(pooled, ids, ijbc.pairs, ijbc.same)  # doctest: +SKIP
     """
 
-    def __init__(self, directory, name: str | None = None, size: int = 112, undetected: str = "raise"):
+    def __init__(
+        self, directory, name: str | None = None, size: int = 112, undetected: str = "raise", follow_links: bool = False
+    ):
         check_choice("undetected", undetected, ("raise", "skip", "crop"))
         self.directory, self.size = Path(directory), size
+        self._files = ImageFiles(self.directory / "loose_crop", follow_links)
         self.skipped: list[str] = []
         self.skipped_pairs = 0
         meta = self.directory / "meta"
@@ -135,13 +142,9 @@ class IjbSet:
         )
 
     def _read_face(self, row: int) -> np.ndarray:
-        path = self.directory / "loose_crop" / self.names[row]
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} must be an image. Received: no such file")
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f"{path} must be an image that OpenCV can decode. Received: {path.stat().st_size} bytes")
-        image = np.ascontiguousarray(image[:, :, ::-1])
+        path = self._files.root / self.names[row]
+        encoded = encoded_images.to_jpeg_or_png(self._files.read(self.names[row]), str(path))
+        image = encoded_images.decode(encoded, str(path))
         if self.detected[row]:
             return align(image, self.landmarks[row], self.size)
         side = min(image.shape[:2])

@@ -1,14 +1,18 @@
 """Source that reads a folder with one sub-folder of images per class."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 
+from keras_arcface.data.image_files import ImageFiles
 from keras_arcface.data.list_files import IMAGE_SUFFIXES
 from keras_arcface.data.sources import Record
 from keras_arcface.data.sources import Source
 from keras_arcface.data.sources import fingerprint_files
+from keras_arcface.data.sources import is_folder
+from keras_arcface.data.sources import suffix
 from keras_arcface.data.sources import visible_entries
 
 _log = logging.getLogger(__name__)
@@ -23,6 +27,8 @@ class ImageFolder(Source):
 
     Args:
         path: path of the folder.
+        follow_links: whether to follow links to files and folders outside of `path`. If false, such a folder raises an
+            error, and such a file raises an error when it is read. Links within `path` are always followed.
 
     Attributes:
         num_classes: number of classes.
@@ -32,7 +38,9 @@ class ImageFolder(Source):
     Raises:
         FileNotFoundError: if the folder does not exist.
         ValueError: if the folder contains no classes or no images, if a class contains folders instead of images, or if
-            a file does not have the suffix of an image.
+            a file does not have the suffix of an image. Reading an image that is not a regular file, has more than
+            `image_headers.MAX_FILE_BYTES` bytes, or is outside of the folder also raises an error. The message names
+            the file.
 
     >>> faces = ImageFolder("photos")
     >>> faces
@@ -42,29 +50,34 @@ class ImageFolder(Source):
     'ann/0.jpg'
     """
 
-    def __init__(self, path):
+    def __init__(self, path, follow_links: bool = False):
         self.path = Path(path)
         if not self.path.is_dir():
             raise FileNotFoundError(
                 f"path must be a folder with one sub-folder per class. Received: path={str(path)!r}"
             )
+        self._files = ImageFiles(self.path, follow_links)
         entries = visible_entries(self.path)
         for entry in entries:
-            if entry.suffix.lower() in IMAGE_SUFFIXES:
+            if suffix(entry) in IMAGE_SUFFIXES:
                 raise ValueError(
                     f"{path} must contain one sub-folder of images per class. "
                     f"Received: image {entry.name} outside of a sub-folder"
                 )
-        folders = [entry for entry in entries if entry.is_dir()]
+        folders = [entry for entry in entries if is_folder(entry)]
         if not folders:
             raise ValueError(
                 f"{path} must contain one sub-folder of images per class, as in "
                 f"{self.path / 'some_person' / 'image.jpg'}. Received: a folder without sub-folders"
             )
+        for folder in folders:
+            self._files.check_folder(folder.path)
         self.class_names = [folder.name for folder in folders]
         self.num_classes = len(folders)
         files = [_list_images(folder) for folder in folders]
-        self._names = [file.relative_to(self.path).as_posix() for images in files for file in images]
+        self._names = [
+            f"{name}/{image}" for name, images in zip(self.class_names, files, strict=True) for image in images
+        ]
         self.labels = np.repeat(np.arange(self.num_classes), [len(images) for images in files])
         empty = [name for name, images in zip(self.class_names, files, strict=True) if not images]
         if not self._names:
@@ -83,7 +96,7 @@ class ImageFolder(Source):
 
     def __getitem__(self, index: int) -> Record:
         name = self._names[index]
-        return Record((self.path / name).read_bytes(), self.labels.item(index), name)
+        return Record(self._files.read(name), self.labels.item(index), name)
 
     def __str__(self) -> str:
         return f"ImageFolder({str(self.path)!r})"
@@ -96,26 +109,27 @@ class ImageFolder(Source):
         return fingerprint_files(self.path, self._names)
 
 
-def _list_images(folder: Path) -> list[Path]:
+def _list_images(folder: os.DirEntry) -> list[str]:
     files = visible_entries(folder)
-    nested = [file for file in files if file.is_dir()]
+    nested = [file for file in files if is_folder(file)]
     if nested:
         raise ValueError(_nested_folders_message(folder, nested))
     for file in files:
-        if file.suffix.lower() not in IMAGE_SUFFIXES:
+        if suffix(file) not in IMAGE_SUFFIXES:
             raise ValueError(
-                f"{file} must have one of the suffixes {', '.join(IMAGE_SUFFIXES)}. Received: suffix={file.suffix!r}"
+                f"{file.path} must have one of the suffixes {', '.join(IMAGE_SUFFIXES)}. "
+                f"Received: suffix={suffix(file)!r}"
             )
-    return files
+    return [file.name for file in files]
 
 
-def _nested_folders_message(folder: Path, nested: list[Path]) -> str:
+def _nested_folders_message(folder: os.DirEntry, nested: list[os.DirEntry]) -> str:
     """Returns the error message for a class that contains folders, with a suggestion for the path."""
     suggested = folder
-    while inner := [entry for entry in visible_entries(nested[0]) if entry.is_dir()]:
+    while inner := [entry for entry in visible_entries(nested[0]) if is_folder(entry)]:
         suggested, nested = nested[0], inner
     names = ", ".join(entry.name for entry in nested[:3]) + (" ..." if len(nested) > 3 else "")
     return (
-        f"{folder} must contain only the images of one class. If {names} are the classes, use "
-        f"ImageFolder({str(suggested)!r}). Received: folders in {folder.name}"
+        f"{folder.path} must contain only the images of one class. If {names} are the classes, use "
+        f"ImageFolder({suggested.path!r}). Received: folders in {folder.name}"
     )

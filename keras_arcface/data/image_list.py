@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from keras_arcface.data.image_files import ImageFiles
 from keras_arcface.data.list_files import read_csv
 from keras_arcface.data.list_files import read_lst
 from keras_arcface.data.sources import Record
@@ -23,7 +24,10 @@ class ImageList(Source):
 
     Args:
         path: path of the text file, encoded as UTF-8.
-        root: folder to which the listed paths are relative. None selects the folder of the text file.
+        root: folder to which the listed paths are relative, and which contains all images. None selects the folder of
+            the text file. "/" allows all absolute paths.
+        follow_links: whether to follow links to files and folders outside of `root`. Links within it are always
+            followed.
 
     Attributes:
         num_classes: largest label plus 1, or number of names.
@@ -33,7 +37,8 @@ class ImageList(Source):
     Raises:
         FileNotFoundError: if the text file does not exist, or when a missing image is read.
         ValueError: if a line has another layout or an invalid label, or if no image is listed. The message names the
-            file and line.
+            file and line. Reading an image that is not a regular file, has more than `image_headers.MAX_FILE_BYTES`
+            bytes, or is outside of `root` also raises an error. The message names the image.
 
     >>> faces = ImageList("photos.csv")
     >>> image, label, name = faces[4]
@@ -41,9 +46,10 @@ class ImageList(Source):
     (1, 'photos/bob/0.jpg')
     """
 
-    def __init__(self, path, root=None):
+    def __init__(self, path, root=None, follow_links: bool = False):
         self.path = Path(path)
         self.root = self.path.parent if root is None else Path(root)
+        self._files = ImageFiles(self.root, follow_links)
         if not self.path.is_file():
             raise FileNotFoundError(
                 f"path must be a CSV file with lines of path,label, or a .lst file. Received: path={str(path)!r}"
@@ -59,7 +65,7 @@ class ImageList(Source):
 
     def __getitem__(self, index: int) -> Record:
         name = self._names[index]
-        return Record((self.root / name).read_bytes(), self.labels.item(index), name)
+        return Record(self._files.read(name), self.labels.item(index), name)
 
     def __str__(self) -> str:
         return f"ImageList({str(self.path)!r})"

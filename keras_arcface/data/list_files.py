@@ -6,11 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-# TensorFlow decodes the formats in the first line. Only OpenCV decodes those in the second line.
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
-    *(".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp", ".jp2"),
-)
+# Suffixes of the formats in `image_headers`.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp")
 
 _PATH_COLUMN_NAMES = {"path", "filepath", "imagepath", "file", "filename", "image", "images", "img", "name"}
 _LABEL_COLUMN_NAMES = {"label", "labels", "class", "classid", "id", "identity", "person", "personid", "name", "target"}

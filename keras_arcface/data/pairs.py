@@ -12,6 +12,7 @@ from keras_arcface._npz import open_npz
 from keras_arcface._npz import read_array
 from keras_arcface.data import encoded_images
 from keras_arcface.data import verification_pickle
+from keras_arcface.data.image_files import ImageFiles
 from keras_arcface.data.list_files import IMAGE_SUFFIXES
 
 
@@ -92,7 +93,7 @@ class PairSet:
             for number, image in enumerate(pairs.images):
                 if not encoded_images.has_known_signature(image):
                     raise ValueError(
-                        f"image {number} must be a JPEG, PNG, GIF or BMP. "
+                        f"image {number} must be a JPEG, PNG or BMP. "
                         f"Received: {len(image)} bytes that start with {image[:4]!r}"
                     )
         except ValueError as error:
@@ -100,7 +101,7 @@ class PairSet:
         return pairs
 
     @classmethod
-    def from_pairs_txt(cls, path, folder) -> "PairSet":
+    def from_pairs_txt(cls, path, folder, follow_links: bool = False) -> "PairSet":
         """Reads a list of pairs in the format of LFW, and their images from a folder with one sub-folder per person.
 
         The first line has the number of folds and the number of genuine pairs per fold, which equals that of impostor
@@ -112,15 +113,18 @@ class PairSet:
         Args:
             path: path of the list, such as `pairs.txt` or `pairsDevTest.txt`.
             folder: path of the folder of the images.
+            follow_links: whether to follow links to files and folders outside of `folder`. Links within it are always
+                followed.
 
         Returns:
             The pairs, in the order of the list.
 
         Raises:
             FileNotFoundError: if the list or an image does not exist. For an image, the message names the line.
-            ValueError: if a line is invalid. The message names the line.
+            ValueError: if a line is invalid, or an image cannot be read or decoded. The message names the line or the
+                image.
         """
-        path = Path(path)
+        path, files = Path(path), ImageFiles(folder, follow_links)
         if not path.is_file():
             raise FileNotFoundError(f"path must be a text file that lists pairs. Received: path={str(path)!r}")
         try:
@@ -140,8 +144,9 @@ class PairSet:
             first, second, is_same = _parse_pair(line, where)
             same.append(is_same)
             for person, image in (first, second):
-                file = _find_image(Path(folder), person, image, where)
-                images.append(encoded_images.to_jpeg_or_png(file.read_bytes(), str(file)))
+                file = _find_image(files.root, person, image, where)
+                content = files.read(str(file.relative_to(files.root)))
+                images.append(encoded_images.to_jpeg_or_png(content, str(file)))
         expected = 2 * int(numbers[-1]) * (int(numbers[0]) if len(numbers) == 2 else 1)
         if len(same) != expected:
             raise ValueError(f"{path} must have {expected} pairs according to line 1. Received: {len(same)} pairs")

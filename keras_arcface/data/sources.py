@@ -95,10 +95,23 @@ def fingerprint_files(root: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def visible_entries(folder: Path) -> list[Path]:
+def visible_entries(folder: str | os.PathLike) -> list[os.DirEntry]:
     """Returns the entries of a folder in sorted order, without hidden files and files of the operating system."""
-    return sorted(
-        entry
-        for entry in folder.iterdir()
-        if not entry.name.startswith(".") and entry.name.lower() not in _IGNORED_NAMES
-    )
+    with os.scandir(folder) as entries:
+        visible = [
+            entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _IGNORED_NAMES
+        ]
+    return sorted(visible, key=lambda entry: entry.name)
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Returns whether an entry is a folder or a link to one. The type in the entry avoids a system call per file."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def suffix(entry: os.DirEntry) -> str:
+    """Returns the suffix of the name of an entry in lower case, such as `".jpg"`."""
+    return os.path.splitext(entry.name)[1].lower()

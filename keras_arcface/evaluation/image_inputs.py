@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_arcface._pixels import check_pixels
 from keras_arcface._pixels import warn_if_unit_range
 from keras_arcface.data import encoded_images
+from keras_arcface.data.image_files import read_image_file
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.sources import Source
 
@@ -120,10 +121,8 @@ def _read_item(item: Any, name: str) -> tuple[bytes, str | None]:
     """Returns an encoded image, and its path or record name; None instead of a name for bytes."""
     own_name = None
     if isinstance(item, str | os.PathLike):
-        path, own_name = Path(item), str(Path(item))
-        if not path.is_file():
-            raise FileNotFoundError(f"images must contain paths of existing files. Received: path={str(path)!r}")
-        item = path.read_bytes()
+        own_name = str(Path(item))
+        item = read_image_file(own_name)
     elif isinstance(item, tuple) and len(item) == 3:
         item, _, own_name = item
     if not isinstance(item, bytes | bytearray | memoryview):
@@ -135,12 +134,11 @@ def _read_item(item: Any, name: str) -> tuple[bytes, str | None]:
 def _decode_and_resize(encoded: Sequence[bytes], names: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     images = []
     for image, name in zip(encoded, names, strict=True):
-        height, width = encoded_images.decoded_size(image, name)
+        pixels = encoded_images.decode(image, name)
+        height, width, _ = pixels.shape
         shrinks = height > size[0] or width > size[1]
         interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        images.append(
-            cv2.resize(encoded_images.decode_jpeg_or_png(image).numpy(), size[::-1], interpolation=interpolation)
-        )
+        images.append(cv2.resize(pixels, size[::-1], interpolation=interpolation))
     return np.stack(images)
 
 

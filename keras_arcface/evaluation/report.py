@@ -17,7 +17,7 @@ from keras_arcface.evaluation.tables import verification_table
 from keras_arcface.evaluation.verification import VerificationResult
 
 _MAX_ERRORS_SHOWN = 6
-_MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"GI": "image/gif", b"BM": "image/bmp"}
+_MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"BM": "image/bmp"}
 _STYLE = """
 :root { --ink: #1c2430; --soft: #5b6675; --line: #dde2e8; --wash: #f5f7f9; --good: #0072b2; --bad: #a84300; }
 * { box-sizing: border-box; }

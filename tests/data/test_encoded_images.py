@@ -122,28 +122,36 @@ def test_files_without_exif_orientation_are_kept_unchanged():
     assert kept == {name for name in READ if name.startswith(("JPEG", "PNG"))} - turned
 
 
-def test_an_image_that_opencv_cannot_read_is_named(tmp_path):
-    (name,) = NOT_READ
+def test_an_image_of_another_format_is_named(tmp_path):
+    other = CASES["GIF"]
     (tmp_path / "faces" / "person").mkdir(parents=True)
-    (tmp_path / "faces" / "person" / "0.gif").write_bytes(CASES[name])
+    (tmp_path / "faces" / "person" / "0.png").write_bytes(other)
     source = ImageFolder(tmp_path / "faces")
-    with pytest.raises(ValueError, match=r"person/0.gif is not a readable image. Expected: an undamaged JPEG"):
+    message = r"is not a readable image. Expected: an undamaged JPEG, PNG, BMP, WebP, TIFF, .* \(unknown format"
+    with pytest.raises(ValueError, match=rf"person/0.png {message}"):
         write_dataset(source, tmp_path / "converted")
-    with pytest.raises(ValueError, match=r"image 1 is not a readable image"):
-        embed_images(flattened, [PNG, CASES[name]], progress=False)
-    with pytest.raises(ValueError, match=r"image 1 \(of pair 0\) is not a readable image"):
-        embed_pairs(flattened, PairSet([PNG, CASES[name]], [True]), progress=False)
+    with pytest.raises(ValueError, match=rf"image 1 {message}"):
+        embed_images(flattened, [PNG, other], progress=False)
+    with pytest.raises(ValueError, match=rf"image 1 \(of pair 0\) {message}"):
+        embed_pairs(flattened, PairSet([PNG, other], [True]), progress=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoded_images, "to_jpeg_or_png", lambda encoded, name: encoded)
         patch.setattr(ImageFolder, "image_size", (SIZE, SIZE))
         write_dataset(source, tmp_path / "as found", check=False)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"person/0.gif is not a readable image"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"person/0.png {message}"):
         next(iter(load_dataset(tmp_path / "as found", 1)))
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+def test_formats_without_a_known_header_are_refused(name):
+    with pytest.raises(ValueError, match=r"x is not a readable image. Expected: an undamaged JPEG, PNG"):
+        encoded_images.to_jpeg_or_png(CASES[name], "x")
+    assert not decode_rows(tf.constant([CASES[name]]), (SIZE, SIZE))[1].numpy().any()
 
 
 def test_a_damaged_header_only_affects_its_own_row():
     rng = np.random.default_rng(0)
-    whole = [CASES[name] for name in ("JPEG, EXIF 6", "PNG, EXIF 6", "BMP, palette", "GIF, animated", "JPEG")]
+    whole = [CASES[name] for name in ("JPEG, EXIF 6", "PNG, EXIF 6", "BMP, palette", "BMP, 32 bits", "JPEG")]
     damaged = []
     for image in whole[:4] * 60:
         changed = bytearray(image[: rng.integers(20, len(image))] if rng.random() < 0.2 else image)

@@ -1,4 +1,3 @@
-import base64
 import json
 import math
 import re
@@ -97,10 +96,9 @@ def test_gallery_shows_worst_errors(results, pairs, tmp_path):
 
 
 def test_images_of_each_format(results, tmp_path):
-    gif = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw==")
-    faces = [encode(make_face(0, image, size=(16, 16)), (".bmp", ".jpg")[image % 2]) for image in range(119)]
+    faces = [encode(make_face(0, image, size=(16, 16)), (".bmp", ".jpg")[image % 2]) for image in range(120)]
     report = Report("One model")
-    report.add_verification("faces", {"_$x$": results["blind"]}, PairSet([gif, *faces], results["blind"].same))
+    report.add_verification("faces", {"_$x$": results["blind"]}, PairSet(faces, results["blind"].same))
     text = report.write(tmp_path / "report.html").read_text("utf-8")
     assert "data:image/bmp" in text
     assert "_$x$: the same person, rejected" in text

@@ -87,7 +87,7 @@ def test_threshold_option(run):
         (
             "broken",
             (),
-            "broken.png could not be decoded by the server. Expected: a JPEG or PNG, or one of the BMP and GIF",
+            "broken.png could not be decoded by the server. Expected: a JPEG or PNG, or one of the BMP files",
         ),
         ("absent", (), "absent.png"),
         ("again", ("--far", "1e-6"), "Available: 0.01, 0.001. Received: far=1e-06. Set --threshold, or another --far"),

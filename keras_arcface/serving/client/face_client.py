@@ -116,8 +116,8 @@ class FaceClient:
 
         Args:
             images: uint8 RGB array `(n, height, width, 3)` with the model's image size, or sequence of encoded images
-                of any size as `bytes`: JPEG or PNG files, or the GIF and BMP files that docs/serving.md lists under
-                "Image formats". Faces must be aligned as in training.
+                of any size as `bytes`: JPEG or PNG files, or the BMP files that docs/serving.md lists under "Image
+                formats". Faces must be aligned as in training.
             timeout: time limit of the call in seconds. None: the time limit of the client for each request.
 
         Returns:

@@ -43,13 +43,13 @@ def calibration_images(source: Records, image_size: tuple[int, int], count: int 
     for index in np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int):
         image, _, name = source[int(index)]
         image = encoded_images.to_jpeg_or_png(image, name)
-        size = encoded_images.decoded_size(image, name)
-        if size != tuple(image_size):
+        pixels = encoded_images.decode(image, name)
+        if pixels.shape[:2] != tuple(image_size):
             raise ValueError(
                 f"{name}: a calibration image must have {image_size[0]} x {image_size[1]} pixels (height x width). "
-                f"Received: {size[0]} x {size[1]}"
+                f"Received: {pixels.shape[0]} x {pixels.shape[1]}"
             )
-        decoded.append(encoded_images.decode_jpeg_or_png(image).numpy())
+        decoded.append(pixels)
     return np.stack(decoded)
 
 

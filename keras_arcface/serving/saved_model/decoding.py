@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_arcface.data import encoded_images
+from keras_arcface.data import image_headers
 
 
 def decode_rows(encoded: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -18,8 +19,7 @@ def decode_rows(encoded: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Ten
 
     Args:
         encoded: string tensor `(n,)` of encoded images: JPEG and PNG files, which are rotated by their EXIF
-            orientation; BMP files of 8, 24 or 32 bits; GIF files whose first frame fills the canvas and has no
-            transparent color.
+            orientation; BMP files of 8, 24 or 32 bits.
         image_size: `(height, width)` of the returned images.
 
     Returns:
@@ -60,54 +60,28 @@ def _resize(pixels: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
 
 
 def _decode(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tensor:
-    """Decodes one image of any size after a check of the size in its header."""
-    is_jpeg, is_png, is_gif = (
-        _starts_with(image, magic) for magic in (encoded_images.JPEG, encoded_images.PNG, b"GIF8")
-    )
+    """Decodes one image of any size after a check of its header, so that a small file cannot exhaust the memory."""
     return tf.cond(
-        is_jpeg | is_png,
-        lambda: _decode_jpeg_or_png(image, is_jpeg, has_orientation),
-        lambda: tf.cond(is_gif, lambda: _decode_gif(image), lambda: _decode_bmp(image)),
+        _starts_with(image, image_headers.BMP),
+        lambda: _decode_bmp(image),
+        lambda: _decode_jpeg_or_png(image, has_orientation),
     )
 
 
-def _decode_jpeg_or_png(image: tf.Tensor, is_jpeg: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tensor:
-    height, width = tf.unstack(
-        tf.cond(
-            is_jpeg,
-            lambda: tf.image.extract_jpeg_shape(image)[:2],
-            lambda: tf.stack([_read_integer(image, at, tf.int32, little_endian=False) for at in (20, 16)]),
-        )
+def _decode_jpeg_or_png(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tensor:
+    height, width = tf.unstack(encoded_images.declared_sizes(image[tf.newaxis])[0])
+    texts = tf.add_n(
+        [_count(image, text, image_headers.MAX_COMPRESSED_TEXTS) for text in image_headers.COMPRESSED_TEXTS]
+    )
+    is_bounded = (texts <= image_headers.MAX_COMPRESSED_TEXTS) & (
+        _count(image, image_headers.SCAN, image_headers.MAX_SCANS) <= image_headers.MAX_SCANS
     )
 
     def decode():
         pixels = encoded_images.decode_jpeg_or_png(image)
         return tf.cond(has_orientation, lambda: _rotate(pixels, _exif_orientation(image)), lambda: pixels)
 
-    return _decode_if(True, height, width, decode)
-
-
-# Pattern of the blocks that may precede the first frame of a GIF.
-_GIF_BLOCKS = (
-    r"^(?:!\C[\x05-\x7f][^\x00]*\x00"  # comments and similar blocks
-    r"|!\C\x0bNETSCAPE2\.0\x03\x01\C\C\x00"  # number of repetitions
-    r"|!\C\x04[\x00\x04\x08\x0c]\C{3}\x00)*,"  # display of the frame; odd flags would mean a transparent color
-)
-
-
-def _decode_gif(image: tf.Tensor) -> tf.Tensor:
-    """Decodes the first frame of a GIF if it fills the canvas and has no transparent color.
-
-    TensorFlow and OpenCV return different pixels for other frames.
-    """
-    width, height, flags = (
-        _read_integer(image, at, kind) for at, kind in ((6, tf.uint16), (8, tf.uint16), (10, tf.uint8))
-    )
-    palette = tf.where(flags >= 128, 6 * tf.bitwise.left_shift(1, flags % 8), 0)
-    frame = _without_prefix(tf.strings.substr(image, 13 + palette, 4096), _GIF_BLOCKS)
-    left, top, frame_width, frame_height = (_read_integer(frame, at, tf.uint16) for at in (0, 2, 4, 6))
-    fills = tf.reduce_all(tf.stack([left, top, frame_width, frame_height]) == tf.stack([0, 0, width, height]))
-    return _decode_if(fills, height, width, lambda: _first_frame(image))
+    return _decode_if(is_bounded, height, width, decode)
 
 
 def _decode_bmp(image: tf.Tensor) -> tf.Tensor:
@@ -123,22 +97,21 @@ def _decode_bmp(image: tf.Tensor) -> tf.Tensor:
         return tf.gather(tf.reshape(table, (-1, 4))[:, 2::-1], tf.cast(pixels[..., 0], tf.int32))
 
     def decode():
-        pixels = _first_frame(image)
+        pixels = tf.io.decode_image(image, channels=3, expand_animations=False)
         return tf.cond(bits == 8, lambda: apply_palette(pixels), lambda: pixels)
 
-    # A negative height means that the rows are stored from top to bottom.
-    return _decode_if(_starts_with(image, b"BM") & known & (header >= 40), tf.abs(height), width, decode)
-
-
-def _first_frame(image: tf.Tensor) -> tf.Tensor:
-    return tf.io.decode_image(image, channels=3, expand_animations=False)
+    rows = tf.cast(tf.abs(height), tf.int64)  # a negative height means that the rows are stored from top to bottom
+    row_bytes = tf.cast(width, tf.int64) * tf.cast(bits, tf.int64) // 8
+    is_complete = tf.cast(start, tf.int64) + rows * row_bytes <= tf.cast(tf.strings.length(image), tf.int64)
+    return _decode_if(known & (header >= 40) & (start >= 54) & is_complete, tf.abs(height), width, decode)
 
 
 def _decode_if(known: Any, height: tf.Tensor, width: tf.Tensor, decode: Callable[[], tf.Tensor]) -> tf.Tensor:
     """Returns `decode()` with an assertion that the format is known and the size is allowed."""
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-    allowed = tf.reduce_all(tf.stack([known, height > 0, width > 0, pixels <= encoded_images.MAX_PIXELS]))
-    with tf.control_dependencies([tf.debugging.Assert(allowed, [height, width])]):
+    sides = tf.stack([height, width])
+    is_allowed = tf.reduce_all((sides >= 1) & (sides <= image_headers.MAX_SIDE)) & (pixels <= image_headers.MAX_PIXELS)
+    with tf.control_dependencies([tf.debugging.Assert(known & is_allowed, [height, width])]):
         return tf.ensure_shape(decode(), (None, None, 3))
 
 
@@ -151,9 +124,12 @@ def _rotate(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return tf.reverse(upright, tf.boolean_mask([0, 1], [upside_down, mirrored]))
 
 
+_MAX_EXIF_BYTES = 2**20  # longer than any first directory: an offset and a number of entries of 16 bits each
+
+
 def _exif_orientation(image: tf.Tensor) -> tf.Tensor:
     """Returns the orientation in the first directory of the EXIF data, or 1 if it is missing."""
-    exif = _without_prefix(image, r"^\C*?(?:Exif\x00\x00|eXIf)")
+    exif = tf.strings.substr(_without_prefix(image, r"^\C*?(?:Exif\x00\x00|eXIf)"), 0, _MAX_EXIF_BYTES)
     content = tf.cast(tf.io.decode_raw(exif, tf.uint8), tf.int32)
     little_endian = _starts_with(exif, b"II*\0")
 
@@ -166,6 +142,11 @@ def _exif_orientation(image: tf.Tensor) -> tf.Tensor:
     tags, values = number(entries[:, 0], entries[:, 1]), number(entries[:, 8], entries[:, 9])
     found = (tags == 0x0112) & (little_endian | _starts_with(exif, b"MM\0*"))
     return tf.concat([tf.boolean_mask(values, found), [1]], 0)[0]
+
+
+def _count(image: tf.Tensor, pattern: bytes, limit: int) -> tf.Tensor:
+    """Returns how often a pattern occurs, or `limit + 1` if it occurs more often."""
+    return tf.size(tf.strings.split(image, pattern, maxsplit=limit + 1)) - 1
 
 
 def _starts_with(image: tf.Tensor, magic: bytes) -> tf.Tensor:

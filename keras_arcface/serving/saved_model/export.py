@@ -51,9 +51,9 @@ def export_saved_model(
 
     - `embedding`: `(n, dim)` float32, L2-normalized. `norm`: `(n,)` float32, the norm before normalization.
     - `valid`: `(n,)` bool mask of the decoded images. Rows of other images contain zeros as embedding and norm, and do
-      not affect the rest of the batch. Encoded images are JPEG or PNG files, or GIF and BMP files for which the graph
-      returns the pixels of `cv2.imread` (docs/serving.md, "Image formats"), of up to 4096 x 4096 pixels. The graph
-      resizes them. Faces must be aligned as in training.
+      not affect the rest of the batch. Encoded images are JPEG or PNG files, or BMP files for which the graph returns
+      the pixels of `cv2.imread` (docs/serving.md, "Image formats"), of up to 4096 x 4096 pixels. The graph resizes
+      them. Faces must be aligned as in training.
     - `cosine`: `(n,)`, cosine similarity of the images in each row.
     - `metadata`: `(n,)`, the same JSON in each row: facts about the model, required pixels, thresholds.
 

@@ -117,11 +117,10 @@ def test_images_of_any_size_are_resized(signatures, embedder):
     assert_equals(outputs, embedder, np.stack([resized, FACES[1]]))
 
 
-def test_grayscale_alpha_and_animation_are_read_as_rgb(signatures):
+def test_grayscale_and_alpha_are_read_as_rgb(signatures):
     gray = cv2.imencode(".png", FACES[0][..., 0])[1].tobytes()
     alpha = cv2.imencode(".png", np.concatenate([FACES[0], FACES[0][..., :1]], axis=2))[1].tobytes()
-    animation = Path(__file__).with_name("two_frames.gif").read_bytes()
-    assert serve_bytes(signatures, [gray, alpha, animation])["valid"].all()
+    assert serve_bytes(signatures, [gray, alpha])["valid"].all()
 
 
 GOOD = [encode(face) for face in FACES]
@@ -132,7 +131,7 @@ BAD = {
     "cut JPEG": encode(FACES[0], ".jpg")[:200],
     "header of a JPEG only": b"\xff\xd8\xff\xe0",
     "header of a PNG only": b"\x89PNG\r\n\x1a\n",
-    "header of a GIF only": b"GIF89a",
+    "GIF": cv2.imencode(".gif", FACES[0])[1].tobytes(),
     "header of a BMP only": b"BM",
     "flipped bit in a PNG": GOOD[0][:60] + bytes([GOOD[0][60] ^ 16]) + GOOD[0][61:],
     "PNG of 20000 x 20000": GOOD[0][:16] + (20000).to_bytes(4, "big") * 2 + GOOD[0][24:],

@@ -1,0 +1,126 @@
+"""Reading of image files from folders whose content is not trusted.
+
+A folder from elsewhere can contain a FIFO, which blocks its reader, a link to a device, which never ends, or a link to
+a private file, which would become part of a dataset.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+from keras_arcface.data.image_headers import MAX_FILE_BYTES
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def read_image_file(path: str | os.PathLike) -> bytes:
+    """Reads a regular file of at most `MAX_FILE_BYTES` bytes. Links are followed.
+
+    Raises:
+        FileNotFoundError: if the file does not exist. The message names the target of a link.
+        ValueError: if the path is not a regular file, or the file is larger. The message names the file.
+    """
+    path = os.fspath(path)
+    try:
+        _check_is_regular(os.stat(path), path)  # opening some devices has effects
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _missing_or_loop(error, path) from None
+    with open(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        _check_is_regular(status, path)
+        _check_length(status.st_size, path)
+        content = file.read(status.st_size + 1)
+        # A file that is being written, or one in /proc, can be longer than its size.
+        while len(content) > status.st_size and (more := file.read(2**20)):
+            content += more
+            _check_length(len(content), path)
+    return content
+
+
+class ImageFiles:
+    """Reader of the image files in a folder.
+
+    Args:
+        root: path of the folder, which may be a link.
+        follow_links: whether to follow links to files and folders outside of `root`. Links within it are always
+            followed.
+    """
+
+    def __init__(self, root: str | os.PathLike, follow_links: bool):
+        self.root, self.follow_links = Path(root), follow_links
+        self._real_root = os.path.realpath(root)
+        self._checked: set[str] = set()
+
+    def read(self, name: str) -> bytes:
+        """Reads a file.
+
+        Args:
+            name: path of the file, relative to the folder.
+
+        Raises:
+            FileNotFoundError: if the file does not exist.
+            ValueError: if the file is not a regular file inside of the folder, or has more than `MAX_FILE_BYTES` bytes.
+                The message names the file.
+        """
+        path = os.path.join(self.root, name)
+        self.check_folder(os.path.dirname(path))
+        if not self.follow_links and os.path.islink(path):
+            self._check_target(path)
+        return read_image_file(path)
+
+    def check_folder(self, folder: str | os.PathLike) -> None:
+        """Raises a ValueError if a folder is outside of `root`, or a link leads there."""
+        folder = os.fspath(folder)
+        if folder in self._checked:
+            return
+        if not _is_inside(os.path.abspath(folder), os.path.abspath(self.root)):
+            raise ValueError(f"{folder} must be inside of the folder {self.root}. Received: a path that leaves it")
+        if not self.follow_links:
+            self._check_target(folder)
+        self._checked.add(folder)
+
+    def _check_target(self, path: str) -> None:
+        target = os.path.realpath(path)
+        if not _is_inside(target, self._real_root):
+            raise ValueError(
+                f"{path} must be inside of the folder {self.root}; pass follow_links=True to follow links that leave "
+                f"it. Received: a link to {target}"
+            )
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _check_is_regular(status: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
+        raise ValueError(f"{path} must be a regular file. Received: {kind}{_link_of(path)}")
+
+
+def _check_length(length: int, path: str) -> None:
+    if length > MAX_FILE_BYTES:
+        raise ValueError(f"{path} must have at most {MAX_FILE_BYTES} bytes. Received: {length} bytes or more")
+
+
+def _missing_or_loop(error: OSError, path: str) -> Exception:
+    if error.errno == errno.ELOOP:
+        return ValueError(f"{path} must be a regular file. Received: a link that leads to itself{_link_of(path)}")
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"{path} must be an existing image file. Received: no such file{_link_of(path)}")
+    return error
+
+
+def _link_of(path: str) -> str:
+    with contextlib.suppress(OSError):
+        return f" (a link to {os.readlink(path)})"
+    return ""

@@ -1,0 +1,182 @@
+"""Sizes of encoded images, read from their headers before any decoder allocates memory.
+
+A few hundred bytes can declare an image of gigabytes. Therefore every format that the package decodes has a parser here
+that returns the size for which its decoder allocates memory, and checks everything else that multiplies the size of a
+file: the scans of a progressive JPEG file, the compressed texts of a PNG file, the tiles and tags of a TIFF file. A
+header that the parser does not understand is an error, even if a decoder would accept it.
+"""
+
+import re
+import struct
+from collections.abc import Callable
+
+import tensorflow as tf
+
+# Limits on one image. Served models have the same limits, except for that on the size of the file.
+MAX_PIXELS = 4096 * 4096
+MAX_SIDE = 16384  # resizing stores `served height * width` float values per channel
+MAX_FILE_BYTES = 8 * MAX_PIXELS  # every pixel in 16 bits per channel, not compressed
+MAX_SCANS = 64  # of a JPEG file. Encoders write up to about 20; each costs 12 ms at 16 million pixels
+MAX_COMPRESSED_TEXTS = 16  # of a PNG file. libpng expands each to up to 8 MB in 40 ms
+
+FORMATS = "JPEG, PNG, BMP, WebP, TIFF, PBM, PGM or PPM"
+JPEG, PNG, BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"
+SCAN = b"\xff\xda\0"  # start of a scan. Compressed pixels do not contain it, because 0 follows every 0xff there
+IMAGE_HEADER = b"\0\0\0\rIHDR"  # length and name of the chunk that must be the first of a PNG file
+COMPRESSED_TEXTS = (b"zTXt", b"iTXt", b"iCCP")
+
+
+def read_size(encoded: bytes) -> tuple[int, int]:
+    """Returns the `(height, width)` for which a decoder of the image allocates memory.
+
+    Args:
+        encoded: content of the file.
+
+    Raises:
+        ValueError: if the format is not one of `FORMATS`, the header is damaged or unusual, or a limit is exceeded. The
+            message is the reason, without the name of the image.
+    """
+    if len(encoded) > MAX_FILE_BYTES:
+        raise ValueError(f"a file of more than {MAX_FILE_BYTES} bytes")
+    parser = next((parser for magic, parser in _PARSERS.items() if encoded.startswith(magic)), None)
+    if parser is None:
+        raise ValueError(f"unknown format, which starts with {encoded[:8]!r}")
+    try:
+        height, width = parser(encoded)
+    except struct.error:
+        raise ValueError("the file ends in the header") from None
+    if height < 1 or width < 1:
+        raise ValueError(f"{height} x {width} pixels in the header")
+    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
+        raise ValueError(f"{height} x {width} pixels; the limit is {MAX_PIXELS}, and {MAX_SIDE} for each side")
+    return height, width
+
+
+def _read_jpeg(encoded: bytes) -> tuple[int, int]:
+    scans = encoded.count(SCAN)
+    if scans > MAX_SCANS:
+        raise ValueError(f"{scans} scans; the limit is {MAX_SCANS}")
+    position = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", encoded, position)
+        if marker in (0xFFC0, 0xFFC1, 0xFFC2):  # frames of sequential and progressive images
+            height, width = struct.unpack_from(">HH", encoded, position + 5)
+            return height, width
+        is_segment = 0xFFE0 <= marker <= 0xFFEF or marker in (0xFFC4, 0xFFDB, 0xFFDD, 0xFFFE)
+        if not is_segment or length < 2:
+            return _read_jpeg_with_decoder(encoded)  # slower
+        position += 2 + length
+
+
+def _read_jpeg_with_decoder(encoded: bytes) -> tuple[int, int]:
+    try:
+        height, width, _ = tf.image.extract_jpeg_shape(encoded).numpy().tolist()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(first_line(error)) from error
+    return height, width
+
+
+def first_line(error: tf.errors.OpError) -> str:
+    """Returns the first line of the message of a TensorFlow error, without the names of operations."""
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*\]", "", (error.message or "unknown reason").splitlines()[0]).strip()
+
+
+def _read_png(encoded: bytes) -> tuple[int, int]:
+    if encoded[8:16] != IMAGE_HEADER:
+        raise ValueError(f"{encoded[12:16]!r} as the first chunk instead of b'IHDR' of 13 bytes")
+    texts = sum(encoded.count(text) for text in COMPRESSED_TEXTS)
+    if texts > MAX_COMPRESSED_TEXTS:
+        raise ValueError(f"{texts} compressed texts; the limit is {MAX_COMPRESSED_TEXTS}")
+    width, height = struct.unpack_from(">II", encoded, 16)
+    return height, width
+
+
+def _read_bmp(encoded: bytes) -> tuple[int, int]:
+    (header_bytes,) = struct.unpack_from("<I", encoded, 14)
+    if header_bytes != 12 and header_bytes < 40:
+        raise ValueError(f"a header of {header_bytes} bytes")
+    width, height = struct.unpack_from("<HH" if header_bytes == 12 else "<ii", encoded, 18)
+    return abs(height), width  # the height is negative if the first row is the top one
+
+
+def _read_webp(encoded: bytes) -> tuple[int, int]:
+    kind = encoded[8:16]
+    if kind == b"WEBPVP8 " and encoded[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", encoded, 26)
+        return height & 0x3FFF, width & 0x3FFF
+    if kind == b"WEBPVP8L" and encoded[20:21] == b"\x2f":
+        (bits,) = struct.unpack_from("<I", encoded, 21)
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if kind == b"WEBPVP8X":
+        flags, width, width_high, height, height_high = struct.unpack_from("<B3xHBHB", encoded, 20)
+        if flags & 2:
+            raise ValueError("an animation")
+        return (height | height_high << 16) + 1, (width | width_high << 16) + 1
+    raise ValueError("a RIFF file that is not a WebP image")
+
+
+# Number of bytes of a value, for the types of TIFF 6.0.
+_TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+_WIDTH, _HEIGHT, _COMPRESSION, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 259, 278, 322, 323
+_TIFF_SIZES = (_WIDTH, _HEIGHT, _COMPRESSION, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT)
+_TIFF_DEPTHS = (32997, 32998)  # of images and tiles of more than two dimensions
+# None, CCITT, LZW, Deflate and PackBits. Other codecs, such as JPEG, contain files with a header and limits.
+_TIFF_COMPRESSIONS = (1, 2, 3, 4, 5, 8, 32773, 32946)
+_NO_STRIPS = 2**32 - 1
+
+
+def _read_tiff(encoded: bytes) -> tuple[int, int]:
+    """Returns the size of the first image, including the part of its strips and tiles outside of the image."""
+    order = "<" if encoded.startswith(b"II") else ">"
+    (directory,) = struct.unpack_from(f"{order}I", encoded, 4)
+    (num_entries,) = struct.unpack_from(f"{order}H", encoded, directory)
+    values: dict[int, int] = {}
+    entry_bytes = 0
+    for position in range(directory + 2, directory + 2 + 12 * num_entries, 12):
+        tag, kind, count = struct.unpack_from(f"{order}HHI", encoded, position)
+        entry_bytes += _TIFF_TYPES.get(kind, 8) * count  # libtiff stores the values of every entry
+        if entry_bytes > len(encoded):
+            raise ValueError("tags with more values than the file contains")
+        if tag in _TIFF_DEPTHS:
+            raise ValueError(f"tag {tag}, the depth of an image of three dimensions")
+        if tag in _TIFF_SIZES:
+            if kind not in (3, 4) or count != 1 or tag in values:
+                raise ValueError(f"tag {tag} of type {kind} with {count} values, or twice")
+            (values[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), encoded, position + 8)
+    if _WIDTH not in values or _HEIGHT not in values:
+        raise ValueError("no width and height in the first directory")
+    if values.get(_COMPRESSION, 1) not in _TIFF_COMPRESSIONS:
+        raise ValueError(f"compression {values[_COMPRESSION]}, which is not one of {_TIFF_COMPRESSIONS}")
+    height, width = values[_HEIGHT], values[_WIDTH]
+    rows = values.get(_ROWS_PER_STRIP, _NO_STRIPS)
+    if rows != _NO_STRIPS:
+        height = max(height, rows)
+    tile_height, tile_width = values.get(_TILE_HEIGHT) or 1, values.get(_TILE_WIDTH) or 1
+    return -(-height // tile_height) * tile_height, -(-width // tile_width) * tile_width
+
+
+# A space must precede a comment, because OpenCV skips the character after a number.
+_PNM_HEADER = re.compile(rb"P([1-6])" + rb"\s(?:\s|#[^\r\n]*[\r\n])*(\d{1,9})" * 2 + rb"\s")
+
+
+def _read_pnm(encoded: bytes) -> tuple[int, int]:
+    header = _PNM_HEADER.match(encoded)
+    if header is None:
+        raise ValueError("a PBM, PGM or PPM file without a width and height")
+    kind, width, height = map(int, header.groups())
+    # A value of text takes a byte or more, and a binary value a bit or a byte.
+    values_per_pixel = {1: 1, 2: 1, 3: 3, 4: 1 / 8, 5: 1, 6: 3}[kind]
+    if height * width * values_per_pixel > len(encoded):
+        raise ValueError(f"{len(encoded)} bytes for {height} x {width} pixels")
+    return height, width
+
+
+_PARSERS: dict[bytes, Callable[[bytes], tuple[int, int]]] = {
+    JPEG: _read_jpeg,
+    PNG: _read_png,
+    BMP: _read_bmp,
+    b"RIFF": _read_webp,
+    b"II*\0": _read_tiff,
+    b"MM\0*": _read_tiff,
+    **{b"P%d" % kind: _read_pnm for kind in range(1, 7)},
+}

@@ -1,0 +1,233 @@
+"""Builds small files that declare large images or much work, and measures what decoding each of them costs.
+
+    python tests/data/image_bombs.py
+    PYTHONPATH=/path/to/another/checkout python tests/data/image_bombs.py
+
+Prints for every file its size, and for conversion (`to_jpeg_or_png`, then `decoded_size`) and the served graph
+(`decode_rows`) the time, the growth of the peak memory and the result. Each measurement is a separate process, which is
+stopped after two minutes. `BOMBS` must be refused; `LARGEST` are the most expensive files that are accepted.
+"""
+
+import argparse
+import io
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_arcface.data import encoded_images
+from keras_arcface.serving.saved_model.decoding import decode_rows
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(height, width, *, first=b"", before=b"", depth=8, color=2, extra=0) -> bytes:
+    """Returns a black PNG with chunks before IHDR and before the pixels, and `extra` MiB behind the last row."""
+    row = bytes(1 + width * {0: 1, 2: 3, 6: 4}[color] * depth // 8)
+    compressor = zlib.compressobj(9)
+    packed = [compressor.compress(part) for part in [row] * height + [bytes(2**20)] * extra]
+    pixels = b"".join([*packed, compressor.flush()])
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    return SIGNATURE + first + header + before + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def texts(count: int, kind=b"zTXt") -> bytes:
+    """Returns chunks of compressed text of 7 MB each."""
+    return chunk(kind, b"k\0\0" + zlib.compress(bytes(7_000_000), 9)) * count
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def jpeg(height, width, scans=0, components=1, before=b"", frame=0xC2) -> bytes:
+    """Returns a gray progressive JPEG with scans that change nothing, apart from the first."""
+    blocks = -(-height // 8) * -(-width // 8)
+    tables = segment(0xDB, b"\0" + b"\1" * 64)
+    size = struct.pack(">BHHB", 8, height, width, components)
+    header = segment(frame, size + b"".join(bytes([i + 1, 0x11, 0]) for i in range(components)))
+    codes = bytes([1] + [0] * 15)  # one code, "0"
+    tables += segment(0xC4, b"\x00" + codes + b"\0") + segment(0xC4, b"\x10" + codes + b"\xe0")
+    names = b"".join(bytes([i + 1, 0]) for i in range(components))
+    first = segment(0xDA, bytes([components]) + names + b"\0\0\0") + bytes(-(-blocks * components // 8))
+    bits = ""
+    while blocks >= 16384:  # a run of blocks without a coefficient is "0" and 14 bits
+        run = min(blocks, 32767)
+        bits += f"0{run - 16384:014b}"
+        blocks -= run
+    empty = int(bits or "0", 2).to_bytes(-(-len(bits) // 8) or 1, "big").replace(b"\xff", b"\xff\0")
+    more = (segment(0xDA, bytes([1, 1 + i % components, 0, 1, 63, 16])) + empty for i in range(scans))
+    return b"\xff\xd8" + before + b"".join([header, tables, first, *more]) + b"\xff\xd9"
+
+
+def hidden_frame(side: int) -> bytes:
+    """Returns a JPEG in which a marker without a length precedes the frame, and a small frame follows it."""
+    real = jpeg(side, side)[2:-2]
+    return b"\xff\xd8\xff\xd0" + real[:2] + real[2:19] + segment(0xC2, struct.pack(">BHHB", 8, 8, 8, 1)) + real[19:]
+
+
+def gif(screen, frame, data=b"", frames=1) -> bytes:
+    """Returns a GIF with one size of the screen, and frames of another size."""
+    blocks = b"".join(bytes([len(part)]) + part for part in (data[i : i + 255] for i in range(0, len(data), 255)))
+    image = b"," + struct.pack("<HHHHB", 0, 0, *frame[::-1], 0) + b"\x02" + blocks + b"\0"
+    head = b"GIF89a" + struct.pack("<HHBBB", *screen[::-1], 0x91, 0, 0) + bytes(12)
+    return head + image * frames + b";"
+
+
+def lzw(pixels: int) -> bytes:
+    """Returns the compressed data of black pixels. Every code repeats one pixel more than the code before it."""
+    bits = []
+    while pixels > 0:
+        bits.append("001")  # clear code 4, lowest bit first
+        size, length = 3, 1
+        for code in [0, *range(6, 4095)]:
+            bits.append(f"{code:0{size}b}"[::-1])
+            pixels -= length
+            if pixels <= 0:
+                break
+            size += code == (1 << size) - 1 and size < 12
+            length += 1
+            if length > pixels:  # the last run ends the frame
+                last = 0 if pixels == 1 else 4 + pixels
+                bits.append(f"{last:0{size}b}"[::-1])
+                pixels = 0
+                break
+    text = "".join(bits) + f"{5:0{size}b}"[::-1]
+    return np.packbits(np.frombuffer(text.encode(), np.uint8) - ord("0"), bitorder="little").tobytes()
+
+
+def bmp(height, width, *, header=40, bits=24, compression=0, rows=b"") -> bytes:
+    size = struct.pack("<IiiHHIIiiII", header, width, height, 1, bits, compression, 0, 0, 0, 0, 0)
+    start = 14 + header + 1024 * (bits == 8)
+    return (b"BM" + struct.pack("<IHHI", 0, 0, 0, start) + size).ljust(start, b"\0") + rows
+
+
+def tiff(height, width, *tags, content=b"", tile=None) -> bytes:
+    """Returns a gray TIFF file of one strip or one tile. `tags` are other tags `(number, type, count, value)`."""
+    pixels = zlib.compress(bytes(1000)) + content
+    strip = [(273, 4, 1, 8), (278, 4, 1, height), (279, 4, 1, len(pixels))]
+    if tile is not None:
+        strip = [(322, 4, 1, tile[1]), (323, 4, 1, tile[0]), (324, 4, 1, 8), (325, 4, 1, len(pixels))]
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), *strip, *tags]
+    entries = list({tag[0]: tag for tag in entries}.values())
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *tag) for tag in sorted(entries))
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory + bytes(4)
+
+
+def webp_canvas(height, width) -> bytes:
+    """Returns a WebP file whose canvas is smaller than its image."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height)).save(file, "WEBP", lossless=True)
+    frame = file.getvalue()[12:]
+    canvas = b"VP8X" + struct.pack("<IIHBHB", 10, 0, 15, 0, 15, 0)
+    return b"RIFF" + struct.pack("<I", 4 + len(canvas) + len(frame)) + b"WEBP" + canvas + frame
+
+
+SIDE = 20_000
+BOMBS = {
+    "GIF, frame larger than its screen": lambda: gif((1, 1), (30_000, 30_000), lzw(30_000**2)),
+    "GIF, 20 frames": lambda: gif((4096, 4096), (4096, 4096), lzw(4096**2), frames=20),
+    "GIF, clear codes": lambda: gif(
+        (64, 64), (64, 64), np.packbits(np.tile([0, 0, 1], 2**18), bitorder="little").tobytes()
+    ),
+    "PNG": lambda: png(SIDE, SIDE),
+    "PNG, other chunk first": lambda: png(
+        SIDE, SIDE, first=chunk(b"prVt", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
+    ),
+    "PNG, 1,000,000 x 16": lambda: png(16, 1_000_000),
+    "PNG, 100 compressed texts": lambda: png(64, 64, before=texts(100)),
+    "JPEG": lambda: jpeg(SIDE, SIDE),
+    "JPEG, frame behind a marker": lambda: hidden_frame(SIDE),
+    "JPEG, 65,500 x 16": lambda: jpeg(16, 65_500),
+    "JPEG, 2,000 scans": lambda: jpeg(4096, 4096, 2000),
+    "BMP, 300 bytes": lambda: bmp(4096, 4096, rows=bytes(246)),
+    "BMP, run-length encoded": lambda: bmp(SIDE, SIDE, bits=8, compression=1, rows=b"\0\1"),
+    "BMP, header of 268 bytes": lambda: bmp(SIDE, SIDE, header=0x10C),
+    "TIFF": lambda: tiff(SIDE, SIDE),
+    "TIFF, tile larger than its image": lambda: tiff(64, 64, tile=(16_384, 16_000)),
+    "TIFF, tags that share their values": lambda: tiff(
+        8, 8, *((40_000 + tag, 1, 4_000_000, 8) for tag in range(400)), content=bytes(4_000_000)
+    ),
+    "WebP, image larger than its canvas": lambda: webp_canvas(8000, 8000),
+    "PPM, header only": lambda: b"P6 4000 4000 255\n",
+}
+LARGEST = {
+    "PNG, 16 bits, alpha": lambda: png(4096, 4096, depth=16, color=6),
+    "PNG, 16 compressed texts": lambda: png(4096, 4096, before=texts(16)),
+    "PNG, 500 MiB behind the pixels": lambda: png(64, 64, extra=500),
+    "PNG, 16,384 x 1,024": lambda: png(1024, 16_384),
+    "PNG, 1,024 x 16,384": lambda: png(16_384, 1024),
+    "JPEG, progressive": lambda: jpeg(4096, 4096, 0, 4),
+    "JPEG, 60 scans": lambda: jpeg(4096, 4096, 60),
+    "JPEG, 60 scans, CMYK": lambda: jpeg(4096, 4096, 60, 4),
+    "JPEG, arithmetic coding": lambda: jpeg(4096, 4096, 60, 4, frame=0xCA),
+    "BMP": lambda: bmp(4096, 4096, rows=bytes(3 * 4096 * 4096)),
+    "BMP, 4096 x 4096, run-length encoded": lambda: bmp(4096, 4096, bits=8, compression=1, rows=b"\0\1"),
+    "WebP": lambda: cv2.imencode(".webp", np.zeros((4096, 4096, 3), np.uint8))[1].tobytes(),
+    "WebP, alpha, noise": lambda: cv2.imencode(
+        ".webp", np.random.default_rng(0).integers(0, 256, (4096, 4096, 4)).astype(np.uint8)
+    )[1].tobytes(),
+    "TIFF, 16 bits": lambda: cv2.imencode(".tiff", np.zeros((4096, 4096, 3), np.uint16))[1].tobytes(),
+    "PPM, text": lambda: b"P3 4096 4096 9\n" + b"1 " * (3 * 4096 * 4096),
+}
+
+
+def measure(path: str, name: str) -> str:
+    """Returns the time, memory and result of one path for one file, in this process."""
+    encoded = (BOMBS | LARGEST)[name]()
+    batch = tf.constant([encoded])
+    serve = tf.function(
+        lambda images: decode_rows(images, (112, 112)), input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+    serve(tf.constant([bmp(300, 300, rows=bytes(3 * 300 * 300))]))
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before, start = peak_mib(), time.perf_counter()
+    if path == "served":
+        result = "decoded" if serve(batch)[1].numpy().all() else "marked"
+    else:
+        try:
+            result = str(encoded_images.decoded_size(encoded_images.to_jpeg_or_png(encoded, "x"), "x"))
+        except ValueError as error:
+            result = str(error).rpartition("decoded (")[2].rstrip(")")[:90]
+    seconds = time.perf_counter() - start
+    return f"{len(encoded):11,} bytes {seconds:7.2f} s {peak_mib() - before:7.0f} MiB  {result}"
+
+
+def peak_mib() -> float:
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--one", nargs=2, metavar=("PATH", "NAME"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", help="part of the names of the files to measure")
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(measure(*arguments.one))
+        return
+    for title, files in (("must be refused", BOMBS), ("largest accepted", LARGEST)):
+        print(title)
+        for name in (name for name in files if arguments.only in name):
+            for path in ("converted", "served"):
+                command = [sys.executable, str(Path(__file__)), "--one", path, name]
+                try:
+                    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+                    result = process.stdout.strip() or f"exit status {process.returncode}"
+                except subprocess.TimeoutExpired:
+                    result = "stopped after two minutes"
+                print(f"  {name:36} {path:10} {result}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

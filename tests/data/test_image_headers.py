@@ -1,0 +1,143 @@
+"""The size that decides is the size that the decoder allocates; small files that cost much are refused."""
+
+import struct
+
+import cv2
+import image_bombs
+import numpy as np
+import pytest
+import tensorflow as tf
+from image_bombs import BOMBS
+from image_bombs import chunk
+from image_bombs import jpeg
+from image_bombs import png
+from image_bombs import segment
+from image_bombs import tiff
+from image_formats import CASES
+from image_formats import NOT_READ
+
+from keras_arcface.data import encoded_images
+from keras_arcface.data import image_headers
+from keras_arcface.serving.saved_model.decoding import decode_rows
+
+REASONS = {
+    "GIF, frame larger than its screen": r"unknown format, which starts with b'GIF89a",
+    "GIF, 20 frames": r"unknown format",
+    "GIF, clear codes": r"unknown format",
+    "PNG": r"20000 x 20000 pixels; the limit is 16777216, and 16384 for each side",
+    "PNG, other chunk first": r"b'prVt' as the first chunk instead of b'IHDR'",
+    "PNG, 1,000,000 x 16": r"16 x 1000000 pixels; the limit is 16777216, and 16384 for each side",
+    "PNG, 100 compressed texts": r"100 compressed texts; the limit is 16",
+    "JPEG": r"20000 x 20000 pixels",
+    "JPEG, frame behind a marker": r"20000 x 20000 pixels",
+    "JPEG, 65,500 x 16": r"16 x 65500 pixels",
+    "JPEG, 2,000 scans": r"2001 scans; the limit is 64",
+    "BMP, 300 bytes": r"OpenCV cannot decode it",
+    "BMP, run-length encoded": r"20000 x 20000 pixels",
+    "BMP, header of 268 bytes": r"20000 x 20000 pixels",
+    "TIFF": r"20000 x 20000 pixels",
+    "TIFF, tile larger than its image": r"16384 x 16000 pixels",
+    "TIFF, tags that share their values": r"tags with more values than the file contains",
+    "WebP, image larger than its canvas": r"OpenCV cannot decode it",
+    "PPM, header only": r"17 bytes for 4000 x 4000 pixels",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_file_that_costs_much_is_refused(name):
+    encoded = BOMBS[name]()
+    with pytest.raises(ValueError, match=rf"^a.img is not a readable image.*{REASONS[name]}"):
+        encoded_images.to_jpeg_or_png(encoded, "a.img")
+    assert not decode_rows(tf.constant([encoded]), (8, 8))[1].numpy().any()
+    assert not encoded_images.can_all_be_decoded([encoded], (8, 8))
+
+
+READ = [name for name in CASES if name not in NOT_READ]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_the_size_is_that_of_the_decoded_image(name):
+    encoded = CASES[name]
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    assert image_headers.read_size(encoded) == decoded.shape[:2]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_truncated_header_is_refused_or_read_alike(name):
+    for length in range(64):
+        try:
+            size = image_headers.read_size(CASES[name][:length])
+        except ValueError:
+            continue
+        assert size == image_headers.read_size(CASES[name])
+
+
+def size_of(encoded: bytes):
+    return image_headers.read_size(encoded)
+
+
+def test_jpeg_segments_before_the_frame_are_skipped_like_in_the_decoder():
+    frame = segment(0xC0, struct.pack(">BHHB", 8, 9999, 9999, 1) + b"\1\x11\0")
+    assert size_of(jpeg(24, 16, before=segment(0xE5, frame))) == (24, 16)
+    assert size_of(jpeg(24, 16, before=segment(0xFE, frame) + b"\xff")) == (24, 16)
+    with pytest.raises(ValueError, match=r"Invalid JPEG data, size \d+"):
+        size_of(b"\xff\xd8\xff\xe0\0\0" + jpeg(24, 16)[2:-200])
+
+
+def test_the_batch_decoder_checks_headers_before_it_decodes():
+    images = [png(8, 8), jpeg(8, 8), png(8, 8)]
+    sizes = encoded_images.declared_sizes(tf.constant([*images, png(20, 30), jpeg(40, 50)]))
+    assert sizes.numpy().tolist() == [[8, 8]] * 3 + [[20, 30], [40, 50]]
+    bomb = image_bombs.SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0))
+    for wrong in (bomb, png(8, 9), jpeg(9, 8)):
+        encoded = tf.constant([*images, wrong])
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"must have the size \(8, 8\).*d"):
+            encoded_images.decode_batch(encoded, tf.constant(list("abcd")), (8, 8))
+
+
+def test_long_files_are_checked_before_a_batch_is_decoded():
+    many = png(8, 8, before=chunk(b"zTXt", b"k\0\0" + bytes(5000)) * 20)
+    with pytest.raises(ValueError, match=r"b is not a readable image.*20 compressed texts; the limit is 16"):
+        encoded_images.decode_batch(tf.constant([png(8, 8), many]), tf.constant(["a", "b"]), (8, 8))
+
+
+def test_ordinary_progressive_images_and_texts_are_accepted():
+    assert size_of(jpeg(64, 64, image_headers.MAX_SCANS - 1)) == (64, 64)
+    assert size_of(png(8, 8, before=image_bombs.texts(image_headers.MAX_COMPRESSED_TEXTS))) == (8, 8)
+    encoded = tf.constant([jpeg(64, 64, image_headers.MAX_SCANS - 1), jpeg(64, 64, image_headers.MAX_SCANS)])
+    assert decode_rows(encoded, (8, 8))[1].numpy().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ([(256, 4, 2, 8)], "tag 256 of type 4 with 2 values"),
+        ([(257, 1, 1, 8)], "tag 257 of type 1 with 1 values"),
+        ([(259, 3, 1, 7)], "compression 7, which is not one of"),
+        ([(278, 4, 1, 30_000)], "30000 x 8 pixels"),
+        ([(32998, 4, 1, 1000)], "tag 32998, the depth"),
+    ],
+)
+def test_unusual_tags_of_a_tiff_file_are_refused(tags, reason):
+    with pytest.raises(ValueError, match=reason):
+        size_of(tiff(8, 8, *tags))
+
+
+@pytest.mark.parametrize(
+    "header", [b"P5 16#9999\n 16 255\n", b"P5 16 ", b"P51 16 255\n", b"P5 1234567890 1 255\n", b"P5 -5 16 255\n"]
+)
+def test_unusual_headers_of_a_pnm_file_are_refused(header):
+    with pytest.raises(ValueError, match="a PBM, PGM or PPM file without"):
+        size_of(header + bytes(300))
+
+
+def test_comments_of_a_pnm_file():
+    encoded = b"P5 # 99\n#8\r16\t2 255\n" + bytes(range(32))
+    assert size_of(encoded) == cv2.imdecode(np.frombuffer(encoded, np.uint8), -1).shape == (2, 16)
+
+
+def test_a_file_of_more_than_128_mib_is_refused(monkeypatch):
+    monkeypatch.setattr(image_headers, "MAX_FILE_BYTES", 100)
+    with pytest.raises(ValueError, match="a file of more than 100 bytes"):
+        size_of(jpeg(8, 8))
