@@ -152,7 +152,8 @@ def test_a_wrong_label_in_the_records_is_named(own_directory):
 def test_a_wrong_size_in_the_records_is_named(own_directory):
     rewrite(own_directory, (encode(make_face(0, 0, size=(16, 32))), 1, "small.png"))
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"have the shape \(32, 32, 3\). Received:\] \[small.png\] \[\[16 32 3\]\]"
+        tf.errors.InvalidArgumentError,
+        match=r"have the size \(32, 32\) .height, width.. Received:\] \[small.png\] \[\[16 32\]\]",
     ):
         list(load_dataset(own_directory, 1))
 

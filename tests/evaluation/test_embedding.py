@@ -168,7 +168,9 @@ def test_errors_name_paths_and_records(face_folder):
         embed_images(left_half, ImageFolder(face_folder), progress=False)
     with pytest.raises(ValueError, match=rf"^{path} is not a readable image"):
         embed_images(left_half, [face_folder / "person_0" / "0.png", path], progress=False)
-    with pytest.raises(FileNotFoundError, match=r"paths of existing files. Received: path='nowhere/1.png'$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere/1.png must be an existing image file. Received: no such file$"
+    ):
         embed_images(left_half, ["nowhere/1.png"], progress=False)
 
 
