@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from keras_arcface.serving.convert.graph import make_graph
 from keras_arcface.serving.convert.graph import metadata_json
 from keras_arcface.serving.convert.parity import check_parity
 from keras_arcface.serving.embedder_facts import image_size_of
+from keras_arcface.serving.unfinished import move_files
+from keras_arcface.serving.unfinished import unfinished_directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +81,9 @@ class Conversion:
         After an error, the files are removed instead.
         """
         path = Path(self.path)
-        directory = path.with_name(f".{path.name}.unfinished")
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        try:
+        with unfinished_directory(path) as directory:
             yield directory / path.name
-            for file in sorted(directory.iterdir(), key=lambda file: file.name == path.name):  # the model last
-                file.rename(path.with_name(file.name))
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            move_files(directory, path)
 
 
 def _check_output(runtime: str, path: Path, suffixes: Sequence[str]) -> None:
@@ -96,7 +91,7 @@ def _check_output(runtime: str, path: Path, suffixes: Sequence[str]) -> None:
     if path.suffix != suffixes[0]:
         raise ValueError(f"path must end with {suffixes[0]} for a model of {runtime}. Received: path={str(path)!r}")
     for file in map(path.with_suffix, suffixes):
-        if file.exists():
+        if os.path.lexists(file):
             raise FileExistsError(f"The output file must not exist. Received: {file}")
     if keras.backend.backend() != "tensorflow":
         raise ValueError(

@@ -1,7 +1,9 @@
 """Configuration files and start scripts of TensorFlow Serving."""
 
+import contextlib
 import dataclasses
 import json
+import operator
 import os
 import re
 from collections.abc import Iterable
@@ -10,7 +12,8 @@ from pathlib import Path
 
 from keras_arcface._arguments import check
 from keras_arcface._arguments import check_choice
-from keras_arcface._files import write_atomically
+from keras_arcface._files import replacing
+from keras_arcface._locks import FileLock
 from keras_arcface.serving.deploy import launching
 from keras_arcface.serving.deploy import text_proto
 from keras_arcface.serving.deploy.batching_parameters import DEVICES
@@ -25,6 +28,7 @@ IMAGES = {"cpu": "tensorflow/serving:latest", "gpu": "tensorflow/serving:latest-
 
 _IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]*", re.ASCII)
 _DAY = 24 * 60 * 60  # seconds
+_LOCK_TIMEOUT = 10.0  # seconds; another process needs less to write the files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +93,9 @@ def write_configuration(
     | `serve.sh` | starts `tensorflow_model_server` |
     | `serve_docker.sh`, `docker-compose.yml` | start a container with read-only mounts of models and files |
 
-    Every file is replaced atomically. A running server reads `models.config` again every `reload_seconds`, so that
-    models and labels change without a restart. All paths in the files are absolute paths of this host.
+    Every file is replaced atomically, after all files are written. A running server reads `models.config` again every
+    `reload_seconds`, so that models and labels change without a restart. All paths in the files are absolute paths of
+    this host.
 
     Args:
         directory: directory of the files. It is created if it does not exist.
@@ -107,6 +112,7 @@ def write_configuration(
         Paths of the files, and the commands of both scripts.
 
     Raises:
+        BlockingIOError: if another process writes to the directory.
         ModuleNotFoundError: if PyYAML is not installed.
         OSError: if a file cannot be written, or a file of `tls` cannot be read.
         ValueError: if there is no model or two models have the same name; if a port, image or time is not valid; if a
@@ -139,15 +145,15 @@ def write_configuration(
         launching.CONTAINER_MODELS_FILE: _model_list(models, [launching.path_in_container(m.name) for m in models]),
         launching.BATCHING_FILE: _text(batching.to_text_proto()),
         launching.MONITORING_FILE: _text(text_proto.message("prometheus_config", monitoring)),
+    }
+    if tls is not None:
+        contents[launching.TLS_FILE] = _text(tls.to_text_proto())
+    contents |= {
         "serve.sh": launching.shell_script(server),
         "serve_docker.sh": launching.shell_script(docker),
         "docker-compose.yml": launch.compose_file(),
     }
-    if tls is not None:
-        contents[launching.TLS_FILE] = _text(tls.to_text_proto())
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomically(directory / name, content, _file_mode(name))
+    _write_files(directory, contents)
     return Configuration(tuple(directory / name for name in contents), tuple(server), tuple(docker))
 
 
@@ -177,15 +183,27 @@ def _check_warmup_sizes(model: ServedModel, batching: Batching) -> None:
     A server that refuses a warm-up request does not load the model.
     """
     base_path = Path(model.base_path)
-    for metadata in sorted(base_path.glob(f"*/{METADATA_FILE}")):
-        sizes = json.loads(metadata.read_text()).get("warmup_batch_sizes", [])
-        version = metadata.relative_to(base_path).parts[0]
-        if version_number(version) is not None and max(sizes, default=0) > batching.batch_sizes[-1]:
+    for path in sorted(base_path.glob(f"*/{METADATA_FILE}")):
+        version = path.relative_to(base_path).parts[0]
+        largest = _largest_warmup_size(path) if version_number(version) is not None else 0
+        if largest > batching.batch_sizes[-1]:
             raise ValueError(
                 f"batching must allow the warm-up requests of model {model.name!r}, version {version}, with up to "
-                f"{max(sizes)} images, or the server does not load the model. Received: "
+                f"{largest} images, or the server does not load the model. Received: "
                 f"batch_sizes={batching.batch_sizes}"
             )
+
+
+def _largest_warmup_size(path: Path) -> int:
+    try:
+        metadata = json.loads(path.read_bytes())
+        return max([0, *map(operator.index, metadata.get("warmup_batch_sizes", []))])
+    except FileNotFoundError:  # the version was removed after the listing
+        return 0
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} must be a JSON object whose warmup_batch_sizes are integers. Received: {str(error)[:200]}"
+        ) from error
 
 
 def _model_list(models: Sequence[ServedModel], base_paths: Sequence[str]) -> str:
@@ -196,6 +214,16 @@ def _model_list(models: Sequence[ServedModel], base_paths: Sequence[str]) -> str
 
 def _text(lines: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
+
+
+def _write_files(directory: Path, contents: dict[str, str]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / ".lock", _LOCK_TIMEOUT), contextlib.ExitStack() as replacements:
+        # The stack replaces the files in the opposite order at its exit: the scripts that start a server last.
+        for name, content in reversed(contents.items()):
+            file = replacements.enter_context(replacing(directory / name, _file_mode(name)))
+            file.write(content.encode())
+            file.flush()
 
 
 def _file_mode(name: str) -> int:

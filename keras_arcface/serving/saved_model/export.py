@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -25,6 +24,8 @@ from keras_arcface.serving.saved_model import metadata
 from keras_arcface.serving.saved_model import warmup
 from keras_arcface.serving.saved_model.signatures import make_embed
 from keras_arcface.serving.saved_model.signatures import make_signatures
+from keras_arcface.serving.unfinished import move_directory
+from keras_arcface.serving.unfinished import unfinished_directory
 
 _logger = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ def export_saved_model(
         Path of the directory.
 
     Raises:
-        FileExistsError: if the directory is not empty.
+        BlockingIOError: if another process exports to the directory.
+        FileExistsError: if the directory is not empty or is a link.
         ValueError: if the backend is not TensorFlow, the input or output of the embedder has a different shape, the
             alignment does not match its images, there are more warm-up requests than a server accepts, or the outputs
             of the export differ from those of the embedder.
@@ -100,21 +102,13 @@ def export_saved_model(
     described_alignment = _describe_alignment(alignment, image_size)
     description = metadata.make_metadata(embedder, described_alignment, mirror, freeze, evaluation, names, sizes)
 
-    temporary = directory.with_name(f".{directory.name}.unfinished")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with unfinished_directory(directory) as temporary:
         _write(embedder, temporary, image_size, mirror, compare, freeze, description)
         outputs = warmup.expected_outputs(requests, _embed_function(embedder, mirror), description)
         _write_assets(temporary, description, requests, outputs)
         if check:
             export_check.check_saved_model(temporary, requests, outputs)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if directory.exists():
-        directory.rmdir()
-    temporary.rename(directory)
+        move_directory(temporary, directory)
     return directory
 
 
@@ -125,13 +119,13 @@ def check_exportable(embedder: keras.Model, directory: str | os.PathLike, alignm
         embedder, directory, alignment: arguments of `export_saved_model`.
 
     Raises:
-        FileExistsError: if the directory is not empty.
+        FileExistsError: if the directory is not empty or is a link.
         PermissionError: if the directory cannot be created.
         ValueError: if the backend is not TensorFlow, the input or output of the embedder has a different shape, or the
             alignment does not match its images.
     """
     directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.is_symlink() or (directory.exists() and (not directory.is_dir() or any(directory.iterdir()))):
         raise FileExistsError(f"directory must not exist or must be empty. Received: directory={str(directory)!r}")
     parent = next(path for path in directory.absolute().parents if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):

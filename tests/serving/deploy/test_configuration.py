@@ -1,5 +1,8 @@
+import errno
 import importlib.util
+import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,10 +12,12 @@ from server_protos import flags_of
 from server_protos import parse
 from server_protos import parse_models
 
+from keras_arcface.serving.deploy import configuration
 from keras_arcface.serving.deploy.batching_parameters import Batching
 from keras_arcface.serving.deploy.configuration import Tls
 from keras_arcface.serving.deploy.configuration import write_configuration
 from keras_arcface.serving.deploy.served_models import ServedModel
+from keras_arcface.serving.saved_model.metadata import METADATA_FILE
 
 SCRIPT = Path(__file__).parents[3] / "export" / "server_config.py"
 KEY = "-----BEGIN PRIVATE KEY-----\nabc+/=\n-----END PRIVATE KEY-----\n"
@@ -123,7 +128,7 @@ def test_invalid_arguments_are_refused_before_anything_is_written(options, match
 
 
 def test_files_are_replaced_atomically(base, tmp_path, monkeypatch):
-    configuration = write(tmp_path, ServedModel("faces", base, [3, 4], {"stable": 3, "canary": 4}))
+    written = write(tmp_path, ServedModel("faces", base, [3, 4], {"stable": 3, "canary": 4}))
     path, replaced = tmp_path / "config" / "models.config", {}
     before, replace = path.read_text(), Path.replace
 
@@ -133,9 +138,52 @@ def test_files_are_replaced_atomically(base, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", record)
     write(tmp_path, ServedModel("faces", base, [3, 4], {"stable": 4, "canary": 4}))
-    assert set(replaced) == set(configuration.files) == set(path.parent.iterdir())
+    assert set(replaced) == set(written.files) == set(path.parent.iterdir())
     assert replaced[path] == (before, path.read_text())
     assert dict(parse_models(path)["faces"].version_labels) == {"stable": 4, "canary": 4}
+
+
+@pytest.mark.parametrize("name", ["models.config", "batching.config", "serve.sh"])
+def test_a_file_that_cannot_be_written_leaves_all_files_unchanged(name, base, tmp_path, monkeypatch):
+    write(tmp_path, ServedModel("faces", base))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "config").iterdir()}
+    replacing = configuration.replacing
+
+    def fail(path, mode):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return replacing(path, mode)
+
+    monkeypatch.setattr(configuration, "replacing", fail)
+    with pytest.raises(OSError, match=f"No space left on device: .*{name}"):
+        write(tmp_path, ServedModel("faces", base), grpc_port=1234, batching=Batching.for_device("gpu"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "config").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "null", "{", "\xff", '{"warmup_batch_sizes": 8}', '{"warmup_batch_sizes": ["8"]}', "[" * 100_000],
+)
+def test_invalid_metadata_of_a_version_is_named(content, base, tmp_path):
+    metadata = base / "3" / METADATA_FILE
+    metadata.parent.mkdir()
+    metadata.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"faces/3/assets.extra/metadata.json must be a JSON object whose warmup_"):
+        write(tmp_path, ServedModel("faces", base))
+
+
+def test_a_version_that_is_removed_meanwhile_is_not_checked(base, tmp_path, monkeypatch):
+    (base / "3" / METADATA_FILE).parent.mkdir()
+    (base / "3" / METADATA_FILE).write_text("{}")
+    glob = Path.glob
+
+    def glob_and_remove(path, pattern):
+        found = list(glob(path, pattern))
+        shutil.rmtree(base / "3")
+        return found
+
+    monkeypatch.setattr(Path, "glob", glob_and_remove)
+    write(tmp_path, ServedModel("faces", base))
 
 
 # The script.

@@ -319,6 +319,14 @@ def test_existing_exports_are_not_overwritten(saved_model, embedder):
         export_saved_model(embedder, saved_model)
 
 
+def test_a_link_is_refused_before_the_export(embedder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for target in ("empty", "nothing"):
+        (tmp_path / target).with_suffix(".link").symlink_to(target)
+        with pytest.raises(FileExistsError, match=f"must not exist or must be empty. Received: .*{target}.link"):
+            check_exportable(embedder, tmp_path / f"{target}.link")
+
+
 def test_no_temporary_files_remain(saved_model):
     assert [path.name for path in saved_model.parent.iterdir()] == ["1"]
 
