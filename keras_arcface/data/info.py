@@ -16,7 +16,7 @@ from keras_arcface._json import parse_object
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
 from keras_arcface.data.alignment import check_alignment
-from keras_arcface.data.encoded_images import MAX_PIXELS
+from keras_arcface.data.image_headers import MAX_PIXELS
 
 FILE_NAME = "dataset.json"
 _MAX_BYTES = 1 << 30  # of `dataset.json`; the names of 10 million classes take less
