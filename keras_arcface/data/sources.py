@@ -95,9 +95,9 @@ def fingerprint_files(root: Path, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def visible_entries(folder: str | os.PathLike) -> list[os.DirEntry]:
+def visible_entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     """Returns the entries of a folder in sorted order, without hidden files and files of the operating system."""
-    with os.scandir(folder) as entries:
+    with os.scandir(os.fspath(folder)) as entries:
         visible = [
             entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _IGNORED_NAMES
         ]
