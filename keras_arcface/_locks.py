@@ -116,11 +116,13 @@ class FileLock:
 def _release(descriptor: int, path: Path, process: int) -> None:
     # A forked process has a copy of the lock, but is not its holder. Locking fails if a worker process still shares the
     # lock: the file must remain until that one exits. A file that cannot be removed does not hinder the next holder.
-    if os.getpid() == process:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-    os.close(descriptor)
+    try:
+        if os.getpid() == process:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _describe_holder() -> str:

@@ -50,6 +50,12 @@ def list_checkpoints(directory: Path) -> dict[int, Path]:
     return {}
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Removes the temporary files of killed processes. No other process may write to the directory."""
+    for path in directory.glob(_files.temporary_path(Path("step-*.npz")).name):
+        path.unlink()
+
+
 def write_checkpoint(path: Path, step: int, run_config: Mapping, variables: Sequence, values: Sequence) -> None:
     """Writes a checkpoint atomically.
 

@@ -75,7 +75,7 @@ class Checkpoints(StepCallback):
         self.directory, self.every_steps, self.keep = Path(directory), every_steps, keep
         self.run_config = json.loads(json.dumps(run_config or {}))
         self._is_due = False
-        self._damaged: set[Path] = set()  # checkpoints that `restore` skipped
+        self._damaged: set[tuple] = set()  # identities of the checkpoints that `restore` skipped
         self._intact: dict[tuple, bool] = {}  # results of checks by path, size and time of modification
         self._lock: FileLock | None = None
 
@@ -115,18 +115,21 @@ class Checkpoints(StepCallback):
         self._damaged = set()
         reason: Exception | None = None
         for step, path in reversed(paths.items()):
+            identity = _identity(path)
             try:
                 values = checkpoint_files.read_checkpoint(path, variables, self.run_config)
             except checkpoint_files.OtherRunError as error:
                 raise ValueError(f"{error}. Use another directory, or remove the checkpoints of that run") from error
             except (OSError, ValueError) as error:
+                if not os.path.lexists(path):  # another process trains, and removed it after it wrote a newer one
+                    return self._restore(model)
                 reason = error
-                self._damaged.add(path)
+                self._damaged.add(identity)
                 _log.warning("Checkpoint %s is skipped: %s", path, error)
                 continue
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
-            self.step, self._intact = step, {_identity(path): True}
+            self.step, self._intact = step, {identity: True}
             _log.info("Restored checkpoint %s", path)
             return step
         if paths:
@@ -140,7 +143,7 @@ class Checkpoints(StepCallback):
         try:
             if _is_first_host():
                 self._lock = run_lock.lock_run(self.directory / _LOCK)
-                self._check_newest()
+                self._check_directory()
         except (OSError, ValueError):
             self.on_train_end()
             _check_hosts_agree(self.directory, -1)
@@ -151,10 +154,11 @@ class Checkpoints(StepCallback):
         if self._lock is not None:
             self._lock.release()
 
-    def _check_newest(self) -> None:
-        """Raises a ValueError if a later `restore` would return a checkpoint of an earlier training."""
+    def _check_directory(self) -> None:
+        """Removes unfinished files, and refuses a directory whose last checkpoint is not that of this training."""
+        checkpoint_files.remove_unfinished(self.directory)
         for step, path in checkpoint_files.list_checkpoints(self.directory).items():
-            if step > self.step and path not in self._damaged:
+            if step > self.step and _identity(path) not in self._damaged:
                 raise ValueError(
                     f"{self.directory} must not contain checkpoints that are newer than this training, which has done "
                     f"{self.step} steps. Received: {path.name}. Call `restore` before `fit`, or use another directory"
@@ -205,7 +209,7 @@ class Checkpoints(StepCallback):
             return
         lock = run_lock.lock_run(self.directory / _LOCK)
         try:
-            self._check_newest()
+            self._check_directory()
             yield
         finally:
             lock.release()

@@ -194,8 +194,12 @@ def test_a_model_with_nan_is_not_written(checkpoints_directory):
 
 
 def test_an_unfinished_file_is_no_checkpoint(checkpoints_directory):
+    """It is removed at the next start, also if the next run writes checkpoints at other steps."""
     (checkpoints_directory / ".step-0000000012.npz.tmp").write_bytes(b"half")
-    assert Checkpoints(checkpoints_directory).restore(make_model()) == 10
+    model, checkpoints = make_model(eager=True), Checkpoints(checkpoints_directory)
+    assert checkpoints.restore(model) == 10
+    train(model, [checkpoints])
+    assert steps_in(checkpoints_directory) == [6, 8, 10]
 
 
 @pytest.mark.parametrize(
@@ -427,6 +431,16 @@ def test_a_training_that_did_not_restore_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"must not contain .* has done 0 steps. Received: step-0000000100.npz. Call"):
         train(make_model(eager=True), [Checkpoints(tmp_path)])
     assert steps_in(tmp_path) == [100]
+
+
+def test_a_training_whose_damaged_checkpoint_was_replaced_by_another_is_refused(tmp_path):
+    make_checkpoints(tmp_path, 100, 200)
+    damage(tmp_path, 200)
+    model, checkpoints = make_model(eager=True), Checkpoints(tmp_path)
+    assert checkpoints.restore(model) == 100
+    write_at(tmp_path, 200, keep=3)
+    with pytest.raises(ValueError, match=r"has done 100 steps. Received: step-0000000200.npz"):
+        train(model, [checkpoints])
 
 
 TRAIN = """
