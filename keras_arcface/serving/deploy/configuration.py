@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
-import operator
 import os
 import re
 from collections.abc import Iterable
@@ -14,6 +12,7 @@ from keras_arcface._arguments import check
 from keras_arcface._arguments import check_choice
 from keras_arcface._files import replacing
 from keras_arcface._locks import FileLock
+from keras_arcface._messages import short
 from keras_arcface.serving.deploy import launching
 from keras_arcface.serving.deploy import text_proto
 from keras_arcface.serving.deploy.batching_parameters import DEVICES
@@ -22,6 +21,7 @@ from keras_arcface.serving.deploy.launching import Launch
 from keras_arcface.serving.deploy.served_models import ServedModel
 from keras_arcface.serving.deploy.versions import version_number
 from keras_arcface.serving.saved_model.metadata import METADATA_FILE
+from keras_arcface.serving.saved_model.metadata import read_metadata
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 IMAGES = {"cpu": "tensorflow/serving:latest", "gpu": "tensorflow/serving:latest-gpu"}
@@ -115,9 +115,9 @@ def write_configuration(
         BlockingIOError: if another process writes to the directory.
         ModuleNotFoundError: if PyYAML is not installed.
         OSError: if a file cannot be written, or a file of `tls` cannot be read.
-        ValueError: if there is no model or two models have the same name; if a port, image or time is not valid; if a
-            warm-up request of a version is larger than the largest batch, so that the server would not load the
-            version; or if a file of `tls` is not a PEM file.
+        ValueError: if there is no model or two models have the same name; if the metadata of a version is damaged; if a
+            port, image or time is not valid; if a warm-up request of a version is larger than the largest batch, so
+            that the server would not load the version; or if a file of `tls` is not a PEM file.
     """
     directory, models = Path(directory).absolute(), list(models)
     check_choice("device", device, DEVICES)
@@ -185,25 +185,20 @@ def _check_warmup_sizes(model: ServedModel, batching: Batching) -> None:
     base_path = Path(model.base_path)
     for path in sorted(base_path.glob(f"*/{METADATA_FILE}")):
         version = path.relative_to(base_path).parts[0]
-        largest = _largest_warmup_size(path) if version_number(version) is not None else 0
+        largest = _largest_warmup_size(base_path / version) if version_number(version) is not None else 0
         if largest > batching.batch_sizes[-1]:
             raise ValueError(
                 f"batching must allow the warm-up requests of model {model.name!r}, version {version}, with up to "
-                f"{largest} images, or the server does not load the model. Received: "
+                f"{short(largest)} images, or the server does not load the model. Received: "
                 f"batch_sizes={batching.batch_sizes}"
             )
 
 
-def _largest_warmup_size(path: Path) -> int:
+def _largest_warmup_size(saved_model: Path) -> int:
     try:
-        metadata = json.loads(path.read_bytes())
-        return max([0, *map(operator.index, metadata.get("warmup_batch_sizes", []))])
+        return max(read_metadata(saved_model)["warmup_batch_sizes"], default=0)
     except FileNotFoundError:  # the version was removed after the listing
         return 0
-    except (AttributeError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} must be a JSON object whose warmup_batch_sizes are integers. Received: {str(error)[:200]}"
-        ) from error
 
 
 def _model_list(models: Sequence[ServedModel], base_paths: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """Verification that a SavedModel loads and returns correct outputs without Keras and without this package."""
 
-import json
 import logging
 import os
 import subprocess
@@ -13,7 +12,7 @@ import numpy as np
 
 from keras_arcface._optional import install_hint
 from keras_arcface.serving.saved_model.loaders import npz_requests
-from keras_arcface.serving.saved_model.metadata import METADATA_FILE
+from keras_arcface.serving.saved_model.metadata import read_metadata
 from keras_arcface.serving.saved_model.warmup import MAX_REQUESTS
 from keras_arcface.serving.saved_model.warmup import WARMUP_FILE
 from keras_arcface.serving.saved_model.warmup import Outputs
@@ -89,8 +88,8 @@ def save_expected_outputs(directory: Path, requests: Sequence[Request], outputs:
 
 def _default_tolerance(directory: Path) -> float:
     try:
-        dtypes = json.loads((directory / METADATA_FILE).read_text())["computes_in"]
-    except (FileNotFoundError, KeyError):
+        dtypes = read_metadata(directory)["computes_in"]
+    except FileNotFoundError:
         return _TOLERANCE
     return _LOW_PRECISION_TOLERANCE if {"float16", "bfloat16"} & set(dtypes) else _TOLERANCE
 

@@ -1,6 +1,7 @@
 """Metadata of a SavedModel, with facts about the embedder and the thresholds of an evaluation."""
 
 import datetime
+import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import Any, Protocol
 
 import keras
 
+from keras_arcface._messages import short
 from keras_arcface.serving.embedder_facts import embedder_facts
 
 METADATA_FILE = Path("assets.extra", "metadata.json")  # in the directory of a SavedModel
 FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 # Number of accepted impostor pairs below which the false accept rate of a threshold may be wrong by more than half.
 MIN_ACCEPTED_IMPOSTORS = 10
+
+_MAX_BYTES = 1 << 20  # an export has about 2 KB of metadata
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +60,33 @@ def make_metadata(
         "signatures": sorted(signatures),
         "warmup_batch_sizes": list(batch_sizes),
     }
+
+
+def read_metadata(saved_model: Path) -> dict[str, Any]:
+    """Reads the metadata of a SavedModel. `warmup_batch_sizes` and `computes_in` are lists, empty if they are absent.
+
+    Raises:
+        FileNotFoundError: if the SavedModel has no metadata.
+        ValueError: if the file is damaged or larger than 1 MiB. The message names the file.
+    """
+    path = saved_model / METADATA_FILE
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"{path} must have at most {_MAX_BYTES} bytes. Received: more")
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not the metadata of an export. Expected: JSON. Received: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} must contain a JSON object. Received: {short(fields)}")
+    for name, kind in (("warmup_batch_sizes", int), ("computes_in", str)):
+        values = fields.setdefault(name, [])
+        if not isinstance(values, list) or not all(type(value) is kind for value in values):
+            raise ValueError(f"{path} must contain {name} as a list of {kind.__name__}. Received: {short(values)}")
+    return fields
 
 
 def _thresholds(evaluation: Evaluation) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_arcface.serving import check_saved_model
 from keras_arcface.serving.saved_model import export_check
 from keras_arcface.serving.saved_model.loaders import npz_requests
+from keras_arcface.serving.saved_model.metadata import METADATA_FILE
 from keras_arcface.serving.saved_model.warmup import WARMUP_FILE
 from keras_arcface.serving.saved_model.warmup import Request
 from keras_arcface.serving.saved_model.warmup import write_requests
@@ -86,7 +87,7 @@ def test_the_default_outputs_are_those_of_the_export(at_once, saved_model, tmp_p
     export_check.save_expected_outputs(directory, REQUESTS, [{"embedding": OUTPUTS[0]["embedding"] + 0.01}])
     with pytest.raises(ValueError, match=r"must be within 0.0001 of the embedder's. Received: a difference of 0.01"):
         check_saved_model(directory)
-    (directory / export_check.METADATA_FILE).write_text(json.dumps({"computes_in": ["bfloat16", "float32"]}))
+    (directory / METADATA_FILE).write_text(json.dumps({"computes_in": ["bfloat16", "float32"]}))
     assert check_saved_model(directory) == ["python", "cpp"]
 
 

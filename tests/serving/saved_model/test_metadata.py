@@ -9,6 +9,8 @@ from keras_arcface import evaluation
 from keras_arcface.data.alignment import TEMPLATE
 from keras_arcface.serving import export_saved_model
 from keras_arcface.serving.embedder_facts import weights_sha256
+from keras_arcface.serving.saved_model.metadata import METADATA_FILE
+from keras_arcface.serving.saved_model.metadata import read_metadata
 
 
 def make_embedder(size=(28, 28)):
@@ -101,3 +103,27 @@ def test_few_accepted_impostors_lead_to_a_wide_interval_and_a_warning(tmp_path, 
     assert (together["impostors_accepted"], together["impostors"]) == (10, 1000)
     assert "FAR of 0.01 is uncertain" not in caplog.text
     assert np.diff(together["far_interval"]) < np.diff(alone["far_interval"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", r"not the metadata of an export. Expected: JSON. Received: JSONDecodeError"),
+        (b"\x80{}", r"Expected: JSON. Received: UnicodeDecodeError"),
+        (b"[" * 100_000, r"Expected: JSON. Received: RecursionError"),
+        (b"[1]", r"contain a JSON object. Received: \[1\]"),
+        (b'{"warmup_batch_sizes": 7}', r"contain warmup_batch_sizes as a list of int. Received: 7"),
+        (b'{"warmup_batch_sizes": [1, "64"]}', r"as a list of int. Received: \[1, '64'\]"),
+        (b'{"warmup_batch_sizes": [true]}', r"as a list of int. Received: \[True\]"),
+        (b'{"computes_in": [[]]}', r"contain computes_in as a list of str. Received: \[\[\]\]"),
+        (b" " * (1 << 20) + b"{}", r"have at most 1048576 bytes. Received: more"),
+    ],
+)
+def test_damaged_metadata_is_named(content, message, tmp_path):
+    path = tmp_path / METADATA_FILE
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"metadata.json .*{message}"):
+        read_metadata(tmp_path)
+    path.write_bytes(b"{}")
+    assert read_metadata(tmp_path) == {"warmup_batch_sizes": [], "computes_in": []}
