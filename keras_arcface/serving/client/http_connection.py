@@ -71,7 +71,8 @@ class HttpConnection:
         exchange.sock = _LimitedSocket(self._socket, deadline, max_bytes)
         reusable = False
         try:
-            with contextlib.suppress(BrokenPipeError):  # a server may refuse a request before it has received all of it
+            # A server may answer before it has received the whole request, and close the connection.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 exchange.request(method, path, body, dict(headers))
             response = exchange.getresponse()
             content = response.read(max_bytes)
