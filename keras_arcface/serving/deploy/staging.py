@@ -19,6 +19,7 @@ from keras_arcface._locks import FileLock
 PREFIX = ".tmp-"
 _LOCK_SUFFIX = ".lock"
 _LOCK_TIMEOUT = 10.0  # seconds; another publisher holds the lock only while it finds that it has nothing to remove
+_MAX_LEVELS = 32  # nested directories; a SavedModel has three
 
 _log = logging.getLogger(__name__)
 
@@ -55,22 +56,30 @@ def remove_leftovers(base: Path) -> None:
             _log.warning("%s may be a leftover, but its lock file cannot be opened: %s", path, error.strerror)
 
 
-def copy_tree(source: Path, target: Path) -> None:
+def copy_tree(source: Path, target: Path, levels: int = _MAX_LEVELS) -> None:
     """Copies a directory to a new path and flushes the copy to the disk.
 
     Links to files are replaced by copies of the files.
 
+    Args:
+        source: directory to copy.
+        target: path of the copy.
+        levels: maximum number of nested directories.
+
     Raises:
         OSError: if a file cannot be read or written.
-        ValueError: if the source contains an entry that is not a file or a directory, such as a link to a directory.
+        ValueError: if the source contains an entry that is not a file or a directory, such as a link to a directory, or
+            too many nested directories.
     """
+    if levels == 0:
+        raise ValueError(f"A SavedModel must have at most {_MAX_LEVELS} nested directories. Received: {source}")
     os.mkdir(target)
     with os.scandir(source) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             destination = target / entry.name
             if entry.is_dir(follow_symlinks=False):
-                copy_tree(Path(entry.path), destination)
-            elif entry.is_file():
+                copy_tree(Path(entry.path), destination, levels - 1)
+            elif os.path.isfile(entry.path):  # also of a link; `entry.is_file` fails for a link to itself
                 shutil.copyfile(entry.path, destination)
                 sync_file(destination)
             else:

@@ -98,6 +98,48 @@ def test_links_to_files_are_followed_and_others_refused(model, base, tmp_path):
     assert names(base) == ["1"]
 
 
+@pytest.mark.parametrize("kind", ["fifo", "link to a fifo", "link to a device", "link to itself", "link to nothing"])
+@pytest.mark.parametrize("name", ["variables/more", "saved_model.pb"])
+def test_special_files_are_refused(kind, name, model, base, tmp_path):
+    publish(model, base, check=False)
+    path = model / name
+    path.unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link to a fifo":
+        os.mkfifo(tmp_path / "fifo")
+        path.symlink_to(tmp_path / "fifo")
+    else:
+        path.symlink_to({"device": "/dev/zero", "itself": path.name, "nothing": "nowhere"}[kind.rpartition(" ")[2]])
+    refused(ValueError, "must contain only files and|must be a directory with saved_model.pb", model, base)
+
+
+def test_nested_directories_are_limited(model, base):
+    publish(model, base, check=False)
+    (model / "/".join("d" * 40)).mkdir(parents=True)
+    refused(ValueError, r"A SavedModel must have at most 32 nested directories. Received: .*/d/d", model, base)
+
+
+def test_a_linked_base_path(model, base, tmp_path):
+    base.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(base)
+    assert publish(model, tmp_path / "link", check=False) == tmp_path / "link" / "1"
+    publish(model, base, check=False)
+    assert rollback(tmp_path / "link") == tmp_path / "link" / "1"
+    assert names(base) == [".withdrawn-2", "1"]
+
+
+def test_negative_numbers_and_special_files_are_old_versions(model, base):
+    base.mkdir(parents=True)
+    make_model(base / "-3")
+    os.mkfifo(base / "2")
+    assert publish(model, base, keep=2, check=False) == base / "3"
+    assert versions(base) == [-3, 2, 3]
+    assert rollback(base) == base / "-3"
+    assert publish(model, base, keep=1, check=False) == base / "4"
+    assert names(base) == ["4"]
+
+
 def test_every_number_is_used_once(model, base):
     publish_times(3, model, base)
     rollback(base, to=1)
@@ -159,8 +201,8 @@ def test_concurrent_publishers_get_different_numbers(model, base, monkeypatch):
     at_once = 8
     barrier, copy_tree, results = threading.Barrier(at_once), staging.copy_tree, []
 
-    def copy_and_wait(source, target):
-        copy_tree(source, target)
+    def copy_and_wait(source, target, *levels):
+        copy_tree(source, target, *levels)
         if source == model:
             barrier.wait(timeout=10)  # all publishers choose a number at the same time
 
@@ -180,8 +222,8 @@ def test_concurrent_publishers_get_different_numbers(model, base, monkeypatch):
 def test_the_number_is_chosen_after_the_copy(model, base, monkeypatch):
     copy_tree, version = staging.copy_tree, 1
 
-    def copy_while_another_publishes(source, target):
-        copy_tree(source, target)
+    def copy_while_another_publishes(source, target, *levels):
+        copy_tree(source, target, *levels)
         if not (base / str(version)).exists():
             (base / str(version)).mkdir()
 
@@ -295,8 +337,8 @@ def test_a_protected_version_that_is_withdrawn_meanwhile_stays(model, base, monk
     publish_times(2, model, base)
     copy_tree = staging.copy_tree
 
-    def copy_while_another_rolls_back(source, target):
-        copy_tree(source, target)
+    def copy_while_another_rolls_back(source, target, *levels):
+        copy_tree(source, target, *levels)
         if source == model:
             rollback(base)
 
@@ -532,8 +574,8 @@ def test_a_model_that_changes_while_it_is_published_is_refused(model, base, monk
     publish(model, base, check=False)
     copy_tree = staging.copy_tree
 
-    def copy_while_another_exports(source, target):
-        copy_tree(source, target)
+    def copy_while_another_exports(source, target, *levels):
+        copy_tree(source, target, *levels)
         (target / "saved_model.pb").unlink(missing_ok=True)
 
     monkeypatch.setattr(staging, "copy_tree", copy_while_another_exports)
