@@ -12,7 +12,7 @@ from keras_arcface.data.sources import is_folder
 from keras_arcface.data.sources import suffix
 from keras_arcface.data.sources import visible_entries
 
-_NAME = re.compile(r"(-?\d+)_c(\d+)")
+_NAME = re.compile(r"(-?\d{1,18})_c(\d{1,18})(?!\d)", re.ASCII)  # int64
 
 
 class CameraFolder(Sequence):

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from keras_arcface._arguments import check_choice
+from keras_arcface._messages import short
 from keras_arcface.data import encoded_images
 from keras_arcface.data.alignment import align
 from keras_arcface.data.image_files import ImageFiles
@@ -104,7 +105,8 @@ class IjbSet:
         for line, (expected, received) in enumerate(zip(self.names, names, strict=False), start=1):
             if expected != received:
                 raise ValueError(
-                    f"{landmarks_path}, line {line}: expected image {expected}, as in {path.name}. Received: {received}"
+                    f"{landmarks_path}, line {line}: expected image {expected[:200]}, as in {path.name}. "
+                    f"Received: {received[:200]}"
                 )
         if len(self.names) != len(names):
             raise ValueError(
@@ -183,23 +185,31 @@ def _read_table(path: Path, num_columns: int, dtype, has_names: bool = True) -> 
     try:
         columns = range(1, num_columns + 1) if has_names else None
         numbers = np.loadtxt(path, dtype, comments=None, usecols=columns, ndmin=2, encoding="utf-8")
-        names = [line.split(maxsplit=1)[0] for line in path.read_text("utf-8").splitlines()] if has_names else []
-        if numbers.shape[1] != num_columns:
-            raise ValueError(f"{path} must have {num_columns} columns. Received: {numbers.shape[1]} columns")
+        names = []
+        if has_names:
+            with open(path, encoding="utf-8") as file:
+                names = [line.split(maxsplit=1)[0] for line in file if not line.isspace()]
+        if numbers.shape[1] != num_columns or (has_names and len(names) != len(numbers)):
+            raise ValueError(f"{numbers.shape[1]} columns of numbers, {len(numbers)} lines and {len(names)} names")
     except (ValueError, IndexError) as error:
         _raise_for_invalid_line(path, num_columns, dtype, has_names)
-        raise ValueError(f"{path} must contain lines of {num_columns + has_names} fields. Received: {error}") from error
+        received = str(error)[:200]
+        raise ValueError(
+            f"{path} must contain lines of {num_columns + has_names} fields. Received: {received}"
+        ) from error
     return names, numbers
 
 
 def _raise_for_invalid_line(path: Path, num_columns: int, dtype, has_names: bool) -> None:
     num_fields = num_columns + has_names
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for line, text in enumerate(file, start=1):
             fields = text.split()
             if len(fields) != num_fields:
-                raise ValueError(f"{path}, line {line}: expected {num_fields} fields. Received: {text.rstrip()[:80]!r}")
+                received = short(text.rstrip())
+                raise ValueError(f"{path}, line {line}: expected {num_fields} fields. Received: {received}")
             try:
                 np.array(fields[has_names:]).astype(dtype)
-            except ValueError:
-                raise ValueError(f"{path}, line {line}: expected numbers. Received: {text.rstrip()[:80]!r}") from None
+            except (ValueError, OverflowError):
+                received = short(text.rstrip())
+                raise ValueError(f"{path}, line {line}: expected numbers. Received: {received}") from None

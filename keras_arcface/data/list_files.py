@@ -62,8 +62,9 @@ def read_csv(path: Path) -> tuple[list[str], np.ndarray, list[str] | None]:
             f"{path}, line {lines[other]}: labels must be all numbers or all names. To use numbers as names, add a "
             f"letter. Received: {labels[other][:80]!r}, after {labels[0][:80]!r} in line {lines[0]}"
         )
-    class_names, indices = np.unique(labels, return_inverse=True)
-    return paths, indices.astype(np.int64), class_names.tolist()
+    class_names = sorted(set(labels))  # an array of texts would have the length of the longest one for each line
+    indices = {name: index for index, name in enumerate(class_names)}
+    return paths, np.array([indices[label] for label in labels], np.int64), class_names
 
 
 def read_lst(path: Path) -> tuple[list[str], np.ndarray]:

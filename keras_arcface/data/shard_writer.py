@@ -16,6 +16,7 @@ import numpy as np
 from keras_arcface._files import replacing
 from keras_arcface._files import write_all
 from keras_arcface._files import write_atomically
+from keras_arcface._json import parse_object
 from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
@@ -78,12 +79,15 @@ class ShardReport:
 
 
 def read_report(job: ShardJob, number: int) -> ShardReport | None:
-    """Reads the report of a shard. Returns None if the shard is incomplete or has another image size than the job."""
+    """Reads the report of a shard. Returns None if the shard must be written.
+
+    This is the case if the shard or its report is incomplete, or if it has another image size than the job.
+    """
     try:
-        report = ShardReport(**json.loads(job.report_path(number).read_text("utf-8")))
+        report = ShardReport(**parse_object(job.report_path(number).read_bytes()))
         is_complete = job.path(number).stat().st_size == report.num_bytes
         return report if is_complete and tuple(report.image_size) == job.image_size else None
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 

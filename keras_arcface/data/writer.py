@@ -14,6 +14,7 @@ from keras_arcface._arguments import check_choice
 from keras_arcface._arguments import check_integer
 from keras_arcface._files import temporary_path
 from keras_arcface._files import write_atomically
+from keras_arcface._json import parse_object
 from keras_arcface._locks import FileLock
 from keras_arcface._messages import short
 from keras_arcface.data import encoded_images
@@ -172,10 +173,9 @@ def _start_or_continue(directory: Path, source: Source, conversion: Conversion) 
 
 def _read_description(path: Path) -> dict | None:
     try:
-        description = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        return parse_object(path.read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
-    return description if isinstance(description, dict) else None
 
 
 def _image_size(source: Source, subset: ClassSubset, damaged: str) -> tuple[int, int]:

@@ -21,6 +21,13 @@ def test_identities_and_cameras_from_names(tmp_path):
     assert folder[2:] == [folder[2], folder[3]]
 
 
+@pytest.mark.parametrize("name", [f"{10**18}_c1.jpg", f"1_c{10**18}.jpg", f"1_c{'9' * 200}.jpg", "\u0661_c\u0661.jpg"])
+def test_numbers_that_are_no_int64_are_named(name, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"must be named <identity>_c<camera>.*Received: "):
+        CameraFolder(tmp_path)
+
+
 def test_invalid_folders_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"path must be a folder of images"):
         CameraFolder(tmp_path / "query")

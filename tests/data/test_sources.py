@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -203,6 +204,18 @@ def test_a_list_with_names_for_labels(face_folder, tmp_path):
     assert faces.labels.tolist() == [1, 0, 1]
     assert faces.num_classes == 2
     assert faces[1].image == (face_folder / "person_2" / "1.jpg").read_bytes()
+
+
+def test_one_long_name_does_not_make_every_label_long(tmp_path):
+    path = tmp_path / "faces.csv"
+    path.write_text("".join(f"{number}.jpg,{'a' * 50_000 if number == 0 else 'b'}\n" for number in range(2000)))
+    tracemalloc.start()
+    faces = ImageList(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert faces.class_names == ["a" * 50_000, "b"]
+    assert faces.labels.tolist() == [0, *[1] * 1999]
+    assert peak < 10 << 20
 
 
 def test_labels_of_a_list_above_the_precision_of_float32(face_folder):

@@ -380,6 +380,17 @@ def test_an_interrupted_run_cannot_continue_with_other_arguments(other, face_fol
     assert content_of(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("report", ["", "[]", '{"num_examples": 3}', "[" * 100_000])
+def test_a_shard_with_a_damaged_report_is_written_again(report, face_folder, tmp_path):
+    faces = ImageFolder(face_folder)
+    write_dataset(Interrupted(faces, fail_at=0), tmp_path / "whole", examples_per_shard=3)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(Interrupted(faces, fail_at=8), tmp_path / "out", examples_per_shard=3)
+    (tmp_path / "out" / ".00000.report.json").write_text(report)
+    write_dataset(Interrupted(faces, fail_at=0), tmp_path / "out", examples_per_shard=3)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
 def test_a_run_that_was_interrupted_while_removing_its_files(face_folder, tmp_path, monkeypatch):
     faces = ImageFolder(face_folder)
     write_dataset(faces, tmp_path / "whole", examples_per_shard=3)
