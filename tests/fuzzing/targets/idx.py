@@ -6,6 +6,7 @@ from pathlib import Path
 import recordio_files
 from conftest import encode
 from conftest import make_face
+from fuzzing.named_errors import named_errors
 
 from keras_arcface.data import RecordIO
 
@@ -24,4 +25,5 @@ def seeds():
 
 def run(data):
     _RECORDS.with_suffix(".idx").write_bytes(data)
-    list(RecordIO(_RECORDS))
+    with named_errors(_RECORDS.parent):
+        assert len(list(RecordIO(_RECORDS))) <= len(_LAYOUT)
