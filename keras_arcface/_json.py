@@ -21,6 +21,8 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     """
     try:
         parsed = json.loads(text, object_pairs_hook=_to_dict, parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"expected a JSON object. Received: {type(error).__name__}: {error}") from error
     except RecursionError:
         raise ValueError("expected a JSON object. Received: JSON that is too deeply nested") from None
     if type(parsed) is not dict:

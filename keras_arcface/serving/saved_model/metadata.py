@@ -1,7 +1,6 @@
 """Metadata of a SavedModel, with facts about the embedder and the thresholds of an evaluation."""
 
 import datetime
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Protocol
 
 import keras
 
+from keras_arcface._json import parse_object
 from keras_arcface._messages import short
 from keras_arcface.serving.embedder_facts import embedder_facts
 
@@ -75,13 +75,9 @@ def read_metadata(saved_model: Path) -> dict[str, Any]:
     if len(content) > _MAX_BYTES:
         raise ValueError(f"{path} must have at most {_MAX_BYTES} bytes. Received: more")
     try:
-        fields = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not the metadata of an export. Expected: JSON. Received: {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} must contain a JSON object. Received: {short(fields)}")
+        fields = parse_object(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is not the metadata of an export: {error}") from error
     for name, kind in (("warmup_batch_sizes", int), ("computes_in", str)):
         values = fields.setdefault(name, [])
         if not isinstance(values, list) or not all(type(value) is kind for value in values):
