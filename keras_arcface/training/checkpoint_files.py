@@ -24,6 +24,7 @@ from keras_arcface._messages import short
 _FORMAT = 1
 _NAME = "step-{:010d}.npz"
 _PATTERN = re.compile(r"step-([0-9]+)\.npz")
+_BYTES_PER_ARRAY = 512  # approximate size of the headers of an array
 _MAX_TEXT = 200  # characters of a file that a message quotes
 
 
@@ -64,7 +65,8 @@ def write_checkpoint(path: Path, step: int, run_config: Mapping, variables: Sequ
     """
     header = {"format": _FORMAT, "step": step, "run_config": run_config, "variables": _describe(variables)}
     arrays = {str(index): value for index, value in enumerate(values)}
-    with _files.replacing(path, size=sum(value.nbytes for value in values)) as file:
+    size = sum(value.nbytes + _BYTES_PER_ARRAY for value in values)
+    with _files.replacing(path, size=size) as file:
         np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
 
 
