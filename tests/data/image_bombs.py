@@ -136,7 +136,9 @@ def webp_canvas(height, width) -> bytes:
 
 SIDE = 20_000
 BOMBS = {
-    "GIF, frame larger than its screen": lambda: gif((1, 1), (30_000, 30_000), lzw(30_000**2)),
+    "GIF, second frame larger than screen": lambda: (
+        gif((1, 1), (1, 1), lzw(1))[:-1] + gif((1, 1), (30_000, 30_000), lzw(30_000**2))[25:]
+    ),
     "GIF, 20 frames": lambda: gif((4096, 4096), (4096, 4096), lzw(4096**2), frames=20),
     "GIF, clear codes": lambda: gif(
         (64, 64), (64, 64), np.packbits(np.tile([0, 0, 1], 2**18), bitorder="little").tobytes()

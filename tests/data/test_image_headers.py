@@ -21,7 +21,7 @@ from keras_arcface.data import image_headers
 from keras_arcface.serving.saved_model.decoding import decode_rows
 
 REASONS = {
-    "GIF, frame larger than its screen": r"unknown format, which starts with b'GIF89a",
+    "GIF, second frame larger than screen": r"unknown format, which starts with b'GIF89a",
     "GIF, 20 frames": r"unknown format",
     "GIF, clear codes": r"unknown format",
     "PNG": r"20000 x 20000 pixels; the limit is 16777216, and 16384 for each side",
