@@ -92,8 +92,8 @@ class FileLock:
         is_acquired = False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # An NFS client may have old entries of the directory in its cache. A change of the directory's time makes it
-            # read them again, here and for the holder of the lock.
+            # An NFS client may have old entries of the directory in its cache. A change of the directory's time makes
+            # it read them again, here and for the holder of the lock.
             os.utime(self.path.parent)
             # The previous holder may have removed the file between opening and locking it.
             is_acquired = os.path.samestat(os.fstat(descriptor), os.stat(self.path))
