@@ -45,10 +45,10 @@ def read_array(
         np.lib.format.read_magic(file)
         found, is_column_major, stored = np.lib.format.read_array_header_1_0(file)
         num_bytes = member.file_size - file.tell()
-        expected = found[:1] if shape is None else shape
+        has_shape = len(found) == 1 if shape is None else found == shape
         # NumPy stores types of other packages, such as bfloat16, as bytes without a type.
         has_type = stored in (dtype, np.dtype(f"V{dtype.itemsize}"))
-        if not has_type or found != expected or math.prod(found) * dtype.itemsize != num_bytes:
+        if not has_type or not has_shape or math.prod(found) * dtype.itemsize != num_bytes:
             raise ValueError(
                 f"the array {name!r} must have the type {dtype}, the shape {'(n,)' if shape is None else shape} and "
                 f"the size of its content. Received: type {short(stored)} and shape {short(found)} in {num_bytes} bytes"

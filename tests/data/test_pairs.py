@@ -81,6 +81,7 @@ def test_a_file_that_declares_more_than_its_size_is_rejected(tmp_path):
             r"'ends' must have .* shape \(n,\).*Received: .* shape \(1, 1\)",
         ),
         ({"ends": np.zeros(9, "S1")}, r"'ends' must have the type int64.*Received: type dtype\('S"),
+        ({"ends": np.array(1)}, r"'ends' must have .* shape \(n,\).*Received: .* shape \(\)"),
         ({"same": np.array(["True"])}, r"'same' must have the type bool.*Received: type dtype\('<U4'\)"),
         ({"bytes": np.zeros((0, 10**15), np.uint8)}, r"'bytes' must have .*shape \(0, 1000000000000000\)"),
     ],
