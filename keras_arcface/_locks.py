@@ -4,7 +4,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shlex
 import socket
 import sys
 import time
@@ -19,7 +18,7 @@ class FileLock:
     """Lock on a file that one process holds, alone or together with its worker processes.
 
     The operating system releases the lock when the last process that holds it exits, even if it is killed. The lock
-    file names its holder by host, process, time and command. It exists as long as the lock is held. The file of a
+    file names its holder by host, process, time and script. It exists as long as the lock is held. The file of a
     killed process remains, which does not prevent the next one from acquiring the lock.
 
     The lock is that of `flock`. Linux maps it to a byte-range lock on NFS, so it holds across hosts there. On a file
@@ -130,7 +129,8 @@ def _release(descriptor: int, path: Path, process: int) -> None:
 
 def _describe_holder() -> str:
     started = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    return f"process {os.getpid()} on {socket.gethostname()} since {started} ({shlex.join(sys.orig_argv)})"
+    script = Path(sys.argv[0]).name or "python"  # arguments may contain passwords
+    return f"process {os.getpid()} on {socket.gethostname()} since {started} ({script})"
 
 
 def _read_holder(path: Path) -> str:
