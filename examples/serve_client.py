@@ -53,7 +53,7 @@ def compare(client, images, arguments):
 
 def interval_of(point) -> str:
     """Returns the confidence interval of the false accept rate as text, if the export contains it."""
-    if "far_interval" not in point:
+    if not {"far_interval", "impostors", "impostors_accepted"} <= point.keys():
         return ""
     low, high = point["far_interval"]
     accepted = f"{point['impostors_accepted']:,} of {point['impostors']:,} impostor pairs"

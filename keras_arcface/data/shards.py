@@ -47,8 +47,8 @@ class ShardReader:
         num_examples: number of records, without skipped records.
 
     Raises:
-        ValueError: if a shard has a wrong size and `skip_damaged` is false, or if no record remains. The message names
-            the shard or directory.
+        ValueError: if a shard has a wrong size and `skip_damaged` is false, if it is not a regular file, or if no record
+            remains. The message names the shard or directory.
     """
 
     def __init__(self, directory, info: DatasetInfo, skip_damaged: bool):
@@ -60,6 +60,9 @@ class ShardReader:
         if not skip_damaged:
             check_sizes(directory, info)
             return
+        special = [path for path in self.paths if path.exists() and not path.is_file()]  # reading a FIFO would block
+        if special:
+            raise ValueError(f"{special[0]} must be a regular file. Received: a directory or a special file")
         progress = tqdm(self.paths, desc="looking for damage", unit="file", delay=1, dynamic_ncols=True)
         self._on_damage = _log.warning
         self.num_examples = sum(1 for path in progress for _ in self.read_shard(path))

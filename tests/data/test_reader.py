@@ -1,5 +1,6 @@
 import collections
 import dataclasses
+import os
 import shutil
 
 import keras
@@ -254,6 +255,15 @@ def test_a_shard_of_another_size_is_detected_at_once(own_directory):
     path.unlink()
     with pytest.raises(ValueError, match="Received: no such file"):
         load_dataset(directory, 2)
+
+
+def test_a_fifo_instead_of_a_shard_is_named(own_directory):
+    path = own_directory / load_info(own_directory).shards[1].file
+    path.unlink()
+    os.mkfifo(path)
+    for damaged in ("raise", "skip"):  # opening the FIFO would block
+        with pytest.raises(ValueError, match=f"{path} (is damaged|must be a regular file)"):
+            load_dataset(own_directory, 2, damaged=damaged)
 
 
 def test_no_readable_record(own_directory):

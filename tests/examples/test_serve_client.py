@@ -49,6 +49,10 @@ def run(double, images, monkeypatch, capsys):
     return run
 
 
+def test_an_interval_without_the_number_of_pairs_is_not_shown():
+    assert serve_client.interval_of({"threshold": 0.5, "far_interval": [0.1, 0.2]}) == ""
+
+
 def test_script_runs_as_a_process(double, images):
     command = [sys.executable, serve_client.__file__, double.grpc, images / "first.png", images / "again.png"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -465,7 +465,9 @@ def test_a_second_training_is_told_who_trains_in_the_directory(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         for callback in (Checkpoints(tmp_path / "run"), TrainingLog(tmp_path / "run", 4)):
-            with pytest.raises(BlockingIOError, match=rf"run must not be .* process {process.pid} on .* since 20.* -c"):
+            with pytest.raises(
+                BlockingIOError, match=rf"run must not be .* process {process.pid} on .* since 20.* \(-c\)"
+            ):
                 train(make_model(eager=True), [callback])
         shutil.copy(tmp_path / "finished" / "step-0000000100.npz", tmp_path / "run")
         assert Checkpoints(tmp_path / "run").restore(make_model(eager=True)) == 100  # reading requires no lock
