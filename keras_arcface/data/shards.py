@@ -47,8 +47,8 @@ class ShardReader:
         num_examples: number of records, without skipped records.
 
     Raises:
-        ValueError: if a shard has a wrong size and `skip_damaged` is false, if it is not a regular file, or if no record
-            remains. The message names the shard or directory.
+        ValueError: if a shard has a wrong size and `skip_damaged` is false, if a shard is not a regular file, or if no
+            record remains. The message names the shard or directory.
     """
 
     def __init__(self, directory, info: DatasetInfo, skip_damaged: bool):
