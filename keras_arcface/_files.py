@@ -33,7 +33,8 @@ def replacing(
 ) -> Iterator[IO[bytes]]:
     """Opens a temporary file in the directory of `path`, and replaces `path` with it on a normal exit.
 
-    On an exception, `path` is not changed, and the temporary file is removed.
+    On an exception, `path` is not changed, and the temporary file is removed. If two processes write the same file, the
+    first one fails, because the second one has removed its temporary file.
 
     Args:
         path: path of the new or replaced file. The name of the temporary file is `.NAME.tmp`.
@@ -46,6 +47,7 @@ def replacing(
         The temporary file, open in binary mode.
 
     Raises:
+        FileExistsError: if another process writes the same file.
         OSError: if the file cannot be written. The message names it, and on a full disk the needed and free space.
     """
     path = Path(path)
@@ -54,22 +56,23 @@ def replacing(
     try:
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            with open(descriptor, "wb", buffering=buffering) as file:
-                try:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                finally:
-                    written = os.fstat(descriptor).st_size
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with open(descriptor, "wb", buffering=buffering) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+                if not _is_file_at(temporary, descriptor):
+                    raise FileExistsError(errno.EEXIST, "Another process is writing this file", str(path))
+                temporary.replace(path)
+            except BaseException:
+                written = os.fstat(descriptor).st_size
+                if _is_file_at(temporary, descriptor):
+                    temporary.unlink()
+                raise
         sync_directory(path.parent)
     except OSError as error:
-        # Other files that the caller reads meanwhile keep their names in the message.
-        if error.filename not in (None, str(temporary), temporary, path.parent):
+        # Errors without a number come from libraries. Errors of other files keep the names of these files.
+        if error.errno is None or error.filename not in (None, str(temporary), temporary, path.parent):
             raise
         raise write_error(error, path, f"{size:,}" if size is not None else f"more than {written:,}") from error
 
@@ -139,6 +142,14 @@ def sync_file(path: str | os.PathLike) -> None:
 def sync_directory(directory: str | os.PathLike) -> None:
     """Writes the entries of a directory to the disk, so that they persist after a power failure."""
     _sync(directory, os.O_RDONLY)
+
+
+def _is_file_at(path: Path, descriptor: int) -> bool:
+    """Returns whether a path is that of an open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _sync(path: str | os.PathLike, flags: int) -> None:

@@ -101,7 +101,9 @@ class FileLock:
         except OSError as error:
             if error.errno not in _NOT_SUPPORTED:
                 raise
-            self.path.unlink(missing_ok=True)
+            # `flock` may fail while another process holds the lock, which has written its name to the file.
+            if os.fstat(descriptor).st_size == 0:
+                self.path.unlink(missing_ok=True)
             raise OSError(
                 error.errno,
                 "The file system must support locks, as local file systems and NFS with its lock service do. "
@@ -117,7 +119,8 @@ class FileLock:
 
 def _release(descriptor: int, path: Path, process: int) -> None:
     # A forked process has a copy of the lock, but is not its holder. Locking fails if a worker process still shares the
-    # lock: the file must remain until that one exits. A file that cannot be removed does not hinder the next holder.
+    # lock: the file must remain until that one exits. A file that cannot be removed does not prevent the next
+    # process from acquiring the lock.
     try:
         if os.getpid() == process:
             with contextlib.suppress(OSError):

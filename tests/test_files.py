@@ -62,3 +62,24 @@ def test_an_error_of_another_file_keeps_its_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"), _files.replacing(tmp_path / "file"):
         (tmp_path / "absent").read_bytes()
     assert os.listdir(tmp_path) == []
+
+
+def test_an_error_without_a_number_keeps_its_text(tmp_path):
+    with pytest.raises(OSError, match=r"^cannot write mode RGBA as JPEG$"), _files.replacing(tmp_path / "file"):
+        raise OSError("cannot write mode RGBA as JPEG")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_second_writer_of_a_file_makes_the_first_one_fail(tmp_path):
+    path = tmp_path / "file"
+    first, second = _files.replacing(path), _files.replacing(path)
+    first.__enter__().write(b"first")
+    file = second.__enter__()
+    file.write(b"sec")
+    with pytest.raises(FileExistsError, match=r"Another process is writing this file: '.*file'"):
+        first.__exit__(None, None, None)
+    assert not path.exists()
+    file.write(b"ond")
+    second.__exit__(None, None, None)
+    assert path.read_bytes() == b"second"
+    assert os.listdir(tmp_path) == ["file"]

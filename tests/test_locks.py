@@ -112,6 +112,16 @@ def test_a_file_system_without_locks_is_an_error(path, monkeypatch):
     assert not path.exists()
 
 
+def test_the_file_of_a_holder_remains_if_locking_is_not_supported_here(path, holder, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="must support locks"):
+        FileLock(path).acquire()
+    assert f"process {holder.pid} " in path.read_text()
+
+
 def test_a_full_disk_does_not_prevent_locking(path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
