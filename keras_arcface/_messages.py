@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-_BRACKETS = {list: "[]", tuple: "()", dict: "{}", set: "{}"}
+_BRACKETS = {list: "[]", tuple: "()", dict: "{}", set: "{}", frozenset: "{}"}
 
 
 def short(value: Any, limit: int = 80) -> str:
@@ -26,24 +26,38 @@ def short(value: Any, limit: int = 80) -> str:
     return text
 
 
+def cut(text: Any, limit: int = 200) -> str:
+    """Returns the first `limit` characters of a text, or of the representation of any other value.
+
+    >>> cut("a" * 1000, limit=8)
+    'aaaaaaaa...'
+    """
+    if not isinstance(text, str):
+        return short(text, limit)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
 def _pieces(value: Any, limit: int) -> Iterator[str]:
     """Iterates over the parts of the representation. Every container yields before its items, so `limit` ends it."""
-    if type(value) in _BRACKETS:
-        opening, closing = _BRACKETS[type(value)]
-        yield opening
+    base = next((base for base in _BRACKETS if isinstance(value, base)), None)
+    if base is not None:
+        is_subclass = type(value) is not base or base is frozenset
+        opening, closing = _BRACKETS[base]
+        yield f"{type(value).__name__}({opening}" if is_subclass else opening
         for number, item in enumerate(value):
             if number:
                 yield ", "
             yield from _pieces(item, limit)
-            if type(value) is dict:
+            if base is dict:
                 yield ": "
                 yield from _pieces(value[item], limit)
-        yield ",)" if type(value) is tuple and len(value) == 1 else closing
+        yield ",)" if base is tuple and len(value) == 1 else closing
+        yield ")" if is_subclass else ""
     elif isinstance(value, str | bytes | bytearray):
         yield repr(value[: limit + 1])
     elif isinstance(value, int) and value.bit_length() > 4 * limit:
         yield f"an integer of {value.bit_length()} bits"
-    elif type(value).__module__ == "numpy" and getattr(value, "ndim", 0):
+    elif any((base.__module__, base.__name__) == ("numpy", "ndarray") for base in type(value).__mro__):
         yield f"array of shape {value.shape} and type {value.dtype}"
     else:
         yield repr(value)
