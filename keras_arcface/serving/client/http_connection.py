@@ -131,15 +131,18 @@ class _Reader(io.RawIOBase):
 
 def _connect(host: str, port: int, tls: ssl.SSLContext | None, deadline: float) -> socket.socket:
     """Returns a socket that is connected to the first address of a host that accepts a connection."""
-    failure: OSError = OSError(f"{host} has no address")
+    failure: Exception = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in _look_up(host, port, deadline):
         connection = socket.socket(family, kind, protocol)
         try:
             connection.settimeout(_seconds_until(deadline))
             connection.connect(address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return connection if tls is None else tls.wrap_socket(connection, server_hostname=host)
-        except OSError as error:
+            if tls is None:
+                return connection
+            connection.settimeout(_seconds_until(deadline))  # of the whole handshake
+            return tls.wrap_socket(connection, server_hostname=host)
+        except (OSError, ValueError) as error:  # a ValueError of a name for which no certificate is possible
             failure = error
             connection.close()
     raise failure

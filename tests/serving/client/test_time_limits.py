@@ -1,5 +1,6 @@
 """`timeout` limits a whole call, whatever the server does. Each server would keep the client for 10 seconds."""
 
+import contextlib
 import json
 import select
 import socket
@@ -137,6 +138,60 @@ def test_the_deadline_is_checked_before_each_part_of_an_upload(monkeypatch):
     with pytest.raises(TimeoutError):
         http_connection._LimitedSocket(SlowSocket(), 1003.0, 0).sendall(bytes(100))
     assert timeouts == [3.0, 2.0, 1.0]
+
+
+def connect_slowly(monkeypatch, wrap_socket):
+    """Connects by TLS until the time 1003. `connect` takes 2 seconds. Returns what was done with the socket."""
+    now, done = [1000.0], []
+
+    class SlowSocket:
+        def __init__(self, *_):
+            pass
+
+        def settimeout(self, seconds):
+            done.append(seconds)
+
+        def connect(self, address):
+            now[0] += 2.0
+
+        def setsockopt(self, *_):
+            pass
+
+        def close(self):
+            done.append("closed")
+
+    address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
+    constants = {"IPPROTO_TCP": socket.IPPROTO_TCP, "TCP_NODELAY": socket.TCP_NODELAY}
+    monkeypatch.setattr(http_connection, "_look_up", lambda *_: [address])
+    monkeypatch.setattr(http_connection, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(http_connection, "socket", types.SimpleNamespace(socket=SlowSocket, **constants))
+    with contextlib.suppress(ValueError):
+        http_connection._connect("name", 1, types.SimpleNamespace(wrap_socket=wrap_socket), 1003.0)
+    return done
+
+
+def test_the_handshake_has_the_time_that_is_left(monkeypatch):
+    assert connect_slowly(monkeypatch, lambda connection, server_hostname: connection) == [3.0, 1.0]
+
+
+def test_sockets_are_closed_after_a_name_that_tls_refuses(monkeypatch):
+    def refuse(connection, server_hostname):
+        raise ValueError("server_hostname cannot start with a dot")
+
+    assert connect_slowly(monkeypatch, refuse) == [3.0, 1.0, "closed"]
+
+
+def test_a_handshake_in_small_pieces():
+    def handle(connection, stopping):
+        connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16384 bytes
+        while not stopping.wait(0.05):
+            connection.sendall(b"\x02")
+
+    with (
+        bad_servers.SocketServer(handle) as running,
+        FaceClient(f"https://127.0.0.1:{running.port}", timeout=60) as client,
+    ):
+        check_ends(lambda: client.status(timeout=0.5), errors.RequestTimeout)
 
 
 def test_a_server_that_accepts_no_connection():
