@@ -148,6 +148,9 @@ def _send(method: Callable, request: Any, timeout: float) -> Any:
         response = method(request, timeout=timeout)
     except grpc.RpcError as error:
         kind = _KINDS.get(error.code(), FailureKind.FAILED)
+        # A server that refuses a long request answers with the same status, and with "SERVER: Received message...".
+        if "CLIENT: Received message larger than max" in (error.details() or ""):
+            kind = FailureKind.UNEXPECTED
         raise TransportError(kind, f"{error.code().name}: {error.details()}") from error
     if response is None:  # the status OK without a message
         raise TransportError(FailureKind.UNEXPECTED, "expected a message. Received: the status OK without a message")
