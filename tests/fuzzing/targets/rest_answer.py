@@ -1,5 +1,7 @@
 """Reads what a server sends on the connection as the answer to a call of `FaceClient` over REST."""
 
+from unittest import mock
+
 import hostile_answers
 
 from keras_arcface.serving import FaceClient
@@ -46,8 +48,8 @@ def seeds():
 
 
 def run(data):
-    http_connection._connect = lambda *_: _Socket(data[1:])
-    http_connection._is_readable = lambda _: True
     _CLIENT._metadata.clear()
     _CLIENT.close()
-    hostile_answers.check_result(data[0] if data else 0, _CLIENT)
+    connects = mock.patch.object(http_connection, "_connect", lambda *_: _Socket(data[1:]))
+    with connects, mock.patch.object(http_connection, "_is_readable", lambda _: True):
+        hostile_answers.check_result(data[0] if data else 0, _CLIENT)
