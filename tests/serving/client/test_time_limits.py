@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from keras_arcface.serving import FaceClient
+from keras_arcface.serving.client import diagnosis
 from keras_arcface.serving.client import errors
 from keras_arcface.serving.client import http_connection
 
@@ -216,13 +217,13 @@ def test_the_lookup_of_a_name(monkeypatch):
         check_ends(lambda: client.status(timeout=0.5), errors.RequestTimeout)
 
 
-def test_the_request_that_explains_an_error():
-    """The first request is refused after half of the time. The next one, which lists the versions, is slow."""
+def test_the_request_that_explains_an_error(monkeypatch):
+    """The first request is refused. The next one, which lists the versions, is slow."""
+    monkeypatch.setattr(diagnosis, "_TIMEOUT", 60.0)
 
     def handle(connection, stopping):
         request = bad_servers.read_request(connection)
         if request.startswith(b"POST"):
-            stopping.wait(0.3)
             content = json.dumps({"error": "Servable not found"}).encode()
             connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
         else:
@@ -234,8 +235,8 @@ def test_the_request_that_explains_an_error():
     ):
         started = time.monotonic()
         with pytest.raises(errors.VersionNotAvailable, match="unknown"):
-            client.embed(IMAGES, timeout=0.6)
-        assert time.monotonic() - started < 1.8  # the request alone may take two seconds
+            client.embed(IMAGES, timeout=2)
+        assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
