@@ -50,6 +50,6 @@ def seeds():
 def run(data):
     _CLIENT._metadata.clear()
     _CLIENT.close()
-    connects = mock.patch.object(http_connection, "_connect", lambda *_: _Socket(data[1:]))
-    with connects, mock.patch.object(http_connection, "_is_readable", lambda _: True):
+    connects = mock.patch.object(http_connection, "_connect", side_effect=lambda *_: _Socket(data[1:]))
+    with connects, mock.patch.object(http_connection, "_is_readable", return_value=True):
         hostile_answers.check_result(data[0] if data else 0, _CLIENT)
