@@ -14,6 +14,9 @@ _EVENTS = {"open", "fcntl.flock", "ctypes.dlopen"}
 _EVENTS |= {f"os.{name}" for name in ("rename", "remove", "mkdir", "rmdir", "listdir", "scandir", "utime", "link")}
 
 _current = threading.local()
+_real_sleep = time.sleep
+_num_running = 0  # functions that have not ended
+_lock = threading.Lock()
 
 
 class Killed(OSError):
@@ -65,6 +68,7 @@ class Stepwise:
 
     def _run(self, function):
         _current.function = self
+        _count(1)
         try:
             self.pause()
             self.result = function()
@@ -72,24 +76,34 @@ class Stepwise:
             self.error = error
         finally:
             _current.function = None
+            _count(-1)
             self.ended = True
             if self._killed:
                 self.error = Killed()
             self._stopped.release()
 
 
+def _count(change):
+    """Counts the functions that run. `time.sleep` is replaced as long as one runs."""
+    global _num_running
+    with _lock:
+        _num_running += change
+        time.sleep = _sleep if _num_running else _real_sleep
+
+
 def _before_event(event, _):
+    if _num_running and event in _EVENTS:
+        function = getattr(_current, "function", None)
+        if function is not None:
+            function.pause()
+
+
+def _sleep(seconds):
     function = getattr(_current, "function", None)
-    if function is not None and event in _EVENTS:
-        function.pause()
-
-
-def _sleep(seconds, real_sleep=time.sleep):
-    if getattr(_current, "function", None) is None:
-        real_sleep(seconds)
+    if function is None:
+        _real_sleep(seconds)
     else:
-        _current.function.pause()  # other functions run meanwhile
+        function.pause()  # other functions run meanwhile
 
 
-sys.addaudithook(_before_event)
-time.sleep = _sleep
+sys.addaudithook(_before_event)  # for the rest of the process, because a hook cannot be removed
