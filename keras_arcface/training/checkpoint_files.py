@@ -18,14 +18,15 @@ import keras
 import numpy as np
 
 from keras_arcface import _files
+from keras_arcface import _json
 from keras_arcface import _npz
+from keras_arcface._messages import cut
 from keras_arcface._messages import short
 
 _FORMAT = 1
 _NAME = "step-{:010d}.npz"
 _PATTERN = re.compile(r"step-([0-9]+)\.npz")
 _BYTES_PER_ARRAY = 512  # approximate size of the headers of an array
-_MAX_TEXT = 200  # characters of a file that a message quotes
 
 
 class OtherRunError(ValueError):
@@ -118,12 +119,13 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
             raise
         raise ValueError(
             f"{path} must be an intact checkpoint. "
-            f"Received: a file that raises {type(error).__name__}: {str(error)[:_MAX_TEXT]}"
+            f"Received: a file that raises {type(error).__name__}: {cut(str(error))}"
         ) from error
 
 
 def _read_header(archive: zipfile.ZipFile, path: Path, expected: Sequence[Mapping], run_config: Mapping) -> None:
-    header = json.loads(_npz.read_array(archive, "header", np.dtype(np.uint8)).tobytes())
+    content = _npz.read_array(archive, "header", np.dtype(np.uint8)).tobytes()
+    header = _json.parse(content, allow_constants=True)  # the configuration of a run may contain NaN
     if header["format"] != _FORMAT:
         raise ValueError(f"expected format={_FORMAT}. Received: format={short(header['format'])}")
     if header["step"] != checkpoint_step(path):
@@ -141,7 +143,7 @@ def _check_run_config(path: Path, received: Mapping, expected: Mapping) -> None:
 
 
 def _item(config: Mapping, key: str) -> str:
-    return f"{_cut(key)}={short(config[key])}" if key in config else f"no {_cut(key)}"
+    return f"{cut(key)}={short(config[key])}" if key in config else f"no {cut(key)}"
 
 
 def _check_variables(path: Path, received: Sequence[Mapping], expected: Sequence[Mapping]) -> None:
@@ -165,8 +167,4 @@ def _describe(variables: Sequence) -> list[dict[str, Any]]:
 
 
 def _text(description: Mapping) -> str:
-    return f"{_cut(description['path'])} {short(tuple(description['shape']))} {_cut(description['dtype'])}"
-
-
-def _cut(text) -> str:
-    return text[:_MAX_TEXT] if isinstance(text, str) else short(text)
+    return f"{cut(description['path'])} {short(tuple(description['shape']))} {cut(description['dtype'])}"

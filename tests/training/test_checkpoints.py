@@ -282,7 +282,8 @@ def as_header(**changed):
         ({"0": as_npy(np.array([None]))}, "must have the type float32"),
         ({"header": as_header(step=9)}, "expected the step of the file name. Received: step=9"),
         ({"header": as_header(format="x" * 10_000)}, "expected format=1. Received: format='xxx"),
-        ({"header": as_npy(np.frombuffer(b"[" * 100_000, np.uint8))}, "RecursionError"),
+        ({"header": as_npy(np.frombuffer(b"[" * 100_000, np.uint8))}, "too deeply nested"),
+        ({"header": as_npy(np.frombuffer(b'{"step": 9, "step": 10}', np.uint8))}, "Received: 'step' more than once"),
         ({"header": as_header(variables=None)}, "TypeError"),
     ],
 )

@@ -4,7 +4,6 @@ A server may be misconfigured, of a different kind, or hostile. What an answer m
 number of images and the constants below. Every function raises a ValueError for an answer outside these limits.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -12,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_arcface._json import parse
 from keras_arcface._messages import short
+from keras_arcface.serving.deploy.versions import MAX_VERSION
 
 MAX_EMBEDDING_SIZE = 8192  # numbers in an embedding
 MAX_TEXT_BYTES = 8 * 2**20  # length of an answer without embeddings, such as the metadata
 MAX_TEXT_VALUES = 10_000  # values in such an answer, which need far more memory than their text
-MAX_VERSION = 2**63 - 1
 LENGTH_TOLERANCE = 1e-3  # largest difference of an embedding's length from 1; float16 rounds to 5e-4
 _NUMBER_BYTES = 24  # a float32 in JSON has at most 17 characters with its separator
 _HEADER_BYTES = 2**16
@@ -57,15 +57,11 @@ def max_bytes(signature: str | None, rows: int) -> int:
 
 def load_json(text: bytes | str, max_values: int) -> Any:
     """Parses JSON with at most `max_values` values. NaN and infinities are allowed, since a server writes them."""
-    if isinstance(text, bytes):
-        text = text.decode()
     # Every value but the first of a list or object follows a comma. Characters in strings count, too.
-    if sum(map(text.count, ",[{")) > max_values:
+    marks = (text.count(mark) if isinstance(text, str) else text.count(mark.encode()) for mark in ",[{")
+    if sum(marks) > max_values:
         raise ValueError(f"expected JSON with at most {max_values:,} values. Received: more")
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("expected JSON with a few levels. Received: too many levels") from error
+    return parse(text, allow_constants=True)
 
 
 def check_names(signature: str, names: Iterable[str]) -> dict[str, Output]:
@@ -161,6 +157,6 @@ def _check_point(far: str, point: Any) -> None:
 
 
 def _check_number(name: str, value: Any, minimum: float, maximum: float) -> None:
-    # An infinity is no number of pairs, and its comparison with the maximum is true.
+    # `impostors` has no upper bound, so infinity passes the comparison.
     if type(value) not in (int, float) or not minimum <= value <= maximum or abs(value) == math.inf:
         raise ValueError(f"expected {name} in [{minimum:g}, {maximum:g}]. Received: {short(value)}")

@@ -108,9 +108,9 @@ def test_few_accepted_impostors_lead_to_a_wide_interval_and_a_warning(tmp_path, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", r"not the metadata of an export: expected a JSON object. Received: JSONDecodeError"),
-        (b"\x80{}", r"expected a JSON object. Received: UnicodeDecodeError"),
-        (b"[" * 100_000, r"expected a JSON object. Received: JSON that is too deeply nested"),
+        (b"{", r"not the metadata of an export: expected JSON. Received: JSONDecodeError"),
+        (b"\x80{}", r"expected JSON. Received: UnicodeDecodeError"),
+        (b"[" * 100_000, r"expected JSON. Received: JSON that is too deeply nested"),
         (b"[1]", r"expected a JSON object. Received: \[1\]"),
         (b'{"warmup_batch_sizes": 7}', r"contain warmup_batch_sizes as a list of int. Received: 7"),
         (b'{"warmup_batch_sizes": [1, "64"]}', r"as a list of int. Received: \[1, '64'\]"),
