@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes, mode: int = 0o666) -> None:
@@ -114,7 +114,7 @@ def write_error(error: OSError, path: Path, needed: str) -> OSError:
         needed: number of bytes, as text.
     """
     reason = f"{error.strerror}, while writing"
-    if error.errno in _FULL:
+    if error.errno in FULL:
         with contextlib.suppress(OSError):
             reason += f" {needed} bytes with {shutil.disk_usage(path.parent).free:,} bytes free"
     return OSError(error.errno, reason, str(path))

@@ -6,16 +6,16 @@ before its files are removed. The number and the old versions are chosen under t
 model is copied and checked.
 """
 
-import errno
 import logging
 import operator
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from keras_arcface._arguments import check_integer
+from keras_arcface._files import FULL
 from keras_arcface._files import sync_directory
+from keras_arcface._files import write_error
 from keras_arcface.serving.deploy import retention
 from keras_arcface.serving.deploy import staging
 from keras_arcface.serving.deploy import versions
@@ -169,8 +169,7 @@ def _publication_error(error: OSError, source: Path, base: Path, published: Path
     if published is not None:
         return OSError(error.errno, f"{source} is published as {published}, but a later step failed. {reason}")
     message = f"{source} could not be published to {base}, and the incomplete copy was removed."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-        free = shutil.disk_usage(base).free
-        reason = f"{error.strerror}: the model has {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
+        reason = write_error(error, base / source.name, f"{size:,}").strerror
     return OSError(error.errno, f"{message} {reason}")
