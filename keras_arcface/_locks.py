@@ -10,8 +10,9 @@ import time
 import weakref
 from pathlib import Path
 
+from keras_arcface._messages import cut
+
 _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-_MAX_TEXT = 300  # characters of a lock file that a message quotes
 
 
 class FileLock:
@@ -139,9 +140,7 @@ def _describe_holder() -> str:
 def _read_holder(path: Path) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read(_MAX_TEXT + 1)
+            text = cut(file.read(1000), 300)
     except OSError:
         text = ""
-    if len(text) > _MAX_TEXT:
-        text = f"{text[:_MAX_TEXT]}..."
     return "".join(character if character.isprintable() else "?" for character in text) or "another process"

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from keras_arcface._arguments import check_choice
+from keras_arcface._messages import cut
 from keras_arcface._messages import short
 from keras_arcface.data import encoded_images
 from keras_arcface.data.alignment import align
@@ -105,8 +106,8 @@ class IjbSet:
         for line, (expected, received) in enumerate(zip(self.names, names, strict=False), start=1):
             if expected != received:
                 raise ValueError(
-                    f"{landmarks_path}, line {line}: expected image {expected[:200]}, as in {path.name}. "
-                    f"Received: {received[:200]}"
+                    f"{landmarks_path}, line {line}: expected image {cut(expected)}, as in {path.name}. "
+                    f"Received: {cut(received)}"
                 )
         if len(self.names) != len(names):
             raise ValueError(
@@ -193,7 +194,7 @@ def _read_table(path: Path, num_columns: int, dtype, has_names: bool = True) -> 
             raise ValueError(f"{numbers.shape[1]} columns of numbers, {len(numbers)} lines and {len(names)} names")
     except (ValueError, IndexError) as error:
         _raise_for_invalid_line(path, num_columns, dtype, has_names)
-        received = str(error)[:200]
+        received = cut(str(error))
         raise ValueError(
             f"{path} must contain lines of {num_columns + has_names} fields. Received: {received}"
         ) from error

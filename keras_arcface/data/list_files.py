@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_arcface._messages import cut
+
 # Suffixes of the formats in `image_headers`.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp")
 
@@ -35,7 +37,7 @@ def read_csv(path: Path) -> tuple[list[str], np.ndarray, list[str] | None]:
                     continue
                 if len(row) != 2 or not all(cell.strip() for cell in row):
                     raise ValueError(
-                        f"{path}, line {reader.line_num}: expected path,label. Received: {','.join(row)[:80]!r}"
+                        f"{path}, line {reader.line_num}: expected path,label. Received: {cut(','.join(row), 80)!r}"
                     )
                 rows.append([cell.strip() for cell in row])
                 lines.append(reader.line_num)
@@ -51,7 +53,7 @@ def read_csv(path: Path) -> tuple[list[str], np.ndarray, list[str] | None]:
     if any(map(_is_image, labels)) and not any(map(_is_image, paths)):
         raise ValueError(
             f"{path}, line {lines[0]}: the label is the name of an image. Expected: path,label in this order. "
-            f"Received: {','.join(rows[0])[:80]!r}"
+            f"Received: {cut(','.join(rows[0]), 80)!r}"
         )
     numeric = [_INTEGER.fullmatch(label) is not None for label in labels]
     if all(numeric):
@@ -60,7 +62,7 @@ def read_csv(path: Path) -> tuple[list[str], np.ndarray, list[str] | None]:
         other = numeric.index(not numeric[0])
         raise ValueError(
             f"{path}, line {lines[other]}: labels must be all numbers or all names. To use numbers as names, add a "
-            f"letter. Received: {labels[other][:80]!r}, after {labels[0][:80]!r} in line {lines[0]}"
+            f"letter. Received: {cut(labels[other], 80)!r}, after {cut(labels[0], 80)!r} in line {lines[0]}"
         )
     class_names = sorted(set(labels))  # an array of texts would have the length of the longest one for each line
     indices = {name: index for index, name in enumerate(class_names)}
@@ -122,7 +124,7 @@ def _is_header(first: list[str], others: list[list[str]], where: str) -> bool:
         difference = "the label is not a number" if only_label_is_name else "the path is not the name of an image"
         raise ValueError(
             f"{where}: {difference}, unlike in all other lines. Expected: a header such as path,label, or an image and "
-            f"its label. Received: {','.join(first)[:80]!r}"
+            f"its label. Received: {cut(','.join(first), 80)!r}"
         )
     return False
 
@@ -138,22 +140,22 @@ def _parse_lst_line(cells: list[str], where: str) -> tuple[str, str, str]:
         if cells[0] not in ("0", "1") or len(cells) not in (3, 7, 17):
             raise ValueError(
                 f"{where}: expected aligned<tab>path<tab>label, where aligned is 0 or 1, optionally followed by 4 "
-                f"numbers of a box and 10 of landmarks. Received: {len(cells)} fields, the first {cells[0][:40]!r}"
+                f"numbers of a box and 10 of landmarks. Received: {len(cells)} fields, the first {cut(cells[0], 40)!r}"
             )
         if cells[0] == "0":
             raise ValueError(
-                f"{where}: {cells[1]} must be an aligned face. Align it with keras_arcface.data.align. "
+                f"{where}: {cut(cells[1], 80)} must be an aligned face. Align it with keras_arcface.data.align. "
                 "Received: aligned=0"
             )
         return "aligned<tab>path<tab>label", cells[1], cells[2]
     if len(cells) >= 3 and all(numeric[:-1]) and not numeric[-1]:
         if len(cells) > 3:
             raise ValueError(
-                f"{where}: expected one label per image. Received: {len(cells) - 2} labels for {cells[-1]}"
+                f"{where}: expected one label per image. Received: {len(cells) - 2} labels for {cut(cells[-1], 80)}"
             )
         return "index<tab>label<tab>path", cells[2], cells[1]
-    received = "<tab>".join(cells)
-    raise ValueError(f"{where}: expected {_LST_LAYOUTS}, and a path that is not a number. Received: {received[:80]!r}")
+    received = cut("<tab>".join(cells), 80)
+    raise ValueError(f"{where}: expected {_LST_LAYOUTS}, and a path that is not a number. Received: {received!r}")
 
 
 def _to_integers(labels: list[str], lines: list[int], path: Path) -> np.ndarray:
@@ -163,7 +165,8 @@ def _to_integers(labels: list[str], lines: list[int], path: Path) -> np.ndarray:
         value = int(whole) if _INTEGER.fullmatch(label) and len(whole) < 40 else -1
         if not 0 <= value <= _MAX_LABEL:
             raise ValueError(
-                f"{path}, line {lines[row]}: expected an integer label from 0 to {_MAX_LABEL}. Received: {label[:80]!r}"
+                f"{path}, line {lines[row]}: expected an integer label from 0 to {_MAX_LABEL}. "
+                f"Received: {cut(label, 80)!r}"
             )
         values[row] = value
     return values

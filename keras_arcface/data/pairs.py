@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_arcface._files import is_file_name
 from keras_arcface._files import replacing
+from keras_arcface._messages import cut
 from keras_arcface._messages import short
 from keras_arcface._npz import open_npz
 from keras_arcface._npz import read_array
@@ -186,7 +187,7 @@ def _load_npz(path: Path) -> tuple[list[bytes], np.ndarray]:
                 for name, dtype in (("bytes", np.uint8), ("ends", np.int64), ("same", np.bool_))
             )
     except Exception as error:  # zipfile, NumPy and zlib raise different exceptions
-        raise ValueError(f"{path} must be a file that PairSet.save wrote. Received: {str(error)[:300]}") from error
+        raise ValueError(f"{path} must be a file that PairSet.save wrote. Received: {cut(str(error))}") from error
     starts = np.concatenate([[0], ends[:-1]])
     if len(ends) == 0 or ends[-1] != len(joined) or (ends < starts).any():
         raise ValueError(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from keras_arcface._messages import cut
+
 VERSION = 1
 
 _FEATURES = {
@@ -54,7 +56,7 @@ def read_labels(serialized: Sequence[bytes]) -> np.ndarray:
     try:
         labels = parse(tf.constant(serialized))[1].numpy()
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(error.message.rpartition("}} ")[2][:200]) from error
+        raise ValueError(cut(error.message.rpartition("}} ")[2])) from error
     for example, label in zip(serialized, labels.tolist(), strict=True):
         if read_label(example[:LABEL_PREFIX_BYTES]) != label:
             raise ValueError(f"expected one label, at the start of the example. Received: another label {label}")

@@ -181,7 +181,7 @@ class _RecordSearch:
     def _find(self, start: int) -> int | None:
         """Returns the next position of a header in the chunk."""
         # The upper half of a length is zero. A search for zeros is faster than a checksum at every position. The
-        # checksum that follows is not zero, so all but the last 7 of a series of zeros are passed over.
+        # checksum that follows is not zero, so all but the last 7 of a series of zeros are skipped.
         zeros = self._chunk.find(_UPPER_HALF, start + 4)
         while zeros >= 0:
             nonzero = _NONZERO.search(self._chunk, zeros)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_arcface._messages import cut
 from keras_arcface._messages import short
 
 # A list of arrays has a depth of 5: the tuple, the list, and for each array the tuples of a call, its state and shape.
@@ -61,7 +62,7 @@ def load(path) -> tuple[list[bytes], np.ndarray]:
     except Exception as error:  # a damaged pickle can raise any exception
         raise ValueError(
             f"{path} is not a verification set. Expected: a pickle of (encoded images, labels of the pairs). "
-            f"Received: {len(content)} bytes with {type(error).__name__}: {str(error)[:200]}"
+            f"Received: {len(content)} bytes with {type(error).__name__}: {cut(str(error))}"
         ) from error
 
 
@@ -201,7 +202,7 @@ class _Reader:
             return lambda content, *encoding: self._encode(content, *encoding) if encoding else _expect(content, bytes)
         raise _RejectedError(
             "expected only functions that build bytes and NumPy arrays. "
-            f"Received: a reference to {_show_name(module)}.{_show_name(name)}"
+            f"Received: a reference to {cut(module, 80)}.{cut(name, 80)}"
         )
 
     def _encode(self, text, encoding) -> bytes:
@@ -219,10 +220,6 @@ def _expect(value, type_):
     if not isinstance(value, type_):
         raise ValueError(f"expected {getattr(type_, '__name__', 'an array')}. Received: {type(value).__name__}")
     return value
-
-
-def _show_name(name) -> str:
-    return name[:80] if isinstance(name, str) else short(name)
 
 
 class _Dtype:

@@ -6,6 +6,7 @@ import numpy as np
 from keras import layers
 
 from keras_arcface import _arguments
+from keras_arcface._messages import cut
 from keras_arcface.models import make_embedder
 from keras_arcface.pretrained.architectures import recognize
 from keras_arcface.pretrained.onnx_networks import read_onnx
@@ -14,7 +15,7 @@ from keras_arcface.pretrained.state_dicts import read_torch
 from keras_arcface.pretrained.weights import UnsupportedFileError
 
 _TORCH = (read_torch, "a state dict, as written by torch.save(network.state_dict(), path)")
-# The function that reads a format, and what the format is.
+# Reader and description of each format.
 _READERS = {
     **{".pth": _TORCH, ".pt": _TORCH},
     ".safetensors": (read_safetensors, "a safetensors file"),
@@ -93,7 +94,7 @@ def _read(path, suffix):
     except (UnsupportedFileError, ImportError):
         raise
     except Exception as error:  # the readers and their libraries raise exceptions of many types
-        received = f"{type(error).__name__}: {str(error)[:200]}"
+        received = f"{type(error).__name__}: {cut(str(error))}"
         raise UnsupportedFileError(f"expected {expected}. Received: a file that fails with {received}") from error
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_arcface._messages import cut
 from keras_arcface._messages import short
 from keras_arcface._optional import optional_import
 from keras_arcface.pretrained.onnx_constants import EVALUATED
@@ -157,7 +158,7 @@ class OnnxGraph:
             try:
                 values[name] = evaluate(node, inputs, lambda *arguments: self.attribute(node, *arguments))
             except Exception as error:  # NumPy raises exceptions of many types
-                reason = f"{type(error).__name__}: {str(error)[:200]}"
+                reason = f"{type(error).__name__}: {cut(str(error))}"
                 raise UnsupportedFileError(f"{message} {describe(node)}, which fails with {reason}") from error
         return values[name]
 

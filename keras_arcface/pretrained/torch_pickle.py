@@ -11,6 +11,7 @@ import pickletools
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
+from keras_arcface._messages import cut
 from keras_arcface._messages import short
 from keras_arcface.pretrained.weights import UnsupportedFileError
 
@@ -130,7 +131,7 @@ def read_pickle(file: IO[bytes], load_storage: Callable[[Any], Any]) -> Any:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """Returns what the call of a function would return, without calling it."""
+    """Returns a stand-in for the result of a call, without calling the function."""
     name = function.name if isinstance(function, Opaque) else ""
     if name == "collections OrderedDict" and arguments == ():
         return {}
@@ -159,7 +160,7 @@ def _update(target: Any, items: list) -> None:
 def describe(value: Any) -> str:
     """Returns the kind of an object for messages."""
     if isinstance(value, Opaque):
-        return f"{value.name[:80].replace(' ', '.')}, which is not read"
+        return f"{cut(value.name, 80).replace(' ', '.')}, which is not read"
     if isinstance(value, dict):
         return f"a dict of {short(list(itertools.islice(value, 5)))}"
     return type(value).__name__

@@ -12,8 +12,8 @@ _locks: weakref.WeakValueDictionary[str, FileLock] = weakref.WeakValueDictionary
 def lock_run(path: Path) -> FileLock:
     """Acquires a lock for a training of this process, and creates the directory of the lock file if necessary.
 
-    An earlier training of this process loses the lock: Keras does not tell callbacks that `fit` ended with an error, so
-    it could not release it.
+    Releases the lock of an earlier training of this process, because Keras does not tell callbacks that `fit` ended
+    with an error.
 
     Args:
         path: path of the lock file.

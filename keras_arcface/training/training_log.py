@@ -13,6 +13,7 @@ import keras
 
 from keras_arcface import _arguments
 from keras_arcface import _files
+from keras_arcface._messages import cut
 from keras_arcface.training import run_lock
 from keras_arcface.training.gradient_accumulation import GradientAccumulationOptimizer
 from keras_arcface.training.scalar_writer import ScalarWriter
@@ -20,7 +21,6 @@ from keras_arcface.training.steps import StepCallback
 
 STEPS_FILE, VERIFICATION_FILE = "steps.csv", "verification.csv"
 _LOCK = ".training_log.lock"
-_MAX_TEXT = 200  # characters of a file that a message quotes
 _MAX_DIGITS = 18  # of a step
 
 
@@ -154,13 +154,13 @@ def read_log(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if len(set(columns)) < len(columns) or (lines and columns[:1] != ["step"]):
         raise ValueError(
             f"{path} must be a CSV file of a TrainingLog, with different columns and `step` as the first. "
-            f"Received: {len(columns)} columns, {','.join(columns[:10])[:_MAX_TEXT]!r}"
+            f"Received: {len(columns)} columns, {cut(','.join(columns[:10]))!r}"
         )
     for number, row in enumerate(cells, start=2):
         if len(row) != len(columns) or not row[0].isdecimal() or len(row[0]) > _MAX_DIGITS:
             raise ValueError(
                 f"Line {number} of {path} must have {len(columns)} cells, of which the first is a step. "
-                f"Received: {','.join(row[:10])[:_MAX_TEXT]!r}"
+                f"Received: {cut(','.join(row[:10]))!r}"
             )
     return columns, [dict(zip(columns, row, strict=True)) for row in cells]
 

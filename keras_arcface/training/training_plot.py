@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_arcface import _files
 from keras_arcface import _optional
+from keras_arcface._messages import cut
 from keras_arcface.training.training_log import STEPS_FILE
 from keras_arcface.training.training_log import VERIFICATION_FILE
 from keras_arcface.training.training_log import read_log
@@ -78,4 +79,4 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
     try:
         return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
     except ValueError as error:
-        raise ValueError(f"The cells of {path} must be numbers. Received: {str(error)[:200]}") from error
+        raise ValueError(f"The cells of {path} must be numbers. Received: {cut(str(error))}") from error

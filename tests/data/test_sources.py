@@ -186,6 +186,8 @@ def test_lists_of_mxnet_and_insightface(layout, face_folder, tmp_path):
         ),
         ("0\ta.jpg\t1\n", r"line 1: a.jpg must be an aligned face.*Received: aligned=0"),
         ("7\ta.jpg\t1\n", r"line 1: expected aligned<tab>path<tab>label, where aligned is 0 or 1.*the first '7'"),
+        (f"0\t{'a' * 10**6}.jpg\t1\n", r"line 1: a{80}\.\.\. must be an aligned face"),
+        (f"0\t1\t0.5\t{'a' * 10**6}.jpg\n", r"Received: 2 labels for a{80}\.\.\.$"),
         ("0\t1\t0.5\ta.jpg\n", r"line 1: expected one label per image. Received: 2 labels for a.jpg"),
         ("0\t0.5\ta.jpg\n", r"line 1: expected an integer label from 0 to .*Received: '0.5'"),
         ("\n1\ta.jpg\t-1\n", r"line 2: expected an integer label from 0 to .*Received: '-1'"),
@@ -228,6 +230,7 @@ def test_labels_of_a_list_above_the_precision_of_float32(face_folder):
     ("text", "message"),
     [
         ("a.jpg,1\nb.jpg\n", r"faces.csv, line 2: expected path,label. Received: 'b.jpg'"),
+        (f"a.jpg,1\n{'b' * 10**4}\n", r"line 2: expected path,label. Received: 'b{80}\.\.\.'$"),
         ("a.jpg,1\nb.jpg,1,2\n", r"line 2: expected path,label. Received: 'b.jpg,1,2'"),
         ("a.jpg,1\n,2\n", r"line 2: expected path,label. Received: ',2'"),
         ("a.jpg,1\nb.jpg, \n", r"line 2: expected path,label. Received"),

@@ -44,7 +44,9 @@ def remove_leftovers(base: Path) -> None:
     """Removes the temporary files of killed publishers, and removed versions. Those of running publishers remain."""
     names = {name.removesuffix(_LOCK_SUFFIX) for name in os.listdir(base) if name.startswith(PREFIX)}
     for path in sorted(base / name for name in names):
-        if not _lock_path(path).exists():  # a removed version, or a publisher that is done; a publisher locks first
+        # A removed version, or the copy of a publisher that is done. A publisher creates its lock file before the
+        # directory.
+        if not _lock_path(path).exists():
             _remove(path)
             continue
         try:
