@@ -7,7 +7,8 @@ A first run counts the operations. Then each case repeats the run with one fault
 an error (ENOSPC, EIO or EACCES), a disk that stays full, or the death of the process, before the operation or in the
 middle of a write. After an error, the message must name the directory, the state must be the old or the new one, and no
 temporary file may remain. After each fault, a normal run must reach the new state and remove the files of the killed
-one.
+one. Only the server's configuration may be left with old and new files ("mixed"), because `write_configuration`
+replaces its files one after the other, those of the settings before the scripts.
 
 Operations of C and C++ code, such as TensorFlow's writer of SavedModels, are not intercepted. Linux only.
 """
@@ -42,9 +43,16 @@ _real_open = io.open
 
 
 class Store:
-    """Something that the package writes, with an old and a new state."""
+    """File or directory that the package writes, with an old and a new state.
+
+    Attributes:
+        name: name in the table.
+        may_be_mixed: whether the store is several files that are replaced one after the other, so that a fault may
+            leave some old and some new files.
+    """
 
     name: str
+    may_be_mixed = False
 
     def prepare(self, directory: Path) -> None:
         """Creates the old state in an empty directory."""
@@ -54,11 +62,11 @@ class Store:
         raise NotImplementedError
 
     def rerun(self, directory: Path) -> None:
-        """Is the next normal run after a failed or killed one."""
+        """Runs again after a failure."""
         self.run(directory)
 
     def state(self, directory: Path) -> str:
-        """Returns "old", "new", or a description of another state."""
+        """Returns "old", "new", "mixed" (old and new files), or a description of another state."""
         raise NotImplementedError
 
     def litter(self, directory: Path) -> list[str]:
@@ -69,7 +77,7 @@ class Store:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What happens at an operation: an error number, or the death of the process if `error` is None."""
+    """Fault at a file operation: an error number, or the death of the process if `error` is None."""
 
     error: int | None
     half: bool = False  # after half of the data is written
@@ -89,6 +97,9 @@ FAULTS = (
     Fault(errno.ENOSPC, stays=True),
     Fault(errno.ENOSPC, half=True, stays=True),
 )
+
+
+ALLOWED = ("old", "new", "mixed")  # "mixed" is another text if the store may not be mixed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +167,8 @@ def _run_killed(store: Store, directory: Path, number: int, fault: Fault) -> Non
 
 def _judge(store: Store, directory: Path, fault: Fault, error: Exception | None) -> tuple[str, list[str]]:
     state, litter = store.state(directory), []
+    if state == "mixed" and not store.may_be_mixed:
+        state = "old and new files"
     if fault.error is not None and error is None:
         state = state if state == "new" else f"{state}, without an error"
     elif fault.error is not None:
@@ -163,7 +176,7 @@ def _judge(store: Store, directory: Path, fault: Fault, error: Exception | None)
         message = " ".join([str(error), *getattr(error, "__notes__", [])])
         if not isinstance(error, (OSError, ValueError)) or str(directory) not in message:
             state = f"{type(error).__name__} that does not name a file: {message}"
-    if state in ("old", "new") and not litter:
+    if state in ALLOWED and not litter:
         try:
             store.rerun(directory)
         except Exception as next_error:
@@ -321,15 +334,16 @@ def main():
     arguments = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
     sys.path[1:1] = [str(Path(__file__).with_name(folder)) for folder in ("data", "training", "serving")]
-    print("store | operations | cases | old | new | other | litter\n---|---|---|---|---|---|---")
+    print("store | operations | cases | old | new | mixed | other | litter\n---|---|---|---|---|---|---|---")
     num_bad = 0
     for store in find_stores(arguments.store):
         outcomes = list(check(store))
-        states = collections.Counter(outcome.state if outcome.state in ("old", "new") else "" for outcome in outcomes)
-        bad = [outcome for outcome in outcomes if outcome.state not in ("old", "new") or outcome.litter]
+        states = collections.Counter(outcome.state if outcome.state in ALLOWED else "other" for outcome in outcomes)
+        bad = [outcome for outcome in outcomes if outcome.state not in ALLOWED or outcome.litter]
         num_bad += len(bad)
-        counts = (len({outcome.number for outcome in outcomes}), len(outcomes), states["old"], states["new"])
-        print(store.name, *counts, states[""], sum(bool(outcome.litter) for outcome in outcomes), sep=" | ")
+        counts = [len({outcome.number for outcome in outcomes}), len(outcomes)]
+        counts += [states[state] for state in (*ALLOWED, "other")]
+        print(store.name, *counts, sum(bool(outcome.litter) for outcome in outcomes), sep=" | ")
         for outcome in bad[:20]:
             print(f"    {outcome.fault} at {outcome.operation}: {outcome.state} {outcome.litter}")
     sys.exit(num_bad > 0)

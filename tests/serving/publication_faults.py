@@ -92,32 +92,47 @@ class Rollback(Store):
 
 
 class ServerConfiguration(Store):
-    """Configuration files of a server, which are replaced by those for other ports.
+    """Configuration files of a server, which are replaced by those for another model and port.
 
-    Each file is replaced atomically, and the scripts that start a server are the last ones.
+    Each file is replaced atomically, in the order of `Configuration.files`: the scripts that start a server are the
+    last ones, so that a new script never starts a server with old settings.
     """
 
     name = "server configuration"
+    may_be_mixed = True
 
     def prepare(self, directory):
-        self._write(directory, 8500)
-        self._old = self._contents(directory)
+        self._template = directory
+        self._new = self._contents(directory, self._write(directory, 9500))
+        self._old = self._contents(directory, self._write(directory, 8500))
 
     def run(self, directory):
         self._write(directory, 9500)
 
     def state(self, directory):
-        contents = self._contents(directory)
-        is_complete = all(contents[name].endswith("\n") for name in self._old) and set(contents) >= set(self._old)
-        is_new = all("9500" in contents[name] for name in ("serve.sh", "serve_docker.sh", "docker-compose.yml"))
-        return "damaged" if not is_complete else "new" if is_new else "old"
+        found = self._contents(directory, self._old)
+        states = []
+        for name, content in found.items():
+            if content not in (self._old[name], self._new[name]):
+                return f"damaged {name}"
+            if self._old[name] != self._new[name]:
+                states.append("new" if content == self._new[name] else "old")
+        if len(set(states)) == 1:
+            return states[0]
+        return "mixed" if states == sorted(states) else f"a new file after an old one: {states}"
 
     def _write(self, directory, port):
-        write_configuration(directory / "config", [ServedModel("faces", "/srv/faces")], grpc_port=port)
+        models = [ServedModel("faces", f"/srv/{port}/faces")]
+        return [path.name for path in write_configuration(directory / "config", models, grpc_port=port).files]
 
-    def _contents(self, directory):
-        # The paths in the files are those of the template or of the run.
-        return {path.name: path.read_text() for path in (directory / "config").iterdir()}
+    def _contents(self, directory, names):
+        """Returns the contents without the path of the directory, which differs between the template and the run."""
+        contents = {}
+        for name in names:
+            path = directory / "config" / name
+            text = path.read_text() if path.exists() else ""
+            contents[name] = text.replace(str(directory), "").replace(str(self._template), "")
+        return contents
 
 
 class ExportedFiles(Store):
