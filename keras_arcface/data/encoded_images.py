@@ -17,8 +17,6 @@ from keras_arcface.data.image_headers import PNG
 _IMAGES_PER_ITERATION = 16
 _PNG_START = np.frombuffer(PNG + image_headers.IMAGE_HEADER, ">i4")
 _JPEG_OF_ONE_PIXEL = bytes.fromhex("ffd8 ffc0 000b 08 0001 0001 01 01 11 00 ffda 0008 01 01 00 00 3f 00")
-# Longer files, apart from 8 bytes per pixel, are decoded only after an exact check of their scans and texts.
-_MAX_METADATA_BYTES = 65536
 _EXIF_MARKERS = {JPEG: b"Exif\0\0", PNG: b"eXIf"}
 # EXIF marker, followed in either byte order by the tag of the orientation, its type and count, and a value from 2 to 8.
 _EXIF_ORIENTATION = r"(?i:exif)\C*?(?:\x12\x01\C{6}[\x02-\x08]\x00|\x01\x12\C{6}\x00[\x02-\x08])"
@@ -54,6 +52,11 @@ def declared_sizes(encoded):
     jpegs = tf.unstack(tf.where(is_png, _JPEG_OF_ONE_PIXEL, encoded))
     jpeg_sizes = tf.stack([tf.image.extract_jpeg_shape(jpeg)[:2] for jpeg in jpegs])
     return tf.where(is_png[:, tf.newaxis], start[:, :-3:-1], jpeg_sizes)
+
+
+def max_png_bytes(pixels):
+    """Returns the largest number of bytes of a PNG file that is decoded without an exact check."""
+    return 8 * pixels + image_headers.MAX_EXTRA_BYTES
 
 
 def has_exif_orientation(encoded):
@@ -117,7 +120,8 @@ def decode_batch(encoded, names, image_size):
 def _needs_no_conversion(encoded, image_size):
     """Returns a bool mask of the images that are short JPEG or PNG files without an EXIF orientation."""
     is_jpeg, is_png = (tf.strings.substr(encoded, 0, len(magic)) == magic for magic in (JPEG, PNG))
-    is_short = tf.strings.length(encoded) <= 8 * image_size[0] * image_size[1] + _MAX_METADATA_BYTES
+    # Longer files are decoded only after an exact check of their scans, texts and rows.
+    is_short = tf.strings.length(encoded) <= max_png_bytes(image_size[0] * image_size[1])
     return tf.logical_and(tf.logical_or(is_jpeg, is_png) & is_short, tf.logical_not(has_exif_orientation(encoded)))
 
 

@@ -2,17 +2,19 @@
 
 A few hundred bytes can declare an image of gigabytes. Therefore every format that the package decodes has a parser here
 that returns the size for which its decoder allocates memory, and checks everything else that multiplies the size of a
-file: the scans of a progressive JPEG file, the compressed texts of a PNG file, the tiles and tags of a TIFF file. A
-header that the parser does not understand is an error, even if a decoder would accept it.
+file: the scans of a progressive JPEG file, the compressed texts and pixels of a PNG file, the tiles and tags of a TIFF
+file. A header that the parser does not understand is an error, even if a decoder would accept it.
 """
 
 import re
 import struct
+import zlib
 from collections.abc import Callable
 
 import tensorflow as tf
 
-# Limits on one image. Served models have the same limits, except for that on the size of the file.
+# Limits on one image. Served models have the same limits, except that a PNG file is limited by its bytes per pixel
+# instead of its size and the data behind its rows, and JPEG and BMP files have any size.
 MAX_PIXELS = 4096 * 4096
 MAX_SIDE = 16384  # resizing stores `served height * width` float values per channel
 MAX_FILE_BYTES = 8 * MAX_PIXELS  # every pixel in 16 bits per channel, not compressed
@@ -22,6 +24,8 @@ MAX_COMPRESSED_TEXTS = 16  # of a PNG file. libpng expands each to up to 8 MB in
 FORMATS = "JPEG, PNG, BMP, WebP, TIFF, PBM, PGM or PPM"
 JPEG, PNG, BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"
 SCAN = b"\xff\xda\0"  # start of a scan. Compressed pixels do not contain it, because 0 follows every 0xff there
+MAX_CHUNKS = 65536  # of a PNG file. Encoders write one for 8 KiB or more, or for one row
+MAX_EXTRA_BYTES = 65536  # of a PNG file, apart from 8 bytes per pixel. Compressed, they expand to up to 64 MiB in 0.3 s
 IMAGE_HEADER = b"\0\0\0\rIHDR"  # length and name of the chunk that must be the first of a PNG file
 COMPRESSED_TEXTS = (b"zTXt", b"iTXt", b"iCCP")
 
@@ -87,8 +91,40 @@ def _read_png(encoded: bytes) -> tuple[int, int]:
     texts = sum(encoded.count(text) for text in COMPRESSED_TEXTS)
     if texts > MAX_COMPRESSED_TEXTS:
         raise ValueError(f"{texts} compressed texts; the limit is {MAX_COMPRESSED_TEXTS}")
-    width, height = struct.unpack_from(">II", encoded, 16)
+    width, height, depth, color = struct.unpack_from(">IIBB", encoded, 16)
+    if len(encoded) > MAX_EXTRA_BYTES and height * width <= MAX_PIXELS:
+        row_bytes = 1 + -(-width * _PNG_CHANNELS.get(color, 4) * depth // 8)
+        _check_compressed_rows(encoded, 2 * height * row_bytes + MAX_EXTRA_BYTES)  # twice, for interlaced images
     return height, width
+
+
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+def _check_compressed_rows(encoded: bytes, limit: int) -> None:
+    """Expands the rows of a PNG file, because libpng also expands all data behind the last row."""
+    inflate = zlib.decompressobj()
+    position, num_chunks = len(PNG), 0
+    while position + 8 <= len(encoded) and not inflate.eof:
+        if num_chunks == MAX_CHUNKS:
+            raise ValueError(f"more than {MAX_CHUNKS} chunks")
+        length, kind = struct.unpack_from(">I4s", encoded, position)
+        end = min(position + 8 + length, len(encoded))
+        for start in range(position + 8, end if kind == b"IDAT" else 0, _PART_BYTES):
+            part = encoded[start : min(start + _PART_BYTES, end)]
+            while part and not inflate.eof:
+                try:
+                    limit -= len(inflate.decompress(part, _MAX_EXPANDED_BYTES))
+                except zlib.error:
+                    return  # libpng stops here too
+                if limit < 0:
+                    raise ValueError("more compressed data than the rows need")
+                part = inflate.unconsumed_tail
+        position += length + 12
+        num_chunks += 1
+
+
+_PART_BYTES, _MAX_EXPANDED_BYTES = 65536, 1 << 20  # small, so that little memory is needed and copied
 
 
 def _read_bmp(encoded: bytes) -> tuple[int, int]:

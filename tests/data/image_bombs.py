@@ -6,6 +6,7 @@
 Prints for every file its size, and for conversion (`to_jpeg_or_png`, then `decoded_size`) and the served graph
 (`decode_rows`) the time, the growth of the peak memory and the result. Each measurement is a separate process, which is
 stopped after two minutes. `BOMBS` must be refused; `LARGEST` are the most expensive files that are accepted.
+`REFUSED_IN_CONVERSION` are accepted by the served graph only.
 """
 
 import argparse
@@ -149,6 +150,7 @@ BOMBS = {
     ),
     "PNG, 1,000,000 x 16": lambda: png(16, 1_000_000),
     "PNG, 100 compressed texts": lambda: png(64, 64, before=texts(100)),
+    "PNG, 500 MiB behind the pixels": lambda: png(64, 64, extra=500),
     "JPEG": lambda: jpeg(SIDE, SIDE),
     "JPEG, frame behind a marker": lambda: hidden_frame(SIDE),
     "JPEG, 65,500 x 16": lambda: jpeg(16, 65_500),
@@ -164,10 +166,13 @@ BOMBS = {
     "WebP, image larger than its canvas": lambda: webp_canvas(8000, 8000),
     "PPM, header only": lambda: b"P6 4000 4000 255\n",
 }
+REFUSED_IN_CONVERSION = {
+    "PNG, 2 GiB behind 512 x 512 pixels": lambda: png(512, 512, extra=2048),
+}
 LARGEST = {
     "PNG, 16 bits, alpha": lambda: png(4096, 4096, depth=16, color=6),
     "PNG, 16 compressed texts": lambda: png(4096, 4096, before=texts(16)),
-    "PNG, 500 MiB behind the pixels": lambda: png(64, 64, extra=500),
+    "PNG, 60 MiB behind the pixels": lambda: png(64, 64, extra=60),
     "PNG, 16,384 x 1,024": lambda: png(1024, 16_384),
     "PNG, 1,024 x 16,384": lambda: png(16_384, 1024),
     "JPEG, progressive": lambda: jpeg(4096, 4096, 0, 4),
@@ -187,7 +192,7 @@ LARGEST = {
 
 def measure(path: str, name: str) -> str:
     """Returns the time, memory and result of one path for one file, in this process."""
-    encoded = (BOMBS | LARGEST)[name]()
+    encoded = (BOMBS | REFUSED_IN_CONVERSION | LARGEST)[name]()
     batch = tf.constant([encoded])
     serve = tf.function(
         lambda images: decode_rows(images, (112, 112)), input_signature=[tf.TensorSpec([None], tf.string)]
@@ -218,7 +223,11 @@ def main():
     if arguments.one:
         print(measure(*arguments.one))
         return
-    for title, files in (("must be refused", BOMBS), ("largest accepted", LARGEST)):
+    for title, files in (
+        ("must be refused", BOMBS),
+        ("must be refused in conversion", REFUSED_IN_CONVERSION),
+        ("largest accepted", LARGEST),
+    ):
         print(title)
         for name in (name for name in files if arguments.only in name):
             for path in ("converted", "served"):

@@ -1,6 +1,7 @@
 """The size that decides is the size that the decoder allocates; small files that cost much are refused."""
 
 import struct
+import zlib
 
 import cv2
 import image_bombs
@@ -28,6 +29,7 @@ REASONS = {
     "PNG, other chunk first": r"b'prVt' as the first chunk instead of b'IHDR'",
     "PNG, 1,000,000 x 16": r"16 x 1000000 pixels; the limit is 16777216, and 16384 for each side",
     "PNG, 100 compressed texts": r"100 compressed texts; the limit is 16",
+    "PNG, 500 MiB behind the pixels": r"more compressed data than the rows need",
     "JPEG": r"20000 x 20000 pixels",
     "JPEG, frame behind a marker": r"20000 x 20000 pixels",
     "JPEG, 65,500 x 16": r"16 x 65500 pixels",
@@ -100,6 +102,32 @@ def test_long_files_are_checked_before_a_batch_is_decoded():
     many = png(8, 8, before=chunk(b"zTXt", b"k\0\0" + bytes(5000)) * 20)
     with pytest.raises(ValueError, match=r"b is not a readable image.*20 compressed texts; the limit is 16"):
         encoded_images.decode_batch(tf.constant([png(8, 8), many]), tf.constant(["a", "b"]), (8, 8))
+
+
+def test_compressed_data_behind_the_rows_of_a_png_file_is_limited():
+    assert size_of(png(512, 512, extra=1)) == (512, 512)  # less than 64 KiB, which are not expanded
+    behind = png(512, 512, extra=100)
+    assert len(behind) < encoded_images.max_png_bytes(512 * 512)
+    with pytest.raises(ValueError, match="more compressed data than the rows need"):
+        size_of(behind)
+    noise = np.random.default_rng(0).integers(0, 65536, (150, 130, 4)).astype(np.uint16)
+    for interlaced in (0, 1):
+        encoded = bytearray(cv2.imencode(".png", noise)[1])
+        encoded[28] = interlaced
+        assert size_of(bytes(encoded)) == (150, 130)
+
+
+def test_the_compressed_rows_of_a_png_file_are_read_from_all_chunks():
+    rows = zlib.compress(bytes(10_000_000), 0)
+    header = png(8, 8)[:33]
+    for part_bytes in (1000, 100_000, len(rows)):
+        parts = (chunk(b"IDAT", rows[i : i + part_bytes]) for i in range(0, len(rows), part_bytes))
+        with pytest.raises(ValueError, match="more compressed data than the rows need"):
+            size_of(header + b"".join(parts))
+    with pytest.raises(ValueError, match="more than 65536 chunks"):
+        size_of(header + chunk(b"tEXt", b"") * 70_000 + png(8, 8)[33:])
+    assert size_of(header + chunk(b"tEXt", b"") * 7000 + png(8, 8)[33:]) == (8, 8)
+    assert size_of(header + chunk(b"IDAT", bytes(100_000))) == (8, 8)  # damaged, which the decoder finds
 
 
 def test_ordinary_progressive_images_and_texts_are_accepted():

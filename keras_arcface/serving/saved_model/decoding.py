@@ -73,8 +73,12 @@ def _decode_jpeg_or_png(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tens
     texts = tf.add_n(
         [_count(image, text, image_headers.MAX_COMPRESSED_TEXTS) for text in image_headers.COMPRESSED_TEXTS]
     )
-    is_bounded = (texts <= image_headers.MAX_COMPRESSED_TEXTS) & (
-        _count(image, image_headers.SCAN, image_headers.MAX_SCANS) <= image_headers.MAX_SCANS
+    max_png_bytes = encoded_images.max_png_bytes(tf.cast(height, tf.int64) * tf.cast(width, tf.int64))
+    is_bounded = (
+        (texts <= image_headers.MAX_COMPRESSED_TEXTS)
+        & (_count(image, image_headers.SCAN, image_headers.MAX_SCANS) <= image_headers.MAX_SCANS)
+        # libpng expands all data behind the last row, and the graph cannot check how much that is.
+        & (~_starts_with(image, image_headers.PNG) | (tf.cast(tf.strings.length(image), tf.int64) <= max_png_bytes))
     )
 
     def decode():
