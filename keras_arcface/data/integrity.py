@@ -70,14 +70,19 @@ def check_sizes(directory, info: DatasetInfo) -> None:
         ValueError: if a shard is missing or has another size. The message names the shard.
     """
     for shard in info.shards:
-        _check_size(Path(directory) / shard.file, shard)
+        error = _size_error(Path(directory) / shard.file, shard)
+        if error is not None:
+            raise ValueError(error)
 
 
-def _check_size(path: Path, shard: Shard) -> None:
+def _size_error(path: Path, shard: Shard) -> str | None:
     size = path.stat().st_size if path.is_file() else None
-    if size != shard.num_bytes:
-        received = "no such file" if size is None else f"{size} bytes"
-        raise ValueError(f"{path} is damaged. Expected: {shard.num_bytes} bytes. Received: {received}")
+    received = "no such file" if size is None else f"{size} bytes"
+    return _damaged(path, f"{shard.num_bytes} bytes", received) if size != shard.num_bytes else None
+
+
+def _damaged(path: Path, expected: str, received: object) -> str:
+    return f"{path} is damaged. Expected: {expected}. Received: {received}"
 
 
 def _check_shard(directory: Path, info: DatasetInfo, shard: Shard) -> tuple[list[str], set[int]]:
@@ -85,14 +90,15 @@ def _check_shard(directory: Path, info: DatasetInfo, shard: Shard) -> tuple[list
     path = directory / shard.file
     errors: list[str] = []
     labels: set[int] = set()
-    if not path.is_file():
-        return [f"{path} is damaged. Expected: {shard.num_bytes} bytes. Received: no such file"], labels
+    size_error = _size_error(path, shard)
+    if size_error is not None:
+        errors.append(size_error)
+        if not path.is_file():
+            return errors, labels
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 != shard.sha256:
-        errors.append(f"{path} is damaged. Expected: sha256 {shard.sha256}. Received: {sha256}")
-    elif path.stat().st_size != shard.num_bytes:
-        errors.append(f"{path} must have {shard.num_bytes} bytes. Received: {path.stat().st_size} bytes")
+        errors.append(_damaged(path, f"sha256 {shard.sha256}", sha256))
     num_records = 0
     records = tfrecord.read_records(path, lambda error: errors.append(str(error)))
     while block := list(itertools.islice(records, _RECORDS_PER_BLOCK)):

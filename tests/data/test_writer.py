@@ -531,7 +531,11 @@ def test_check_dataset(face_folder, tmp_path):
     [
         (0, {"num_examples": 3}, r"00000-of-00001.tfrecord must have 3 records, as in dataset.json. Received: 2"),
         (0, {"num_examples": 1}, r"00000-of-00001.tfrecord must have 1 records, as in dataset.json. Received: 2"),
-        (0, {"num_bytes": 10**9}, r"00000-of-00001.tfrecord must have 1000000000 bytes. Received: \d+ bytes"),
+        (
+            0,
+            {"num_bytes": 10**9},
+            r"00001.tfrecord is damaged. Expected: 1000000000 bytes. Received: \d+ bytes",
+        ),
         (1, {}, None),
         (2, {}, r"damaged record between offsets 0 and \d+: expected a label in \[0, 2\). Received: label=2"),
         (0, {}, r"must have images of all classes, .* images of 1 classes and 0 skipped images, num_classes=2"),
