@@ -8,11 +8,13 @@ a header with the label, followed by the encoded image. All numbers are little-e
 import array
 import logging
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+from keras_arcface.data.forward_reader import ForwardReader
+from keras_arcface.data.forward_reader import Read
 
 MAGIC = b"\x0a\x23\xd7\xce"
 # The first label of a record is within this many bytes: the frame, the header and one float32.
@@ -23,38 +25,11 @@ _HEADER = struct.Struct("<IfQQ")  # number of labels, label, id, id2
 _LABEL = struct.Struct("<f")
 _LENGTH_BITS = 29
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
-_CHUNK_BYTES = 1 << 20
 _STRIDE = 16  # a scan remembers where a record ends for every 16th of its parts
 # float32 represents all integers up to this one. Above it, neighboring classes may have the same label.
 _MAX_EXACT_LABEL = 2**24
 
-Read = Callable[[int, int], bytes]  # (offset, number of bytes) -> bytes
-
 _log = logging.getLogger(__name__)
-
-
-class _RecordSearch:
-    """Search for the next record, which reads every part of the file once if it is called in ascending order."""
-
-    def __init__(self, read: Read, size: int):
-        self._read, self._size = read, size
-        self._offset, self._chunk = 0, b""
-
-    def next_record(self, start: int) -> int:
-        """Returns the next offset at which a record may start, or the size of the file if no record follows."""
-        while start + _FRAME.size <= self._size:
-            if not self._offset <= start <= self._offset + len(self._chunk) - _FRAME.size:
-                self._offset, self._chunk = start, self._read(start, _CHUNK_BYTES)
-            last = len(self._chunk) - _FRAME.size
-            position = self._chunk.find(MAGIC, start - self._offset)
-            while 0 <= position <= last:
-                found = self._offset + position
-                kind = _FRAME.unpack_from(self._chunk, position)[1] >> _LENGTH_BITS
-                if found % 4 == 0 and kind in (_WHOLE, _FIRST):
-                    return found
-                position = self._chunk.find(MAGIC, position + 1)
-            start = max(start, self._offset + last) + 1
-        return self._size
 
 
 def unpack_record(raw: bytes, offset: int, path: Path) -> tuple[float, int, bytes]:
@@ -148,13 +123,13 @@ def scan(read: Read, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     starts, ends = array.array("q"), array.array("q")
     known_ends: dict[int, int | None] = {}
-    search = _RecordSearch(read, size)
+    reader = ForwardReader(read, size, _FRAME.size)
     start = 0
     with tqdm(total=size, desc=f"scanning {path.name}", unit="B", unit_scale=True, delay=1, leave=False) as progress:
         while start < size:
             end = end_of_record(read, start, size, known_ends)
             if end is None or not (end == size or read(end, 4) == MAGIC):
-                following = search.next_record(start + 4)
+                following = reader.find(start + 4, _find_record)
                 # Either the length of this record or the magic number of the next one is wrong. In the second case, the
                 # part at the end of this record ends where the following record starts.
                 if end is None or end > following or _end_of_part(read(end, _FRAME.size), end) != following:
@@ -165,6 +140,16 @@ def scan(read: Read, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
             progress.update(end - start)
             start = end
     return np.array(starts, np.int64), np.array(ends, np.int64)
+
+
+def _find_record(chunk: bytes, start: int, offset: int) -> int | None:
+    position = chunk.find(MAGIC, start)
+    while 0 <= position <= len(chunk) - _FRAME.size:
+        kind = _FRAME.unpack_from(chunk, position)[1] >> _LENGTH_BITS
+        if (offset + position) % 4 == 0 and kind in (_WHOLE, _FIRST):
+            return position
+        position = chunk.find(MAGIC, position + 1)
+    return None
 
 
 def end_of_record(read: Read, start: int, size: int, known_ends: dict[int, int | None] | None = None) -> int | None:

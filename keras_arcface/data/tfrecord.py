@@ -14,11 +14,13 @@ from collections.abc import Iterator
 
 import google_crc32c
 
+from keras_arcface.data.forward_reader import CHUNK_BYTES
+from keras_arcface.data.forward_reader import ForwardReader
+
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 MIN_RECORD_BYTES = _HEADER_BYTES + _FOOTER_BYTES
-_CHUNK_BYTES = 1 << 20
 _UPPER_HALF = bytes(4)
 _NONZERO = re.compile(rb"[^\0]")
 
@@ -49,9 +51,9 @@ def read_records(path, on_damage: Callable[[DamagedRecordError], object] | None 
     Raises:
         DamagedRecordError: if a record is damaged and `on_damage` is None.
     """
-    with open(path, "rb", buffering=_CHUNK_BYTES) as file:
+    with open(path, "rb", buffering=CHUNK_BYTES) as file:
         size = os.fstat(file.fileno()).st_size
-        search = _RecordSearch(file.fileno(), size)
+        reader = ForwardReader(lambda at, num_bytes: os.pread(file.fileno(), num_bytes, at), size, _HEADER_BYTES)
         offset = 0
         while offset < size:
             header = file.read(_HEADER_BYTES)
@@ -72,7 +74,7 @@ def read_records(path, on_damage: Callable[[DamagedRecordError], object] | None 
             if on_damage is None:
                 raise error
             on_damage(error)
-            offset = file.seek(search.next_record(offset, length))
+            offset = file.seek(_next_record(reader, offset, length, size))
 
 
 def read_record(file: int, offset: int, length: int, path) -> bytes:
@@ -157,38 +159,23 @@ def _end_error(length: int, bytes_left: int) -> str:
     return f"expected a length of at most {expected} bytes, where the file ends. Received: {length} bytes"
 
 
-class _RecordSearch:
-    """Search for the next record, which reads every part of the file once if it is called in ascending order."""
+def _next_record(reader: ForwardReader, damaged: int, length: int | None, size: int) -> int:
+    """Returns the offset of the next record after a damaged one, or the size of the file after the last record."""
+    if length is not None:
+        return min(damaged + _HEADER_BYTES + length + _FOOTER_BYTES, size)
+    return reader.find(damaged + 1, _find_header)
 
-    def __init__(self, file: int, size: int):
-        self._file, self._size = file, size
-        self._offset, self._chunk = 0, b""
 
-    def next_record(self, damaged: int, length: int | None) -> int:
-        """Returns the offset of the next record after a damaged one, or the size of the file after the last record."""
-        if length is not None:
-            return min(damaged + _HEADER_BYTES + length + _FOOTER_BYTES, self._size)
-        start = damaged + 1
-        while start + _HEADER_BYTES <= self._size:
-            if not self._offset <= start <= self._offset + len(self._chunk) - _HEADER_BYTES:
-                self._offset, self._chunk = start, os.pread(self._file, _CHUNK_BYTES, start)
-            found = self._find(start - self._offset)
-            if found is not None:
-                return self._offset + found
-            start = max(start, self._offset + len(self._chunk) - _HEADER_BYTES) + 1  # a header may cross the end
-        return self._size
-
-    def _find(self, start: int) -> int | None:
-        """Returns the next position of a header in the chunk."""
-        # The upper half of a length is zero. A search for zeros is faster than a checksum at every position. The
-        # checksum that follows is not zero, so all but the last 7 of a series of zeros are skipped.
-        zeros = self._chunk.find(_UPPER_HALF, start + 4)
-        while zeros >= 0:
-            nonzero = _NONZERO.search(self._chunk, zeros)
-            if nonzero is None:
-                return None
-            zeros = max(zeros, nonzero.start() - 7)
-            if _read_length(self._chunk[zeros - 4 : zeros - 4 + _HEADER_BYTES]) is not None:
-                return zeros - 4
-            zeros = self._chunk.find(_UPPER_HALF, zeros + 1)
-        return None
+def _find_header(chunk: bytes, start: int, _: int) -> int | None:
+    # The upper half of a length is zero. A search for zeros is faster than a checksum at every position. The
+    # checksum that follows is not zero, so all but the last 7 of a series of zeros are skipped.
+    zeros = chunk.find(_UPPER_HALF, start + 4)
+    while zeros >= 0:
+        nonzero = _NONZERO.search(chunk, zeros)
+        if nonzero is None:
+            return None
+        zeros = max(zeros, nonzero.start() - 7)
+        if _read_length(chunk[zeros - 4 : zeros - 4 + _HEADER_BYTES]) is not None:
+            return zeros - 4
+        zeros = chunk.find(_UPPER_HALF, zeros + 1)
+    return None

@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keras_arcface.data import forward_reader
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
 
@@ -136,7 +137,7 @@ def test_a_series_of_zeros_is_passed_over(path, monkeypatch):
 
 @pytest.mark.parametrize("zeros", range(20))
 def test_a_record_after_zeros_is_found(zeros, path, monkeypatch):
-    monkeypatch.setattr(tfrecord, "_CHUNK_BYTES", 16)
+    monkeypatch.setattr(forward_reader, "CHUNK_BYTES", 16)
     path.write_bytes(b"a" + bytes(zeros) + path.read_bytes())
     assert read(path, on_damage=lambda error: None) == RECORDS
 
