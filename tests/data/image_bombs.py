@@ -23,6 +23,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+sys.path.append(str(Path(__file__).parents[1]))
+import peak_memory
+
 from keras_arcface.data import encoded_images
 from keras_arcface.serving.saved_model.decoding import decode_rows
 
@@ -198,8 +201,7 @@ def measure(path: str, name: str) -> str:
         lambda images: decode_rows(images, (112, 112)), input_signature=[tf.TensorSpec([None], tf.string)]
     )
     serve(tf.constant([bmp(300, 300, rows=bytes(3 * 300 * 300))]))
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before, start = peak_mib(), time.perf_counter()
+    before, start = peak_memory.reset_peak(), time.perf_counter()
     if path == "served":
         result = "decoded" if serve(batch)[1].numpy().all() else "marked"
     else:
@@ -208,11 +210,7 @@ def measure(path: str, name: str) -> str:
         except ValueError as error:
             result = str(error).rpartition("decoded (")[2].rstrip(")")[:90]
     seconds = time.perf_counter() - start
-    return f"{len(encoded):11,} bytes {seconds:7.2f} s {peak_mib() - before:7.0f} MiB  {result}"
-
-
-def peak_mib() -> float:
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return f"{len(encoded):11,} bytes {seconds:7.2f} s {peak_memory.peak() - before:7.0f} MiB  {result}"
 
 
 def main():

@@ -7,7 +7,7 @@ A target is a module in `tests/fuzzing/targets/`. It reads one input as a user w
 
     COVERS = ("keras_arcface/data/recordio_format.py",)  # files whose coverage is reported
     ALLOWED = (ValueError,)   # exceptions that a damaged input may raise
-    MAX_SECONDS = 5           # time per input; optional
+    MAX_SECONDS = 5           # CPU time per input, all threads together; optional
     MAX_MIB = 256             # growth of the resident memory per input; optional
     def seeds() -> list[bytes]
     def run(data: bytes) -> None
@@ -34,8 +34,10 @@ import time
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+_PATIENCE = 10  # limit of the time on the clock, as a multiple of `MAX_SECONDS`, for a machine that is busy or stalls
 _MEMORY_DISK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 sys.path[:0] = [str(FOLDER.parent / folder) for folder in ("", "data", "serving")]
+peak_memory = importlib.import_module("peak_memory")  # in one of these folders
 
 
 def target_names() -> list[str]:
@@ -56,53 +58,75 @@ def inputs(name: str) -> dict[str, bytes]:
 
 def check(target, data: bytes) -> None:
     """Runs a target, and raises an error for an exception that is not allowed, or too much time or memory."""
+    with _time_limit(signal.ITIMER_REAL, signal.SIGALRM, _PATIENCE * _max_seconds(target)):
+        _check_but_waiting(target, data)
+
+
+def warm_up(target) -> None:
+    """Runs a target once without limits, because a first run may load or compile code."""
+    with contextlib.suppress(*target.ALLOWED):
+        target.run(target.seeds()[0])
+
+
+def _max_seconds(target) -> float:
+    return getattr(target, "MAX_SECONDS", 5)
+
+
+def _check_but_waiting(target, data: bytes) -> None:
+    """Does what `check` does, but without a limit on the time that the process waits."""
+    cpu_time = _time_limit(signal.ITIMER_PROF, signal.SIGPROF, _max_seconds(target))
+    with cpu_time, _memory_limit(getattr(target, "MAX_MIB", 256)), contextlib.suppress(*target.ALLOWED):
+        target.run(data)
+
+
+@contextlib.contextmanager
+def _time_limit(timer: int, number: int, seconds: float):
+    """Raises a TimeoutError after some seconds of a timer, which sends the signal `number`."""
 
     def stop(*_):
-        raise TimeoutError(f"reading takes more than {seconds} seconds")
+        raise TimeoutError(f"reading takes more than {seconds:g} seconds")
 
-    seconds, limit = getattr(target, "MAX_SECONDS", 5), getattr(target, "MAX_MIB", 256)
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    previous = signal.signal(number, stop)
+    signal.setitimer(timer, seconds)
     try:
-        with _memory_limit(limit), contextlib.suppress(*target.ALLOWED):
-            target.run(data)
+        yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(timer, 0)
+        signal.signal(number, previous)
 
 
 @contextlib.contextmanager
 def _memory_limit(limit: float):
     """Raises a MemoryError if the resident memory has grown by more than `limit` MiB at any time."""
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = _resident("VmRSS")
+    before = peak_memory.reset_peak()
     yield
-    growth = _resident("VmHWM") - before
+    growth = peak_memory.peak() - before
     if growth > limit:
         raise MemoryError(f"reading takes {growth:.0f} MiB; the limit is {limit} MiB")
 
 
-def _resident(field: str) -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status[status.index(field) + 6 :].split(None, 2)[0].strip(":")) / 1024
-
-
-def _search(name: str, corpus: str, findings: str, seconds: int) -> None:
+def _search(name: str, corpus: str, findings: str, seconds: int, seed: int) -> None:
     """Searches in this process, which ends with the search."""
     import atheris
 
     target = load_target(name)
-    limit, known = getattr(target, "MAX_SECONDS", 5), inputs(name)
+    known = inputs(name)
     for label, data in known.items():
         Path(corpus, label).write_bytes(data)
 
+    warm_up(target)
+
     def run(data):
-        with _memory_limit(getattr(target, "MAX_MIB", 256)), contextlib.suppress(*target.ALLOWED):
-            target.run(data)
+        _check_but_waiting(target, data)  # libFuzzer limits the time on the clock
 
     longest = max(map(len, known.values()), default=0)
-    options = {"max_total_time": seconds, "timeout": limit, "rss_limit_mb": 16384, "print_final_stats": 1}
-    options |= {"artifact_prefix": findings, "max_len": max(4096, 2 * longest)}
+    options = {
+        "max_total_time": seconds,
+        "timeout": _PATIENCE * _max_seconds(target),
+        "rss_limit_mb": 16384,
+        "print_final_stats": 1,
+    }
+    options |= {"artifact_prefix": findings, "max_len": max(4096, 2 * longest), "seed": seed}
     atheris.Setup([sys.argv[0], corpus, *(f"-{key}={value}" for key, value in options.items())], run)
     atheris.Fuzz()
 
@@ -143,6 +167,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("targets", nargs="*", default=target_names(), metavar="TARGET", help="default: all")
     parser.add_argument("--seconds", type=int, default=2, help="time for each target")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the search; 0: a random one")
     parser.add_argument("--findings", default="fuzz-findings", help="directory for inputs that break a target")
     parser.add_argument("--corpus", help="directory that keeps the inputs of the search, one folder for each target")
     parser.add_argument("--coverage", action="store_true", help="also report the coverage of the files in COVERS")
@@ -166,7 +191,7 @@ def _search_all(arguments, corpora: Path) -> int:
         corpus.mkdir(parents=True, exist_ok=True)
         prefix = os.path.join(arguments.findings, f"{name}-")
         start = time.monotonic()
-        status, text = _in_child(_search, name, str(corpus), prefix, arguments.seconds)
+        status, text = _in_child(_search, name, str(corpus), prefix, arguments.seconds, arguments.seed)
         seconds = time.monotonic() - start
         covered = "-"
         if arguments.coverage:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,16 @@ def folder_of_the_targets(tmp_path_factory):
 @pytest.mark.parametrize("name", fuzz.target_names())
 def test_reads_seeds_and_former_findings_within_limits(name):
     target = fuzz.load_target(name)
+    fuzz.warm_up(target)
     for data in fuzz.inputs(name).values():
         fuzz.check(target, data)
 
 
 def test_searches_every_target(tmp_path):
     pytest.importorskip("atheris", reason="the search requires atheris")
-    command = [sys.executable, fuzz.__file__, "--seconds", "1", "--findings", str(tmp_path / "findings")]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=Path(fuzz.__file__).parents[2])
+    command = [sys.executable, fuzz.__file__, "--seconds", "1", "--seed", "1", "--findings", str(tmp_path / "findings")]
+    folder = Path(fuzz.__file__).parents[2]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
     print(process.stdout)
     assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
     assert not (tmp_path / "findings").exists()
@@ -65,3 +68,12 @@ def test_finds_exceptions_endless_loops_and_allocations(action, error):
     fuzz.check(Target(refuse), b"")
     with pytest.raises(error):
         fuzz.check(Target(action), b"")
+
+
+def test_waiting_has_a_longer_limit_than_computing():
+    target = Target(lambda data: time.sleep(0.3))
+    target.MAX_SECONDS = 0.1
+    fuzz.check(target, b"")
+    target.run = lambda data: time.sleep(100)
+    with pytest.raises(TimeoutError, match="more than 1 seconds"):
+        fuzz.check(target, b"")

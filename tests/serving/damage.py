@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import fuzz
 import image_bombs
+import peak_memory
 from conftest import encode
 from conftest import make_face
 from image_formats import exif
@@ -157,7 +158,7 @@ def load(saved_model, seconds, seed, clients=4, rows=32):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
-        start = peak_gib(server.pid)
+        start = peak_memory.peak(server.pid) / 1024
         threads = [threading.Thread(target=send_damaged, args=(number,)) for number in range(clients)]
         threads.append(threading.Thread(target=send_bombs))
         for thread in threads:
@@ -167,15 +168,11 @@ def load(saved_model, seconds, seed, clients=4, rows=32):
         for thread in threads:
             thread.join()
         print(", ".join(f"{number:,} {name}" for name, number in count.items()))
-        print(f"GiB of the server at most: {peak_gib(server.pid):.2f}, before the load {start:.2f}")
+        print(f"GiB of the server at most: {peak_memory.peak(server.pid) / 1024:.2f}, before the load {start:.2f}")
     finally:
         server.terminate()
         server.wait()
     return int(count["failed"] + count["wrong rows"] > 0)
-
-
-def peak_gib(process):
-    return int(Path(f"/proc/{process}/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
 
 
 def main():

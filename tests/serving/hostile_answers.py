@@ -1,4 +1,4 @@
-"""Answers of a server that is broken, of another kind, or hostile, and what the client makes of them.
+"""Answers of a server that is broken, of another kind, or hostile, and the errors of the client.
 
     python tests/serving/hostile_answers.py
 
@@ -11,6 +11,7 @@ import dataclasses
 import gzip
 import json
 import struct
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -25,6 +26,9 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis import get_model_status_pb2
 from tensorflow_serving.apis import predict_pb2
+
+sys.path.append(str(Path(__file__).parents[1]))
+import peak_memory
 
 from keras_arcface.serving import FaceClient
 from keras_arcface.serving import ServingError
@@ -497,7 +501,7 @@ def main():
     counts = {}
     for protocol, cases in (("rest", REST), ("grpc", GRPC)):
         for case in cases:
-            started, memory = time.perf_counter(), _reset_peak()
+            started, memory = time.perf_counter(), peak_memory.reset_peak()
             try:
                 result = call(case, protocol)
                 kind = "accepted" if case.accepted else "WRONGLY ACCEPTED"
@@ -509,22 +513,10 @@ def main():
             said = ascii(said[:150])
             counts.setdefault(protocol, {}).setdefault(kind, []).append(case.name)
             seconds = time.perf_counter() - started
-            print(
-                f"{protocol} {case.name[:40]:40} {kind:16} {seconds:6.2f} s +{_peak() - memory:5.0f} MiB  {said[:150]}"
-            )
+            growth = peak_memory.peak() - memory
+            print(f"{protocol} {case.name[:40]:40} {kind:16} {seconds:6.2f} s +{growth:5.0f} MiB  {said[:150]}")
     for protocol, kinds in counts.items():
         print(protocol, ", ".join(f"{kind}: {len(names)}" for kind, names in sorted(kinds.items())))
-
-
-def _reset_peak():
-    """Sets the largest memory of the process to the present one, and returns it in MiB. Linux only."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak():
-    status = Path("/proc/self/status").read_text().split()
-    return int(status[status.index("VmHWM:") + 1]) / 2**10
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reads a `.pth` file: the whole file, or the pickle in a zip archive, whose checksum would else hide it."""
+"""Reads a `.pth` file: the whole file, or the pickle in a zip archive, because a checksum would reject most changes."""
 
 import io
 import zipfile
