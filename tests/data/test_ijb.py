@@ -57,7 +57,7 @@ def test_files_and_faces(ijb):
         ("template_pair_label", "7 8 1\n7 99999999999999999999 1\n", r"line 2: expected numbers. Received: '7 9999"),
         ("face_tid_mid", "1.png 7 1\n\udcff.png 7 2\n", r"face_tid_mid.txt must contain lines of 3 fields. Received: "),
         ("face_tid_mid", "1.png 7 1\n" + "9" * 10**5, r"line 2: expected 3 fields. Received: '9{79}\.\.\.$"),
-        ("face_tid_mid", "1" * 10**5 + " 7 1\n", r"line 1: expected image 1{200}, as in .* Received: 1.png$"),
+        ("face_tid_mid", "1" * 10**5 + " 7 1\n", r"line 1: expected image 1{200}\.\.\., as in .* Received: 1.png$"),
         ("template_pair_label", "", r"template_pair_label.txt must contain lines of 3 fields. Received: an empty file"),
         ("template_pair_label", "7 8 1\n7 8 1\n7 8 2\n", r"line 3: expected 1 or 0 as the last field. Received: 2"),
         ("template_pair_label", "7 8 1\n7 8\n", r"line 2: expected 3 fields. Received: '7 8'"),
