@@ -28,6 +28,7 @@ def _graph():
 
 
 def seeds() -> list[bytes]:
+    _graph()  # tracing takes longer than an input may take
     small = np.arange(108, dtype=np.uint8).reshape(4, 9, 3)
     encoded = [cv2.imencode(suffix, small)[1].tobytes() for suffix in (".png", ".jpg", ".bmp")]
     return encoded + [image for name, image in CASES.items() if name not in NOT_SERVED]
