@@ -8,12 +8,18 @@ from typing import NamedTuple
 import keras
 
 from keras_arcface import backbones
-from keras_arcface.backbones.mobilefacenet import STAGES
+from keras_arcface._messages import cut
+from keras_arcface.pretrained.expected_shapes import iresnet_shapes
+from keras_arcface.pretrained.expected_shapes import mobilefacenet_shapes
 from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weights
 
 # Both networks halve the resolution of the images four times.
 _TOTAL_STRIDES = 16
+
+# IResNet-200, the largest published network, has 98 blocks. Building takes time for each block, and Keras recurses
+# through all layers of a path, of which a block has up to 9.
+MAX_BLOCKS = 100
 
 
 class Architecture(NamedTuple):
@@ -41,9 +47,9 @@ def recognize(weights: Weights, synchronized: bool) -> Architecture:
         The `Architecture`.
 
     Raises:
-        UnsupportedFileError: if the weights are neither those of an IResNet nor of a MobileFaceNet, or lack a kernel
-            that determines the size of the network. These are checked before the network is built, so that a network is
-            not larger than its file.
+        UnsupportedFileError: if the weights are neither those of an IResNet nor of a MobileFaceNet, lack an array of
+            the network, contain one of another shape, or have more than `MAX_BLOCKS` blocks. All are checked before the
+            network is built, so that a network is not larger than its file.
     """
     if "conv1.weight" in weights and "layer4.0.conv1.weight" in weights:
         return _iresnet(weights, synchronized)
@@ -68,18 +74,11 @@ def _iresnet(weights, synchronized):
                 f"first stage. Received: shape {(dim, features)}"
             )
         size = (_TOTAL_STRIDES * side, _TOTAL_STRIDES * side)
-    weights.check_shape("fc.weight", (dim, 8 * width * math.prod(_feature_map(size))))
-    weights.check_shape("conv1.weight", (width, 3, 3, 3))
-    blocks = [_count_matches(weights, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
-    inputs = width
-    for stage, count in enumerate(blocks):
-        filters = width * 2**stage
-        for block in range(count):
-            name = f"layer{stage + 1}.{block}"
-            weights.check_shape(f"{name}.conv1.weight", (filters, inputs, 3, 3))
-            weights.check_shape(f"{name}.conv2.weight", (filters, filters, 3, 3))
-            inputs = filters
-    backbone = backbones.IResNet(blocks, width, (*size, 3), synchronized=synchronized)
+    # A stage without blocks would keep the resolution, and the dense layer would be larger than in the file.
+    blocks = [max(_count_matches(weights, rf"layer{stage}\.(\d+)\."), 1) for stage in (1, 2, 3, 4)]
+    _check_blocks(blocks)
+    _check_shapes(weights, iresnet_shapes(width, blocks, dim, _feature_map(size)))
+    backbone = _build(backbones.IResNet, blocks, width, (*size, 3), synchronized=synchronized)
     return Architecture(backbone, dim, _iresnet_module_name)
 
 
@@ -104,32 +103,28 @@ def _mobilefacenet(weights, synchronized):
     rows, columns = weights.shape("features.layers.0.layers.0.weight", rank=4)[2:]
     dim = weights.shape("features.layers.2.weight", rank=2)[0]
     size = weights.input_size or (_TOTAL_STRIDES * rows, _TOTAL_STRIDES * columns)
-    weights.check_shape("features.layers.0.layers.0.weight", (512, 1, *_feature_map(size)))
-    weights.check_shape("features.layers.2.weight", (dim, 512))
-    weights.check_shape("layers.0.layers.0.weight", (width, 3, 3, 3))
     blocks = [_count_matches(weights, rf"layers\.{index}\.layers\.(\d+)\.") for index in (1, 3, 5, 7)]
-    stem_groups = None
+    stem_inputs, stem_groups = 1, None
     if "layers.1.layers.0.weight" in weights:  # the first stage is a single convolution instead of bottlenecks
-        stem_groups = max(width // weights.shape("layers.1.layers.0.weight", rank=4)[1], 1)
-        weights.check_shape("layers.1.layers.0.weight", (width, width // stem_groups, 3, 3))
+        stem_inputs = weights.shape("layers.1.layers.0.weight", rank=4)[1]
+        if width % stem_inputs:
+            raise UnsupportedFileError(
+                f"expected layers.1.layers.0.weight for groups of equal size of {width} channels. "
+                f"Received: groups of {stem_inputs} channels"
+            )
+        stem_groups = width // stem_inputs
         blocks[0] = 1
-    _check_bottlenecks(weights, width, blocks)
-    backbone = backbones.MobileFaceNet(
-        width, (*size, 3), synchronized=synchronized, blocks=blocks, stem_groups=stem_groups
+    _check_blocks(blocks)
+    _check_shapes(weights, mobilefacenet_shapes(width, blocks, stem_inputs, dim, _feature_map(size)))
+    backbone = _build(
+        backbones.MobileFaceNet,
+        width,
+        (*size, 3),
+        synchronized=synchronized,
+        blocks=blocks,
+        stem_groups=stem_groups,
     )
     return Architecture(backbone, dim, _mobilefacenet_module_name)
-
-
-def _check_bottlenecks(weights, width, blocks):
-    """Checks the last kernel of each bottleneck of a MobileFaceNet, and the kernel after them."""
-    kernels = [(f"stem_block{block + 1}", (width, 128)) for block in range(blocks[0] if blocks[0] > 1 else 0)]
-    for number, stage in enumerate(STAGES, 1):
-        channels = stage.channels * width // 64
-        count = 1 if stage.strides > 1 else blocks[number // 2]
-        kernels += [(f"stage{number}_block{block + 1}", (channels, stage.expanded)) for block in range(count)]
-    for name, shape in kernels:
-        weights.check_shape(f"{_mobilefacenet_module_name(f'{name}_project_conv')}.weight", (*shape, 1, 1))
-    weights.check_shape("conv_sep.layers.0.weight", (512, channels, 1, 1))
 
 
 def _mobilefacenet_module_name(layer):
@@ -165,3 +160,24 @@ def _feature_map(size):
 def _count_matches(weights, pattern):
     """Counts the distinct values of the first regex group over the weight names that match `pattern`."""
     return len({match[1] for match in map(re.compile(pattern).match, weights) if match})
+
+
+def _check_blocks(blocks):
+    if sum(blocks) > MAX_BLOCKS:
+        raise UnsupportedFileError(f"expected at most {MAX_BLOCKS} blocks. Received: stages of {blocks} blocks")
+
+
+def _check_shapes(weights, shapes):
+    for name, shape in shapes:
+        weights.check_shape(name, shape)
+
+
+def _build(make_backbone, *args, **kwargs):
+    """Builds a backbone, and converts the errors of Keras for a network that it does not support."""
+    try:
+        return make_backbone(*args, **kwargs)
+    except (ValueError, RecursionError) as error:
+        received = f"{type(error).__name__}: {cut(str(error))}"
+        raise UnsupportedFileError(
+            f"expected weights of a network that Keras can build. Received: {received}"
+        ) from error

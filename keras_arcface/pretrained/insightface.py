@@ -55,8 +55,9 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
         FileNotFoundError: if the file does not exist.
         ModuleNotFoundError: if the library that reads the format is not installed.
         ValueError: if the file is damaged, or asks for more memory than its size explains; or if it contains another
-            network, for instance a vision transformer, a network with squeeze-and-excitation or quantized activations,
-            or one whose pixels are not centered at 127.5. The message names the file, and the key or node.
+            network, for instance a vision transformer, one with squeeze-and-excitation or quantized activations, one of
+            more than 100 blocks, or one whose pixels are not centered at 127.5. The message names the file, and the key
+            or node.
 
     Example:
 

@@ -10,7 +10,7 @@ from keras_arcface.pretrained import load_insightface
 _FOLDER = Path(tempfile.mkdtemp())
 
 
-class NetworkSize(ValueError):
+class NetworkSize(Exception):
     """Error in place of the network, which would take long to build."""
 
 
@@ -37,7 +37,7 @@ def read(data: bytes, suffix: str) -> None:
     refused = None
     try:
         load_insightface(path)
-    except ValueError as error:
+    except (ValueError, NetworkSize) as error:
         refused = error
     finally:
         backbones.IResNet, backbones.MobileFaceNet = original

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from fuzzing.targets import weights_pth
 
-from keras_arcface import backbones
-from keras_arcface.pretrained import architectures
 from keras_arcface.pretrained import load_insightface
 from keras_arcface.pretrained import torch_pickle
 from keras_arcface.pretrained.state_dicts import read_torch
@@ -153,55 +151,3 @@ def test_operations_of_a_pickle_are_limited(monkeypatch):
         torch_pickle.read_pickle(io.BytesIO(b"\x80\x02}}}}."), lambda _: None)
     with pytest.raises(ValueError, match=r"that torch.save writes. Received: STACK_GLOBAL at byte 3"):
         torch_pickle.read_pickle(io.BytesIO(pickletools.optimize(b"\x80\x04N\x93.")), lambda _: None)
-
-
-def state_of(width):
-    state = {"conv1.weight": torch.zeros(width, 3, 3, 3), "fc.weight": torch.zeros(1, 8 * width)}
-    for stage in range(4):
-        filters, inputs = width * 2**stage, width * 2 ** max(stage - 1, 0)
-        state[f"layer{stage + 1}.0.conv1.weight"] = torch.zeros(filters, inputs, 3, 3)
-        state[f"layer{stage + 1}.0.conv2.weight"] = torch.zeros(filters, filters, 3, 3)
-    return state
-
-
-@needs_torch
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {
-                "conv1.weight": (
-                    2,
-                    3,
-                    1,
-                    1,
-                )
-            },
-            r"conv1.weight with shape \(2, 3, 3, 3\)",
-        ),
-        ({"layer4.0.conv2.weight": (1,)}, r"layer4.0.conv2.weight with shape \(16, 16, 3, 3\)"),
-        ({"layer3.70.bn1.weight": (1,)}, r"layer3.1.conv1.weight with shape \(8, 8, 3, 3\)"),
-        (
-            {
-                "fc.weight": (
-                    1,
-                    7,
-                )
-            },
-            r"fc.weight with 8 \* 2 \* side\^2 columns",
-        ),
-    ],
-    ids=["stem", "kernel", "blocks", "no pixels"],
-)
-def test_a_network_is_not_built_before_its_kernels_are_checked(tmp_path, monkeypatch, change, message):
-    def build(*_args, **_kwargs):
-        raise AssertionError("the network is built")
-
-    monkeypatch.setattr(backbones, "IResNet", build)
-    assert architectures.backbones is backbones
-    torch.save(state_of(2), tmp_path / "model.pth")
-    with pytest.raises(AssertionError, match="the network is built"):
-        load_insightface(tmp_path / "model.pth")
-    torch.save({**state_of(2), **{name: torch.zeros(shape) for name, shape in change.items()}}, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match=rf"model.pth cannot be loaded: expected {message}"):
-        load_insightface(tmp_path / "model.pth")
