@@ -5,13 +5,17 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import sys
 import time
 import weakref
 from pathlib import Path
 
 from keras_arcface._messages import cut
+from keras_arcface._regular_files import open_regular
 
+# A lock file that is a link or a FIFO, for example in an unpacked archive, must not overwrite its target or block.
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -49,7 +53,7 @@ class FileLock:
         Raises:
             BlockingIOError: if another process, or another object of this process, holds the lock. The message names
                 it.
-            OSError: if the file cannot be created, or the file system does not support locks.
+            OSError: if the file cannot be created, is not a regular file, or the file system does not support locks.
         """
         deadline = time.monotonic() + self._timeout
         while not self._try_to_acquire():
@@ -84,11 +88,11 @@ class FileLock:
 
     def join(self) -> None:
         """Acquires the lock together with the process that called `share`, until this process exits."""
-        self._descriptor = os.open(self.path, os.O_RDWR)
+        self._descriptor = os.open(self.path, os.O_RDWR | _FLAGS)
         fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def _try_to_acquire(self) -> bool:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _open(self.path)
         is_acquired = False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,7 +100,7 @@ class FileLock:
             # it read them again, here and for the holder of the lock.
             os.utime(self.path.parent)
             # The previous holder may have removed the file between opening and locking it.
-            is_acquired = os.path.samestat(os.fstat(descriptor), os.stat(self.path))
+            is_acquired = os.path.samestat(os.fstat(descriptor), os.lstat(self.path))
         except (BlockingIOError, FileNotFoundError):
             pass
         except OSError as error:
@@ -116,6 +120,27 @@ class FileLock:
                 os.close(descriptor)
         self._descriptor = descriptor
         return is_acquired
+
+
+def _open(path: Path) -> int:
+    """Opens or creates a lock file, and returns its descriptor."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
+    except PermissionError:  # the file of another user can be locked, but not written
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise
+        raise _not_regular(path) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _not_regular(path)
+    return descriptor
+
+
+def _not_regular(path: Path) -> OSError:
+    reason = "A lock file must be a regular file. Received: a link, a directory or a special file"
+    return OSError(errno.EINVAL, reason, str(path))
 
 
 def _release(descriptor: int, path: Path, process: int) -> None:
@@ -139,8 +164,8 @@ def _describe_holder() -> str:
 
 def _read_holder(path: Path) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = cut(file.read(1000), 300)
-    except OSError:
+        with open_regular(path) as file:
+            text = cut(file.read(1000).decode("utf-8", "replace"), 300)
+    except (OSError, ValueError):
         text = ""
     return "".join(character if character.isprintable() else "?" for character in text) or "another process"

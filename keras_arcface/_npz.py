@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_arcface._messages import short
+from keras_arcface._regular_files import open_regular
 
 
 @contextlib.contextmanager
@@ -18,8 +20,8 @@ def open_npz(path: Path) -> Iterator[zipfile.ZipFile]:
     Raises:
         Exception: if the file is damaged; one of many types from `zipfile` and NumPy, also while an array is read.
     """
-    with zipfile.ZipFile(path) as archive:
-        declared, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        declared, size = sum(member.file_size for member in archive.infolist()), os.fstat(file.fileno()).st_size
         if declared > size:
             raise ValueError(f"{declared} bytes of content in a file of {size} bytes")
         yield archive

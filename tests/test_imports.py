@@ -24,6 +24,7 @@ MAY_KNOW = {
     "_arguments.py": set(),
     "_files.py": set(),
     "_messages.py": set(),
+    "_regular_files.py": set(),
     "_json.py": set(),
     "_locks.py": set(),
     "_npz.py": {"numpy"},
@@ -90,7 +91,10 @@ MAY_KNOW = {
 
 
 # Small helpers that every part may import.
-SHARED_NAMES = ("_arguments", "_files", "_json", "_locks", "_messages", "_npz", "_optional", "_private_api")
+SHARED_NAMES = (
+    *("_arguments", "_files", "_json", "_locks", "_messages", "_npz", "_optional", "_private_api"),
+    "_regular_files",
+)
 SHARED = {f"keras_arcface.{name}" for name in SHARED_NAMES}
 
 

@@ -138,3 +138,27 @@ def test_a_message_quotes_only_the_beginning_of_a_lock_file(path):
             FileLock(path).acquire()
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300 + 300
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_a_lock_file_that_is_not_a_regular_file_is_refused(kind, path, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("content")
+    {"link": lambda: path.symlink_to(other), "fifo": lambda: os.mkfifo(path), "directory": path.mkdir}[kind]()
+    with pytest.raises(OSError, match=r"A lock file must be a regular file.*\.lock"):
+        FileLock(path).acquire()
+    assert other.read_text() == "content"
+
+
+def test_a_file_of_another_user_can_be_locked(path, monkeypatch):
+    path.write_text("process 1 on other")
+    opened = os.open
+
+    def open_as_other_user(name, flags, *mode):
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", str(name))
+        return opened(name, flags, *mode)
+
+    monkeypatch.setattr(os, "open", open_as_other_user)
+    with FileLock(path), pytest.raises(BlockingIOError, match="must not be in use by another process"):
+        FileLock(path).acquire()

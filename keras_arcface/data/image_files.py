@@ -1,24 +1,16 @@
 """Reading of image files from folders whose content is not trusted.
 
-A folder from elsewhere can contain a FIFO, which blocks its reader, a link to a device, which never ends, or a link to
-a private file, which would become part of a dataset.
+A folder from elsewhere can contain a FIFO or a device, or a link to a private file, which would become part of a
+dataset.
 """
 
-import contextlib
 import errno
 import os
-import stat
 from pathlib import Path
 
+from keras_arcface._regular_files import describe_link
+from keras_arcface._regular_files import open_regular
 from keras_arcface.data.image_headers import MAX_FILE_BYTES
-
-_KINDS = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFDIR: "a folder",
-}
 
 
 def read_image_file(path: str | os.PathLike) -> bytes:
@@ -30,17 +22,15 @@ def read_image_file(path: str | os.PathLike) -> bytes:
     """
     path = os.fspath(path)
     try:
-        _check_is_regular(os.stat(path), path)  # opening some devices has effects
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = open_regular(path, buffering=0)
     except OSError as error:
         raise _missing_or_loop(error, path) from None
-    with open(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        _check_is_regular(status, path)
-        _check_length(status.st_size, path)
-        content = file.read(status.st_size + 1)
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        _check_length(size, path)
+        content = file.read(size + 1)
         # A file that is being written, or one in /proc, can be longer than its size.
-        while len(content) > status.st_size and (more := file.read(2**20)):
+        while len(content) > size and (more := file.read(2**20)):
             content += more
             _check_length(len(content), path)
     return content
@@ -101,12 +91,6 @@ def _is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def _check_is_regular(status: os.stat_result, path: str) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
-        raise ValueError(f"{path} must be a regular file. Received: {kind}{_link_of(path)}")
-
-
 def _check_length(length: int, path: str) -> None:
     if length > MAX_FILE_BYTES:
         raise ValueError(f"{path} must have at most {MAX_FILE_BYTES} bytes. Received: {length} bytes or more")
@@ -114,13 +98,7 @@ def _check_length(length: int, path: str) -> None:
 
 def _missing_or_loop(error: OSError, path: str) -> Exception:
     if error.errno == errno.ELOOP:
-        return ValueError(f"{path} must be a regular file. Received: a link that leads to itself{_link_of(path)}")
+        return ValueError(f"{path} must be a regular file. Received: a link that leads to itself{describe_link(path)}")
     if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(f"{path} must be an existing image file. Received: no such file{_link_of(path)}")
+        return FileNotFoundError(f"{path} must be an existing image file. Received: no such file{describe_link(path)}")
     return error
-
-
-def _link_of(path: str) -> str:
-    with contextlib.suppress(OSError):
-        return f" (a link to {os.readlink(path)})"
-    return ""

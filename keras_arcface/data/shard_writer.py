@@ -17,6 +17,7 @@ from keras_arcface._files import replacing
 from keras_arcface._files import write_all
 from keras_arcface._files import write_atomically
 from keras_arcface._json import parse_object
+from keras_arcface._regular_files import read_regular
 from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
@@ -84,7 +85,7 @@ def read_report(job: ShardJob, number: int) -> ShardReport | None:
     This is the case if the shard or its report is incomplete, or if it has another image size than the job.
     """
     try:
-        report = ShardReport(**parse_object(job.report_path(number).read_bytes()))
+        report = ShardReport(**parse_object(read_regular(job.report_path(number))))
         is_complete = job.path(number).stat().st_size == report.num_bytes
         return report if is_complete and tuple(report.image_size) == job.image_size else None
     except (FileNotFoundError, ValueError, TypeError):

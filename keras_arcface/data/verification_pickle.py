@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_arcface._messages import cut
 from keras_arcface._messages import short
+from keras_arcface._regular_files import read_regular
 
 # A list of arrays has a depth of 5: the tuple, the list, and for each array the tuples of a call, its state and shape.
 _MAX_DEPTH = 10
@@ -53,7 +54,7 @@ def load(path) -> tuple[list[bytes], np.ndarray]:
             and the image or pair if possible.
     """
     path = Path(path)
-    content = path.read_bytes()
+    content = read_regular(path)
     try:
         bins, issame = _Reader(content).read()
         return _to_images(_list_items(bins, "images")), _to_booleans(issame)

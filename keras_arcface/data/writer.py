@@ -17,6 +17,7 @@ from keras_arcface._files import write_atomically
 from keras_arcface._json import parse_object
 from keras_arcface._locks import FileLock
 from keras_arcface._messages import short
+from keras_arcface._regular_files import read_regular
 from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
 from keras_arcface.data.alignment import check_alignment
@@ -173,7 +174,7 @@ def _start_or_continue(directory: Path, source: Source, conversion: Conversion) 
 
 def _read_description(path: Path) -> dict | None:
     try:
-        return parse_object(path.read_bytes())
+        return parse_object(read_regular(path))
     except (FileNotFoundError, ValueError):
         return None
 

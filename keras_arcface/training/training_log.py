@@ -14,6 +14,7 @@ import keras
 from keras_arcface import _arguments
 from keras_arcface import _files
 from keras_arcface._messages import cut
+from keras_arcface._regular_files import open_regular
 from keras_arcface.training import run_lock
 from keras_arcface.training.gradient_accumulation import GradientAccumulationOptimizer
 from keras_arcface.training.scalar_writer import ScalarWriter
@@ -146,7 +147,7 @@ def read_log(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         ValueError: if the file is not that of a log. The message names the file and line.
     """
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open_regular(path) as raw, io.TextIOWrapper(raw, "utf-8", newline="") as file:
             lines = [line for line in file if line.endswith("\n")]
         columns, *cells = list(csv.reader(lines, strict=True)) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -177,7 +178,7 @@ def _append_row(path: Path, row: Mapping[str, float]) -> None:
 
 def _header(path: Path) -> list[str]:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open_regular(path) as raw, io.TextIOWrapper(raw, "utf-8", newline="") as file:
             return next(csv.reader(file), [])
     except FileNotFoundError:
         return []

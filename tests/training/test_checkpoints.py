@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from keras_arcface.training import GradientAccumulationOptimizer
 from keras_arcface.training import SyncedLossScaleOptimizer
 from keras_arcface.training import TrainingLog
 from keras_arcface.training import checkpoint_files
+from keras_arcface.training import run_lock
 
 
 def can_be_restored(model, directory):
@@ -488,6 +490,34 @@ def test_a_failed_training_does_not_block_the_next_one_of_the_process(tmp_path):
         train(make_model(eager=True), failed)
     train(make_model(eager=True), [Checkpoints(tmp_path, 1), TrainingLog(tmp_path, 4)])
     assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_training_in_another_thread_keeps_its_directory(tmp_path):
+    held, finished = threading.Event(), threading.Event()
+
+    def hold():
+        lock = run_lock.lock_run(tmp_path / ".lock")
+        held.set()
+        finished.wait()
+        lock.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        with pytest.raises(BlockingIOError, match=f"process {os.getpid()} "):
+            run_lock.lock_run(tmp_path / ".lock")
+    finally:
+        finished.set()
+        thread.join()
+    run_lock.lock_run(tmp_path / ".lock").release()
+
+
+def test_a_fifo_is_a_damaged_checkpoint(tmp_path, caplog):
+    make_checkpoints(tmp_path, 100)
+    os.mkfifo(tmp_path / "step-0000000200.npz")
+    assert Checkpoints(tmp_path).restore(make_model(eager=True)) == 100
+    assert "step-0000000200.npz must be a regular file. Received: a FIFO" in caplog.text
 
 
 def test_a_full_disk_is_explained(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from keras_arcface.training import ProgressBar
 from keras_arcface.training import StopAtStep
 from keras_arcface.training import TrainingLog
 from keras_arcface.training import plot_training
+from keras_arcface.training import training_log
 from keras_arcface.training.training_log import learning_rate
 
 
@@ -204,3 +205,10 @@ def test_the_learning_rate_of_wrapped_optimizers():
     scaled = keras.optimizers.LossScaleOptimizer(GradientAccumulationOptimizer(several))
     assert learning_rate(scaled) == 1.0
     assert learning_rate(inner) == 0.25
+
+
+def test_a_fifo_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "steps.csv")
+    for read in (training_log.read_log, training_log._header):
+        with pytest.raises(ValueError, match=r"steps.csv must be a regular file. Received: a FIFO"):
+            read(tmp_path / "steps.csv")

@@ -10,6 +10,7 @@ import keras
 
 from keras_arcface._json import parse_object
 from keras_arcface._messages import short
+from keras_arcface._regular_files import open_regular
 from keras_arcface.serving.embedder_facts import embedder_facts
 
 METADATA_FILE = Path("assets.extra", "metadata.json")  # in the directory of a SavedModel
@@ -70,7 +71,7 @@ def read_metadata(saved_model: Path) -> dict[str, Any]:
         ValueError: if the file is damaged or larger than 1 MiB. The message names the file.
     """
     path = saved_model / METADATA_FILE
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ValueError(f"{path} must have at most {_MAX_BYTES} bytes. Received: more")
