@@ -21,6 +21,7 @@ lines and branches of the files in `COVERS` that the inputs of the search reach.
 """
 
 import argparse
+import atexit
 import contextlib
 import importlib
 import logging
@@ -31,6 +32,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import weakref
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -155,9 +158,14 @@ def _in_child(function, *arguments) -> tuple[int, str]:
         if child == 0:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-            function(*arguments)
-            sys.stdout.flush()
-            os._exit(0)
+            atexit.unregister(weakref.finalize._exitfunc)  # temporary directories belong to the parent
+            try:
+                function(*arguments)
+                sys.stdout.flush()
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
         _, status = os.waitpid(child, 0)
         output.seek(0)
         return os.waitstatus_to_exitcode(status), output.read().decode(errors="replace")

@@ -68,5 +68,5 @@ def _with_checksum(data: bytes) -> bytes:
         fields = json.loads(data)
         fields["sha256"] = info_module._checksum({key: fields[key] for key in fields if key != "sha256"})
         return json.dumps(fields).encode()
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, IndexError, RecursionError):  # data that is not an object
         return data
