@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -18,13 +19,19 @@ import tensorflow as tf
 MAX_PIXELS = 4096 * 4096
 MAX_SIDE = 16384  # resizing stores `served height * width` float values per channel
 MAX_FILE_BYTES = 8 * MAX_PIXELS  # every pixel in 16 bits per channel, not compressed
-MAX_SCANS = 64  # of a JPEG file. Encoders write up to about 20; each costs 12 ms at 16 million pixels
+MAX_SCANS = (
+    64  # of a JPEG file. Encoders write up to about 20; each costs 12 ms at 16 million pixels, and up to 50 ms per MB
+)
 MAX_COMPRESSED_TEXTS = 16  # of a PNG file. libpng expands each to up to 8 MB in 40 ms
 
 FORMATS = "JPEG, PNG, BMP, WebP, TIFF, PBM, PGM or PPM"
 JPEG, PNG, BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"
+# Arithmetic frames, as they start, and how a frame of 8 bits with 1, 3 or 4 components goes on. No common program
+# writes them, and a decoder computes all coefficients of every scan even if the file has no data for it.
+ARITHMETIC_FRAMES = (b"\xff\xc9\0", b"\xff\xca\0")
+FRAME_LENGTHS_AND_BITS = (b"\x0b\x08", b"\x11\x08", b"\x14\x08")
 SCAN = b"\xff\xda\0"  # start of a scan. Compressed pixels do not contain it, because 0 follows every 0xff there
-MAX_CHUNKS = 65536  # of a PNG file. Encoders write one for 8 KiB or more, or for one row
+MAX_CHUNKS = 65536  # of a PNG or JPEG file. Encoders of PNG write one for 8 KiB or more, or for one row
 MAX_EXTRA_BYTES = 65536  # of a PNG file, apart from 8 bytes per pixel. Compressed, they expand to up to 64 MiB in 0.3 s
 IMAGE_HEADER = b"\0\0\0\rIHDR"  # length and name of the chunk that must be the first of a PNG file
 COMPRESSED_TEXTS = (b"zTXt", b"iTXt", b"iCCP")
@@ -57,27 +64,35 @@ def read_size(encoded: bytes) -> tuple[int, int]:
 
 
 def _read_jpeg(encoded: bytes) -> tuple[int, int]:
-    scans = encoded.count(SCAN)
+    """Follows the segments to the end of the first image as libjpeg does, which skips all bytes before a marker."""
+    size, scans, position = None, 0, 2
+    for _ in range(MAX_CHUNKS):
+        found = _JPEG_MARKER.search(encoded, position)
+        if found is None or found[0] == _END_OF_IMAGE:
+            break
+        marker, position = found[0], found.end()
+        if marker in _JPEG_FRAMES and size is None:
+            size = struct.unpack_from(">HH", encoded, position + 3)
+        elif marker in _JPEG_FRAMES or marker in _REFUSED_FRAMES:
+            raise ValueError(
+                f"marker {marker.hex()}: a second frame, or one that is arithmetic, lossless or hierarchical"
+            )
+        scans += marker == SCAN[:2]
+        position += max(int.from_bytes(encoded[position : position + 2], "big"), 2)
+    else:
+        raise ValueError(f"more than {MAX_CHUNKS} segments")
+    if size is None:
+        raise ValueError("a JPEG file without a frame")
     if scans > MAX_SCANS:
         raise ValueError(f"{scans} scans; the limit is {MAX_SCANS}")
-    position = 2
-    while True:
-        marker, length = struct.unpack_from(">HH", encoded, position)
-        if marker in (0xFFC0, 0xFFC1, 0xFFC2):  # frames of sequential and progressive images
-            height, width = struct.unpack_from(">HH", encoded, position + 5)
-            return height, width
-        is_segment = 0xFFE0 <= marker <= 0xFFEF or marker in (0xFFC4, 0xFFDB, 0xFFDD, 0xFFFE)
-        if not is_segment or length < 2:
-            return _read_jpeg_with_decoder(encoded)  # slower
-        position += 2 + length
+    return size
 
 
-def _read_jpeg_with_decoder(encoded: bytes) -> tuple[int, int]:
-    try:
-        height, width, _ = tf.image.extract_jpeg_shape(encoded).numpy().tolist()
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(first_line(error)) from error
-    return height, width
+# Markers that a length follows. libjpeg skips all others, or stops at them.
+_JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+_END_OF_IMAGE = b"\xff\xd9"
+_JPEG_FRAMES = {b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"}  # sequential and progressive, with Huffman codes
+_REFUSED_FRAMES = {bytes([0xFF, 0xC0 + kind]) for kind in (3, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15)}
 
 
 def first_line(error: tf.errors.OpError) -> str:
@@ -88,29 +103,45 @@ def first_line(error: tf.errors.OpError) -> str:
 def _read_png(encoded: bytes) -> tuple[int, int]:
     if encoded[8:16] != IMAGE_HEADER:
         raise ValueError(f"{encoded[12:16]!r} as the first chunk instead of b'IHDR' of 13 bytes")
-    texts = sum(encoded.count(text) for text in COMPRESSED_TEXTS)
+    chunks = list(_png_chunks(encoded))
+    texts = sum(kind in COMPRESSED_TEXTS and not _is_plain_text(encoded, kind, start) for kind, start, _ in chunks)
     if texts > MAX_COMPRESSED_TEXTS:
         raise ValueError(f"{texts} compressed texts; the limit is {MAX_COMPRESSED_TEXTS}")
     width, height, depth, color = struct.unpack_from(">IIBB", encoded, 16)
     if len(encoded) > MAX_EXTRA_BYTES and height * width <= MAX_PIXELS:
         row_bytes = 1 + -(-width * _PNG_CHANNELS.get(color, 4) * depth // 8)
-        _check_compressed_rows(encoded, 2 * height * row_bytes + MAX_EXTRA_BYTES)  # twice, for interlaced images
+        _check_compressed_rows(
+            encoded, chunks, 2 * height * row_bytes + MAX_EXTRA_BYTES
+        )  # twice, for interlaced images
     return height, width
 
 
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
-def _check_compressed_rows(encoded: bytes, limit: int) -> None:
+def _png_chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yields the name of each chunk, and the start and end of its content."""
+    position = len(PNG)
+    for _ in range(MAX_CHUNKS):
+        if position + 8 > len(encoded):
+            return
+        length, kind = struct.unpack_from(">I4s", encoded, position)
+        yield kind, position + 8, min(position + 8 + length, len(encoded))
+        position += length + 12
+        if kind == b"IEND":
+            return
+    raise ValueError(f"more than {MAX_CHUNKS} chunks")
+
+
+def _is_plain_text(encoded: bytes, kind: bytes, start: int) -> bool:
+    return kind == b"iTXt" and re.compile(rb"[^\0]{1,79}\0\0").match(encoded, start) is not None
+
+
+def _check_compressed_rows(encoded: bytes, chunks: list[tuple[bytes, int, int]], limit: int) -> None:
     """Expands the rows of a PNG file, because libpng also expands all data behind the last row."""
     inflate = zlib.decompressobj()
-    position, num_chunks = len(PNG), 0
-    while position + 8 <= len(encoded) and not inflate.eof:
-        if num_chunks == MAX_CHUNKS:
-            raise ValueError(f"more than {MAX_CHUNKS} chunks")
-        length, kind = struct.unpack_from(">I4s", encoded, position)
-        end = min(position + 8 + length, len(encoded))
-        for start in range(position + 8, end if kind == b"IDAT" else 0, _PART_BYTES):
+    for kind, first, end in chunks:
+        for start in range(first, end if kind == b"IDAT" else 0, _PART_BYTES):
             part = encoded[start : min(start + _PART_BYTES, end)]
             while part and not inflate.eof:
                 try:
@@ -120,8 +151,6 @@ def _check_compressed_rows(encoded: bytes, limit: int) -> None:
                 if limit < 0:
                     raise ValueError("more compressed data than the rows need")
                 part = inflate.unconsumed_tail
-        position += length + 12
-        num_chunks += 1
 
 
 _PART_BYTES, _MAX_EXPANDED_BYTES = 65536, 1 << 20  # small, so that little memory is needed and copied
@@ -154,7 +183,9 @@ def _read_webp(encoded: bytes) -> tuple[int, int]:
 # Number of bytes of a value, for the types of TIFF 6.0.
 _TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _WIDTH, _HEIGHT, _COMPRESSION, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 259, 278, 322, 323
-_TIFF_SIZES = (_WIDTH, _HEIGHT, _COMPRESSION, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT)
+_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 258, 277
+_TIFF_SIZES = (_WIDTH, _HEIGHT, _COMPRESSION, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT)
+_MAX_SAMPLES, _MAX_BITS = 4, 16
 _TIFF_DEPTHS = (32997, 32998)  # of images and tiles of more than two dimensions
 # None, CCITT, LZW, Deflate and PackBits. Other codecs, such as JPEG, contain files with a header and limits.
 _TIFF_COMPRESSIONS = (1, 2, 3, 4, 5, 8, 32773, 32946)
@@ -167,6 +198,7 @@ def _read_tiff(encoded: bytes) -> tuple[int, int]:
     (directory,) = struct.unpack_from(f"{order}I", encoded, 4)
     (num_entries,) = struct.unpack_from(f"{order}H", encoded, directory)
     values: dict[int, int] = {}
+    bits: tuple[int, ...] = ()
     entry_bytes = 0
     for position in range(directory + 2, directory + 2 + 12 * num_entries, 12):
         tag, kind, count = struct.unpack_from(f"{order}HHI", encoded, position)
@@ -179,6 +211,16 @@ def _read_tiff(encoded: bytes) -> tuple[int, int]:
             if kind not in (3, 4) or count != 1 or tag in values:
                 raise ValueError(f"tag {tag} of type {kind} with {count} values, or twice")
             (values[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), encoded, position + 8)
+        if tag == _BITS_PER_SAMPLE:
+            if kind != 3 or not 1 <= count <= _MAX_SAMPLES or bits:
+                raise ValueError(f"tag {tag} of type {kind} with {count} values, or twice")
+            (offset,) = struct.unpack_from(f"{order}I", encoded, position + 8)
+            bits = struct.unpack_from(f"{order}{count}H", encoded, position + 8 if count <= 2 else offset)
+    if max(bits, default=1) > _MAX_BITS or values.get(_SAMPLES_PER_PIXEL, 1) > _MAX_SAMPLES:
+        raise ValueError(
+            f"{values.get(_SAMPLES_PER_PIXEL, 1)} samples per pixel, of {max(bits, default=1)} bits; "
+            f"the limits are {_MAX_SAMPLES} and {_MAX_BITS}"
+        )
     if _WIDTH not in values or _HEIGHT not in values:
         raise ValueError("no width and height in the first directory")
     if values.get(_COMPRESSION, 1) not in _TIFF_COMPRESSIONS:

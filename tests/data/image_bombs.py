@@ -75,6 +75,38 @@ def jpeg(height, width, scans=0, components=1, before=b"", frame=0xC2) -> bytes:
     return b"\xff\xd8" + before + b"".join([header, tables, first, *more]) + b"\xff\xd9"
 
 
+def arithmetic_jpeg(height, width, scans, frame=0xCA, before=b"") -> bytes:
+    """Returns a JPEG of three components with arithmetic codes and scans without data, which are decoded as zeros."""
+    components = b"".join(bytes([i + 1, 0x11, 0]) for i in range(3))
+    header = segment(0xDB, b"\0" + b"\1" * 64) + segment(frame, struct.pack(">BHHB", 8, height, width, 3) + components)
+    all_scans = b"".join(segment(0xDA, b"\3\1\0\2\0\3\0\0\0" + bytes([16 * (i > 0)])) for i in range(scans))
+    return b"\xff\xd8" + before + header + all_scans + b"\xff\xd9"
+
+
+def refined_jpeg(side, scans) -> bytes:
+    """Returns a gray progressive JPEG with scans that refine every coefficient by a random bit."""
+    blocks, random = (side // 8) ** 2, np.random.default_rng(0)
+    codes = segment(0xC4, b"\x00" + bytes([1] + [0] * 15) + b"\0")  # "0"
+    codes += segment(
+        0xC4, b"\x10" + bytes([1, 1] + [0] * 14) + b"\x01\xe0"
+    )  # "0" one coefficient, "10" a run of blocks
+    frame = segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
+    first = segment(0xDA, b"\1\1\0\0\0\0") + bytes(blocks // 8)
+    signs = random.integers(0, 256, blocks * 126 // 8, np.uint8) & 0x55
+    first += segment(0xDA, b"\1\1\0\1\x3f\1") + signs.tobytes()
+    bits = []
+    for start in range(0, blocks, 32767):
+        run = min(blocks - start, 32767)
+        if run >= 16384:
+            head = np.frombuffer(f"10{run - 16384:014b}".encode(), np.uint8) - ord("0")
+            bits += [head, random.integers(0, 2, run * 63, np.uint8)]
+    more = segment(0xDA, b"\1\1\0\1\x3f\x10") + np.packbits(np.concatenate(bits)).tobytes().replace(b"\xff", b"\xff\0")
+    return b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64) + codes + frame + first + more * (scans - 2) + b"\xff\xd9"
+
+
+EXIF_6 = segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06" + bytes(6))
+
+
 def hidden_frame(side: int) -> bytes:
     """Returns a JPEG in which a marker without a length precedes the frame, and a small frame follows it."""
     real = jpeg(side, side)[2:-2]
@@ -138,6 +170,36 @@ def webp_canvas(height, width) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(canvas) + len(frame)) + b"WEBP" + canvas + frame
 
 
+def webp_groups(side: int, bits: int) -> bytes:
+    """Returns a lossless WebP file in which every block of `2**bits` pixels has its own group of Huffman codes."""
+    blocks = (side >> bits) ** 2
+    one = "1000"  # a code with one symbol, 0, which needs no bits
+    # 256 codes of 8 bits: lengths of the code lengths, 1 for 8 and 2 for a run of zeros, and the code lengths.
+    lengths = {8: 1, 18: 2, 0: 2}
+    order = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8)
+    literals = "0" + f"{len(order) - 4:04b}"[::-1]
+    literals += "".join(f"{lengths.get(length, 0):03b}"[::-1] for length in order) + "0" + "0" * 256
+    green = literals + "11" + f"{24 - 11:07b}"[::-1]
+    head = f"{side - 1:014b}"[::-1] * 2 + "0000" + "0" + "0" + "1" + f"{bits - 2:03b}"[::-1] + "0"
+    numbers = np.arange(blocks, dtype=">u2").view(np.uint8).reshape(-1, 2)[:, ::-1]
+    groups = np.concatenate([np.unpackbits(numbers.ravel()), np.tile(np.uint8([1, 0, 0, 0]), 5 * blocks)])
+    text = (head + green + literals + one * 3).encode()
+    stream = np.concatenate([np.frombuffer(text, np.uint8) - ord("0"), groups])
+    data = b"\x2f" + np.packbits(stream, bitorder="little").tobytes() + bytes(64)
+    data += bytes(len(data) % 2)
+    return b"RIFF" + struct.pack("<I", len(data) + 12) + b"WEBPVP8L" + struct.pack("<I", len(data)) + data
+
+
+def tiff_of_floats(side: int) -> bytes:
+    """Returns a compressed TIFF file of three channels of 64 bits."""
+    pixels = zlib.compress(bytes(side * side * 24), 9)
+    end = struct.pack("<6H", 64, 64, 64, 3, 3, 3)
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 3, 8), (259, 3, 1, 8), (262, 3, 1, 2), (273, 4, 1, 20)]
+    tags += [(277, 3, 1, 3), (278, 4, 1, side), (279, 4, 1, len(pixels)), (339, 3, 3, 14)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 20 + len(pixels)) + end + pixels + directory
+
+
 SIDE = 20_000
 BOMBS = {
     "GIF, second frame larger than screen": lambda: (
@@ -158,6 +220,9 @@ BOMBS = {
     "JPEG, frame behind a marker": lambda: hidden_frame(SIDE),
     "JPEG, 65,500 x 16": lambda: jpeg(16, 65_500),
     "JPEG, 2,000 scans": lambda: jpeg(4096, 4096, 2000),
+    "JPEG, arithmetic": lambda: arithmetic_jpeg(4096, 4096, 64),
+    "JPEG, arithmetic, EXIF": lambda: arithmetic_jpeg(4096, 4096, 64, before=EXIF_6),
+    "JPEG, arithmetic, sequential": lambda: arithmetic_jpeg(4096, 4096, 1, frame=0xC9),
     "BMP, 300 bytes": lambda: bmp(4096, 4096, rows=bytes(246)),
     "BMP, run-length encoded": lambda: bmp(SIDE, SIDE, bits=8, compression=1, rows=b"\0\1"),
     "BMP, header of 268 bytes": lambda: bmp(SIDE, SIDE, header=0x10C),
@@ -166,6 +231,7 @@ BOMBS = {
     "TIFF, tags that share their values": lambda: tiff(
         8, 8, *((40_000 + tag, 1, 4_000_000, 8) for tag in range(400)), content=bytes(4_000_000)
     ),
+    "TIFF, 64 bits": lambda: tiff_of_floats(4096),
     "WebP, image larger than its canvas": lambda: webp_canvas(8000, 8000),
     "PPM, header only": lambda: b"P6 4000 4000 255\n",
 }
@@ -181,13 +247,15 @@ LARGEST = {
     "JPEG, progressive": lambda: jpeg(4096, 4096, 0, 4),
     "JPEG, 60 scans": lambda: jpeg(4096, 4096, 60),
     "JPEG, 60 scans, CMYK": lambda: jpeg(4096, 4096, 60, 4),
-    "JPEG, arithmetic coding": lambda: jpeg(4096, 4096, 60, 4, frame=0xCA),
+    "JPEG, 60 scans, EXIF": lambda: jpeg(4096, 4096, 60, 3, before=EXIF_6),
+    "JPEG, 64 scans of all coefficients": lambda: refined_jpeg(4096, 64),
     "BMP": lambda: bmp(4096, 4096, rows=bytes(3 * 4096 * 4096)),
     "BMP, 4096 x 4096, run-length encoded": lambda: bmp(4096, 4096, bits=8, compression=1, rows=b"\0\1"),
     "WebP": lambda: cv2.imencode(".webp", np.zeros((4096, 4096, 3), np.uint8))[1].tobytes(),
     "WebP, alpha, noise": lambda: cv2.imencode(
         ".webp", np.random.default_rng(0).integers(0, 256, (4096, 4096, 4)).astype(np.uint8)
     )[1].tobytes(),
+    "WebP, 65,536 groups of codes": lambda: webp_groups(4096, 4),
     "TIFF, 16 bits": lambda: cv2.imencode(".tiff", np.zeros((4096, 4096, 3), np.uint16))[1].tobytes(),
     "PPM, text": lambda: b"P3 4096 4096 9\n" + b"1 " * (3 * 4096 * 4096),
 }

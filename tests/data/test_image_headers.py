@@ -1,5 +1,6 @@
 """The size that decides is the size that the decoder allocates; small files that cost much are refused."""
 
+import io
 import struct
 import zlib
 
@@ -16,6 +17,7 @@ from image_bombs import segment
 from image_bombs import tiff
 from image_formats import CASES
 from image_formats import NOT_READ
+from PIL import Image
 
 from keras_arcface.data import encoded_images
 from keras_arcface.data import image_headers
@@ -34,12 +36,16 @@ REASONS = {
     "JPEG, frame behind a marker": r"20000 x 20000 pixels",
     "JPEG, 65,500 x 16": r"16 x 65500 pixels",
     "JPEG, 2,000 scans": r"2001 scans; the limit is 64",
+    "JPEG, arithmetic": r"marker ffca: .*arithmetic",
+    "JPEG, arithmetic, EXIF": r"marker ffca: .*arithmetic",
+    "JPEG, arithmetic, sequential": r"marker ffc9: .*arithmetic",
     "BMP, 300 bytes": r"OpenCV cannot decode it",
     "BMP, run-length encoded": r"20000 x 20000 pixels",
     "BMP, header of 268 bytes": r"20000 x 20000 pixels",
     "TIFF": r"20000 x 20000 pixels",
     "TIFF, tile larger than its image": r"16384 x 16000 pixels",
     "TIFF, tags that share their values": r"tags with more values than the file contains",
+    "TIFF, 64 bits": r"3 samples per pixel, of 64 bits; the limits are 4 and 16",
     "WebP, image larger than its canvas": r"OpenCV cannot decode it",
     "PPM, header only": r"17 bytes for 4000 x 4000 pixels",
 }
@@ -83,8 +89,35 @@ def test_jpeg_segments_before_the_frame_are_skipped_like_in_the_decoder():
     frame = segment(0xC0, struct.pack(">BHHB", 8, 9999, 9999, 1) + b"\1\x11\0")
     assert size_of(jpeg(24, 16, before=segment(0xE5, frame))) == (24, 16)
     assert size_of(jpeg(24, 16, before=segment(0xFE, frame) + b"\xff")) == (24, 16)
-    with pytest.raises(ValueError, match=r"Invalid JPEG data, size \d+"):
-        size_of(b"\xff\xd8\xff\xe0\0\0" + jpeg(24, 16)[2:-200])
+    assert size_of(b"\xff\xd8\xff\xe0\0\0" + jpeg(24, 16)[2:]) == (24, 16)  # a length of 0, which the decoder accepts
+    with pytest.raises(ValueError, match="a JPEG file without a frame"):
+        size_of(b"\xff\xd8" + b"\xff\xd9" + jpeg(24, 16)[2:])
+    with pytest.raises(ValueError, match="marker ffc2: a second frame"):
+        size_of(jpeg(24, 16)[:-2] + jpeg(24, 16)[2:])
+    with pytest.raises(ValueError, match="more than 65536 segments"):
+        size_of(jpeg(24, 16, before=b"\xff\xfe\0\2" * 70_000))
+
+
+def test_the_scans_of_the_first_image_of_a_jpeg_file_are_counted():
+    image = jpeg(24, 16, 20)
+    assert size_of(image * 4) == (24, 16)
+    assert size_of(jpeg(24, 16, before=segment(0xE2, b"\xff\xda\0" * 100))) == (24, 16)
+    hidden = segment(0xFE, b"\xff\xd9")  # an end of the image in a comment is none
+    many = jpeg(24, 16, 70)
+    for at in (2, many.index(b"\xff\xda")):
+        with pytest.raises(ValueError, match="71 scans; the limit is 64"):
+            size_of(many[:at] + hidden + many[at:])
+    with pytest.raises(ValueError, match="71 scans"):  # behind a marker that a decoder skips alone
+        size_of(many[:-2].replace(b"\xff\xda", b"\xff\x02\xff\xff\xda") + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("frame", [0xC3, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF])
+def test_arithmetic_lossless_and_hierarchical_jpeg_files_are_refused(frame):
+    for components in (1, 3, 4):
+        encoded = jpeg(24, 16, components=components, frame=frame)
+        with pytest.raises(ValueError, match=rf"marker ff{frame:x}: .*arithmetic, lossless or hierarchical"):
+            size_of(encoded)
+        assert not decode_rows(tf.constant([encoded]), (8, 8))[1].numpy().any()
 
 
 def test_the_batch_decoder_checks_headers_before_it_decodes():
@@ -137,12 +170,33 @@ def test_ordinary_progressive_images_and_texts_are_accepted():
     assert decode_rows(encoded, (8, 8))[1].numpy().tolist() == [True, False]
 
 
+def test_international_texts_of_a_png_file_are_counted_if_they_are_compressed():
+    plain, compressed = chunk(b"iTXt", b"key\0\0\0en\0\0zTXt") * 100, chunk(b"iTXt", b"key\0\1\0\0\0" + bytes(9))
+    assert size_of(png(8, 8, before=plain + compressed * 16)) == (8, 8)
+    for wrong in (compressed * 17, chunk(b"iTXt", b"k" * 80 + bytes(9)) * 17):
+        with pytest.raises(ValueError, match="17 compressed texts; the limit is 16"):
+            size_of(png(8, 8, before=plain + wrong))
+
+
+def test_tiff_files_of_all_modes_are_accepted():
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"):
+        for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits"):
+            file = io.BytesIO()
+            Image.new(mode, (9, 7)).save(file, "TIFF", compression=compression)
+            assert size_of(file.getvalue()) == (7, 9), mode
+
+
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
         ([(256, 4, 2, 8)], "tag 256 of type 4 with 2 values"),
         ([(257, 1, 1, 8)], "tag 257 of type 1 with 1 values"),
         ([(259, 3, 1, 7)], "compression 7, which is not one of"),
+        ([(258, 3, 1, 32)], "1 samples per pixel, of 32 bits"),
+        ([(258, 3, 2, 8 | 32 << 16)], "1 samples per pixel, of 32 bits"),
+        ([(258, 4, 1, 64)], "tag 258 of type 4 with 1 values"),
+        ([(258, 3, 5, 8)], "tag 258 of type 3 with 5 values"),
+        ([(277, 3, 1, 1000)], "1000 samples per pixel, of 8 bits"),
         ([(278, 4, 1, 30_000)], "30000 x 8 pixels"),
         ([(32998, 4, 1, 1000)], "tag 32998, the depth"),
     ],

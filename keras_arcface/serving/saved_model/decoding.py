@@ -76,6 +76,7 @@ def _decode_jpeg_or_png(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tens
     max_png_bytes = encoded_images.max_png_bytes(tf.cast(height, tf.int64) * tf.cast(width, tf.int64))
     is_bounded = (
         (texts <= image_headers.MAX_COMPRESSED_TEXTS)
+        & ~tf.reduce_any([_has_frame(image, start) for start in image_headers.ARITHMETIC_FRAMES])
         & (_count(image, image_headers.SCAN, image_headers.MAX_SCANS) <= image_headers.MAX_SCANS)
         # libpng expands all data behind the last row, and the graph cannot check how much that is.
         & (~_starts_with(image, image_headers.PNG) | (tf.cast(tf.strings.length(image), tf.int64) <= max_png_bytes))
@@ -148,9 +149,25 @@ def _exif_orientation(image: tf.Tensor) -> tf.Tensor:
     return tf.concat([tf.boolean_mask(values, found), [1]], 0)[0]
 
 
+def _split(image: tf.Tensor, pattern: bytes, limit: int) -> tf.Tensor:
+    """Returns the parts before, between and behind the first `limit + 1` occurrences of a pattern."""
+    # `tf.strings.split` runs several ops more to return a ragged tensor.
+    return tf.raw_ops.StringSplitV2(input=image[tf.newaxis], sep=pattern, maxsplit=limit + 1).values
+
+
 def _count(image: tf.Tensor, pattern: bytes, limit: int) -> tf.Tensor:
     """Returns how often a pattern occurs, or `limit + 1` if it occurs more often."""
-    return tf.size(tf.strings.split(image, pattern, maxsplit=limit + 1)) - 1
+    return tf.size(_split(image, pattern, limit)) - 1
+
+
+def _has_frame(image: tf.Tensor, start: bytes) -> tf.Tensor:
+    """Returns whether a JPEG frame occurs, or its first three bytes so often that they are not by chance."""
+    parts = _split(image, start, _MAX_CHANCES)[1:]
+    ends = tf.strings.substr(parts, 0, 2)[:, tf.newaxis] == tf.constant(image_headers.FRAME_LENGTHS_AND_BITS)
+    return tf.reduce_any(ends) | (tf.size(parts) > _MAX_CHANCES)
+
+
+_MAX_CHANCES = 64  # three bytes occur once in 16 MB of random metadata
 
 
 def _starts_with(image: tf.Tensor, magic: bytes) -> tf.Tensor:
