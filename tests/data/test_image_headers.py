@@ -21,6 +21,7 @@ from PIL import Image
 
 from keras_arcface.data import encoded_images
 from keras_arcface.data import image_headers
+from keras_arcface.serving.saved_model.decoding import MAX_SERVED_BYTES
 from keras_arcface.serving.saved_model.decoding import decode_rows
 
 REASONS = {
@@ -168,6 +169,12 @@ def test_ordinary_progressive_images_and_texts_are_accepted():
     assert size_of(png(8, 8, before=image_bombs.texts(image_headers.MAX_COMPRESSED_TEXTS))) == (8, 8)
     encoded = tf.constant([jpeg(64, 64, image_headers.MAX_SCANS - 1), jpeg(64, 64, image_headers.MAX_SCANS)])
     assert decode_rows(encoded, (8, 8))[1].numpy().tolist() == [True, False]
+
+
+def test_served_files_have_a_limit():
+    face = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    padded = [face.ljust(MAX_SERVED_BYTES + more, b"\0") for more in (0, 1)]
+    assert decode_rows(tf.constant(padded), (8, 8))[1].numpy().tolist() == [True, False]
 
 
 def test_international_texts_of_a_png_file_are_counted_if_they_are_compressed():

@@ -13,6 +13,9 @@ import tensorflow as tf
 from keras_arcface.data import encoded_images
 from keras_arcface.data import image_headers
 
+# Limit of JPEG and PNG files. The time of a crafted file is in proportion to its size: 4 seconds per MB of a PNG file.
+MAX_SERVED_BYTES = 16 * 2**20
+
 
 def decode_rows(encoded: tf.Tensor, image_size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes images of any size to the pixels that OpenCV returns, without errors for damaged images.
@@ -75,7 +78,8 @@ def _decode_jpeg_or_png(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tens
     )
     max_png_bytes = encoded_images.max_png_bytes(tf.cast(height, tf.int64) * tf.cast(width, tf.int64))
     is_bounded = (
-        (texts <= image_headers.MAX_COMPRESSED_TEXTS)
+        (tf.strings.length(image) <= MAX_SERVED_BYTES)
+        & (texts <= image_headers.MAX_COMPRESSED_TEXTS)
         & ~tf.reduce_any([_has_frame(image, start) for start in image_headers.ARITHMETIC_FRAMES])
         & (_count(image, image_headers.SCAN, image_headers.MAX_SCANS) <= image_headers.MAX_SCANS)
         # libpng expands all data behind the last row, and the graph cannot check how much that is.
