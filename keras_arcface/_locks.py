@@ -126,8 +126,11 @@ def _open(path: Path) -> int:
     """Opens or creates a lock file, and returns its descriptor."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
-    except PermissionError:  # the file of another user can be locked, but not written
-        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    except PermissionError as error:  # the file of another user can be locked, but not written
+        try:
+            descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+        except OSError:
+            raise error from None
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise

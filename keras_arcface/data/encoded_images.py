@@ -59,6 +59,38 @@ def max_png_bytes(pixels):
     return 8 * pixels + image_headers.MAX_EXTRA_BYTES
 
 
+def has_complete_chunks(encoded):
+    """Returns a mask of the images without a PNG chunk that is longer than the rest of the file.
+
+    libpng allocates and clears the declared length of a chunk before it reads the content.
+
+    Args:
+        encoded: encoded images, string tensor `(n,)`.
+
+    Returns:
+        Bool tensor `(n,)`. It is true for all files that are not PNG files.
+    """
+    is_png = tf.strings.substr(encoded, 0, len(PNG)) == PNG
+    num_bytes = tf.cast(tf.strings.length(encoded), tf.int64)
+
+    def read_chunk(start, has_more, is_complete):
+        header = tf.strings.substr(encoded, tf.where(has_more, start, 0), 8 * tf.ones_like(start))
+        header = tf.cast(tf.io.decode_raw(header, tf.uint8, fixed_length=8), tf.int64)
+        end = start + tf.reduce_sum(header[:, :4] * [1 << 24, 1 << 16, 1 << 8, 1], 1) + 12
+        is_last = tf.reduce_all(header[:, 4:] == list(b"IEND"), 1)
+        is_complete |= has_more & is_last & (end <= num_bytes)
+        return end, has_more & ~is_last & (end + 12 <= num_bytes), is_complete
+
+    start = tf.fill(tf.shape(num_bytes), tf.constant(len(PNG), tf.int64))
+    _, _, is_complete = tf.while_loop(
+        lambda start, has_more, is_complete: tf.reduce_any(has_more),
+        read_chunk,
+        (start, is_png & (start + 12 <= num_bytes), ~is_png),
+        maximum_iterations=image_headers.MAX_CHUNKS,
+    )
+    return is_complete
+
+
 def has_exif_orientation(encoded):
     """Returns a mask of the images that EXIF data rotates or mirrors.
 
@@ -122,7 +154,8 @@ def _needs_no_conversion(encoded, image_size):
     is_jpeg, is_png = (tf.strings.substr(encoded, 0, len(magic)) == magic for magic in (JPEG, PNG))
     # Longer files are decoded only after an exact check of their scans, texts and rows.
     is_short = tf.strings.length(encoded) <= max_png_bytes(image_size[0] * image_size[1])
-    return tf.logical_and(tf.logical_or(is_jpeg, is_png) & is_short, tf.logical_not(has_exif_orientation(encoded)))
+    is_bounded = is_short & has_complete_chunks(encoded)
+    return tf.logical_and(tf.logical_or(is_jpeg, is_png) & is_bounded, tf.logical_not(has_exif_orientation(encoded)))
 
 
 def _convert_all(encoded: np.ndarray, names: np.ndarray) -> np.ndarray:

@@ -126,7 +126,9 @@ def _png_chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
         if position + 8 > len(encoded):
             return
         length, kind = struct.unpack_from(">I4s", encoded, position)
-        yield kind, position + 8, min(position + 8 + length, len(encoded))
+        if position + length + 12 > len(encoded):  # libpng allocates the length before it reads the chunk
+            raise ValueError(f"the chunk {kind!r} of {length} bytes does not fit into the file")
+        yield kind, position + 8, position + 8 + length
         position += length + 12
         if kind == b"IEND":
             return

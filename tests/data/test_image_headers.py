@@ -125,7 +125,11 @@ def test_the_batch_decoder_checks_headers_before_it_decodes():
     images = [png(8, 8), jpeg(8, 8), png(8, 8)]
     sizes = encoded_images.declared_sizes(tf.constant([*images, png(20, 30), jpeg(40, 50)]))
     assert sizes.numpy().tolist() == [[8, 8]] * 3 + [[20, 30], [40, 50]]
-    bomb = image_bombs.SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0))
+    bomb = (
+        image_bombs.SIGNATURE
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0))
+        + chunk(b"IEND", b"")
+    )
     for wrong in (bomb, png(8, 9), jpeg(9, 8)):
         encoded = tf.constant([*images, wrong])
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"must have the size \(8, 8\).*d"):
@@ -169,6 +173,19 @@ def test_ordinary_progressive_images_and_texts_are_accepted():
     assert size_of(png(8, 8, before=image_bombs.texts(image_headers.MAX_COMPRESSED_TEXTS))) == (8, 8)
     encoded = tf.constant([jpeg(64, 64, image_headers.MAX_SCANS - 1), jpeg(64, 64, image_headers.MAX_SCANS)])
     assert decode_rows(encoded, (8, 8))[1].numpy().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"tEXt", b"eXIf", b"IDAT"])
+def test_a_png_chunk_that_is_longer_than_the_file_is_refused(kind):
+    # libpng would allocate and clear a GiB for some of them
+    bomb = png(8, 8)[:33] + struct.pack(">I4s", 2**30, kind) + b"a\0\0"
+    with pytest.raises(ValueError, match=rf"chunk {kind!r} of {2**30} bytes does not fit"):
+        size_of(bomb)
+    encoded = tf.constant([png(8, 8), bomb, jpeg(8, 8, 1), b""])
+    assert encoded_images.has_complete_chunks(encoded).numpy().tolist() == [True, False, True, True]
+    assert decode_rows(encoded[:2], (8, 8))[1].numpy().tolist() == [True, False]
+    with pytest.raises(ValueError, match=r"name is not a readable image.*does not fit"):
+        encoded_images.decode_batch(encoded[1:2], tf.constant(["name"]), (8, 8))
 
 
 def test_served_files_have_a_limit():

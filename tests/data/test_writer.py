@@ -257,9 +257,7 @@ def test_images_that_tensorflow_cannot_decode_become_png_without_loss(suffix, dt
 def test_an_image_that_png_cannot_store_is_named(face_folder, tmp_path):
     floats = cv2.imencode(".tiff", np.zeros((32, 32), np.float32))[1].tobytes()
     (face_folder / "person_0" / "9.tiff").write_bytes(floats)
-    with pytest.raises(
-        ValueError, match=r"person_0/9.tiff must have pixels of 8 or 16 bits, .*PNG.* Received: dtype=float32"
-    ):
+    with pytest.raises(ValueError, match=r"person_0/9.tiff is not a readable image.*\(1 samples per pixel, of 32 bits"):
         write_dataset(ImageFolder(face_folder), tmp_path / "out")
 
 

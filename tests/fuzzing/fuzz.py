@@ -23,6 +23,7 @@ lines and branches of the files in `COVERS` that the inputs of the search reach.
 import argparse
 import atexit
 import contextlib
+import hashlib
 import importlib
 import logging
 import os
@@ -120,7 +121,13 @@ def _search(name: str, corpus: str, findings: str, seconds: int, seed: int) -> N
     warm_up(target)
 
     def run(data):
-        _check_but_waiting(target, data)  # libFuzzer limits the time on the clock
+        try:
+            _check_but_waiting(target, data)  # libFuzzer limits the time on the clock
+        except BaseException:
+            path = f"{findings}crash-{hashlib.sha1(data).hexdigest()}"
+            Path(path).write_bytes(data)
+            print(f"Input written to {path}", flush=True)
+            raise
 
     longest = max(map(len, known.values()), default=0)
     options = {

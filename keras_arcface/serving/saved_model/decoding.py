@@ -77,13 +77,15 @@ def _decode_jpeg_or_png(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tens
         [_count(image, text, image_headers.MAX_COMPRESSED_TEXTS) for text in image_headers.COMPRESSED_TEXTS]
     )
     max_png_bytes = encoded_images.max_png_bytes(tf.cast(height, tf.int64) * tf.cast(width, tf.int64))
+    is_png = _starts_with(image, image_headers.PNG)
     is_bounded = (
         (tf.strings.length(image) <= MAX_SERVED_BYTES)
+        & encoded_images.has_complete_chunks(image[tf.newaxis])[0]
         & (texts <= image_headers.MAX_COMPRESSED_TEXTS)
         & ~tf.reduce_any([_has_frame(image, start) for start in image_headers.ARITHMETIC_FRAMES])
         & (_count(image, image_headers.SCAN, image_headers.MAX_SCANS) <= image_headers.MAX_SCANS)
         # libpng expands all data behind the last row, and the graph cannot check how much that is.
-        & (~_starts_with(image, image_headers.PNG) | (tf.cast(tf.strings.length(image), tf.int64) <= max_png_bytes))
+        & (~is_png | (tf.cast(tf.strings.length(image), tf.int64) <= max_png_bytes))
     )
 
     def decode():
