@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from keras_arcface._messages import cut
 from keras_arcface.data.image_files import ImageFiles
 from keras_arcface.data.list_files import read_csv
 from keras_arcface.data.list_files import read_lst
@@ -58,6 +59,10 @@ class ImageList(Source):
             self._names, self.labels = read_lst(self.path)
         else:
             self._names, self.labels, self.class_names = read_csv(self.path)
+        for name in self._names:
+            if "\0" in name:
+                received = cut(repr(name), 80)
+                raise ValueError(f"{self.path} must contain paths without NUL characters. Received: {received}")
         self.num_classes = int(self.labels.max()) + 1 if self.class_names is None else len(self.class_names)
 
     def __len__(self) -> int:

@@ -234,6 +234,7 @@ def test_labels_of_a_list_above_the_precision_of_float32(face_folder):
         ("a.jpg,1\nb.jpg,1,2\n", r"line 2: expected path,label. Received: 'b.jpg,1,2'"),
         ("a.jpg,1\n,2\n", r"line 2: expected path,label. Received: ',2'"),
         ("a.jpg,1\nb.jpg, \n", r"line 2: expected path,label. Received"),
+        ("a.jpg,1\nb\0.jpg,2\n", r"faces.csv must contain paths without NUL characters. Received: 'b\\x00.jpg'"),
         ("", "must contain lines of path,label. Received: no such lines"),
         ("path,label\n", "must contain lines of path,label. Received: no such lines"),
         (
