@@ -32,6 +32,7 @@ import peak_memory
 
 from keras_arcface.serving import FaceClient
 from keras_arcface.serving import ServingError
+from keras_arcface.serving.client.endpoint import TimeLimit
 
 IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
 VERSION = 1
@@ -46,6 +47,8 @@ CALLS = {
     "threshold": lambda client: client.threshold(1e-3),
     "status": lambda client: client.status(),
     "version": lambda client: client.wait_until_ready(0.5),
+    "signatures": lambda client: client._endpoint.signatures(VERSION, TimeLimit(2)),
+    "load errors": lambda client: client._endpoint.version_errors(TimeLimit(2)),
 }
 
 
@@ -239,6 +242,31 @@ def _rest():
         yield Case(f"version {value!r}", "version", http(info | {"model_spec": value}))
     for value in (None, [], 1, {"signature_def": None}, {"signature_def": {"signature_def": 5}}):
         yield Case(f"signatures {value!r}", "version", http(info | {"metadata": value}))
+    spec = {"dtype": "DT_UINT8", "tensor_shape": {"dim": [{"size": "-1"}, {"size": 112}], "unknown_rank": False}}
+
+    def described_signature(inputs):
+        signatures = {"serving_default": {"inputs": inputs, "outputs": {}}}
+        return http(info | {"metadata": {"signature_def": {"signature_def": signatures}}})
+
+    for good_spec in (spec, spec | {"tensor_shape": {"unknown_rank": True}}, spec | {"tensor_shape": {}}):
+        case = described_signature({"images": good_spec})
+        yield Case(f"signature with {good_spec['tensor_shape']}", "signatures", case, accepted=True)
+    for value in (None, 1, [], [spec], {"images": None}, {"images": {}}, {"images": {"dtype": "DT_UINT8"}}):
+        yield Case(f"inputs {str(value)[:30]}", "signatures", described_signature(value))
+    for value in (None, 1, []):
+        yield Case(f"type {value}", "signatures", described_signature({"images": spec | {"dtype": value}}))
+    for value in ("x", 1, [1], {"dim": 1}, {"dim": [1]}, {"dim": [{}]}):
+        yield Case(f"shape {value}", "signatures", described_signature({"images": spec | {"tensor_shape": value}}))
+    for value in ("x", "-2", -2, 1.5, None, True, "9" * 5000):
+        shape = {"tensor_shape": {"dim": [{"size": value}]}}
+        yield Case(f"size {str(value)[:9]!r}", "signatures", described_signature({"images": spec | shape}))
+    for value in (None, 1, "x", {"signature_def": []}, {"signature_def": {"signature_def": {"a": None}}}):
+        yield Case(f"signatures with {value!r}", "signatures", http(info | {"metadata": value}))
+    for value in (None, 1, [], {}, {"error_message": None}, {"error_message": ""}, {"error_message": "x\x1b" * 9999}):
+        content = {"model_version_status": [state | {"status": value}]}
+        yield Case(f"status {str(value)[:30]}", "load errors", http(content), accepted=True)
+    for value in (None, {}, [None], [{}], [{"version": "x", "status": {"error_message": "x"}}]):
+        yield Case(f"statuses {value!r}", "load errors", http({"model_version_status": value}))
 
 
 # gRPC
@@ -281,6 +309,23 @@ def grpc_status(version=1, state=30):
     response = get_model_status_pb2.GetModelStatusResponse()
     response.model_version_status.add(version=version, state=state)
     return response.SerializeToString()
+
+
+def grpc_load_error(version=1, message="Op type not registered"):
+    response = get_model_status_pb2.GetModelStatusResponse()
+    response.model_version_status.add(version=version, state=50).status.error_message = message
+    return response.SerializeToString()
+
+
+def grpc_signature(*sizes, dtype=4, unknown_rank=False):
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    images = signatures.signature_def["serving_default"].inputs["images"]
+    images.dtype, images.tensor_shape.unknown_rank = dtype, unknown_rank
+    for size in sizes:
+        images.tensor_shape.dim.add(size=size)
+    packed = any_pb2.Any()
+    packed.Pack(signatures)
+    return grpc_version(value=packed)
 
 
 def grpc_version(version=VERSION, value=None, key="signature_def"):
@@ -433,6 +478,14 @@ def _grpc():
     yield Case("signatures of another type", "version", grpc_version(value=any_pb2.Any(type_url="x/y", value=b"z")))
     broken = any_pb2.Any(type_url="type.googleapis.com/tensorflow.serving.SignatureDefMap", value=b"\xff\xff")
     yield Case("signatures as garbage", "version", grpc_version(value=broken))
+    for sizes in ((), (-1, 112, 112, 3), (-1,) * 100_000):
+        yield Case(f"signature with {sizes[:4]}", "signatures", grpc_signature(*sizes), accepted=True)
+    yield Case("signature of unknown rank", "signatures", grpc_signature(unknown_rank=True), accepted=True)
+    yield Case("signature of type 999", "signatures", grpc_signature(dtype=999), accepted=True)
+    yield Case("signature with size -2", "signatures", grpc_signature(-2))
+    yield Case("no signatures to describe", "signatures", grpc_version(key="x"))
+    yield Case("load error", "load errors", grpc_load_error(message="x\x1b" * 9999), accepted=True)
+    yield Case("load error of version -1", "load errors", grpc_load_error(-1))
 
 
 REST, GRPC = list(_rest()), list(_grpc())

@@ -40,6 +40,7 @@ _EMBEDDING = {"embedding": Output(np.float32, is_matrix=True), "norm": Output(np
 OUTPUTS: dict[str, dict[str, Output]] = {
     "serving_default": _EMBEDDING,
     "serve_bytes": _EMBEDDING | {"valid": Output(bool)},
+    "compare": {"cosine": Output(np.float32)},
     "describe": {"metadata": Output(str)},
 }
 
@@ -121,6 +122,14 @@ def read_states(states: Iterable[tuple[Any, Any]]) -> dict[int, str]:
             raise ValueError(f"expected a state, one of {', '.join(sorted(_STATES))}. Received: {short(state)}")
         checked[read_version(version)] = state
     return checked
+
+
+def read_shape(sizes: Iterable[Any]) -> tuple[int | None, ...]:
+    """Returns the shape in the description of a tensor. A size of -1, which may be a string, becomes None."""
+    shape = tuple(int(size) if isinstance(size, str) and re.fullmatch("-?[0-9]{1,9}", size) else size for size in sizes)
+    if not all(type(size) is int and size >= -1 for size in shape):
+        raise ValueError(f"expected sizes of at least -1. Received: {short(shape)}")
+    return tuple(None if size == -1 else size for size in shape)
 
 
 def read_metadata(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from keras_arcface.serving.client.embeddings import concatenate
 from keras_arcface.serving.client.embeddings import read_outputs
 from keras_arcface.serving.client.images import Batch
 from keras_arcface.serving.client.retry import retry
+from keras_arcface.serving.client.transport import Signature
 from keras_arcface.serving.client.transport import Transport
 from keras_arcface.serving.client.transport import TransportError
 
@@ -116,6 +117,14 @@ class Endpoint:
     def version_states(self, limit: TimeLimit) -> dict[int, str]:
         """Returns `{version: state}` for the versions that the server knows."""
         return self._request(self._transport.version_states, limit)
+
+    def signatures(self, version: int | None, limit: TimeLimit) -> dict[str, Signature]:
+        """Returns the signatures of a version with their inputs and outputs. `version` is as in `predict`."""
+        return self._request(lambda timeout: self._transport.signatures(version, timeout), limit, version)
+
+    def version_errors(self, limit: TimeLimit) -> dict[int, str]:
+        """Returns `{version: message}` for the versions that the server failed to load."""
+        return self._request(self._transport.version_errors, limit)
 
     @contextlib.contextmanager
     def checking(self, version: int | None, signature: str | None = None) -> Iterator[None]:

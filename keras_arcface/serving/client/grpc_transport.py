@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +23,11 @@ from keras_arcface.serving.client import answer_checks
 from keras_arcface.serving.client.connection import PemFiles
 from keras_arcface.serving.client.transport import FailureKind
 from keras_arcface.serving.client.transport import Inputs
+from keras_arcface.serving.client.transport import Signature
+from keras_arcface.serving.client.transport import TensorSpec
 from keras_arcface.serving.client.transport import Transport
 from keras_arcface.serving.client.transport import TransportError
+from keras_arcface.serving.client.transport import printable
 
 _KINDS = {
     grpc.StatusCode.UNAVAILABLE: FailureKind.UNAVAILABLE,
@@ -111,20 +115,24 @@ class GrpcTransport(Transport):
             raise TransportError(FailureKind.UNEXPECTED, str(error)) from error
 
     def resolve(self, version: int | None, timeout: float) -> tuple[int, tuple[str, ...]]:
-        request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=self._model_spec(version))
-        request.metadata_field.append("signature_def")
-        response = _send(self._prediction.GetModelMetadata, request, timeout)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
+        response, signatures = self._metadata(version, timeout)
         try:
-            if not response.metadata["signature_def"].Unpack(signatures):
-                raise ValueError("expected metadata with signature_def")
-            return _read_version(response), tuple(signatures.signature_def)
-        except (ValueError, DecodeError) as error:
+            return _read_version(response), tuple(signatures)
+        except ValueError as error:
+            raise TransportError(FailureKind.UNEXPECTED, str(error)) from error
+
+    def signatures(self, version: int | None, timeout: float) -> dict[str, Signature]:
+        _, signatures = self._metadata(version, timeout)
+        try:
+            return {
+                name: Signature(_read_specs(signature.inputs), _read_specs(signature.outputs))
+                for name, signature in signatures.items()
+            }
+        except ValueError as error:
             raise TransportError(FailureKind.UNEXPECTED, str(error)) from error
 
     def version_states(self, timeout: float) -> dict[int, str]:
-        request = get_model_status_pb2.GetModelStatusRequest(model_spec=model_pb2.ModelSpec(name=self._model))
-        response = _send(self._models.GetModelStatus, request, timeout)
+        response = self._status(timeout)
         names = get_model_status_pb2.ModelVersionStatus.State.DESCRIPTOR.values_by_number
         try:
             return answer_checks.read_states(
@@ -133,6 +141,34 @@ class GrpcTransport(Transport):
             )
         except ValueError as error:
             raise TransportError(FailureKind.UNEXPECTED, str(error)) from error
+
+    def version_errors(self, timeout: float) -> dict[int, str]:
+        statuses = self._status(timeout).model_version_status
+        try:
+            return {
+                answer_checks.read_version(status.version): printable(status.status.error_message)
+                for status in statuses
+                if status.status.error_message
+            }
+        except ValueError as error:
+            raise TransportError(FailureKind.UNEXPECTED, str(error)) from error
+
+    def _metadata(self, version: int | None, timeout: float) -> tuple[Any, Any]:
+        """Returns the answer of GetModelMetadata, and its map of signatures."""
+        request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=self._model_spec(version))
+        request.metadata_field.append("signature_def")
+        response = _send(self._prediction.GetModelMetadata, request, timeout)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        try:
+            if not response.metadata["signature_def"].Unpack(signatures):
+                raise ValueError("expected metadata with signature_def")
+        except (ValueError, DecodeError) as error:
+            raise TransportError(FailureKind.UNEXPECTED, str(error)) from error
+        return response, signatures.signature_def
+
+    def _status(self, timeout: float) -> Any:
+        request = get_model_status_pb2.GetModelStatusRequest(model_spec=model_pb2.ModelSpec(name=self._model))
+        return _send(self._models.GetModelStatus, request, timeout)
 
     def _model_spec(self, version: int | None) -> Any:
         spec = model_pb2.ModelSpec(name=self._model)
@@ -198,6 +234,15 @@ def _read(name: str, output: answer_checks.Output, tensor: Any, rows: int) -> np
     if output.dtype is bool:
         return np.frombuffer(content, np.uint8).reshape(shape) != 0
     return np.frombuffer(content, "<f4").astype(np.float32).reshape(shape)
+
+
+def _read_specs(tensors: Mapping[str, Any]) -> dict[str, TensorSpec]:
+    specs = {}
+    for name, info in tensors.items():
+        sizes = [dim.size for dim in info.tensor_shape.dim]
+        shape = None if info.tensor_shape.unknown_rank else answer_checks.read_shape(sizes)
+        specs[name] = TensorSpec(_dtype_name(info.dtype), shape)
+    return specs
 
 
 def _dtype_name(number: int) -> str:

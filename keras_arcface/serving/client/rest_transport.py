@@ -21,8 +21,11 @@ from keras_arcface.serving.client.http_connection import Response
 from keras_arcface.serving.client.http_connection import ResponseTooLong
 from keras_arcface.serving.client.transport import FailureKind
 from keras_arcface.serving.client.transport import Inputs
+from keras_arcface.serving.client.transport import Signature
+from keras_arcface.serving.client.transport import TensorSpec
 from keras_arcface.serving.client.transport import Transport
 from keras_arcface.serving.client.transport import TransportError
+from keras_arcface.serving.client.transport import printable
 
 # HTTP status codes of TensorFlow Serving, and 502, which a proxy returns if the server is unreachable.
 _KINDS = {
@@ -88,21 +91,48 @@ class RestTransport(Transport):
             return {name: _read(name, output, outputs[name], rows) for name, output in expected.items()}, version
 
     def resolve(self, version: int | None, timeout: float) -> tuple[int, tuple[str, ...]]:
+        response, signatures = self._metadata(version, timeout)
+        with _checked():
+            return answer_checks.read_version(_get(response, "model_spec", "version")), tuple(signatures)
+
+    def signatures(self, version: int | None, timeout: float) -> dict[str, Signature]:
+        _, signatures = self._metadata(version, timeout)
+        with _checked():
+            return {name: _read_signature(signature) for name, signature in signatures.items()}
+
+    def version_states(self, timeout: float) -> dict[int, str]:
+        statuses = self._status(timeout)
+        with _checked():
+            return answer_checks.read_states((_get(status, "version"), _get(status, "state")) for status in statuses)
+
+    def version_errors(self, timeout: float) -> dict[int, str]:
+        messages = {}
+        for status in self._status(timeout):
+            with _checked():
+                version = answer_checks.read_version(_get(status, "version"))
+                detail = status.get("status")
+                message = detail.get("error_message") if isinstance(detail, dict) else None
+            if isinstance(message, str) and message:
+                messages[version] = printable(message)
+        return messages
+
+    def _metadata(self, version: int | None, timeout: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the metadata of a version, and the signatures in it."""
         deadline = time.monotonic() + timeout
         response = self._request("GET", f"{self._version_path(version)}/metadata", deadline)
         with _checked():
             signatures = _get(response, "metadata", "signature_def", "signature_def")
             if not isinstance(signatures, dict):
                 raise ValueError("expected signature_def as an object")
-            return answer_checks.read_version(_get(response, "model_spec", "version")), tuple(signatures)
+        return response, signatures
 
-    def version_states(self, timeout: float) -> dict[int, str]:
+    def _status(self, timeout: float) -> list:
         response = self._request("GET", "", time.monotonic() + timeout)
         with _checked():
-            states = _get(response, "model_version_status")
-            if not isinstance(states, list):
+            statuses = _get(response, "model_version_status")
+            if not isinstance(statuses, list):
                 raise ValueError("expected model_version_status as a list")
-            return answer_checks.read_states((_get(status, "version"), _get(status, "state")) for status in states)
+        return statuses
 
     def _version_path(self, version: int | None) -> str:
         if version is not None:
@@ -221,6 +251,32 @@ def _read(name: str, output: answer_checks.Output, value: Any, rows: int) -> np.
             return np.array(value, object if output.dtype is str else output.dtype)
     except OverflowError as error:
         raise ValueError(f"expected {name} with float32 numbers. Received: an integer outside their range") from error
+
+
+def _read_signature(signature: Any) -> Signature:
+    parts = []
+    for part in ("inputs", "outputs"):
+        tensors = _get(signature, part)
+        if not isinstance(tensors, dict):
+            raise ValueError(f"expected the {part} of a signature as an object. Received: {short(tensors)}")
+        parts.append({name: _read_spec(tensor) for name, tensor in tensors.items()})
+    return Signature(*parts)
+
+
+def _read_spec(tensor: Any) -> TensorSpec:
+    dtype = _get(tensor, "dtype")
+    if not isinstance(dtype, str):
+        raise ValueError(f"expected the name of a type. Received: {short(dtype)}")
+    shape = _get(tensor, "tensor_shape")
+    if isinstance(shape, dict) and shape.get("unknown_rank") is True:
+        sizes = None
+    else:
+        dims = _get(shape, "dim") if shape else []
+        if not isinstance(dims, list):
+            raise ValueError(f"expected the axes of a tensor as a list. Received: {short(dims)}")
+        sizes = answer_checks.read_shape(_get(dim, "size") for dim in dims)
+    name = dtype.removeprefix("DT_").lower()
+    return TensorSpec({"float": "float32", "double": "float64", "half": "float16"}.get(name, name), sizes)
 
 
 def _get(response: Any, *keys: str) -> Any:

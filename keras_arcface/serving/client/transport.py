@@ -4,7 +4,7 @@ import abc
 import enum
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,29 @@ Inputs = Mapping[str, np.ndarray | Sequence[bytes]]
 
 
 _SHOWN = 1000  # characters of a server's message in an error
+
+
+class TensorSpec(NamedTuple):
+    """Description of an input or output of a signature.
+
+    Attributes:
+        dtype: name of the type, such as "uint8" or "string".
+        shape: size of each axis, None for any size. It is None if the number of axes is unknown.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        sizes = "(...)" if self.shape is None else f"({', '.join('n' if s is None else str(s) for s in self.shape)})"
+        return f"{self.dtype} {sizes}"
+
+
+class Signature(NamedTuple):
+    """Inputs and outputs of a signature, by their names."""
+
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
 
 
 class FailureKind(enum.Enum):
@@ -40,13 +63,16 @@ class TransportError(Exception):
 
     def __init__(self, kind: FailureKind, message: str):
         self.kind = kind
-        self.message = _printable(message[:_SHOWN]) + ("..." if len(message) > _SHOWN else "")
+        self.message = printable(message)
         super().__init__(self.message)
         self.attempts = 1
         self.seconds = 0.0
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Returns the first characters of a server's message, with control characters escaped."""
+    if len(text) > _SHOWN:
+        text = f"{text[:_SHOWN]}..."
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -106,8 +132,24 @@ class Transport(abc.ABC):
         """
 
     @abc.abstractmethod
+    def signatures(self, version: int | None, timeout: float) -> dict[str, Signature]:
+        """Returns the signatures of the version that handles requests, by their names.
+
+        Raises:
+            TransportError: if the request fails.
+        """
+
+    @abc.abstractmethod
     def version_states(self, timeout: float) -> dict[int, str]:
         """Returns the states of all versions that the server knows, such as `{3: "AVAILABLE"}`.
+
+        Raises:
+            TransportError: if the request fails.
+        """
+
+    @abc.abstractmethod
+    def version_errors(self, timeout: float) -> dict[int, str]:
+        """Returns the messages of the versions that the server failed to load, such as `{4: "Op type not registered"}`.
 
         Raises:
             TransportError: if the request fails.
