@@ -1,16 +1,11 @@
 """Estimates of the memory, communication and time of a classification head, before training.
 
-    python -m keras_arcface.plan --classes 10e6 --dim 512 --batch 1024 --devices 8 --gpu-memory 80G
-    python -m keras_arcface.plan --classes 10e6 --batch 1024 --devices 8 --sample-rate 0.1
-
 The estimates include only the head: class centers, their gradient, the slots of the optimizer, the temporary memory of
 a step, and the bytes that a step sends between devices. `--other-memory` reserves memory for the network.
 """
 
-import argparse
 import dataclasses
 import math
-import sys
 from collections.abc import Iterator
 
 from keras_arcface import _arguments
@@ -248,62 +243,3 @@ def parse_size(text: str) -> float:
     units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     number, unit = (text[:-1], units[text[-1].upper()]) if text and text[-1].upper() in units else (text, 1)
     return float(number) * unit
-
-
-def _parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m keras_arcface.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    integer = {"type": lambda text: int(float(text))}
-    size = {"type": parse_size}
-    parser.add_argument("--classes", required=True, help="number of classes, such as 10e6", **integer)
-    parser.add_argument("--batch", default=1024, help="images per step, on all devices together", **integer)
-    parser.add_argument("--dim", default=512, help="length of an embedding", **integer)
-    parser.add_argument("--devices", default=1, help="number of devices", **integer)
-    parser.add_argument("--gpu-memory", help="memory of a device, such as 80G", **size)
-    parser.add_argument(
-        "--other-memory", default=0.0, help="memory of a device that is reserved for the network", **size
-    )
-    parser.add_argument("--sample-rate", type=float, default=0.1, help="fraction of the classes per step; default 0.1")
-    parser.add_argument("--sub-centers", default=1, help="number of centers per class", **integer)
-    parser.add_argument("--slots", default=1, help="1 for SGD with momentum, 2 for Adam", **integer)
-    parser.add_argument("--max-cache-bytes", default=2**28, help="argument of the head; default 256M", **size)
-    parser.add_argument(
-        "--update", choices=UPDATE_TEMPORARIES, default="xla", help="implementation of the optimizer update"
-    )
-    parser.add_argument("--tflops", type=float, default=50.0, help="speed of matrix products per device, in TFLOP/s")
-    parser.add_argument(
-        "--memory-bandwidth", default=1.5e12, help="memory bandwidth of a device, in bytes per second", **size
-    )
-    parser.add_argument(
-        "--link-bandwidth", default=5e10, help="bandwidth at which a device sends, in bytes per second", **size
-    )
-    return parser
-
-
-def main(arguments=None):
-    """Runs the command line."""
-    parser = _parser()
-    chosen = vars(parser.parse_args(arguments))
-    memory, other = chosen.pop("gpu_memory"), chosen.pop("other_memory")
-    setup = Setup(**chosen)
-    try:
-        found = estimate(setup)
-    except ValueError as error:
-        parser.error(str(error))
-    available = None if memory is None else memory - other
-    devices = f"{setup.devices} device{'s' if setup.devices > 1 else ''}"
-    lines = [
-        f"{setup.classes:,} classes, {setup.dim} dimensions, batch {setup.batch:,} on {devices}; per device:",
-        format_table(found, available),
-        "",
-        f"ms: estimated with {setup.tflops:g} TFLOP/s and {setup.link_bandwidth / 1e9:g} GB/s between devices",
-    ]
-    if available is not None:
-        best = fastest(found, available)
-        lines.append("Nothing fits." if best is None else f"Fastest that fits: {best.name}")
-    sys.stdout.write("\n".join(lines) + "\n")
-
-
-if __name__ == "__main__":
-    main()

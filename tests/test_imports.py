@@ -22,6 +22,7 @@ MAY_KNOW = {
     "layers/chunked/backends/torch.py": {"torch"},
     "backbones": {"keras"},
     "_arguments.py": set(),
+    "_choices.py": set(),
     "_files.py": set(),
     "_messages.py": set(),
     "_regular_files.py": set(),
@@ -76,23 +77,22 @@ MAY_KNOW = {
     "serving/client/face_client.py": {"numpy"},
     "serving/client/grpc_transport.py": {"grpc", "google", "tensorflow", "tensorflow_serving", "numpy"},
     "serving/client/rest_transport.py": {"numpy"},
+    "cli": {f"keras_arcface.{name}" for name in ("plan",)},
+    "cli/main.py": {"keras_arcface"},
+    "cli/info.py": {"keras", "tensorflow", "jax", "packaging"},
+    "__main__.py": {"keras_arcface.cli"},
     "pretrained": {"keras", "numpy", "keras_arcface.backbones", "keras_arcface.models"},
     "pretrained/state_dicts.py": {"safetensors", "numpy"},
     "pretrained/onnx_constants.py": {"onnx", "numpy"},
     "pretrained/onnx_reader.py": {"onnx", "numpy"},
-    "__init__.py": {
-        "keras_arcface.margins",
-        "keras_arcface.layers",
-        "keras_arcface.losses",
-        "keras_arcface.backbones",
-        "keras_arcface.models",
-    },
+    # It imports all but the core for static type checkers only.
+    "__init__.py": {f"keras_arcface.{name}" for name in keras_arcface.__all__ if name.islower()},
 }
 
 
 # Small helpers that every part may import.
 SHARED_NAMES = (
-    *("_arguments", "_files", "_json", "_locks", "_messages", "_npz", "_optional", "_private_api"),
+    *("_arguments", "_choices", "_files", "_json", "_locks", "_messages", "_npz", "_optional", "_private_api"),
     "_regular_files",
 )
 SHARED = {f"keras_arcface.{name}" for name in SHARED_NAMES}

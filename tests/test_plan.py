@@ -92,17 +92,3 @@ def test_fastest_that_fits():
 def test_numbers_out_of_range_are_named(setup, named):
     with pytest.raises(ValueError, match=named):
         by_name(**setup)
-
-
-def test_command_line_marks_what_fits(capsys):
-    arguments = ["--classes", "10e6", "--batch", "1024", "--devices", "8"]
-    plan.main([*arguments, "--gpu-memory", "32G"])
-    output = capsys.readouterr().out
-    rows = {re.split(r"  +", line)[0]: line for line in output.splitlines()}
-    assert "does not fit" in rows["full logits"]
-    assert "does not fit" in rows["chunked"]
-    assert "does not fit" not in rows["chunked, class parallel"]
-    assert "Fastest that fits: chunked, sampled (0.1), class parallel" in output
-    with pytest.raises(SystemExit):
-        plan.main([*arguments, "--sample-rate", "2"])
-    assert "sample_rate must be in (0, 1]" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from keras_arcface._arguments import check
+from keras_arcface._choices import ALIGNMENTS
 
 # Landmarks in a 112 x 112 crop of the published datasets, as (x, y): the eye on the left side of the image, the eye on
 # the right side, the nose, and the left and right corners of the mouth.
@@ -11,8 +12,6 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 TEMPLATE_SIZE = 112
-# Values of `alignment` that a dataset can record. "five_points" is the alignment of `align`.
-ALIGNMENTS = ("five_points", "none")
 
 
 def check_alignment(alignment: str | None, image_size: tuple[int, int] | None = None) -> None:

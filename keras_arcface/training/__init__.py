@@ -1,5 +1,7 @@
 """Optimizers, schedules, callbacks, and device strategies for training with `fit`."""
 
+from keras_arcface._choices import PRECISIONS
+from keras_arcface._choices import STRATEGIES
 from keras_arcface.training.checkpoints import Checkpoints
 from keras_arcface.training.distribution import ClassParallel
 from keras_arcface.training.distribution import round_up_classes
@@ -10,7 +12,6 @@ from keras_arcface.training.gradient_accumulation import GradientAccumulationOpt
 from keras_arcface.training.interruption import AlignEpochs
 from keras_arcface.training.interruption import StopOnInterrupt
 from keras_arcface.training.loss_scaling import SyncedLossScaleOptimizer
-from keras_arcface.training.precision import PRECISIONS
 from keras_arcface.training.precision import use_precision
 from keras_arcface.training.progress_bar import ProgressBar
 from keras_arcface.training.replica_check import check_replicas
@@ -21,7 +22,6 @@ from keras_arcface.training.sgd import CoupledSGD
 from keras_arcface.training.steps import StepCallback
 from keras_arcface.training.steps import StopAtStep
 from keras_arcface.training.steps import StopOnNaN
-from keras_arcface.training.strategies import STRATEGIES
 from keras_arcface.training.strategies import all_gpus_strategy
 from keras_arcface.training.strategies import device_scope
 from keras_arcface.training.training_log import TrainingLog

@@ -7,8 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_arcface import _arguments
-
-PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16", "onednn_bfloat16")
+from keras_arcface._choices import PRECISIONS
 
 # Operations that TensorFlow must not compute in bfloat16: matrix products, because heads require float32, and a
 # gradient of strided convolutions, because it is about fifty times slower in bfloat16 with oneDNN.

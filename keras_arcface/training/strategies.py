@@ -7,10 +7,9 @@ import keras
 import tensorflow as tf
 
 from keras_arcface import _arguments
+from keras_arcface._choices import STRATEGIES
 
 _log = logging.getLogger(__name__)
-
-STRATEGIES = ("auto", "mirrored", "one-device", "jax")
 
 
 def all_gpus_strategy() -> tf.distribute.Strategy:

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from keras_arcface._arguments import check_integer
+from keras_arcface._choices import BATCH_SIZES
 from keras_arcface.serving.client import errors
 from keras_arcface.serving.client.answer_checks import read_metadata
 from keras_arcface.serving.client.connection import PemFiles
@@ -21,7 +22,6 @@ from keras_arcface.serving.client.images import Batch
 from keras_arcface.serving.client.images import check_images
 from keras_arcface.serving.client.images import merge
 from keras_arcface.serving.client.images import split_into_batches
-from keras_arcface.serving.deploy.batching_parameters import BATCH_SIZES
 
 _POLL_SECONDS = 0.2  # pause between two requests to a server that is not ready
 # Errors that may end when a server has started.

@@ -12,14 +12,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_arcface._choices import LITERT_PRECISIONS
 from keras_arcface._optional import optional_import
 from keras_arcface._optional import require
 from keras_arcface.serving.convert.calibration import batches
 from keras_arcface.serving.convert.conversion import Conversion
 from keras_arcface.serving.convert.graph import METADATA_KEY
 from keras_arcface.serving.convert.graph import input_spec
-
-PRECISIONS = ("float32", "float16", "int8")
 
 # PRELU is not in the list: its 8-bit kernel in LiteRT is slow, and would split the graph.
 _QUANTIZED = ("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "PAD")
@@ -61,7 +60,7 @@ def export_litert(
         ValueError: if an argument is not valid, the backend is not TensorFlow, or the embeddings of the file differ
             from those of the embedder.
     """
-    conversion = Conversion("LiteRT", (".tflite",), PRECISIONS, embedder, path, precision, calibration, mirror)
+    conversion = Conversion("LiteRT", (".tflite",), LITERT_PRECISIONS, embedder, path, precision, calibration, mirror)
     with optional_import("litert", "export_litert"):
         from ai_edge_litert.interpreter import Interpreter
     if precision == "int8":

@@ -10,14 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_arcface._choices import ONNX_PRECISIONS
 from keras_arcface._optional import optional_import
 from keras_arcface.serving.convert import onnx_optimization
 from keras_arcface.serving.convert.calibration import batches
 from keras_arcface.serving.convert.conversion import Conversion
 from keras_arcface.serving.convert.graph import METADATA_KEY
 from keras_arcface.serving.convert.graph import input_spec
-
-PRECISIONS = ("float32", "float16", "int8")
 
 _OPSET = 15
 
@@ -61,7 +60,7 @@ def export_onnx(
         ValueError: if an argument is not valid, the backend is not TensorFlow, or the embeddings of the file differ
             from those of the embedder.
     """
-    conversion = Conversion("ONNX", (".onnx",), PRECISIONS, embedder, path, precision, calibration, mirror)
+    conversion = Conversion("ONNX", (".onnx",), ONNX_PRECISIONS, embedder, path, precision, calibration, mirror)
     onnx = _import_packages()[0]
     with conversion.temporary_output() as file:
         model = _convert(conversion.make_graph())

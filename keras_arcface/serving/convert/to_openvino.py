@@ -10,13 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_arcface._choices import OPENVINO_PRECISIONS
 from keras_arcface._optional import optional_import
 from keras_arcface._optional import require
 from keras_arcface.serving.convert.conversion import Conversion
 from keras_arcface.serving.convert.graph import METADATA_KEY
 from keras_arcface.serving.convert.graph import input_spec
-
-PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 
 _PRODUCTS = ("MatMul", "Convolution", "GroupConvolution")
 
@@ -59,7 +58,9 @@ def export_openvino(
         ValueError: if an argument is not valid, the backend is not TensorFlow, or the embeddings of the model differ
             from those of the embedder.
     """
-    conversion = Conversion("OpenVINO", (".xml", ".bin"), PRECISIONS, embedder, path, precision, calibration, mirror)
+    conversion = Conversion(
+        "OpenVINO", (".xml", ".bin"), OPENVINO_PRECISIONS, embedder, path, precision, calibration, mirror
+    )
     with optional_import("openvino", "export_openvino"):
         import openvino
     if precision == "int8":

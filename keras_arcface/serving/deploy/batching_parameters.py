@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from keras_arcface._arguments import check
 from keras_arcface._arguments import check_choice
 from keras_arcface._arguments import check_integer
-
-DEVICES = ("cpu", "gpu")
-BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+from keras_arcface._choices import BATCH_SIZES
+from keras_arcface._choices import DEVICES
 
 # Defaults for an unknown load. On a CPU the timeout is 0: requests collect while all threads are busy, and a longer
 # wait hardly improves the throughput. On a GPU a wait improves it. A few threads suffice to decode images while another

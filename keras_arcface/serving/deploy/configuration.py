@@ -10,12 +10,12 @@ from pathlib import Path
 
 from keras_arcface._arguments import check
 from keras_arcface._arguments import check_choice
+from keras_arcface._choices import DEVICES
 from keras_arcface._files import replacing
 from keras_arcface._locks import FileLock
 from keras_arcface._messages import short
 from keras_arcface.serving.deploy import launching
 from keras_arcface.serving.deploy import text_proto
-from keras_arcface.serving.deploy.batching_parameters import DEVICES
 from keras_arcface.serving.deploy.batching_parameters import Batching
 from keras_arcface.serving.deploy.launching import Launch
 from keras_arcface.serving.deploy.served_models import ServedModel

@@ -1,0 +1,1 @@
+"""The command `keras-arcface`. Each of its sub-commands is one file."""

@@ -1,0 +1,72 @@
+"""Parses the command line, runs a command, and turns errors into messages and exit codes."""
+
+import importlib
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+
+import keras_arcface
+from keras_arcface.cli.parser import Parser
+
+# In the order in which a user meets them. The command `server-config` is the file server_config.py.
+COMMANDS = ("info", "plan")
+
+# A command returns or raises these exit codes. Errors in the usage end with 2, as is usual.
+FAILED, INTERRUPTED = 1, 130
+
+# What a wrong path, file, value or environment can raise. Any other exception is a fault of the package.
+USER_ERRORS = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError, MemoryError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    Args:
+        argv: the arguments after the name of the program, or None for those of the process.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser().parse(argv)
+    arguments.command_line = shlex.join(["keras-arcface", *argv])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's startup messages
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        return arguments.run(arguments) or 0
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt as stopped:
+        print(f"\n{str(stopped) or 'Stopped by Ctrl-C.'}", file=sys.stderr)
+        return INTERRUPTED
+    except USER_ERRORS as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(
+            "\n".join([f"error: {str(error) or type(error).__name__}", *getattr(error, "__notes__", ())]),
+            file=sys.stderr,
+        )
+        return FAILED
+    except Exception:
+        traceback.print_exc()
+        print(
+            "This is a fault of keras-arcface. Please report it with the output of `keras-arcface info`.",
+            file=sys.stderr,
+        )
+        return FAILED
+
+
+def build_parser() -> Parser:
+    """Returns the parser of the whole command line."""
+    parser = Parser(
+        prog="keras-arcface",
+        description="Trains, evaluates and serves embeddings of faces with Keras.",
+        epilog="Run `keras-arcface COMMAND --help` for the options of a command and an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"keras-arcface {keras_arcface.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = importlib.import_module(f"keras_arcface.cli.{name.replace('-', '_')}")
+        module.add_arguments(commands.add_command(name, module))
+    return parser

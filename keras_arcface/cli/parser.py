@@ -1,0 +1,41 @@
+"""The argument parser of the command and of its sub-commands."""
+
+import argparse
+import difflib
+from types import ModuleType
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser with short errors that suggest the option a user may have meant."""
+
+    def __init__(self, **options: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def add_subparsers(self, **options: Any) -> Any:
+        return super().add_subparsers(action=_Commands, **options)
+
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        """Parses arguments. Unlike `parse_args`, it reports unknown options as errors of the sub-command."""
+        arguments, unknown = self.parse_known_args(argv)
+        if unknown:
+            parser = arguments.parser
+            options = [option for action in parser._actions for option in action.option_strings]
+            meant = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+            suggestion = f" Did you mean {meant[0]}?" if meant else ""
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}.{suggestion}")
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\nFor the options, run: {self.prog} --help\n")
+
+
+class _Commands(argparse._SubParsersAction):
+    def add_command(self, name: str, module: ModuleType) -> Parser:
+        """Adds a sub-command that is a module with a docstring, `add_arguments` and `run`."""
+        assert module.__doc__ is not None
+        summary, _, _ = module.__doc__.partition("\n\n")
+        parser = self.add_parser(name, help=summary.rstrip("."), description=module.__doc__.strip())
+        parser.set_defaults(run=getattr(module, "run", None), parser=parser)
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        return parser
