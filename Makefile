@@ -16,7 +16,7 @@ ON_JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.pytest_cache/ja
 # Hides TensorFlow's startup messages.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test coverage lint clean
+.PHONY: demo test coverage docs lint clean
 
 demo: .venv/demo
 	$(BIN)/python examples/train_ms1m.py
@@ -32,12 +32,16 @@ coverage: .venv/dev
 	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=
 	$(ON_JAX) $(BIN)/python -m pytest $(WORKERS) --cov --cov-append $(JAX_TESTS)
 
+# Material for MkDocs announces its successor in every build, until it ends in May 2027.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -48,4 +52,8 @@ clean:
 
 .venv/dev: .venv/bin/python setup.cfg
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	touch $@
+
+.venv/docs: .venv/bin/python setup.cfg
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[docs]'
 	touch $@
