@@ -33,7 +33,6 @@ INCOMPLETE = {
     "data",
     "data.augment",
     "evaluation",
-    "layers",
     "losses",
     "margins",
     "models",

@@ -19,16 +19,9 @@ from keras_arcface.margins.base import angles_of
 class AuxiliaryLossHead(Head):
     """Base class of heads whose loss is the loss of another head plus `weight` times an auxiliary loss.
 
-    A custom class implements `auxiliary_loss`. Decorate it with `keras.saving.register_keras_serializable`:
-
-    >>> @keras.saving.register_keras_serializable(package="mine")
-    ... class WithNormPenalty(AuxiliaryLossHead):
-    ...     def auxiliary_loss(self, labels, embeddings, training):
-    ...         return keras.ops.sum(keras.ops.square(embeddings), axis=-1)
-    >>> head = WithNormPenalty(ArcFace(10), weight=1e-4)
-
-    The inner head can itself have an auxiliary loss. Calls have the same arguments and results as those of the inner
-    head; the auxiliary loss is only part of the loss.
+    A custom class implements `auxiliary_loss`. Decorate it with `keras.saving.register_keras_serializable`, so that
+    models with it can be loaded. The inner head can itself have an auxiliary loss. Calls have the arguments and results
+    of the inner head; the auxiliary loss is only part of the loss.
 
     Args:
         head: a head with classes that does not sample them, such as `ArcFace(num_classes)`.
@@ -37,11 +30,22 @@ class AuxiliaryLossHead(Head):
 
     Attributes:
         head: the inner head.
-        centers, sub_centers: attributes of the inner head.
+        centers: class centers of the inner head.
+        sub_centers: number of centers per class of the inner head.
 
     Raises:
-        ValueError: if an argument is out of range, or for a call with labels in a functional model or with
+        ValueError: if an argument is out of its range, or for a call with labels in a functional model or with
             `training=True`, because the logits do not include the auxiliary loss.
+
+    Examples:
+        >>> @keras.saving.register_keras_serializable(package="mine")
+        ... class WithNormPenalty(AuxiliaryLossHead):
+        ...     def auxiliary_loss(self, labels, embeddings, training):
+        ...         return keras.ops.sum(keras.ops.square(embeddings), axis=-1)
+        >>> head = WithNormPenalty(ArcFace(num_classes=3, centers_initializer="identity"), weight=0.001)
+        >>> labels, embeddings = np.array([0]), np.array([[8.0, 6.0, 0.0]])
+        >>> print(np.round(head.loss(labels, embeddings) - head.head.loss(labels, embeddings), 3))  # 0.001 * 10**2
+        [0.1]
     """
 
     def __init__(self, head, weight, **kwargs):
@@ -72,6 +76,7 @@ class AuxiliaryLossHead(Head):
 
     @property
     def centers(self):
+        """Class centers of the inner head."""
         return self.head.centers
 
     def __repr__(self):
@@ -83,6 +88,20 @@ class AuxiliaryLossHead(Head):
             self.head.build(embeddings_shape)
 
     def call(self, embeddings, labels=None, training=None):
+        """Computes the logits of the inner head.
+
+        Args:
+            embeddings: float tensor `(batch, dim)`, not normalized; or `[embeddings, labels]`.
+            labels: integer tensor `(batch,)` or `(batch, 1)`, or None.
+            training: must not be true, because the logits do not include the auxiliary loss.
+
+        Returns:
+            `(batch, num_classes)` float32 logits.
+
+        Raises:
+            ValueError: for a call with labels in a functional model or with `training=True`, or without labels and with
+                `training=True`.
+        """
         embeddings, labels = validation.split_pair(self, embeddings, labels)
         self.check_call(embeddings, labels, training)
         # The outer head has checked a call without labels, so the inner head need not refuse it in training.
@@ -111,7 +130,7 @@ class AuxiliaryLossHead(Head):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithCenterLoss(AuxiliaryLossHead):
-    """Center loss, half of the squared distance between each embedding and the mean embedding of its class.
+    """Head with center loss, half of the squared distance between each embedding and the mean embedding of its class.
 
     The class means are not trained by gradients and start at 0. After the loss of a training batch, the mean of each of
     its classes moves by `alpha * sum(x - mean) / (1 + n)` over the `n` embeddings of the class in the batch of all
@@ -121,9 +140,23 @@ class WithCenterLoss(AuxiliaryLossHead):
         head: a head with classes; the paper uses plain softmax, `SoftmaxProduct`.
         weight: weight of the distances, at least 0. The paper uses 0.003, for embeddings that are not normalized.
         alpha: learning rate of the class means, in [0, 1].
+        **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
 
     Attributes:
         class_means: non-trainable weight `(num_classes, dim)`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or for a call with labels in a functional model or with
+            `training=True`.
+
+    Examples:
+        A training step moves the mean of the class by `0.5 * 4 / (1 + 1)`:
+
+        >>> head = WithCenterLoss(SoftmaxProduct(num_classes=2), alpha=0.5)
+        >>> losses, cosines, hits = head.loss_and_stats(np.array([0]), np.array([[4.0, 0.0]]), training=True)
+        >>> print(np.asarray(head.class_means.value))
+        [[1. 0.]
+         [0. 0.]]
 
     References:
         - [A Discriminative Feature Learning Approach for Deep Face
@@ -169,13 +202,26 @@ class WithCenterLoss(AuxiliaryLossHead):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithIntraLoss(AuxiliaryLossHead):
-    """Intra-loss of the ArcFace paper, the angle between an embedding and its target center, divided by pi.
+    """Head with the intra-loss of the ArcFace paper, the angle between embedding and target center, divided by pi.
 
     With sub-centers, it is the angle to the nearest one.
 
     Args:
         head: a head with classes; the paper uses norm-softmax, `NormSoftmax`.
         weight: weight of the angles, at least 0.
+        **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
+
+    Raises:
+        ValueError: if an argument is out of its range, or for a call with labels in a functional model or with
+            `training=True`.
+
+    Examples:
+        An embedding at a right angle to its center adds `weight / 2` to the loss:
+
+        >>> head = WithIntraLoss(NormSoftmax(num_classes=2, centers_initializer="identity"), weight=5.0)
+        >>> labels, embeddings = np.array([0]), np.array([[0.0, 1.0]])
+        >>> print(np.round(head.loss(labels, embeddings) - head.head.loss(labels, embeddings), 3))
+        [2.5]
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), equation 5
@@ -195,14 +241,30 @@ class WithIntraLoss(AuxiliaryLossHead):
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class WithInterLoss(AuxiliaryLossHead):
-    """Inter-loss of the ArcFace paper, the negative mean angle from the target center to all others, divided by pi.
+    """Head with the inter-loss of the ArcFace paper, which increases the angles between class centers.
+
+    It is the negative mean angle from the target center to all other centers, divided by pi.
 
     The angles are computed in chunks of classes, in about the time of the inner head.
 
     Args:
         head: a head with one center per class; the paper uses norm-softmax, `NormSoftmax`.
         weight: weight of the angles, at least 0.
-        chunk_size, max_cache_bytes: options of the chunked computation, the same as in `MarginProduct`.
+        chunk_size: number of classes per chunk, as in `MarginProduct`.
+        max_cache_bytes: maximum size of the cosines that are cached for the backward pass, as in `MarginProduct`.
+        **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
+
+    Raises:
+        ValueError: if an argument is out of its range, the head has several centers per class, or for a call with
+            labels in a functional model or with `training=True`.
+
+    Examples:
+        Centers at right angles to each other subtract `weight / 2` from the loss:
+
+        >>> head = WithInterLoss(NormSoftmax(num_classes=2, centers_initializer="identity"), weight=5.0)
+        >>> labels, embeddings = np.array([0]), np.array([[0.0, 1.0]])
+        >>> print(np.round(head.loss(labels, embeddings) - head.head.loss(labels, embeddings), 3))
+        [-2.5]
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), equation 6

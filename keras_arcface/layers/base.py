@@ -11,8 +11,9 @@ from keras_arcface.layers import vectors
 class Head(keras.layers.Layer):
     """Base class of heads, the layers that compute class scores and the loss from embeddings.
 
-    A subclass implements `loss_and_stats`, `call` and `build(embeddings_shape, labels_shape=None)`. Heads compute in
-    float32 under every dtype policy. A label outside `[0, num_classes)` makes its loss NaN on every backend.
+    `RecognitionModel` trains with any head. Use a ready one, such as `ArcFace`, or write a subclass with
+    `loss_and_stats`, `call` and `build(embeddings_shape, labels_shape=None)`. Heads compute in float32 under every
+    dtype policy. A label outside `[0, num_classes)` makes its loss NaN on every backend.
 
     Args:
         **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
@@ -25,6 +26,36 @@ class Head(keras.layers.Layer):
 
     Raises:
         ValueError: if `dtype` is not float32.
+
+    Examples:
+        A softmax of squared distances to the class centers:
+
+        >>> @keras.saving.register_keras_serializable(package="mine")
+        ... class DistanceHead(Head):
+        ...     def __init__(self, num_classes, **kwargs):
+        ...         super().__init__(**kwargs)
+        ...         self.num_classes = num_classes
+        ...
+        ...     def build(self, embeddings_shape, labels_shape=None):
+        ...         shape = (self.num_classes, self.embedding_dim(embeddings_shape, labels_shape))
+        ...         self.centers = self.add_weight(name="centers", shape=shape)
+        ...
+        ...     def call(self, embeddings):
+        ...         return -keras.ops.sum((embeddings[:, None] - self.centers) ** 2, axis=-1)
+        ...
+        ...     def loss_and_stats(self, labels, embeddings, training=False):
+        ...         labels, embeddings, valid = self.check_batch(labels, embeddings)
+        ...         logits = self(embeddings)
+        ...         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        ...         targets = keras.ops.take(self.centers, labels, axis=0)
+        ...         cosines = -keras.losses.cosine_similarity(targets, embeddings)
+        ...         return losses, cosines, valid & (keras.ops.argmax(logits, axis=-1) == labels)
+        ...
+        ...     def get_config(self):
+        ...         return {**super().get_config(), "num_classes": self.num_classes}
+        >>> head = DistanceHead(10)
+        >>> tuple(head.loss(np.array([0, 9]), np.ones((2, 8))).shape)
+        (2,)
     """
 
     num_classes = None
@@ -56,13 +87,16 @@ class Head(keras.layers.Layer):
         Returns:
             `(losses, target_cosines, hits)`: `(batch,)` float32 losses; `(batch,)` float32 cosines to the target class,
             without the margin; `(batch,)` bool mask of the examples whose nearest class is the target class.
+
+        Raises:
+            ValueError: if labels are not one integer per embedding, or labels and embeddings are in the wrong order.
         """
         raise NotImplementedError(
             f"{type(self).__name__} does not implement loss_and_stats(labels, embeddings, training)."
         )
 
     def loss(self, labels, embeddings):
-        """Computes the loss per example.
+        """Computes the loss of each example outside of training.
 
         Args:
             labels: integer tensor `(batch,)`.
@@ -70,6 +104,9 @@ class Head(keras.layers.Layer):
 
         Returns:
             `(batch,)` float32 losses.
+
+        Raises:
+            ValueError: if labels are not one integer per embedding, or labels and embeddings are in the wrong order.
         """
         return self.loss_and_stats(labels, embeddings)[0]
 
@@ -83,6 +120,9 @@ class Head(keras.layers.Layer):
             dim: dimension of the embeddings.
             seed: seed of the random directions.
 
+        Returns:
+            The mean loss, a float.
+
         Raises:
             ValueError: if the first loss does not depend on the arguments of the head alone.
         """
@@ -92,11 +132,28 @@ class Head(keras.layers.Layer):
         )
 
     def missing_from_logits(self):
-        """Returns a description of the part of the loss that the logits of `call` do not include, or None."""
+        """Returns a description of the part of the loss that the logits of `call` do not include, or None.
+
+        A functional model that trains by the logits refuses a head with such a part.
+
+        Returns:
+            A noun phrase for an error message, such as "label_smoothing", or None.
+        """
         return None
 
     def embedding_dim(self, embeddings_shape, labels_shape=None):
-        """Returns the dimension of the embeddings, from the arguments of `build`."""
+        """Returns the dimension of the embeddings, from the arguments of `build`.
+
+        Args:
+            embeddings_shape: shape of the embeddings, or a list of the shapes of embeddings and labels.
+            labels_shape: shape of the labels, or None.
+
+        Returns:
+            The dimension, an integer.
+
+        Raises:
+            ValueError: if the embeddings are not `(batch, dim)` with a known dimension.
+        """
         if isinstance(embeddings_shape[0], (tuple, list)):  # called with [embeddings, labels]
             embeddings_shape, labels_shape = embeddings_shape
         if len(embeddings_shape) != 2 or embeddings_shape[-1] is None:
@@ -111,10 +168,16 @@ class Head(keras.layers.Layer):
     def check_batch(self, labels, embeddings):
         """Validates and converts a batch, and builds the head if it is not built.
 
+        Args:
+            labels: integer tensor `(batch,)` or `(batch, 1)`.
+            embeddings: float tensor `(batch, dim)`.
+
         Returns:
-            `(labels, embeddings, valid)`: `(batch,)` int32 labels, with 0 in place of labels out of range;
-            `(batch, dim)` float32 embeddings, with NaN for labels out of range; `(batch,)` bool mask of the labels in
-            range.
+            `(labels, embeddings, valid)`: `(batch,)` int32 labels, with 0 in place of labels out of range; `(batch,
+            dim)` float32 embeddings, with NaN for labels out of range; `(batch,)` bool mask of the labels in range.
+
+        Raises:
+            ValueError: if labels are not one integer per embedding, or labels and embeddings are in the wrong order.
         """
         labels, embeddings = ops.convert_to_tensor(labels), ops.convert_to_tensor(embeddings)
         validation.check_order(self, labels, embeddings, "loss(labels, embeddings)")
@@ -132,6 +195,9 @@ class Head(keras.layers.Layer):
             labels: labels of the call, or None.
             training: true for a call in training.
             needs_labels: true if the loss depends on the labels, for example because of a margin.
+
+        Raises:
+            ValueError: if labels are missing in training, or the logits do not include the complete loss.
         """
         if labels is None and training and needs_labels and not has_label_input(self):
             # A functional model that passes labels to the head may call it again without labels, for a metric.
@@ -162,7 +228,14 @@ class Head(keras.layers.Layer):
         return super().compute_output_spec(embeddings, *args, **kwargs)
 
     def describe(self, *names):
-        """Returns a repr in the style of Keras, with the given constructor arguments."""
+        """Returns a repr in the style of Keras, with the given constructor arguments.
+
+        Args:
+            *names: names of constructor arguments.
+
+        Returns:
+            A string, such as `<ArcFace num_classes=10, name=arc_face, built=False>`.
+        """
         config = self.get_config()
         values = {name: config.get(name) for name in names}
         # The repr of an object is shorter than its config.

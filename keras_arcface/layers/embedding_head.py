@@ -30,19 +30,25 @@ class EmbeddingHead(Head):
         loss: a `keras.losses.Loss` whose `call(labels, embeddings)` returns a `(batch,)` tensor.
         **kwargs: `name` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
 
-    Call arguments:
-        embeddings: float tensor `(batch, dim)`.
-
-    Returns:
-        `(batch, dim)` L2-normalized embeddings.
-
     Raises:
-        ValueError: if `loss` is not a Keras loss, or labels are not one integer per embedding. The loss of a negative
-            label is NaN.
+        ValueError: if `loss` is not a Keras loss, or for a call whose labels are not one integer per embedding. The
+            loss of a negative label is NaN.
 
-    >>> head = EmbeddingHead(keras.losses.Circle(gamma=80, margin=0.4))
+    Examples:
+        >>> head = EmbeddingHead(keras.losses.Circle(gamma=80, margin=0.4))
+        >>> model = keras_arcface.RecognitionModel(embedder, head)
+        >>> model.compile(optimizer="adam")
+
+        The nearest other image of the third image is of another person:
+
+        >>> head = EmbeddingHead(TripletLoss(margin=0.2))
+        >>> embeddings = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, -0.8]])
+        >>> losses, cosines, hits = head.loss_and_stats(np.array([0, 0, 1, 1]), embeddings)
+        >>> print(np.round(cosines, 2), np.asarray(hits))
+        [ 0.8  0.8 -0.8 -0.8] [ True  True False False]
 
     References:
+        - [FaceNet](https://arxiv.org/abs/1503.03832)
         - [Circle Loss](https://arxiv.org/abs/2002.10857)
     """
 
@@ -59,10 +65,18 @@ class EmbeddingHead(Head):
         pass
 
     def call(self, embeddings):
+        """Normalizes embeddings.
+
+        Args:
+            embeddings: float tensor `(batch, dim)`.
+
+        Returns:
+            `(batch, dim)` L2-normalized embeddings.
+        """
         return vectors.unit(embeddings)
 
     def loss_and_stats(self, labels, embeddings, training=False):
-        """Computes the loss and training statistics.
+        """Computes the loss and training statistics in one pass.
 
         Args:
             labels: integer tensor `(batch,)`, at least 0.
@@ -73,6 +87,9 @@ class EmbeddingHead(Head):
             `(losses, cosines, hits)`: `(batch,)` float32 losses; `(batch,)` float32 cosines to the farthest image of
             the same person, or 1 without another image of the person; `(batch,)` bool mask of the examples whose
             nearest other image is of the same person.
+
+        Raises:
+            ValueError: if labels are not one integer per embedding, or labels and embeddings are in the wrong order.
         """
         labels, embeddings, valid = self.check_batch(labels, embeddings)
         unit = vectors.unit(embeddings)

@@ -15,12 +15,17 @@ class InnerProductHead(Head):
 
     Args:
         num_classes: number of classes, at least 2.
-        chunk_size, max_cache_bytes, matmul_dtype: options of the chunked loss, the same as in `MarginProduct`.
+        chunk_size: number of classes per chunk of the loss, as in `MarginProduct`.
+        max_cache_bytes: maximum size of the cosines that the loss caches, as in `MarginProduct`.
+        matmul_dtype: dtype to which the inputs of matrix products are rounded, as in `MarginProduct`.
         **kwargs: arguments of `Head`.
 
     Attributes:
         normalizes_centers: if true, the centers are L2-normalized.
         centers: weight `(num_classes, dim)`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
     """
 
     normalizes_centers = False

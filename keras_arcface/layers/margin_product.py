@@ -29,31 +29,23 @@ class MarginProduct(Head):
 
     The head L2-normalizes embeddings and class centers, so their product is the cosine of the angle between them. With
     labels, the target cosine becomes `psi(cosine)`, which requires the embedding to be closer to its target center than
-    classification alone would. Without labels, the head returns plain scaled cosines.
+    classification alone would. Without labels, the head returns plain scaled cosines. `ArcFace`, `CosFace` and others
+    are presets with the margin of a paper; use this class for other margins and negatives.
 
     The head computes in float32 under every dtype policy. The row of a label outside `[0, num_classes)`, and therefore
     the loss, is NaN on every backend. (JAX truncates integers to 32 bits before a head receives them; `fit` and
     `evaluate` of `RecognitionModel` check arrays before this.)
 
-    In a functional model:
-
-    >>> embeddings = keras.Input((8,))
-    >>> labels = keras.Input((), dtype="int32")
-    >>> head = MarginProduct(10, margin=CombinedMargin(m2=0.5))
-    >>> model = keras.Model([embeddings, labels], head(embeddings, labels))
-    >>> model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-
-    In most cases use `keras_arcface.RecognitionModel(embedder, head)`, where labels are not an input of the model.
-
     Args:
         num_classes: number of classes, at least 2.
         margin: a `keras_arcface.margins.Margin`, a function of the cosines, or None for no margin (norm-softmax).
-        scale: radius `s` of the hypersphere, above 0. The papers use 64, and about 30 for few classes.
+        scale: scale `s` of the logits, above 0. The papers use 64, and about 30 for few classes.
         centers_initializer: initializer of the centers; N(0, 0.01) by default.
         centers_regularizer: regularizer of the centers; no regularizer by default.
         warmup_steps: number of training batches over which `strength` increases from 0 to 1. Use a warm-up if the loss
             does not decrease with the full margin from the start (large margins, little data).
-        initial_scale: scale at the start of the warm-up, in which it changes linearly to `scale`; `scale` by default.
+        initial_scale: scale at the start of the warm-up, during which it changes linearly to `scale`; `scale` by
+            default.
         label_smoothing: fraction of the target probability that is distributed evenly over all classes, in [0, 1). The
             published recipes use 0.
         chunk_size: number of classes per chunk of the loss; chosen for the batch by default. The `(batch, num_classes)`
@@ -72,18 +64,10 @@ class MarginProduct(Head):
             In this case, no gradient flows through a margin to the norm of the embedding.
         negatives: a `keras_arcface.layers.Negatives`, which gives hard negatives more weight, or None.
         sample_rate: fraction of the classes in a training step, in (0, 1]: the classes of the batch and randomly drawn
-            others. Below 1, a step of `RecognitionModel.fit` updates only the sampled centers, and its cost depends
-            on their number (TensorFlow and JAX). The loss covers the sampled classes only, as in Partial FC.
+            others. Below 1, a step of `RecognitionModel.fit` updates only the sampled centers, and its cost depends on
+            their number (TensorFlow and JAX). The loss covers the sampled classes only, as in Partial FC.
         sample_seed: seed of the sampled classes and of random margins, which also depend on `steps`.
         **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
-
-    Call arguments:
-        embeddings: float tensor `(batch, dim)`, not normalized; or `[embeddings, labels]`.
-        labels: integer tensor `(batch,)` or `(batch, 1)`, or None.
-        training: if true, the call is a training step, which updates the state of the head.
-
-    Returns:
-        `(batch, num_classes)` float32 logits, with the margin if labels are given.
 
     Attributes:
         centers: weight `(num_classes, dim)` or `(num_classes, sub_centers, dim)`, not normalized. With a `sample_rate`
@@ -93,11 +77,34 @@ class MarginProduct(Head):
         steps: non-trainable integer, number of training batches so far.
 
     Raises:
-        ValueError: if an argument is out of range, `dtype` is not float32, embeddings are not `(batch, dim)`, labels
-            are not one integer per embedding, or labels are missing with `training=True`, as in
-            `keras.Sequential([embedder, head])`, which would train without the margin. Also for a call with labels in a
-            functional model or with `training=True`, if the logits do not include the complete loss:
-            `label_smoothing`, a `sample_rate` below 1, or a margin with a regularizer.
+        ValueError: if an argument is out of its range, or arguments exclude each other: `negatives` and
+            `label_smoothing`, `initial_scale` without `warmup_steps`, `centers_regularizer` and a `sample_rate` below
+            1. Also for inputs of a call: embeddings that are not `(batch, dim)`, labels that are not one integer per
+            embedding, or missing labels with `training=True`, as in `keras.Sequential([embedder, head])`, which would
+            train without the margin.
+        TypeError: if an argument other than `num_classes` is positional.
+
+    Examples:
+        The margin applies if labels are given, and only to the target class:
+
+        >>> margin = CombinedMargin(m2=0.5)
+        >>> head = MarginProduct(3, margin=margin, scale=10.0, centers_initializer="identity")
+        >>> embedding = np.array([[0.8, 0.6, 0.0]])
+        >>> print(np.round(head(embedding), 2))
+        [[8. 6. 0.]]
+        >>> print(np.round(head(embedding, np.array([0])), 2))
+        [[4.14 6.   0.  ]]
+
+        `RecognitionModel` trains an embedder with a head:
+
+        >>> model = keras_arcface.RecognitionModel(embedder, MarginProduct(1000, margin=margin))
+
+        In a functional model, labels are an input:
+
+        >>> embeddings = keras.Input((8,))
+        >>> labels = keras.Input((), dtype="int32")
+        >>> model = keras.Model([embeddings, labels], MarginProduct(10, margin=margin)(embeddings, labels))
+        >>> model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698)
@@ -167,10 +174,12 @@ class MarginProduct(Head):
 
     @property
     def centers(self):
+        """Class centers, `(num_classes, dim)` or `(num_classes, sub_centers, dim)`, not normalized."""
         return self._centers if self.partial_fc is None else self.partial_fc.centers
 
     @property
     def is_sampled(self):
+        """True if `sample_rate` is below 1."""
         return self.sample_rate < 1
 
     def build(self, embeddings_shape, labels_shape=None):
@@ -195,6 +204,21 @@ class MarginProduct(Head):
         self.statistics = batch_statistics.add_weights(self, _STATE)
 
     def call(self, embeddings, labels=None, training=None):
+        """Computes the logits.
+
+        Args:
+            embeddings: float tensor `(batch, dim)`, not normalized; or `[embeddings, labels]`.
+            labels: integer tensor `(batch,)` or `(batch, 1)`, or None.
+            training: if true, the call is a training step, which updates the state of the head.
+
+        Returns:
+            `(batch, num_classes)` float32 logits, with the margin if labels are given.
+
+        Raises:
+            ValueError: if labels are missing with `training=True`, or for a call with labels in a functional model or
+                with `training=True` if the logits do not include the complete loss: `label_smoothing`, a `sample_rate`
+                below 1, or a margin with a regularizer. `RecognitionModel` trains these heads.
+        """
         embeddings, labels = validation.split_pair(self, embeddings, labels)
         has_penalty = not isinstance(self.margin, margins.NoMargin) or self.negatives is not None
         self.check_call(embeddings, labels, training, needs_labels=has_penalty)
@@ -218,6 +242,28 @@ class MarginProduct(Head):
         return self._current_scale() * vectors.put_column(cosines, labels, penalized)
 
     def loss_and_stats(self, labels, embeddings, training=False):
+        """Computes the loss and training statistics in one pass, in chunks of classes.
+
+        Args:
+            labels: integer tensor `(batch,)` or `(batch, 1)`.
+            embeddings: float tensor `(batch, dim)`, not normalized.
+            training: if true, the call is a training step, which updates the state of the head.
+
+        Returns:
+            `(losses, target_cosines, hits)`: `(batch,)` float32 losses, NaN for labels out of range; `(batch,)` float32
+            cosines to the target class, without the margin; `(batch,)` bool mask of the examples whose nearest class is
+            the target class.
+
+        Raises:
+            ValueError: if labels are not one integer per embedding, or labels and embeddings are in the wrong order.
+
+        Examples:
+            >>> head = ArcFace(num_classes=3, scale=10.0, centers_initializer="identity")
+            >>> embeddings = np.array([[0.8, 0.6, 0.0], [0.6, 0.8, 0.0]])
+            >>> losses, cosines, hits = head.loss_and_stats(np.array([0, 0]), embeddings)
+            >>> print(np.round(losses, 2), np.asarray(cosines), np.asarray(hits))
+            [2.   6.57] [0.8 0.6] [ True False]
+        """
         labels, embeddings, valid = self.check_batch(labels, embeddings)
         self._update_step(training)
         centers, positions = self.centers, labels
@@ -251,6 +297,22 @@ class MarginProduct(Head):
         return losses, targets, ops.logical_and(valid, results["target"] > results["highest"])
 
     def expected_first_loss(self, dim, seed=0):
+        """Returns the expected mean loss of the first training step, for embeddings in random directions.
+
+        A training with a different first loss has an unintended number of classes, scale or margin, or incorrect
+        labels. With a warm-up, this is the loss without the margin and with `initial_scale`.
+
+        Args:
+            dim: dimension of the embeddings.
+            seed: seed of the random directions.
+
+        Returns:
+            The mean loss, a float, accurate to about 1%.
+
+        Examples:
+            >>> round(ArcFace(num_classes=1000).expected_first_loss(dim=512))
+            41
+        """
         return first_loss.expected_first_loss(self, dim, seed)
 
     def missing_from_logits(self):
@@ -322,7 +384,13 @@ class MarginProduct(Head):
             )
 
     def make_reductions(self):
-        """Returns the reductions of the loss by name, at least `target` and `highest`."""
+        """Returns the reductions of the loss by name, at least `target` and `highest`.
+
+        A subclass with another loss over all classes overrides this method and `combine`.
+
+        Returns:
+            A dictionary of reductions. A reduction accumulates one `(batch,)` result over the chunks of classes.
+        """
         max_scale = max(self.scale, self.initial_scale or 0.0)
         needed = {
             "log_sum_exp": reductions.LogSumExp(max_scale, self.ignored_above, self.negatives),

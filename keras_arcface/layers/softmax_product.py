@@ -13,8 +13,8 @@ from keras_arcface.layers.inner_product import InnerProductHead
 class SoftmaxProduct(InnerProductHead):
     """Classification head with the logits `embedding @ center + bias`, without normalization, scale or margin.
 
-    This is the baseline of the ArcFace paper. Embeddings and centers are not normalized, so larger norms reduce the
-    loss as well as better directions do. `MarginProduct(num_classes)` without a margin is norm-softmax.
+    This is plain softmax, the baseline of the ArcFace paper. Embeddings and centers are not normalized, so larger norms
+    reduce the loss as well as better directions do. `NormSoftmax` is the baseline with normalization.
 
     The loss is computed in chunks of classes, as in `MarginProduct`. It copies the centers to append the bias as a
     column.
@@ -22,26 +22,27 @@ class SoftmaxProduct(InnerProductHead):
     Args:
         num_classes: number of classes, at least 2.
         label_smoothing: fraction of the target probability that is distributed evenly over all classes, in [0, 1).
-        chunk_size, max_cache_bytes, matmul_dtype: options of the chunked loss, the same as in `MarginProduct`.
-        **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
-
-    Call arguments:
-        embeddings: float tensor `(batch, dim)`.
-
-    Returns:
-        `(batch, num_classes)` float32 logits.
+        **kwargs: `chunk_size`, `max_cache_bytes` and `matmul_dtype` of `MarginProduct`; `name`, `trainable` and other
+            arguments of `keras.layers.Layer`. `dtype` may only be float32.
 
     Attributes:
         centers: weight `(num_classes, dim)`.
         bias: weight `(num_classes,)`.
 
     Raises:
-        ValueError: if an argument is out of range, or labels are not one integer per embedding. The loss of a label
-            outside `[0, num_classes)` is NaN.
+        ValueError: if an argument is out of its range, or for a call whose embeddings are not `(batch, dim)` or whose
+            labels are not one integer per embedding. The loss of a label outside `[0, num_classes)` is NaN.
+        TypeError: if an argument other than `num_classes` is positional.
 
-    >>> head = SoftmaxProduct(10)
-    >>> head(np.ones((4, 8), "float32")).shape
-    TensorShape([4, 10])
+    Examples:
+        Unlike in a head with normalized embeddings, a larger norm reduces the loss:
+
+        >>> head = SoftmaxProduct(num_classes=2)
+        >>> head.build((None, 2))
+        >>> head.set_weights([np.eye(2), np.zeros(2)])  # centers and bias
+        >>> embeddings = np.array([[0.8, 0.6], [8.0, 6.0]])
+        >>> print(np.round(head.loss(np.array([0, 0]), embeddings), 3))
+        [0.598 0.127]
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), equation 1
@@ -58,12 +59,30 @@ class SoftmaxProduct(InnerProductHead):
         self.bias = self.add_weight(name="bias", shape=(self.num_classes,), initializer="zeros")
 
     def call(self, embeddings):
+        """Computes the logits.
+
+        Args:
+            embeddings: float tensor `(batch, dim)`.
+
+        Returns:
+            `(batch, num_classes)` float32 logits.
+        """
         return ops.matmul(embeddings, ops.transpose(self.centers)) + self.bias
 
     def loss_and_stats(self, labels, embeddings, training=False):
-        """Computes the loss and training statistics, as `Head.loss_and_stats`.
+        """Computes the loss and training statistics in one pass, in chunks of classes.
 
-        An example is a hit if its target logit is above all others.
+        Args:
+            labels: integer tensor `(batch,)` or `(batch, 1)`.
+            embeddings: float tensor `(batch, dim)`, not normalized.
+            training: not used.
+
+        Returns:
+            `(losses, target_cosines, hits)`: `(batch,)` float32 losses; `(batch,)` float32 cosines to the center of the
+            target class; `(batch,)` bool mask of the examples whose target logit is above all others.
+
+        Raises:
+            ValueError: if labels are not one integer per embedding, or labels and embeddings are in the wrong order.
         """
         labels, embeddings, valid = self.check_batch(labels, embeddings)
         backend = backends.current()
