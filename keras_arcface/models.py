@@ -13,6 +13,8 @@ from keras_arcface import _private_api
 from keras_arcface import _replicas
 from keras_arcface.layers import Head
 
+__all__ = ["RecognitionModel", "make_embedder"]
+
 # Key of a log entry that is 1 if the pixels of a batch are in 0..1. It is removed before callbacks receive the logs.
 _UNIT_RANGE_KEY = "_has_unit_range"
 _IMAGES_OF_METHOD = "the images given to {}"
@@ -23,31 +25,56 @@ class RecognitionModel(keras.Model):
     """Model of an embedder and the head that trains it.
 
     The data of `fit` and `evaluate` are `(images, labels)`. `predict` and calls of the model return embeddings of
-    images and do not use labels. The head computes the loss, so `compile` must not receive one.
+    images and do not use labels. The head computes the loss, so `compile` must not receive one. After training, save,
+    export or serve the embedder, `model.embedder`; the head is not needed.
 
-    >>> embedder = make_embedder(MobileFaceNet(), dim=128)
-    >>> model = RecognitionModel(embedder, ArcFace(num_classes=1000))
-    >>> model.compile(optimizer="adam")
+    `fit` and `evaluate` report:
 
-    `model.fit(images, labels)` trains the model, and `model.embedder.save("embedder.keras")` saves the embedder.
-
-    The metric `accuracy` is the share of examples whose nearest center is that of their class, without the margin.
-    `target_angle` is the mean angle in radians between an embedding and the center of its class, about pi / 2 at the
-    start and well below 1 in a successful training. `target_angle_std` is the standard deviation of these angles, and
-    `embedding_norm` is the mean L2 norm of the embeddings before normalization.
+    - `loss`: mean loss of the head, with regularizers.
+    - `accuracy`: share of examples whose nearest center is that of their class, without the margin.
+    - `target_angle`: mean angle in radians between an embedding and the center of its class, about pi / 2 at the start
+      and well below 1 in a successful training.
+    - `target_angle_std`: standard deviation of these angles.
+    - `embedding_norm`: mean L2 norm of the embeddings before normalization.
 
     If the embedder rescales pixels, as those of `make_embedder` do, arrays and the first batch of a training cause a
     `UserWarning` if all their pixels are within 0..1.
 
     Args:
-        embedder: model from images `(batch, height, width, 3)` to embeddings `(batch, dim)`.
+        embedder: model from images `(batch, height, width, 3)` to embeddings `(batch, dim)`, such as one of
+            `make_embedder`.
         head: a `keras_arcface.layers.Head`, such as `keras_arcface.ArcFace`.
+        **kwargs: `name` and other arguments of `keras.Model`.
+
+    Attributes:
+        embedder: the embedder.
+        head: the head.
 
     Raises:
         TypeError: if the head is not a `Head`.
         ValueError: if `compile` receives a loss or metrics, `fit` an infinite dataset without `steps_per_epoch`, or a
             method an array of labels that are not integers in `[0, num_classes)`. Such a label in a dataset makes the
             loss NaN.
+
+    Examples:
+        Train a small network on 12 images of two people, an array `(12, 32, 32, 3)` of pixels in 0..255:
+
+        >>> backbone = keras_arcface.backbones.IResNet((1,), width=8, input_shape=(32, 32, 3))
+        >>> embedder = make_embedder(backbone, dim=8)
+        >>> model = RecognitionModel(embedder, keras_arcface.ArcFace(num_classes=2))
+        >>> model.compile(optimizer="adam")
+        >>> history = model.fit(images, labels, batch_size=6, epochs=2, verbose=0)
+        >>> sorted(history.history)
+        ['accuracy', 'embedding_norm', 'loss', 'target_angle', 'target_angle_std']
+
+        Embed images, and save the embedder:
+
+        >>> model.predict(images, verbose=0).shape
+        (12, 8)
+        >>> model.embedder.save("embedder.keras")
+
+    References:
+        - [ArcFace](https://arxiv.org/abs/1801.07698)
     """
 
     def __init__(self, embedder, head, **kwargs):
@@ -79,6 +106,15 @@ class RecognitionModel(keras.Model):
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def call(self, images, training=None):
+        """Computes embeddings.
+
+        Args:
+            images: tensor `(batch, height, width, 3)`; for embedders of `make_embedder`, RGB in 0..255.
+            training: if true, layers such as dropout and BatchNorm are in training mode.
+
+        Returns:
+            `(batch, dim)` embeddings, not normalized.
+        """
         return _replicas.run_on_local_batch(
             lambda local_batch: self.embedder(local_batch, training=training), images, training
         )
@@ -295,21 +331,34 @@ def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embe
     Embeddings are not normalized, and are float32 under every dtype policy. Normalize them before a comparison.
 
     Args:
-        backbone: model from images `(batch, height, width, 3)` in [-1, 1] to feature maps
-            `(batch, rows, columns, channels)`, such as `keras_arcface.backbones.IResNet50()`.
+        backbone: model from images `(batch, height, width, 3)` in [-1, 1] to feature maps `(batch, rows, columns,
+            channels)`, such as `keras_arcface.backbones.IResNet50()`.
         dim: dimension of the embeddings.
         dropout: share of the features that are dropped in training, in [0, 1).
         synchronized: if true, BatchNorm uses the statistics of the global batch instead of the local batch of each
             replica (TensorFlow backend only). Use the same value for the backbone.
         name: name of the model.
-        scaled: if true, the last BatchNorm has a scale. Without it, the norms of embeddings are near `sqrt(dim)`, as
-            in the paper. `MagFace`, whose margin depends on the norms, requires a scale.
+        scaled: if true, the last BatchNorm has a scale. Without it, the norms of embeddings are near `sqrt(dim)`, as in
+            the paper. `MagFace`, whose margin depends on the norms, requires a scale.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, 3)` to embeddings `(batch, dim)`.
 
     Raises:
-        ValueError: if the backbone's output is not a feature map of known size.
+        ValueError: if the backbone's output is not a feature map of known size, or `dim` or `dropout` is out of its
+            range.
+
+    Examples:
+        >>> backbone = keras_arcface.backbones.MobileFaceNet(input_shape=(64, 64, 3))
+        >>> embedder = make_embedder(backbone, dim=128)
+        >>> images = np.random.randint(0, 256, (2, 64, 64, 3), "uint8")
+        >>> embeddings = keras.ops.normalize(embedder(images))
+        >>> tuple(embeddings.shape)
+        (2, 128)
+
+        The cosine similarity of the two images:
+
+        >>> similarity = keras.ops.sum(embeddings[0] * embeddings[1])
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from keras_arcface import _arguments
 
+__all__ = ["Estimate", "Setup", "estimate", "fastest", "format_table", "parse_size"]
+
 _FLOAT_BYTES = 4
 
 # Temporary memory of an SGD update in Keras as a multiple of the weight, run by TensorFlow or compiled by XLA.
@@ -29,21 +31,30 @@ MAX_SINGLE_CHUNK = 2**17
 class Setup:
     """Configuration of the head and the hardware for an estimate.
 
-    Attributes:
+    The speeds are those that a training reaches, which are below those of a data sheet.
+
+    Args:
         classes: number of classes.
         batch: number of images per step, on all devices together.
-        dim: length of an embedding.
+        dim: dimension of the embeddings.
         devices: number of devices.
         sub_centers: number of centers per class.
         slots: number of optimizer slots per weight, 1 for SGD with momentum and 2 for Adam.
-        sample_rate: fraction of the classes that a step with sampling uses.
-        max_cache_bytes: value of the argument `max_cache_bytes` of the head.
+        sample_rate: fraction of the classes that a step with sampling uses, in (0, 1].
+        max_cache_bytes: argument `max_cache_bytes` of the head, in bytes.
         chunk_bytes: maximum size of the cosines of a chunk in bytes, 32 MiB on a CPU.
         chunk_classes: maximum number of classes in a chunk, 4096 on a CPU.
         update: implementation of the optimizer update, "tensorflow" or "xla".
         tflops: speed of matrix products, in TFLOP/s per device.
         memory_bandwidth: memory bandwidth of a device, in bytes per second.
         link_bandwidth: bandwidth at which a device sends, and at the same time receives, in bytes per second.
+
+    Examples:
+        Ten million classes on eight devices:
+
+        >>> setup = Setup(classes=10_000_000, batch=1024, devices=8)
+        >>> print(fastest(estimate(setup), memory=80 * 2**30).name)
+        chunked, sampled (0.1), class parallel
     """
 
     classes: int
@@ -75,6 +86,11 @@ class Estimate:
         activations: temporary memory of the loss.
         sent: number of bytes that a device sends in a step.
         seconds: time of a step.
+
+    Examples:
+        >>> found = estimate(Setup(classes=1_000_000, batch=1024))[1]
+        >>> print(f"{found.name}: {found.weights / 2**30:.1f} of {found.memory / 2**30:.1f} GiB are class centers")
+        chunked: 1.9 of 6.3 GiB are class centers
     """
 
     name: str
@@ -88,7 +104,7 @@ class Estimate:
 
     @property
     def memory(self) -> float:
-        """Peak memory. The temporary memory of the loss is released before the update."""
+        """Peak memory in bytes. The temporary memory of the loss is released before the update."""
         return self.weights + self.gradient + self.slots + max(self.update, self.activations)
 
 
@@ -105,14 +121,15 @@ def estimate(setup: Setup) -> list[Estimate]:
     Returns:
         A list with one `Estimate` per method. Methods with "class parallel" require several devices.
 
-    >>> for found in estimate(Setup(classes=1_000_000, batch=1024)):
-    ...     print(f"{found.name}: {found.memory / 2**30:.1f} GiB")
-    full logits: 38.9 GiB
-    chunked: 6.3 GiB
-    chunked, sampled (0.1): 5.0 GiB
-
     Raises:
-        ValueError: if a number of the setup is out of range.
+        ValueError: if a number of the setup is out of its range.
+
+    Examples:
+        >>> for found in estimate(Setup(classes=1_000_000, batch=1024)):
+        ...     print(f"{found.name}: {found.memory / 2**30:.1f} GiB")
+        full logits: 38.9 GiB
+        chunked: 6.3 GiB
+        chunked, sampled (0.1): 5.0 GiB
     """
     for name in ("classes", "batch", "dim", "devices", "sub_centers"):
         _arguments.check_integer(name, getattr(setup, name), minimum=1)
@@ -139,7 +156,23 @@ def estimate(setup: Setup) -> list[Estimate]:
 
 
 def fastest(estimates: list[Estimate], memory: float) -> Estimate | None:
-    """Returns the fastest chunked method whose peak memory is at most `memory` bytes, or None if all need more."""
+    """Returns the fastest chunked method that fits in the memory of a device.
+
+    Args:
+        estimates: result of `estimate`.
+        memory: memory of a device for the head, in bytes.
+
+    Returns:
+        The `Estimate` with the shortest step among those whose peak memory is at most `memory`, or None if all need
+        more.
+
+    Examples:
+        >>> estimates = estimate(Setup(classes=1_000_000, batch=1024))
+        >>> fastest(estimates, memory=24 * 2**30).name
+        'chunked, sampled (0.1)'
+        >>> fastest(estimates, memory=2**30) is None
+        True
+    """
     fitting = [found for found in estimates if found.memory <= memory and not _has_full_logits(found.name)]
     return min(fitting, key=lambda found: found.seconds, default=None)
 
@@ -217,8 +250,21 @@ def format_table(estimates: list[Estimate], memory: float | None = None) -> str:
     """Formats estimates as a table in GiB, MiB and ms.
 
     Args:
-        estimates: estimates to format.
+        estimates: estimates to format, at least one.
         memory: memory of a device in bytes. Estimates with a larger peak memory are marked. None marks none.
+
+    Returns:
+        A heading and one line per estimate, without a line break at the end.
+
+    Raises:
+        ValueError: if `estimates` is empty.
+
+    Examples:
+        >>> print(format_table(estimate(Setup(classes=1_000_000, batch=1024)), memory=24 * 2**30))
+                                    GiB  weights  gradient   slots    step   sent, MiB       ms
+        full logits               38.91     1.91      1.91    1.91   33.19         0.0    142.9  does not fit
+        chunked                    6.30     1.91      1.91    1.91    0.57         0.0     90.7
+        chunked, sampled (0.1)     4.96     2.10      0.19    2.10    0.57         0.0      9.6
     """
     width = max(len(found.name) for found in estimates)
     head = f"{'':{width}}{'GiB':>9}{'weights':>9}{'gradient':>10}{'slots':>8}{'step':>8}{'sent, MiB':>12}{'ms':>9}"
@@ -237,8 +283,18 @@ def _table_rows(estimates, width, memory) -> Iterator[str]:
 def parse_size(text: str) -> float:
     """Parses a number of bytes with an optional suffix K, M, G or T, which stands for a power of 1024.
 
-    >>> parse_size("1.5K")
-    1536.0
+    Args:
+        text: a number such as "512M", "1.5G" or "1e9".
+
+    Returns:
+        The number of bytes.
+
+    Raises:
+        ValueError: if the text is not a number with an optional suffix.
+
+    Examples:
+        >>> parse_size("1.5K")
+        1536.0
     """
     units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     number, unit = (text[:-1], units[text[-1].upper()]) if text and text[-1].upper() in units else (text, 1)

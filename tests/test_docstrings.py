@@ -29,21 +29,22 @@ PACKAGES = [*sorted({*PACKAGES, "data.augment", "plan"}), ""]
 
 # Packages whose docstrings are not complete yet.
 INCOMPLETE = {
-    "backbones",
     "data",
     "data.augment",
     "evaluation",
-    "losses",
-    "margins",
-    "models",
-    "plan",
     "pretrained",
     "serving",
     "training",
 }
 
 # Sections that a name does not need, with the reason.
-EXCEPTIONS: dict[str, set[str]] = {}
+EXCEPTIONS: dict[str, set[str]] = {
+    "backbones.IResNet200": {"Examples"},  # a listing that is not executed, because the network takes 7 s to build
+    # These raise no errors.
+    "margins.NoMargin": {"Raises"},
+    "plan.Setup": {"Raises"},
+    "plan.fastest": {"Raises"},
+}
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Examples|Call arguments|References|[A-Z][\w ]*):")
 ENTRY = re.compile(r" {4}(\*{0,2}\w+): ")

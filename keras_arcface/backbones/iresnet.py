@@ -14,28 +14,34 @@ _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 3
 def IResNet(blocks, width=64, input_shape=(112, 112, 3), stem_strides=1, synchronized=False, name="iresnet"):
     """Builds an IResNet, a residual network for small aligned faces with a stem of full resolution.
 
-    A 3 x 3 convolution without stride is followed by stages of residual blocks BN - conv - BN - PReLU - conv - BN. Each
-    stage halves the resolution and doubles the channels.
+    It is the backbone of the ArcFace paper and of many published models. A 3 x 3 convolution without
+    stride is followed by stages of residual blocks BN - conv - BN - PReLU - conv - BN. Each stage halves the resolution
+    and doubles the channels.
 
     Args:
-        blocks: number of blocks in each stage, such as `(3, 4, 14, 3)`.
+        blocks: number of blocks in each stage, such as `(3, 4, 14, 3)` for `IResNet50`.
         width: number of channels of the first stage, 64 in the papers.
         input_shape: shape of an image, `(height, width, 3)`.
         stem_strides: strides of the first convolution, 1 in the papers. With 2, all later layers need a quarter of the
             computation.
-        synchronized: whether BatchNorm uses the statistics of the whole batch instead of those of each replica
-            (TensorFlow backend only).
+        synchronized: if true, BatchNorm uses the statistics of the global batch instead of the local batch of each
+            replica (TensorFlow backend only).
         name: name of the model.
 
     Returns:
-        A functional `keras.Model` that maps images in [-1, 1] to a feature map, by default
-        `(batch, 112, 112, 3)` -> `(batch, 7, 7, 512)`.
+        A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
+        `(batch, 112, 112, 3)` to `(batch, 7, 7, 512)`.
 
-    Example:
+    Raises:
+        ValueError: if an argument is out of its range, or `input_shape` does not have three entries.
 
-    >>> backbone = IResNet((1, 1, 1, 1), width=16, input_shape=(32, 32, 3))
-    >>> backbone.output_shape
-    (None, 2, 2, 128)
+    Examples:
+        A small network for 32 x 32 images:
+
+        >>> backbone = IResNet((1, 1, 1, 1), width=16, input_shape=(32, 32, 3))
+        >>> backbone.output_shape
+        (None, 2, 2, 128)
+        >>> embedder = make_embedder(backbone, dim=64)
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1
@@ -72,25 +78,122 @@ def _block(x, filters, strides, synchronized, name):
 
 
 def IResNet18(**kwargs):
-    """Builds an `IResNet` with 18 layers. Accepts the arguments of `IResNet` except `blocks`."""
+    """Builds an `IResNet` with 18 layers and 11.2 million parameters.
+
+    Args:
+        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized` and
+            `name`.
+
+    Returns:
+        A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
+        `(batch, 112, 112, 3)` to `(batch, 7, 7, 512)`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Examples:
+        A narrow network for 32 x 32 images:
+
+        >>> backbone = IResNet18(width=8, input_shape=(32, 32, 3))
+        >>> backbone.output_shape
+        (None, 2, 2, 64)
+        >>> embedder = make_embedder(backbone, dim=64)
+    """
     return IResNet(_BLOCKS[18], **{"name": "iresnet18", **kwargs})
 
 
 def IResNet34(**kwargs):
-    """Builds an `IResNet` with 34 layers. Accepts the arguments of `IResNet` except `blocks`."""
+    """Builds an `IResNet` with 34 layers and 21.3 million parameters.
+
+    Args:
+        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized` and
+            `name`.
+
+    Returns:
+        A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
+        `(batch, 112, 112, 3)` to `(batch, 7, 7, 512)`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Examples:
+        A narrow network for 32 x 32 images:
+
+        >>> backbone = IResNet34(width=8, input_shape=(32, 32, 3))
+        >>> backbone.output_shape
+        (None, 2, 2, 64)
+        >>> embedder = make_embedder(backbone, dim=64)
+    """
     return IResNet(_BLOCKS[34], **{"name": "iresnet34", **kwargs})
 
 
 def IResNet50(**kwargs):
-    """Builds an `IResNet` with 50 layers. Accepts the arguments of `IResNet` except `blocks`."""
+    """Builds an `IResNet` with 50 layers and 30.8 million parameters.
+
+    Args:
+        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized` and
+            `name`.
+
+    Returns:
+        A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
+        `(batch, 112, 112, 3)` to `(batch, 7, 7, 512)`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Examples:
+        A narrow network for 32 x 32 images:
+
+        >>> backbone = IResNet50(width=8, input_shape=(32, 32, 3))
+        >>> backbone.output_shape
+        (None, 2, 2, 64)
+        >>> embedder = make_embedder(backbone, dim=64)
+    """
     return IResNet(_BLOCKS[50], **{"name": "iresnet50", **kwargs})
 
 
 def IResNet100(**kwargs):
-    """Builds an `IResNet` with 100 layers. Accepts the arguments of `IResNet` except `blocks`."""
+    """Builds an `IResNet` with 100 layers and 52.4 million parameters.
+
+    Args:
+        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized` and
+            `name`.
+
+    Returns:
+        A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
+        `(batch, 112, 112, 3)` to `(batch, 7, 7, 512)`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Examples:
+        A narrow network for 32 x 32 images:
+
+        >>> backbone = IResNet100(width=8, input_shape=(32, 32, 3))
+        >>> backbone.output_shape
+        (None, 2, 2, 64)
+        >>> embedder = make_embedder(backbone, dim=64)
+    """
     return IResNet(_BLOCKS[100], **{"name": "iresnet100", **kwargs})
 
 
 def IResNet200(**kwargs):
-    """Builds an `IResNet` with 200 layers. Accepts the arguments of `IResNet` except `blocks`."""
+    """Builds an `IResNet` with 200 layers and 106.1 million parameters.
+
+    Args:
+        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized` and
+            `name`.
+
+    Returns:
+        A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
+        `(batch, 112, 112, 3)` to `(batch, 7, 7, 512)`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Examples:
+        This takes some seconds:
+
+            embedder = make_embedder(IResNet200(), dim=512)
+    """
     return IResNet(_BLOCKS[200], **{"name": "iresnet200", **kwargs})

@@ -46,14 +46,15 @@ def MobileFaceNet(
 ):
     """Builds a MobileFaceNet from inverted residual bottlenecks with PReLU and a global depthwise convolution.
 
-    The depthwise convolution over the whole last feature map learns a weight for each position of a face, unlike
-    average pooling. Its BatchNorm is the first layer of the neck that `make_embedder` adds.
+    It has 1 million parameters, and is meant for phones and CPUs. The depthwise convolution over the whole last
+    feature map learns a weight for each position of a face, unlike average pooling. Its BatchNorm is the first layer of
+    the neck that `make_embedder` adds.
 
     Args:
         width: number of channels of the first stages, 64 in the paper.
         input_shape: shape of an image, `(height, width, 3)`.
-        synchronized: whether BatchNorm uses the statistics of the whole batch instead of those of each replica
-            (TensorFlow backend only).
+        synchronized: if true, BatchNorm uses the statistics of the global batch instead of the local batch of each
+            replica (TensorFlow backend only).
         name: name of the model.
         blocks: number of blocks at each of the four resolutions, without the blocks that halve the resolution. At the
             first resolution, 1 selects the single convolution of the paper, and N > 1 selects N bottlenecks.
@@ -61,18 +62,26 @@ def MobileFaceNet(
             the paper. The networks of InsightFace have 64 groups at every width.
 
     Returns:
-        A functional `keras.Model` that maps images in [-1, 1] to a feature map, by default
-        `(batch, 112, 112, 3)` -> `(batch, 1, 1, 512)`.
+        A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
+        `(batch, 112, 112, 3)` to `(batch, 1, 1, 512)`.
 
-    Example:
+    Raises:
+        ValueError: if an argument is out of its range, `blocks` does not have four entries, or `input_shape` does not
+            have three.
 
-    >>> backbone = MobileFaceNet(input_shape=(32, 32, 3))
-    >>> backbone.output_shape
-    (None, 1, 1, 512)
+    Examples:
+        >>> backbone = MobileFaceNet()
+        >>> backbone.output_shape
+        (None, 1, 1, 512)
+        >>> print(f"{backbone.count_params():,}")
+        954,624
+        >>> embedder = make_embedder(backbone, dim=128)
 
     References:
         - [MobileFaceNets](https://arxiv.org/abs/1804.07573)
     """
+    if len(blocks) != 4:
+        raise ValueError(f"blocks must be four integers, one for each resolution. Received: blocks={blocks}")
     images = keras.Input(input_shape, name="images")
     x = _stem(images, width, blocks[0], stem_groups, synchronized)
     for number, stage in enumerate(STAGES, 1):

@@ -17,36 +17,41 @@ class TripletLoss(keras.losses.Loss):
     Embeddings are L2-normalized inside the loss. Each example of the batch is an anchor. Its positives are the other
     images of the same class, and its negatives are the images of other classes. The triplets depend on `mining`:
 
-    - "hard": one triplet per anchor, with the farthest positive and the closest negative. The paper uses
-      distances that are not squared, `squared=False`, of embeddings that are not normalized.
+    - "hard": one triplet per anchor, with the farthest positive and the closest negative. The paper uses distances that
+      are not squared, `squared=False`, of embeddings that are not normalized.
     - "semihard": one triplet per positive. Its negative is the closest one that is farther than the positive, or the
       farthest negative if all are closer. The loss of an anchor is the mean over its triplets.
 
     An anchor without positives or without negatives has loss 0, and is included in the mean over the batch. A zero
     embedding is treated as perpendicular to all others and gets no gradient.
 
-    A model whose outputs are embeddings can use it as a Keras loss, `model.compile(loss=TripletLoss())`. Keras
-    then casts labels to float32, which is exact for labels below 2**24.
+    Train a `RecognitionModel` with `EmbeddingHead(TripletLoss())`, on batches with several images of each class
+    (`load_dataset(..., images_per_class=K)`). A model whose outputs are embeddings can also use it as a Keras loss,
+    `model.compile(loss=TripletLoss())`. Keras then casts labels to float32, which is exact for labels below 2**24.
 
     Args:
         margin: margin in units of the distance, between 0 and the largest distance, which is 4 for squared distances
             and 2 otherwise. FaceNet uses 0.2 with squared distances.
         mining: selection of triplets, "hard" or "semihard".
-        squared: whether distances are squared.
-        **kwargs: `reduction`, `name` and `dtype` of `keras.losses.Loss`.
-
-    Call arguments:
-        y_true: labels, `(batch,)` or `(batch, 1)`.
-        y_pred: embeddings, normalized or not, `(batch, dim)`.
+        squared: if true, distances are squared.
+        name: name of the loss.
+        **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of its range.
 
-    Example:
+    Examples:
+        The third image is the only one of its class, so it has no triplet:
 
-    >>> loss = TripletLoss(margin=0.2, mining="semihard")
-    >>> len(loss.call(np.array([0, 0, 1]), np.eye(3)))  # one loss per example
-    3
+        >>> embeddings = np.array([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+        >>> loss = TripletLoss(margin=0.2)
+        >>> print(np.round(loss.call(np.array([0, 0, 1]), embeddings), 2))
+        [0.   0.52 0.  ]
+
+        Train an embedder:
+
+        >>> head = keras_arcface.layers.EmbeddingHead(TripletLoss(margin=0.2, mining="semihard"))
+        >>> model = keras_arcface.RecognitionModel(embedder, head)
 
     References:
         - [FaceNet](https://arxiv.org/abs/1503.03832), section 3.2
@@ -62,6 +67,15 @@ class TripletLoss(keras.losses.Loss):
         self.margin, self.mining, self.squared = float(margin), mining, bool(squared)
 
     def call(self, y_true, y_pred):
+        """Computes the loss of each example.
+
+        Args:
+            y_true: labels, `(batch,)` or `(batch, 1)`.
+            y_pred: float tensor `(batch, dim)`, embeddings that need not be normalized.
+
+        Returns:
+            `(batch,)` float32 losses.
+        """
         labels = ops.reshape(y_true, (-1,))
         distances = self._distances(ops.cast(y_pred, "float32"))
         same = ops.equal(ops.expand_dims(labels, 1), ops.expand_dims(labels, 0))

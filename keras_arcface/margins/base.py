@@ -23,15 +23,26 @@ _SMALLEST_SIN_SQUARED = 1e-14
 class Batch(NamedTuple):
     """Inputs of a margin in addition to the cosine.
 
+    A head passes it to `Margin.for_batch`, `Margin.next_state` and `Margin.regularizer`.
+
     Attributes:
-        labels: `(batch,)` int32.
+        labels: `(batch,)` int32, in `[0, num_classes)`.
         norms: `(batch,)` float32, L2 norms of the embeddings before normalization, with gradient.
-        normal_samples: `(batch,)` float32 samples of N(0, 1), different in each training step; None outside of
-            training and for margins that are not `is_random`.
+        normal_samples: `(batch,)` float32 samples of N(0, 1), different in each training step; None outside of training
+            and for margins that are not `is_random`.
         gather: function that concatenates the `(batch,)` values of all replicas; the result is the same on every
             replica.
         local_part: function that returns the `(batch,)` values of the current replica from the result of `gather`.
         state: statistics of the margin, by name.
+
+    Examples:
+        A batch on one device, to try a margin outside of a head:
+
+        >>> labels, norms = np.array([0, 2]), np.array([10.0, 110.0], "float32")
+        >>> batch = Batch(labels, norms, None, gather=lambda v: v, local_part=lambda v: v, state={})
+        >>> cosines = np.array([0.8, 0.8], "float32")
+        >>> print(np.round(MagnitudeMargin().for_batch(batch)(cosines), 2))
+        [0.46 0.13]
     """
 
     labels: keras.KerasTensor
@@ -47,23 +58,31 @@ class Margin:
 
     `psi` must decrease with the angle on all of [0, pi]; otherwise it rewards embeddings far from their center.
 
-    A custom margin implements `__call__` with `keras.ops` and `get_config`. Decorate the class with
-    `keras.saving.register_keras_serializable`, so that models with it can be loaded. `angles_of` and
-    `cosine_of_shifted_angle` of this module have finite derivatives at cosines of +-1, unlike `keras.ops.arccos`.
-
-    >>> @keras.saving.register_keras_serializable(package="mine")
-    ... class Halfway(Margin):
-    ...     def __call__(self, cosines):
-    ...         return cosines - 0.5 * (cosines + 1)
-    ...     def get_config(self):
-    ...         return {}
-
-    A margin that depends on more than the cosine implements `for_batch` instead.
+    A custom margin implements `__call__` with `keras.ops`, and `get_config`. Decorate the class with
+    `keras.saving.register_keras_serializable`, so that models with it can be loaded. A margin that depends on more than
+    the cosine implements `for_batch` instead of `__call__`. `angles_of` and `cosine_of_shifted_angle` of
+    `keras_arcface.margins.base` have finite derivatives at cosines of +-1, unlike `keras.ops.arccos`.
 
     Attributes:
         is_random: if true, the margin receives `Batch.normal_samples` in training.
         initial_state: initial values of the statistics of the margin, by name. The head stores the statistics as
             weights.
+
+    Raises:
+        NotImplementedError: for a call, if a subclass does not implement `__call__`, and when it is saved, if it does
+            not implement `get_config`.
+
+    Examples:
+        >>> @keras.saving.register_keras_serializable(package="mine")
+        ... class Halfway(Margin):
+        ...     def __call__(self, cosines):
+        ...         return cosines - 0.5 * (cosines + 1)
+        ...
+        ...     def get_config(self):
+        ...         return {}
+        >>> head = keras_arcface.MarginProduct(3, margin=Halfway(), scale=10.0, centers_initializer="identity")
+        >>> print(np.round(head(np.array([[0.8, 0.6, 0.0]]), np.array([0])), 2))  # 0.8 - 0.5 * 1.8
+        [[-1.  6.  0.]]
     """
 
     is_random = False
@@ -87,6 +106,9 @@ class Margin:
 
         Args:
             batch: a `Batch`.
+
+        Returns:
+            A function that maps `(batch,)` target cosines to penalized cosines.
         """
         return self
 
@@ -95,19 +117,38 @@ class Margin:
 
         Args:
             batch: a `Batch`, with the statistics before the step.
+
+        Returns:
+            A dictionary with the keys of `initial_state`.
         """
         return {}
 
     def regularizer(self, batch):
-        """Returns a `(batch,)` penalty to add to the losses of a `Batch`, or None."""
+        """Returns a penalty to add to the losses, or None.
+
+        Args:
+            batch: a `Batch`.
+
+        Returns:
+            A `(batch,)` float32 tensor, or None for no penalty.
+        """
         return None
 
     def get_config(self):
+        """Returns the constructor arguments as a dictionary, for saving."""
         raise NotImplementedError(f"{type(self).__name__} does not implement get_config().")
 
     # Keras saves every object with `get_config`, but loads only objects with `from_config`.
     @classmethod
     def from_config(cls, config):
+        """Creates a margin from the result of `get_config`.
+
+        Args:
+            config: constructor arguments by name.
+
+        Returns:
+            A margin of this class.
+        """
         return cls(**config)
 
     def __repr__(self):
@@ -115,7 +156,14 @@ class Margin:
 
 
 class NoMargin(Margin):
-    """Identity margin of norm-softmax. Heads accept and save it as None."""
+    """Identity margin, of norm-softmax. Heads accept and save it as None.
+
+    Examples:
+        >>> NoMargin()(0.8)
+        0.8
+        >>> type(keras_arcface.MarginProduct(10, margin=None).margin).__name__
+        'NoMargin'
+    """
 
     def __call__(self, cosines):
         return cosines
@@ -157,10 +205,16 @@ def get(identifier):
         A `Margin`.
 
     Raises:
-        ValueError: if the identifier is of another type.
+        ValueError: if the identifier is of another type, such as a number.
 
-    >>> get({"class_name": "keras_arcface>CombinedMargin", "config": {"m2": 0.5}})
-    CombinedMargin(m1=1.0, m2=0.5, m3=0.0)
+    Examples:
+        >>> get({"class_name": "keras_arcface>CombinedMargin", "config": {"m2": 0.5}})
+        CombinedMargin(m1=1.0, m2=0.5, m3=0.0)
+        >>> get(None)(0.8)
+        0.8
+        >>> get(0.5)
+        Traceback (most recent call last):
+        ValueError: margin must be None or a callable, such as keras_arcface.margins.CombinedMargin(m2=0.5). ...
     """
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)
@@ -177,7 +231,23 @@ def get(identifier):
 
 
 def serialize(margin):
-    """Returns the config of a `Margin`, which `get` converts back to the margin."""
+    """Returns the config of a `Margin`, which `get` converts back to the margin.
+
+    Args:
+        margin: a `Margin`.
+
+    Returns:
+        A dictionary that JSON can represent, or None for no margin.
+
+    Raises:
+        NotImplementedError: if the class of the margin does not implement `get_config`.
+
+    Examples:
+        >>> serialize(CombinedMargin(m2=0.5))["config"]
+        {'m1': 1.0, 'm2': 0.5, 'm3': 0.0}
+        >>> get(serialize(CombinedMargin(m2=0.5)))
+        CombinedMargin(m1=1.0, m2=0.5, m3=0.0)
+    """
     if isinstance(margin, NoMargin):
         return None
     return keras.saving.serialize_keras_object(margin.function if isinstance(margin, FunctionMargin) else margin)

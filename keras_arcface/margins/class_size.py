@@ -13,9 +13,10 @@ from keras_arcface.margins.base import cosine_of_shifted_angle
 class ClassSizeMargin(Margin):
     """ArcFace margin that is larger for classes with fewer images.
 
-    A class with n images has the margin `min_margin + (max_margin - min_margin) * f(n)`, where `f(n)` is `n**-power`,
-    scaled to 1 for the smallest class and 0 for the largest class. The defaults are those of the third-place solutions
-    of the Google landmark recognition competitions, for data where some classes have a few images and others thousands.
+    Use it for data where some classes have a few images and others thousands. A class with n images has the margin
+    `min_margin + (max_margin - min_margin) * f(n)`, where `f(n)` is `n**-power`, scaled to 1 for the smallest class and
+    0 for the largest class. The defaults are those of the third-place solutions of the Google landmark recognition
+    competitions.
 
     Args:
         class_sizes: sequence of `num_classes` integers, the number of images of each class, at least 1.
@@ -24,11 +25,14 @@ class ClassSizeMargin(Margin):
         power: exponent of the decrease with the class size, above 0.
 
     Raises:
-        ValueError: if a value is out of its range.
+        ValueError: if an argument is out of its range.
+        TypeError: for a call without a batch, because the margin depends on the labels.
 
-    >>> margin = ClassSizeMargin([1, 16, 10_000])
-    >>> [round(m, 3) for m in margin.margins]
-    [0.5, 0.25, 0.05]
+    Examples:
+        >>> margin = ClassSizeMargin([1, 16, 10_000])
+        >>> [round(m, 3) for m in margin.margins]
+        [0.5, 0.25, 0.05]
+        >>> head = keras_arcface.MarginProduct(num_classes=3, margin=margin)
 
     References:
         - [Google Landmark Recognition 2020 Competition Third Place Solution](https://arxiv.org/abs/2010.05350)
@@ -52,7 +56,7 @@ class ClassSizeMargin(Margin):
 
     @property
     def margins(self):
-        """Margin of each class, in radians."""
+        """Margin of each class, a list of angles in radians."""
         most, least = min(self.class_sizes) ** -self.power, max(self.class_sizes) ** -self.power
         factor = (self.max_margin - self.min_margin) / ((most - least) or 1.0)
         return [self.min_margin + factor * (size**-self.power - least) for size in self.class_sizes]

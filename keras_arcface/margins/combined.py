@@ -14,7 +14,7 @@ from keras_arcface.margins.base import cosine_of_shifted_angle
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class CombinedMargin(Margin):
-    """Combined margin, `cos(m1 * theta + m2) - m3`.
+    """Combined margin of SphereFace, ArcFace and CosFace, `cos(m1 * theta + m2) - m3`.
 
     | margin     | m1   | m2  | m3   |
     |------------|------|-----|------|
@@ -23,9 +23,9 @@ class CombinedMargin(Margin):
     | CosFace    | 1    | 0   | 0.35 |
 
     Above `m1 * theta + m2 = pi` the plain cosine would increase again and reward embeddings far from their center.
-    Therefore the margin uses the continuation of SphereFace: with `k = floor((m1 * theta + m2) / pi)`, psi is
-    `(-1)**k * cos(m1 * theta + m2) - 2 * k - m3`. It is continuous with a continuous derivative, and decreases on all
-    of [0, pi]. (In this range, InsightFace uses `cos(theta) - m2 * sin(m2)`, which decreases but is not continuous; its
+    Therefore the margin uses the continuation of SphereFace: with `k = floor((m1 * theta + m2) / pi)`, psi is `(-1)**k
+    * cos(m1 * theta + m2) - 2 * k - m3`. It is continuous with a continuous derivative, and decreases on all of [0,
+    pi]. (In this range, InsightFace uses `cos(theta) - m2 * sin(m2)`, which decreases but is not continuous; its
     `easy_margin` applies no margin.)
 
     Gradients follow the formula, but are finite at cosines of +-1, where its derivative is infinite.
@@ -33,16 +33,23 @@ class CombinedMargin(Margin):
     Args:
         m1: factor on the angle, above 0 and at most 10. A factor below 1 requires an `m2` of at least `(1 - m1) * pi`;
             otherwise large angles would be rewarded.
-        m2: angle to add, in radians, at least 0 and at most `pi / 2`. With `m1` below 1, the maximum increases by
-            `(1 - m1) * pi`.
+        m2: angle to add, in radians, at least 0 and at most `pi / 2`. With `m1` below 1, the maximum increases by `(1 -
+            m1) * pi`.
         m3: amount to subtract from the cosine, in [0, 1].
 
     Raises:
-        ValueError: if a value is out of its range.
+        ValueError: if an argument is out of its range, such as an angle in degrees.
 
-    >>> arcface = CombinedMargin(m2=0.5)
-    >>> float(arcface(keras.ops.convert_to_tensor(0.0)))  # cos(pi / 2 + 0.5)
-    -0.479...
+    Examples:
+        >>> cosines = np.array([1.0, 0.5, 0.0])
+        >>> print(np.round(CombinedMargin(m2=0.5)(cosines), 2))  # ArcFace
+        [ 0.88  0.02 -0.48]
+        >>> print(np.round(CombinedMargin(m3=0.35)(cosines), 2))  # CosFace
+        [ 0.65  0.15 -0.35]
+
+        All three at once, as in the combined margin of the ArcFace paper:
+
+        >>> head = keras_arcface.MarginProduct(num_classes=1000, margin=CombinedMargin(m1=1.0, m2=0.3, m3=0.2))
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), equation 4

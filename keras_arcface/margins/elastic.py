@@ -15,7 +15,7 @@ class ElasticMargin(Margin):
 
     Outside of training the margin is the mean. The defaults are those of ElasticFace-Arc. ElasticFace-Cos is
     `ElasticMargin(0.35, 0.05, angular=False)`. With `sort=True`, the paper uses a standard deviation of 0.0175 for
-    angles and 0.025 for cosines.
+    angles and 0.025 for cosines. The head `ElasticFace` has this margin.
 
     Args:
         mean: mean of the margins, an angle in [0, pi / 2] radians or a cosine in [0, 1].
@@ -25,7 +25,19 @@ class ElasticMargin(Margin):
         sort: if true, examples farther from their center get larger margins within a batch (ElasticFace+).
 
     Raises:
-        ValueError: if a value is out of its range.
+        ValueError: if an argument is out of its range.
+
+    Examples:
+        The margins of four examples, with a large standard deviation:
+
+        >>> samples = np.array([-1.0, 0.0, 1.0, 2.0], "float32")
+        >>> batch = Batch(np.arange(4), np.ones(4), samples, gather=lambda v: v, local_part=lambda v: v, state={})
+        >>> margin = ElasticMargin(mean=0.35, std=0.1, angular=False)
+        >>> cosines = np.ones(4, "float32")
+        >>> print(np.round(margin.for_batch(batch)(cosines), 2))
+        [0.75 0.65 0.55 0.45]
+        >>> print(np.round(margin(cosines), 2))  # outside of training
+        [0.65 0.65 0.65 0.65]
 
     References:
         - [ElasticFace](https://arxiv.org/abs/2109.09416)

@@ -17,21 +17,32 @@ _NORM_RANGE, _EPSILON = (1e-3, 100.0), 1e-3
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class AdaptiveMargin(Margin):
-    """AdaFace margin, which is larger for images of high quality.
+    """AdaFace margin, which depends on the norm of the embedding, an estimate of image quality.
 
     Let `z` be the embedding's norm, minus the running mean of norms, divided by their standard deviation, times
     `concentration`, clipped to [-1, 1]. The penalized cosine is `cos(theta - margin * z) - margin * (1 + z)`: ArcFace
     for the worst images, CosFace for average ones, and ArcFace with a negative angular margin for the best. A negative
     `theta - margin * z` is replaced by 0. No gradient flows through the norm. The running statistics exclude norms that
-    are not finite.
+    are not finite. The head `AdaFace` has this margin.
 
     Args:
-        margin: the margin `m` of the paper, in [0, 1].
-        concentration: the concentration `h` of the paper, above 0.
+        margin: margin `m` of the paper, in [0, 1].
+        concentration: concentration `h` of the paper, above 0.
         momentum: weight of the previous statistics in each training step, in [0, 1).
 
     Raises:
-        ValueError: if a value is out of its range.
+        ValueError: if an argument is out of its range.
+        TypeError: for a call without a batch, because the margin depends on the norms.
+
+    Examples:
+        Three images at an angle of 90 degrees, of low, average and high quality:
+
+        >>> norms = np.array([5.0, 20.0, 35.0], "float32")
+        >>> state = {"norm_mean": 20.0, "norm_std": 5.0}
+        >>> batch = Batch(np.arange(3), norms, None, gather=lambda v: v, local_part=lambda v: v, state=state)
+        >>> cosines = np.zeros(3, "float32")
+        >>> print(np.round(AdaptiveMargin(margin=0.4).for_batch(batch)(cosines), 2))
+        [-0.39 -0.4  -0.41]
 
     References:
         - [AdaFace](https://arxiv.org/abs/2204.00964), equations 12 to 14
@@ -82,15 +93,30 @@ class MagnitudeMargin(Margin):
     regularizer is `weight * (norm / max_norm**2 + 1 / norm)`, which decreases up to `max_norm`. Gradients flow through
     the norm, so that high-quality images get embeddings of large norm. Norms are clipped to `[min_norm, max_norm]`, and
     clipped norms get no gradient. The embedder must be able to reach this range: `make_embedder(..., scaled=True)`.
-    (The published code applies no margin where the cosine is below 0.)
+    (The published code applies no margin where the cosine is below 0.) The head `MagFace` has this margin.
 
     Args:
-        min_margin, max_margin: limits of the margin, in radians, `0 <= min_margin <= max_margin <= pi / 2`.
-        min_norm, max_norm: norms with the margins `min_margin` and `max_margin`, `0 < min_norm < max_norm`.
+        min_margin: margin at the norm `min_norm` and below, in radians, at least 0.
+        max_margin: margin at the norm `max_norm` and above, in radians, from `min_margin` to `pi / 2`.
+        min_norm: norm with the margin `min_margin`, above 0.
+        max_norm: norm with the margin `max_margin`, above `min_norm`.
         weight: weight of the regularizer, at least 0. The paper uses 35.
 
     Raises:
-        ValueError: if a value is out of its range.
+        ValueError: if an argument is out of its range.
+        TypeError: for a call without a batch, because the margin depends on the norms.
+
+    Examples:
+        Two images at the center of their class, with embeddings of norms 10 and 110. The second has the larger margin
+        and the smaller penalty on its norm:
+
+        >>> norms = np.array([10.0, 110.0], "float32")
+        >>> batch = Batch(np.arange(2), norms, None, gather=lambda v: v, local_part=lambda v: v, state={})
+        >>> margin = MagnitudeMargin()
+        >>> print(np.round(margin.for_batch(batch)(np.ones(2, "float32")), 2))
+        [0.9 0.7]
+        >>> print(np.round(margin.regularizer(batch), 2))
+        [3.53 0.64]
 
     References:
         - [MagFace](https://arxiv.org/abs/2103.06627), equations 3 and 4

@@ -61,6 +61,11 @@ def test_mobilefacenet_has_the_weights_of_insightface(width, blocks, published):
         assert model.get_layer("stem_grouped").kernel.shape == (3, 3, 2, 128)
 
 
+def test_mobilefacenet_with_a_wrong_number_of_blocks():
+    with pytest.raises(ValueError, match=r"blocks must be four integers, one for each resolution\. Received: blocks="):
+        backbones.MobileFaceNet(blocks=(1, 4, 6))
+
+
 def test_strides_of_the_stem():
     model = backbones.IResNet((1, 1, 1, 1), width=16, stem_strides=2)
     assert model.get_layer("stem_prelu").output.shape == (None, 56, 56, 16)
