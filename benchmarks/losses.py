@@ -21,7 +21,6 @@ import json
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -35,12 +34,10 @@ from tqdm import tqdm
 import keras_arcface as ka
 from keras_arcface import data
 from keras_arcface import evaluation
+from keras_arcface import recipes
 from keras_arcface import training
 
-sys.path.append(str(Path(__file__).parents[1] / "examples"))
-import recipes
-
-RECIPE = dataclasses.replace(recipes.RECIPES["small"], stem_strides=2, width=16, warmup=1.0)
+RECIPE = recipes.get("small", stem_strides=2, width=16, warmup=1.0)
 IMAGES_PER_CLASS = 4
 FAR = 1e-2
 
@@ -75,7 +72,7 @@ def train_and_evaluate(run):
     """Trains and evaluates a run. Returns the figures of its row in runs.csv."""
     loss = LOSSES[run.loss]
     info = data.load_info(run.directory)
-    recipe = dataclasses.replace(RECIPE, epochs=run.epochs, width=run.width, seed=run.seed)
+    recipe = RECIPE.replace(epochs=run.epochs, width=run.width, seed=run.seed)
     batches = batches_of(run.directory, run.seed, run.epochs, loss.paired)
     begin = time.perf_counter()
     keras.utils.clear_session()
@@ -97,8 +94,8 @@ def train_and_evaluate(run):
 
 def make_model(loss, choice, recipe, info):
     choice = dict(loss.choices[choice])
-    recipe = dataclasses.replace(recipe, learning_rate=choice.pop("learning_rate", recipe.learning_rate))
-    steps = recipes.steps_per_epoch(recipe, info.num_examples)
+    recipe = recipe.replace(learning_rate=choice.pop("learning_rate", recipe.learning_rate))
+    steps = recipe.steps_per_epoch(info.num_examples)
     backbone = ka.backbones.IResNet18(
         width=recipe.width, stem_strides=recipe.stem_strides, input_shape=(*info.image_size, 3)
     )
@@ -108,7 +105,7 @@ def make_model(loss, choice, recipe, info):
     if loss.annealing:
         choice["gamma"] = loss.annealing / (recipe.epochs * steps)
     model = ka.RecognitionModel(embedder, loss.head(info.num_classes, **choice))
-    model.compile(recipes.make_optimizer(recipe, steps))
+    model.compile(recipes.make_optimizer(recipe, info.num_examples))
     model.build((None, *info.image_size, 3))
     return model
 
@@ -116,13 +113,13 @@ def make_model(loss, choice, recipe, info):
 @functools.lru_cache(maxsize=1)
 def batches_of(directory, seed, epochs, paired):
     """Returns all augmented batches of a training, cached for the losses that share them."""
-    steps = recipes.total_steps(dataclasses.replace(RECIPE, epochs=epochs), data.load_info(directory).num_examples)
+    steps = RECIPE.replace(epochs=epochs).total_steps(data.load_info(directory).num_examples)
     dataset = data.load_dataset(
         directory,
         batch_size=RECIPE.batch_size,
         training=True,
         seed=seed,
-        augmentation=recipes.AUGMENTATIONS[RECIPE.augmentation],
+        augmentation=recipes.make_augmentation(RECIPE),
         images_per_class=IMAGES_PER_CLASS if paired else None,
         cache="decoded",
     )

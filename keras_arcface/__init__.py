@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keras_arcface import models
     from keras_arcface import plan
     from keras_arcface import pretrained
+    from keras_arcface import recipes
     from keras_arcface import serving
     from keras_arcface import training
     from keras_arcface.layers import AdaFace
@@ -60,6 +61,7 @@ __all__ = [
     "models",
     "plan",
     "pretrained",
+    "recipes",
     "serving",
     "training",
 ]

@@ -77,7 +77,17 @@ MAY_KNOW = {
     "serving/client/face_client.py": {"numpy"},
     "serving/client/grpc_transport.py": {"grpc", "google", "tensorflow", "tensorflow_serving", "numpy"},
     "serving/client/rest_transport.py": {"numpy"},
-    "cli": {f"keras_arcface.{name}" for name in ("plan",)},
+    "recipes": set(),
+    "recipes/recipe.py": set(),
+    "recipes/files.py": {"tomli_w"},
+    "recipes/building.py": {
+        *("keras", "keras_arcface.backbones", "keras_arcface.layers", "keras_arcface.models"),
+        *("keras_arcface.training", "keras_arcface.data"),
+    },
+    "cli": {
+        *("keras", "tensorflow", "numpy", "cv2", "tqdm", "shtab"),
+        *(f"keras_arcface.{name}" for name in keras_arcface.__all__),
+    },
     "cli/main.py": {"keras_arcface"},
     "cli/info.py": {"keras", "tensorflow", "jax", "packaging"},
     "__main__.py": {"keras_arcface.cli"},

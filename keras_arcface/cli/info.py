@@ -10,6 +10,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 from keras_arcface._optional import is_installed
@@ -69,11 +70,19 @@ def _requirements() -> list[tuple[str, str]]:
 
     parsed = [Requirement(line) for line in importlib.metadata.requires("keras-arcface") or []]
     extras = importlib.metadata.metadata("keras-arcface").get_all("Provides-Extra") or []
-    found = [("", requirement.name) for requirement in parsed if requirement.marker is None]
-    for requirement in parsed:
-        if requirement.marker is not None:
-            found += [(extra, requirement.name) for extra in extras if requirement.marker.evaluate({"extra": extra})]
-    return [(extra, package) for extra, package in found if package != "keras-arcface"]
+
+    def packages(extra: str) -> Iterator[str]:
+        for requirement in parsed:
+            if requirement.marker is None or not requirement.marker.evaluate({"extra": extra}):
+                continue
+            if requirement.name == "keras-arcface":  # an extra that refers to others
+                for other in sorted(requirement.extras):
+                    yield from packages(other)
+            else:
+                yield requirement.name
+
+    core = [("", requirement.name) for requirement in parsed if requirement.marker is None]
+    return core + [(extra, package) for extra in extras for package in packages(extra)]
 
 
 def _version(package: str) -> str:

@@ -12,7 +12,7 @@ import keras_arcface
 from keras_arcface.cli.parser import Parser
 
 # In the order in which a user meets them. The command `server-config` is the file server_config.py.
-COMMANDS = ("info", "plan")
+COMMANDS = ("demo", "train", "plan", "info")
 
 # A command returns or raises these exit codes. Errors in the usage end with 2, as is usual.
 FAILED, INTERRUPTED = 1, 130

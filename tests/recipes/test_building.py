@@ -1,19 +1,17 @@
-"""Compares the recipes with their sources: schedules in steps, head, dropout, clipping, and commands."""
+"""Compares the recipes with their sources: schedules in steps, head, dropout and clipping."""
 
 import dataclasses
-import inspect
 import math
-import shlex
 
 import keras
 import numpy as np
 import pytest
-import recipes
-import train_ms1m
-from recipes import RECIPES
 
+from keras_arcface import backbones
+from keras_arcface import recipes
 from keras_arcface import training
 from keras_arcface.margins import CombinedMargin
+from keras_arcface.recipes import recipe as settings
 
 SHAPE = (16, 16, 3)
 # Number of images in the dataset of each recipe.
@@ -30,7 +28,7 @@ EXAMPLES = {
 }
 
 
-@pytest.fixture(params=RECIPES)
+@pytest.fixture(params=recipes.names())
 def name(request):
     return request.param
 
@@ -42,8 +40,8 @@ def _small(monkeypatch):
     def tiny(width, input_shape, stem_strides=1):
         return keras.Sequential([keras.Input(input_shape), keras.layers.Conv2D(4, 8, strides=8 * stem_strides)])
 
-    for backbone in recipes.BACKBONES:
-        monkeypatch.setattr(recipes.backbones, backbone, tiny)
+    for backbone in settings.BACKBONES:
+        monkeypatch.setattr(backbones, backbone, tiny)
 
 
 def rate(optimizer, step):
@@ -57,9 +55,9 @@ def rate(optimizer, step):
 )
 def test_schedule_matches_the_steps_of_the_paper(name, steps, drops):
     """ArcFace (arXiv 1801.07698), section 3.1."""
-    recipe, examples = RECIPES[name], EXAMPLES[name]
-    assert recipes.total_steps(recipe, examples) == pytest.approx(steps, rel=0.005)
-    optimizer = recipes.make_optimizer(recipe, recipes.steps_per_epoch(recipe, examples))
+    recipe, examples = recipes.get(name), EXAMPLES[name]
+    assert recipe.total_steps(examples) == pytest.approx(steps, rel=0.005)
+    optimizer = recipes.make_optimizer(recipe, examples)
     for at, before, after in zip(drops, (0.1, 0.01), (0.01, 0.001), strict=True):
         assert rate(optimizer, at * 0.995) == pytest.approx(before)
         assert rate(optimizer, at * 1.005) == pytest.approx(after)
@@ -68,11 +66,11 @@ def test_schedule_matches_the_steps_of_the_paper(name, steps, drops):
 
 
 def test_schedule_covers_the_whole_run(name):
-    recipe, examples = RECIPES[name], EXAMPLES[name]
-    steps = recipes.total_steps(recipe, examples)
+    recipe, examples = recipes.get(name), EXAMPLES[name]
+    steps = recipe.total_steps(examples)
     assert steps == math.ceil(recipe.epochs * (examples // recipe.batch_size))
     plain = dataclasses.replace(recipe, clip_norm=0.0)
-    optimizer = recipes.make_optimizer(plain, recipes.steps_per_epoch(recipe, examples))
+    optimizer = recipes.make_optimizer(plain, examples)
     warmup = recipe.warmup * steps / recipe.epochs
     assert rate(optimizer, warmup) == pytest.approx(recipe.learning_rate, rel=0.01)
     assert rate(optimizer, steps - 1) <= 0.011 * recipe.learning_rate
@@ -81,10 +79,10 @@ def test_schedule_covers_the_whole_run(name):
 
 
 def test_schedule_counts_updates_with_accumulation():
-    recipe = dataclasses.replace(RECIPES["small"], accumulate=4, epochs=60.0, warmup=6.0)
-    assert recipes.total_steps(recipe, 4536) == 60 * (4536 // 16)
-    optimizer = recipes.make_optimizer(recipe, recipes.steps_per_epoch(recipe, 4536) / 4)
-    updates = recipes.total_steps(recipe, 4536) / 4
+    recipe = dataclasses.replace(recipes.get("small"), accumulate=4, epochs=60.0, warmup=6.0)
+    assert recipe.total_steps(4536) == 60 * (4536 // 16)
+    optimizer = recipes.make_optimizer(recipe, 4536)
+    updates = recipe.total_steps(4536) / 4
     assert rate(optimizer.inner_optimizer, updates / 10) == pytest.approx(0.1, rel=0.01)
     assert rate(optimizer.inner_optimizer, updates) == pytest.approx(0.0, abs=1e-6)
 
@@ -92,7 +90,7 @@ def test_schedule_counts_updates_with_accumulation():
 @pytest.mark.usefixtures("_small")
 def test_recipe_trains(name):
     """Uses the optimizer and head of the recipe, with a tiny network and dataset."""
-    recipe = dataclasses.replace(RECIPES[name], batch_size=4, dim=8)
+    recipe = dataclasses.replace(recipes.get(name), batch_size=4, dim=8)
     model = recipes.build(recipe, 3, 12, (32, 32))
     before = {weight.path: np.array(weight) for weight in model.trainable_weights}
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
@@ -108,10 +106,10 @@ def test_recipe_trains(name):
 
 
 @pytest.mark.usefixtures("_small")
-@pytest.mark.parametrize("head", recipes.HEAD_NAMES)
+@pytest.mark.parametrize("head", settings.HEADS)
 def test_every_head_trains(head):
-    margin = recipes.MARGINS.get(head, 0.5)
-    recipe = dataclasses.replace(RECIPES["small"], head=head, margin=margin, batch_size=4, dim=8, warmup_margin=1.0)
+    margin = settings.MARGINS.get(head, 0.5)
+    recipe = dataclasses.replace(recipes.get("small"), head=head, margin=margin, batch_size=4, dim=8, warmup_margin=1.0)
     model = recipes.build(recipe, 3, 12, (32, 32))
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
     history = model.fit(images, np.arange(12) % 3, batch_size=4, shuffle=False, verbose=0).history
@@ -122,26 +120,16 @@ def test_every_head_trains(head):
         assert int(model.head.steps) == 3
 
 
-@pytest.mark.parametrize(
-    ("options", "margin"),
-    [("", 0.4), ("--head ArcFace", 0.4), ("--head CosFace", 0.35), ("--head SphereFace --margin 1.2", 1.2)],
-)
-def test_head_option_sets_the_default_margin(options, margin, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["train_ms1m.py", "--recipe", "small", "--data", "faces", *options.split()])
-    assert train_ms1m.parse_arguments()[1].margin == margin
-
-
-def test_command_in_the_description_selects_the_recipe(name, monkeypatch):
-    text = inspect.cleandoc(RECIPES[name].description)
-    command = next(line for line in text.splitlines() if line.startswith("python examples/train_ms1m.py"))
-    monkeypatch.setattr("sys.argv", shlex.split(command)[1:])
-    arguments, recipe = train_ms1m.parse_arguments()
-    assert recipe == RECIPES[name]
-    assert bool(arguments.verify) == (arguments.data is not None) == (name != "orl")
-
-
 def test_augmentations_preserve_shape_and_dtype():
     images = np.zeros((2, *SHAPE), np.uint8)
-    for augmentation in filter(None, recipes.AUGMENTATIONS.values()):
+    for name in settings.AUGMENTATIONS:
+        augmentation = recipes.make_augmentation(recipes.Recipe(augmentation=name))
+        assert (augmentation is None) == (name == "none")
+        if augmentation is None:
+            continue
         augmented = augmentation(images, np.int32([0, 1]))
         assert (augmented.shape, augmented.dtype.name) == (images.shape, "uint8")
+
+
+def test_the_backbones_of_recipes_are_those_of_the_package():
+    assert set(settings.BACKBONES) == {name for name in backbones.__all__ if name != "IResNet"}

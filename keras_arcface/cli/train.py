@@ -1,0 +1,66 @@
+"""Trains an embedder on TFRecords by a recipe, and exports it.
+
+    keras-arcface train --data ms1m_tfrecord --recipe ms1mv2_r100 --verify lfw.bin cfp_fp.bin --output runs/1
+    keras-arcface train --data faces_tfrecord --recipe small --epochs 40 --drops 20 30 --schedule step
+    keras-arcface train --recipe small --print-recipe
+
+It uses all GPUs of the machine. If a run is stopped (Ctrl-C stops it after a step) or killed, the same command resumes
+it. The output folder contains embedder.keras, recipe.toml, steps.csv, verification.csv, event files for TensorBoard,
+curves.png, checkpoints/, verification.png, and saved_model/1, a version for TensorFlow Serving. With a verification
+set, the SavedModel matches the printed figures: it adds the embedding of the mirror image, and contains the thresholds
+of the set.
+
+A recipe is the name of one of the recipes below or a TOML file, which may start from another recipe with the line
+`base = "NAME"`. --print-recipe prints the chosen recipe as such a file.
+"""
+
+import argparse
+from pathlib import Path
+
+from keras_arcface import recipes
+from keras_arcface.cli import training_options
+from keras_arcface.cli.output import add_json_option
+from keras_arcface.recipes.files import to_toml
+
+_DEFAULT_RECIPE = "ms1mv3_r50"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s --data DIR [options]"
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="directory of TFRecords, written by `convert`; required"
+    )
+    parser.add_argument(
+        "--recipe",
+        default=_DEFAULT_RECIPE,
+        metavar="NAME|FILE.toml",
+        help=f"recipe to train by, see below; default: {_DEFAULT_RECIPE}",
+    )
+    parser.add_argument(
+        "--verify", type=Path, nargs="+", default=[], metavar="PAIRS", help="verification sets, .bin or .npz"
+    )
+    training_options.add_run_options(parser)
+    parser.add_argument("--print-recipe", action="store_true", help="only print the recipe as a TOML file")
+    parser.add_argument("--replay", type=int, metavar="STEP", help="only show the images and names of this step")
+    add_json_option(parser)
+    training_options.add_settings(parser)
+    width = max(map(len, recipes.names()))
+    summaries = [f"  {name:{width}}  {recipes.get(name).summary}" for name in recipes.names()]
+    parser.epilog = "\n".join(["recipes:", *summaries])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    recipe = training_options.recipe_of(arguments, arguments.recipe)
+    if arguments.print_recipe:
+        print(to_toml(recipe), end="")
+        return
+    if arguments.data is None:
+        arguments.parser.error("the following arguments are required: --data")
+    training_options.set_output(arguments)
+    training_options.select_backend(arguments.strategy)
+    with training_options.resumable(arguments):
+        from keras_arcface import data
+        from keras_arcface.cli import training_run
+
+        sets = {path.stem: data.PairSet.load(path) for path in arguments.verify}
+        training_run.run(arguments, recipe, arguments.data, sets)

@@ -1,0 +1,173 @@
+"""The model, optimizer and augmentation of a recipe."""
+
+import functools
+from collections.abc import Callable
+
+import keras
+
+from keras_arcface import backbones
+from keras_arcface import layers
+from keras_arcface import models
+from keras_arcface import training
+from keras_arcface.data import augment
+from keras_arcface.recipes.recipe import Recipe
+
+# All are called as head(num_classes, margin=..., scale=..., **options).
+_MARGIN_HEADS = {
+    "ArcFace": layers.ArcFace,
+    "CosFace": layers.CosFace,
+    "SphereFace": layers.SphereFace,
+    "AdaFace": layers.AdaFace,
+    "CurricularFace": layers.CurricularFace,
+    "ElasticFace": layers.ElasticFace,
+    "MagFace": lambda num_classes, margin, **options: layers.MagFace(num_classes, min_margin=margin, **options),
+    "MVSoftmax": layers.MVSoftmax,
+    "UniFace": layers.UniFace,
+}
+_AUGMENTATIONS = {
+    "none": None,
+    "flip": augment.flip,
+    "affine": augment.affine,
+    "adaface": augment.adaface,
+    "small": augment.chain(
+        functools.partial(augment.fill_border, probability=0.8),
+        functools.partial(augment.affine, rotation=0.2, zoom=0.1, shift=0.05),
+        functools.partial(augment.photometric, probability=0.4),
+        functools.partial(augment.gray, probability=0.1),
+        functools.partial(augment.erase, probability=0.25),
+    ),
+}
+
+
+def build(
+    recipe: Recipe, num_classes: int, num_examples: int, image_size: tuple[int, int] = (112, 112)
+) -> models.RecognitionModel:
+    """Creates and compiles the model of a recipe for a dataset.
+
+    >>> recipe = get("small", backbone="MobileFaceNet", width=8, dim=8, batch_size=4)
+    >>> model = build(recipe, num_classes=2, num_examples=8, image_size=(32, 32))
+    >>> history = model.fit(dataset, steps_per_epoch=recipe.steps_per_epoch(8), epochs=1, verbose=0)
+    >>> model.embedder.output_shape
+    (None, 8)
+
+    Args:
+        recipe: a `Recipe`.
+        num_classes: number of classes of the dataset.
+        num_examples: number of images of the dataset. Epochs in the recipe are converted to steps with it.
+        image_size: `(height, width)` of the images.
+
+    Returns:
+        A compiled `RecognitionModel`. Set the seed (`keras.utils.set_random_seed`), the precision
+        (`training.use_precision`) and the devices (`training.device_scope`) before.
+
+    Raises:
+        ValueError: if a layer refuses a setting of the recipe, or the image size does not fit the network.
+    """
+    stem = {"stem_strides": recipe.stem_strides} if recipe.stem_strides != 1 else {}
+    backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3), **stem)
+    scaled = recipe.head == "MagFace"  # its margin depends on the embedding norms
+    embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout, scaled=scaled)
+    model = models.RecognitionModel(embedder, make_head(recipe, num_classes, num_examples))
+    model.compile(make_optimizer(recipe, num_examples))
+    model.build((None, *image_size, 3))
+    return model
+
+
+def make_head(recipe: Recipe, num_classes: int, num_examples: int) -> layers.Head:
+    """Creates the head of a recipe.
+
+    >>> make_head(get("glint360k_r100"), num_classes=10, num_examples=1000).margin
+    CombinedMargin(m1=1.0, m2=0.0, m3=0.4)
+
+    Args:
+        recipe: a `Recipe`.
+        num_classes: number of classes of the dataset.
+        num_examples: number of images of the dataset, which the length of the margin warm-up depends on.
+
+    Returns:
+        A head with the name "head".
+
+    Raises:
+        ValueError: if the head refuses a setting of the recipe.
+    """
+    options = {"label_smoothing": recipe.label_smoothing, "name": "head"}
+    if recipe.head == "softmax":
+        return layers.SoftmaxProduct(num_classes, **options)
+    options |= {
+        "scale": recipe.scale,
+        "initial_scale": recipe.initial_scale or None,
+        "warmup_steps": round(recipe.warmup_margin * recipe.steps_per_epoch(num_examples)),
+        "sub_centers": recipe.sub_centers,
+        "ignored_above": recipe.ignored_above,
+        "sample_rate": recipe.sample_rate,
+        "sample_seed": recipe.seed,
+    }
+    if recipe.head == "norm-softmax":
+        return layers.NormSoftmax(num_classes, **options)
+    return _MARGIN_HEADS[recipe.head](num_classes, margin=recipe.margin, **options)
+
+
+def make_optimizer(recipe: Recipe, num_examples: int) -> keras.optimizers.Optimizer:
+    """Creates the optimizer of a recipe with its schedule, for the current dtype policy.
+
+    >>> optimizer = make_optimizer(get("casia_r50"), num_examples=490_623)
+    >>> optimizer.iterations.assign(25_000)  # after the first drop
+    >>> print(round(float(optimizer.learning_rate), 4))
+    0.01
+
+    Args:
+        recipe: a `Recipe`.
+        num_examples: number of images of the dataset. Epochs in the recipe are converted to updates with it.
+
+    Returns:
+        A Keras optimizer. Clipped and accumulated gradients, and the loss scaling of "mixed_float16", are wrapped
+        around it.
+
+    Raises:
+        ValueError: if the schedule of the recipe is not valid, for example if its drops are not in ascending order.
+    """
+    updates_per_epoch = max(1, recipe.steps_per_epoch(num_examples) / recipe.accumulate)
+    optimizer = _base_optimizer(recipe, recipe.learning_rate, updates_per_epoch)
+    if recipe.head_rate != 1:
+        head_optimizer = _base_optimizer(recipe, recipe.learning_rate * recipe.head_rate, updates_per_epoch)
+        optimizer = keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(optimizer, {".*head/.*": head_optimizer})
+        )
+    if recipe.accumulate > 1 or recipe.clip_norm:
+        limit = recipe.clip_norm or None
+        optimizer = training.GradientAccumulationOptimizer(optimizer, recipe.accumulate, limit, clip="^(?!.*head/)")
+    if keras.config.dtype_policy().name == "mixed_float16":
+        optimizer = training.SyncedLossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def make_augmentation(recipe: Recipe) -> Callable | None:
+    """Returns the augmentation of a recipe, for `data.load_dataset`, or None if it has none.
+
+    >>> images = np.zeros((4, 112, 112, 3), np.uint8)
+    >>> make_augmentation(get("small"))(images, [0, 1]).shape
+    TensorShape([4, 112, 112, 3])
+
+    Args:
+        recipe: a `Recipe`.
+
+    Returns:
+        A function of uint8 images `(n, height, width, 3)` and a seed of two integers, or None.
+    """
+    return _AUGMENTATIONS[recipe.augmentation]
+
+
+def _base_optimizer(recipe: Recipe, rate: float, updates_per_epoch: float) -> keras.optimizers.Optimizer:
+    times = {"warmup": recipe.warmup, "steps_per_epoch": updates_per_epoch}
+    if recipe.schedule == "step":
+        schedule = training.StepSchedule(rate, boundaries=list(recipe.drops), **times)
+    else:
+        kind = {"polynomial": training.PolynomialSchedule, "cosine": training.CosineSchedule}[recipe.schedule]
+        schedule = kind(rate, total=recipe.epochs, **times)
+    average = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
+    no_decay = list(recipe.no_decay)
+    if recipe.optimizer == "SGD":
+        return training.CoupledSGD(schedule, weight_decay=recipe.weight_decay, no_decay=no_decay, **average)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, **average)
+    optimizer.exclude_from_weight_decay(var_names=no_decay)
+    return optimizer

@@ -1,0 +1,254 @@
+"""The settings of a training run, as plain data."""
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from keras_arcface._messages import short
+
+BACKBONES = ("IResNet18", "IResNet34", "IResNet50", "IResNet100", "IResNet200", "MobileFaceNet")
+HEADS = (
+    "ArcFace",
+    "CosFace",
+    "SphereFace",
+    "AdaFace",
+    "CurricularFace",
+    "ElasticFace",
+    "MagFace",
+    "MVSoftmax",
+    "UniFace",
+    "norm-softmax",
+    "softmax",
+)
+OPTIMIZERS = ("SGD", "AdamW")
+SCHEDULES = ("step", "polynomial", "cosine")
+AUGMENTATIONS = ("none", "flip", "affine", "adaface", "small")
+
+# Margins of the papers, for a recipe whose head is replaced. The other heads keep the margin of the recipe.
+MARGINS = {"CosFace": 0.35, "SphereFace": 1.35, "AdaFace": 0.4, "MagFace": 0.45, "UniFace": 0.4}
+
+_CHOICES = {
+    "backbone": BACKBONES,
+    "head": HEADS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "augmentation": AUGMENTATIONS,
+}
+_AT_LEAST_ONE = ("width", "stem_strides", "dim", "sub_centers", "batch_size", "accumulate")
+_POSITIVE = ("scale", "learning_rate", "epochs")
+_AT_LEAST_ZERO = (
+    *("warmup_margin", "initial_scale", "weight_decay", "head_rate", "clip_norm", "warmup", "seed"),
+    *("dropout", "label_smoothing", "ema"),
+)
+_BELOW_ONE = ("dropout", "label_smoothing", "ema")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All settings of a training run. `keras-arcface train` has an option for each.
+
+    >>> recipe = get("ms1mv3_r50", batch_size=128, learning_rate=0.02)
+    >>> recipe.backbone, recipe.head, recipe.margin, recipe.batch_size
+    ('IResNet50', 'ArcFace', 0.5, 128)
+
+    Attributes:
+        description: source, command, and published or measured result.
+        backbone: "IResNet18", "IResNet34", "IResNet50", "IResNet100", "IResNet200" or "MobileFaceNet".
+        width: number of channels of its first stage.
+        stem_strides: stride of the first convolution. Other values than 1 require an IResNet.
+        dim: length of an embedding.
+        dropout: fraction of the features that are dropped before the embedding.
+        head: "ArcFace", "CosFace", "SphereFace", "AdaFace", "CurricularFace", "ElasticFace", "MagFace", "MVSoftmax",
+            "UniFace", "norm-softmax" or "softmax".
+        margin: margin of the head: an angle in radians, a cosine, or a factor, depending on the head; the smallest
+            margin for MagFace.
+        scale: factor of the cosines.
+        warmup_margin: number of epochs until the full margin applies.
+        initial_scale: first value of the scale, which grows over the same epochs. 0 disables it.
+        label_smoothing: fraction of the target that is spread over all classes.
+        sub_centers: number of centers per class.
+        ignored_above: other classes with a cosine above this value are left out of the loss.
+        sample_rate: fraction of the classes in each step.
+        optimizer: "SGD" with momentum 0.9 and coupled weight decay, or "AdamW".
+        learning_rate: learning rate for `batch_size`, after the warm-up.
+        weight_decay: weight decay.
+        no_decay: parts of the names of weights without weight decay, such as gamma, beta and alpha.
+        head_rate: factor of the learning rate of the head.
+        clip_norm: limit of the gradient norm, without the head. 0 disables it.
+        ema: momentum of a moving average of the weights. 0 disables it.
+        schedule: "step", "polynomial" (linear to 0 for the recipes of arcface_torch) or "cosine".
+        drops: for "step", the epochs at which the learning rate drops to a tenth.
+        warmup: number of epochs in which the learning rate grows from 0.
+        epochs: number of epochs.
+        batch_size: number of images per update, on all devices together.
+        accumulate: number of steps whose gradients are accumulated for one update.
+        augmentation: "none", "flip", "affine", "adaface" or "small".
+        seed: seed of the weights, the order of the images, and the augmentation.
+
+    Raises:
+        ValueError: if a setting has the wrong type or value, or two settings contradict each other.
+    """
+
+    description: str = dataclasses.field(default="", repr=False)
+    # The network.
+    backbone: str = "IResNet50"
+    width: int = 64
+    stem_strides: int = 1
+    dim: int = 512
+    dropout: float = 0.4
+    # The head.
+    head: str = "ArcFace"
+    margin: float = 0.5
+    scale: float = 64.0
+    warmup_margin: float = 0.0
+    initial_scale: float = 0.0
+    label_smoothing: float = 0.0
+    sub_centers: int = 1
+    ignored_above: float = 1.0
+    sample_rate: float = 1.0
+    # The optimizer.
+    optimizer: str = "SGD"
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    no_decay: tuple[str, ...] = ()
+    head_rate: float = 1.0
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    # The schedule, in epochs.
+    schedule: str = "polynomial"
+    drops: tuple[float, ...] = ()
+    warmup: float = 0.0
+    epochs: float = 20.0
+    # The data.
+    batch_size: int = 512
+    accumulate: int = 1
+    augmentation: str = "flip"
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _convert(field.name, field.type, getattr(self, field.name)))
+        for names, is_valid, expected in (
+            (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+            (_POSITIVE, lambda value: value > 0, "above 0"),
+            (_AT_LEAST_ZERO, lambda value: value >= 0, "at least 0"),
+            (_BELOW_ONE, lambda value: value < 1, "below 1"),
+            (("sample_rate",), lambda value: 0 < value <= 1, "in (0, 1]"),
+        ):
+            for name in names:
+                if not is_valid(getattr(self, name)):
+                    raise ValueError(f"{name} must be {expected}. Received: {name}={getattr(self, name)}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                "batch_size must be a multiple of accumulate. "
+                f"Received: batch_size={self.batch_size}, accumulate={self.accumulate}"
+            )
+        if self.stem_strides != 1 and not self.backbone.startswith("IResNet"):
+            raise ValueError(
+                "stem_strides requires an IResNet. "
+                f"Received: stem_strides={self.stem_strides}, backbone={self.backbone}"
+            )
+        if (self.schedule == "step") != bool(self.drops):
+            raise ValueError(
+                'drops and schedule="step" require each other. '
+                f"Received: schedule={self.schedule}, drops={list(self.drops)}"
+            )
+
+    @property
+    def summary(self) -> str:
+        """The first line of the description."""
+        return self.description.strip().partition("\n")[0]
+
+    def steps_per_epoch(self, num_examples: int) -> int:
+        """Returns the number of steps per epoch. With accumulation, a step takes a part of the batch.
+
+        >>> get("small").steps_per_epoch(4536)
+        70
+
+        Args:
+            num_examples: number of images of the dataset.
+        """
+        return max(1, num_examples // (self.batch_size // self.accumulate))
+
+    def total_steps(self, num_examples: int) -> int:
+        """Returns the number of steps of the whole training.
+
+        >>> get("small").total_steps(4536)
+        1400
+
+        Args:
+            num_examples: number of images of the dataset.
+        """
+        return math.ceil(self.epochs * self.steps_per_epoch(num_examples))
+
+    def replace(self, **settings: Any) -> "Recipe":
+        """Returns a recipe with other settings.
+
+        A new head without a margin gets the margin of its paper, because margins of different heads have different
+        units.
+
+        >>> get("small").replace(head="CosFace").margin
+        0.35
+
+        Args:
+            **settings: attributes of the recipe and their values.
+
+        Returns:
+            The new `Recipe`.
+
+        Raises:
+            ValueError: if a setting does not exist, or a value is not valid.
+        """
+        check_names(settings)
+        if settings.get("head", self.head) != self.head and "margin" not in settings:
+            settings["margin"] = MARGINS.get(str(settings["head"]), self.margin)
+        return dataclasses.replace(self, **settings)
+
+
+SETTINGS = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "description")
+
+
+def check_names(settings: Mapping[str, Any]) -> None:
+    """Raises a ValueError if a name is not a setting of a recipe."""
+    for name in settings:
+        if name not in SETTINGS and name != "description":
+            meant = difflib.get_close_matches(name, SETTINGS, n=1)
+            suggestion = f" Did you mean {meant[0]}?" if meant else ""
+            raise ValueError(f"A recipe has no setting {short(name)}.{suggestion} Settings: {', '.join(SETTINGS)}")
+
+
+def help_of(name: str) -> str:
+    """Returns the description of a setting, from the docstring of `Recipe`."""
+    match = re.search(rf"^ +{name}: (.*(?:\n {{12}}.*)*)", Recipe.__doc__ or "", re.MULTILINE)
+    return re.sub(r"\s+", " ", match[1]).rstrip(".").replace("`", "") if match else ""
+
+
+def choices_of(name: str) -> tuple[str, ...] | None:
+    """Returns the allowed values of a setting, or None if they are not a list of words."""
+    return _CHOICES.get(name)
+
+
+def _convert(name: str, kind: Any, value: Any) -> Any:
+    """Returns a value as the type of its setting. Integers are converted to floats, and lists to tuples."""
+    if isinstance(kind, types.GenericAlias):
+        entry, _ = typing.get_args(kind)
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{name} must be a list. Received: {name}={short(value)}")
+        return tuple(_convert(f"{name}[{index}]", entry, item) for index, item in enumerate(value))
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and is_number:
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite. Received: {name}={value}")
+        return float(value)
+    if kind is float or not isinstance(value, kind) or isinstance(value, bool):
+        expected = {int: "an integer", float: "a number", str: "a text"}[kind]
+        raise ValueError(f"{name} must be {expected}. Received: {name}={short(value)}")
+    choices = choices_of(name)
+    if choices is not None and value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}. Received: {name}={short(value)}")
+    return value
