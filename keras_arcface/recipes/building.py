@@ -13,7 +13,7 @@ from keras_arcface.data import augment
 from keras_arcface.recipes.recipe import Recipe
 
 # All are called as head(num_classes, margin=..., scale=..., **options).
-_MARGIN_HEADS = {
+_MARGIN_HEADS: dict[str, Callable[..., layers.Head]] = {
     "ArcFace": layers.ArcFace,
     "CosFace": layers.CosFace,
     "SphereFace": layers.SphereFace,
