@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Sequence
 
 import keras_arcface
+from keras_arcface.cli.completion import SHELLS
+from keras_arcface.cli.completion import PrintCompletion
 from keras_arcface.cli.parser import Parser
 
 # In the order in which a user meets them. The command `server-config` is the file server_config.py.
@@ -62,9 +64,16 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="keras-arcface",
         description="Trains, evaluates and serves embeddings of faces with Keras.",
-        epilog="Run `keras-arcface COMMAND --help` for the options of a command and an example.",
+        epilog="Run `keras-arcface COMMAND --help` for the options of a command and an example.\n"
+        'To complete commands and options in bash, add to ~/.bashrc: eval "$(keras-arcface --print-completion bash)"',
     )
     parser.add_argument("--version", action="version", version=f"keras-arcface {keras_arcface.__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        help="print the completion script of a shell",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         module = importlib.import_module(f"keras_arcface.cli.{name.replace('-', '_')}")
