@@ -33,6 +33,7 @@ INCOMPLETE = {
     "data.augment",
     "evaluation",
     "pretrained",
+    "recipes",
     "serving",
     "training",
 }
