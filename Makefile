@@ -9,6 +9,9 @@ JAX_TESTS := tests/margins tests/test_models.py \
 	$(patsubst %,tests/layers/test_%.py,arguments auxiliary_losses chunked embedding_head every_head inner_product \
 	large_margin_product margin_product negatives partial_fc softmax_product) \
 	$(patsubst %,tests/training/test_%.py,checkpoints gradient_accumulation sgd steps)
+# PyTorch runs the heads and their loss only. The other tests of layers take gradients by TensorFlow or JAX.
+TORCH_TESTS := tests/test_registered.py \
+	$(patsubst %,tests/layers/test_%.py,chunked custom_reduction inner_product modern_presets)
 # Most of the time on JAX is compilation: the workers, and the next run, take over what another one has compiled.
 ON_JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.pytest_cache/jax \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
@@ -16,17 +19,27 @@ ON_JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.pytest_cache/ja
 # Hides TensorFlow's startup messages.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test coverage docs lint clean
+.PHONY: demo test check test-tensorflow test-jax test-torch coverage docs build lint clean
 
 demo: .venv/demo
 	$(BIN)/python examples/train_ms1m.py
 
-test: .venv/dev
+test: check test-tensorflow test-jax
+
+check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test-tensorflow: .venv/dev
 	$(BIN)/python -m pytest $(WORKERS)
+
+test-jax: .venv/dev
 	$(ON_JAX) $(BIN)/python -m pytest $(WORKERS) $(JAX_TESTS)
+
+# Requires PyTorch, which is in no extra.
+test-torch: .venv/dev
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(WORKERS) $(TORCH_TESTS)
 
 coverage: .venv/dev
 	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=
@@ -36,12 +49,17 @@ coverage: .venv/dev
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# The files that are published, in dist/.
+build: .venv/dev
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build site *.egg-info
+	rm -rf .venv build dist site *.egg-info
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -8,10 +8,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from distributions import ROOT
+from distributions import lines
+from distributions import requirements
 
 import keras_arcface
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = Path(keras_arcface.__file__).parent
 # Distributions whose name differs from the module's.
 DISTRIBUTIONS = {
@@ -34,26 +36,19 @@ OTHER = {"npz_requests", "torch"}
 @pytest.fixture(scope="module")
 def extras():
     """A dictionary from extra to the names of all its distributions; "" is the package without extras."""
+    listed = sections()
+    core = {name_of(line) for line in requirements()}
+    return {"": core} | {extra: {name_of(line) for line in requirements(extra)} - core for extra in listed}
+
+
+def sections():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    found = {extra: requirements(lines) for extra, lines in config["options.extras_require"].items()}
-    found[""] = requirements(config["options"]["install_requires"])
-    return {extra: expand(extra, found) for extra in found}
+    return {extra: lines(value) for extra, value in config["options.extras_require"].items()}
 
 
-def requirements(lines):
-    return [line.strip() for line in lines.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-
-
-def expand(extra, found):
-    names = set()
-    for requirement in found[extra]:
-        name, inner = re.match(r"([\w.-]+)(?:\[([\w,-]+)\])?", requirement).groups()
-        if name == "keras-arcface":
-            names.update(*(expand(part, found) for part in inner.split(",")))
-        else:
-            names.add(name.lower())
-    return names
+def name_of(requirement):
+    return re.match(r"[\w.-]+", requirement)[0].lower()
 
 
 def calls(tree):
@@ -98,7 +93,7 @@ def test_errors_name_an_extra_that_contains_the_module(extras):
             assert extra.value in extras, f"{file}: {extra.value}"
             for module in set(modules) - {"keras_arcface"}:
                 assert distribution(module) in extras[extra.value] | extras[""], f"{file}: {module}"
-            assert extras[extra.value] <= extras["all"] | extras[""], f"{file}: {extra.value} is not in all"
+            assert extras[extra.value] <= extras["all"], f"{file}: {extra.value} is not in all"
     assert found["optional_import"] >= 10
     assert found["require"] >= 3
     assert found["install_hint"] >= 2
@@ -113,12 +108,9 @@ def test_every_import_of_the_package_has_a_requirement(extras):
 
 
 def test_no_extra_repeats_a_requirement(extras):
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
     bounds = {}
-    for extra, lines in config["options.extras_require"].items():
-        listed = requirements(lines)
-        names = [re.match(r"[\w.-]+", line)[0].lower() for line in listed]
+    for extra, listed in sections().items():
+        names = [name_of(line) for line in listed]
         assert len(set(names)) == len(names), extra
         for name, line in zip(names, listed, strict=True):
             if name != "keras-arcface" and extra != "cuda":
@@ -127,7 +119,7 @@ def test_no_extra_repeats_a_requirement(extras):
 
 
 def test_all_contains_everything_but_the_choices_and_the_tools_of_contributors(extras):
-    for extra in extras.keys() - {"all", "cuda", "dev", "docs", "jax", "notebook"}:
-        assert extras[extra] <= extras["all"] | extras[""], extra
+    for extra in extras.keys() - {"", "all", "cuda", "dev", "docs", "jax", "notebook"}:
+        assert extras[extra] <= extras["all"], extra
     assert not extras["all"] & {"jax", "jupyterlab", "pytest", "mkdocs-material"}
-    assert extras["all"] | extras["jax"] <= extras["dev"] | extras[""]
+    assert extras["all"] | extras["jax"] <= extras["dev"]
