@@ -12,6 +12,7 @@ import argparse
 
 from keras_arcface.cli import training_options
 from keras_arcface.cli.output import add_json_option
+from keras_arcface.cli.startup import load_tensorflow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     training_options.set_output(arguments)
     training_options.select_backend(arguments.strategy)
     with training_options.resumable(arguments):
+        load_tensorflow()
         from keras_arcface import data
         from keras_arcface.cli import training_run
         from keras_arcface.data import orl_faces

@@ -16,6 +16,7 @@ from typing import Any
 from keras_arcface._optional import is_installed
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
+from keras_arcface.cli.startup import load_tensorflow
 
 # Extras of contributors, and `all`, which only refers to the others.
 _HIDDEN_EXTRAS = ("all", "cuda", "dev", "docs")
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def collect() -> dict[str, dict[str, Any]]:
     """Returns a title -> name -> value dictionary of all that a bug report needs."""
+    load_tensorflow()
     import keras
 
     requirements = _requirements()

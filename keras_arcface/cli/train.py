@@ -20,6 +20,7 @@ from pathlib import Path
 from keras_arcface import recipes
 from keras_arcface.cli import training_options
 from keras_arcface.cli.output import add_json_option
+from keras_arcface.cli.startup import load_tensorflow
 from keras_arcface.recipes.files import to_toml
 
 _DEFAULT_RECIPE = "ms1mv3_r50"
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     training_options.set_output(arguments)
     training_options.select_backend(arguments.strategy)
     with training_options.resumable(arguments):
+        load_tensorflow()
         from keras_arcface import data
         from keras_arcface.cli import training_run
 
