@@ -44,12 +44,6 @@ def build(
 ) -> models.RecognitionModel:
     """Creates and compiles the model of a recipe for a dataset.
 
-    >>> recipe = get("small", backbone="MobileFaceNet", width=8, dim=8, batch_size=4)
-    >>> model = build(recipe, num_classes=2, num_examples=8, image_size=(32, 32))
-    >>> history = model.fit(dataset, steps_per_epoch=recipe.steps_per_epoch(8), shuffle=False, verbose=0)
-    >>> model.embedder.output_shape
-    (None, 8)
-
     Args:
         recipe: a `Recipe`.
         num_classes: number of classes of the dataset.
@@ -62,6 +56,13 @@ def build(
 
     Raises:
         ValueError: if a layer refuses a setting of the recipe, or the image size does not fit the network.
+
+    Examples:
+        >>> recipe = get("small", backbone="MobileFaceNet", width=8, dim=8, batch_size=4)
+        >>> model = build(recipe, num_classes=2, num_examples=8, image_size=(32, 32))
+        >>> history = model.fit(dataset, steps_per_epoch=recipe.steps_per_epoch(8), shuffle=False, verbose=0)
+        >>> model.embedder.output_shape
+        (None, 8)
     """
     stem = {"stem_strides": recipe.stem_strides} if recipe.stem_strides != 1 else {}
     backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3), **stem)
@@ -76,9 +77,6 @@ def build(
 def make_head(recipe: Recipe, num_classes: int, num_examples: int) -> layers.Head:
     """Creates the head of a recipe.
 
-    >>> make_head(get("glint360k_r100"), num_classes=10, num_examples=1000).margin
-    CombinedMargin(m1=1.0, m2=0.0, m3=0.4)
-
     Args:
         recipe: a `Recipe`.
         num_classes: number of classes of the dataset.
@@ -89,6 +87,10 @@ def make_head(recipe: Recipe, num_classes: int, num_examples: int) -> layers.Hea
 
     Raises:
         ValueError: if the head refuses a setting of the recipe.
+
+    Examples:
+        >>> make_head(get("glint360k_r100"), num_classes=10, num_examples=1000).margin
+        CombinedMargin(m1=1.0, m2=0.0, m3=0.4)
     """
     options = {"label_smoothing": recipe.label_smoothing, "name": "head"}
     if recipe.head == "softmax":
@@ -110,11 +112,6 @@ def make_head(recipe: Recipe, num_classes: int, num_examples: int) -> layers.Hea
 def make_optimizer(recipe: Recipe, num_examples: int) -> keras.optimizers.Optimizer:
     """Creates the optimizer of a recipe with its schedule, for the current dtype policy.
 
-    >>> optimizer = make_optimizer(get("casia_r50"), num_examples=490_623)
-    >>> step = optimizer.iterations.assign(25_000)  # after the first drop
-    >>> print(round(float(optimizer.learning_rate), 4))
-    0.01
-
     Args:
         recipe: a `Recipe`.
         num_examples: number of images of the dataset. Epochs in the recipe are converted to updates with it.
@@ -125,6 +122,12 @@ def make_optimizer(recipe: Recipe, num_examples: int) -> keras.optimizers.Optimi
 
     Raises:
         ValueError: if the schedule of the recipe is not valid, for example if its drops are not in ascending order.
+
+    Examples:
+        >>> optimizer = make_optimizer(get("casia_r50"), num_examples=490_623)
+        >>> step = optimizer.iterations.assign(25_000)  # after the first drop
+        >>> print(round(float(optimizer.learning_rate), 4))
+        0.01
     """
     updates_per_epoch = max(1, recipe.steps_per_epoch(num_examples) / recipe.accumulate)
     optimizer = _base_optimizer(recipe, recipe.learning_rate, updates_per_epoch)
@@ -144,15 +147,16 @@ def make_optimizer(recipe: Recipe, num_examples: int) -> keras.optimizers.Optimi
 def make_augmentation(recipe: Recipe) -> Callable | None:
     """Returns the augmentation of a recipe, for `data.load_dataset`, or None if it has none.
 
-    >>> images = np.zeros((4, 112, 112, 3), np.uint8)
-    >>> make_augmentation(get("small"))(images, [0, 1]).shape
-    TensorShape([4, 112, 112, 3])
-
     Args:
         recipe: a `Recipe`.
 
     Returns:
         A function of uint8 images `(n, height, width, 3)` and a seed of two integers, or None.
+
+    Examples:
+        >>> images = np.zeros((4, 112, 112, 3), np.uint8)
+        >>> make_augmentation(get("small"))(images, [0, 1]).shape
+        TensorShape([4, 112, 112, 3])
     """
     return _AUGMENTATIONS[recipe.augmentation]
 

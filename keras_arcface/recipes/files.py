@@ -18,8 +18,12 @@ _FOLDER = Path(__file__).parent
 def names() -> list[str]:
     """Returns the names of all recipes of this package.
 
-    >>> "ms1mv3_r50" in names()
-    True
+    Returns:
+        A list of names for `get`, in alphabetical order.
+
+    Examples:
+        >>> "ms1mv3_r50" in names()
+        True
     """
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
@@ -34,9 +38,6 @@ def get(identifier: str | os.PathLike, **settings: Any) -> Recipe:
         batch_size = 128
         learning_rate = 0.02
 
-    >>> get("ms1mv3_r100", epochs=24).epochs
-    24.0
-
     Args:
         identifier: one of `names()`, or the path of a `.toml` file.
         **settings: settings that replace those of the recipe.
@@ -47,6 +48,10 @@ def get(identifier: str | os.PathLike, **settings: Any) -> Recipe:
     Raises:
         ValueError: if the name is unknown, the file is not a recipe, or a setting is not valid.
         OSError: if the file cannot be read.
+
+    Examples:
+        >>> get("ms1mv3_r100", epochs=24).epochs
+        24.0
     """
     recipe = _read(Path(identifier)) if Path(identifier).suffix == ".toml" else _read(_path_of(os.fspath(identifier)))
     return recipe.replace(**settings)
@@ -55,16 +60,17 @@ def get(identifier: str | os.PathLike, **settings: Any) -> Recipe:
 def save(recipe: Recipe, path: str | os.PathLike) -> None:
     """Writes a recipe to a TOML file, which `get` reads.
 
-    >>> save(get("small", seed=1), "small_1.toml")
-    >>> get("small_1.toml").seed
-    1
-
     Args:
         recipe: a `Recipe`.
         path: path of the file. An existing file is replaced.
 
     Raises:
         OSError: if the file cannot be written.
+
+    Examples:
+        >>> save(get("small", seed=1), "small_1.toml")
+        >>> get("small_1.toml").seed
+        1
     """
     with replacing(path) as file:
         file.write(to_toml(recipe).encode("utf-8"))

@@ -52,10 +52,6 @@ _BELOW_ONE = ("dropout", "label_smoothing", "ema")
 class Recipe:
     """All settings of a training run. `keras-arcface train` has an option for each.
 
-    >>> recipe = get("ms1mv3_r50", batch_size=128, learning_rate=0.02)
-    >>> recipe.backbone, recipe.head, recipe.margin, recipe.batch_size
-    ('IResNet50', 'ArcFace', 0.5, 128)
-
     Attributes:
         description: source, command, and published or measured result.
         backbone: "IResNet18", "IResNet34", "IResNet50", "IResNet100", "IResNet200" or "MobileFaceNet".
@@ -92,6 +88,11 @@ class Recipe:
 
     Raises:
         ValueError: if a setting has the wrong type or value, or two settings contradict each other.
+
+    Examples:
+        >>> recipe = get("ms1mv3_r50", batch_size=128, learning_rate=0.02)
+        >>> recipe.backbone, recipe.head, recipe.margin, recipe.batch_size
+        ('IResNet50', 'ArcFace', 0.5, 128)
     """
 
     description: str = dataclasses.field(default="", repr=False)
@@ -167,22 +168,24 @@ class Recipe:
     def steps_per_epoch(self, num_examples: int) -> int:
         """Returns the number of steps per epoch. With accumulation, a step takes a part of the batch.
 
-        >>> get("small").steps_per_epoch(4536)
-        70
-
         Args:
             num_examples: number of images of the dataset.
+
+        Examples:
+            >>> get("small").steps_per_epoch(4536)
+            70
         """
         return max(1, num_examples // (self.batch_size // self.accumulate))
 
     def total_steps(self, num_examples: int) -> int:
         """Returns the number of steps of the whole training.
 
-        >>> get("small").total_steps(4536)
-        1400
-
         Args:
             num_examples: number of images of the dataset.
+
+        Examples:
+            >>> get("small").total_steps(4536)
+            1400
         """
         return math.ceil(self.epochs * self.steps_per_epoch(num_examples))
 
@@ -192,9 +195,6 @@ class Recipe:
         A new head without a margin gets the margin of its paper, because margins of different heads have different
         units.
 
-        >>> get("small").replace(head="CosFace").margin
-        0.35
-
         Args:
             **settings: attributes of the recipe and their values.
 
@@ -203,6 +203,10 @@ class Recipe:
 
         Raises:
             ValueError: if a setting does not exist, or a value is not valid.
+
+        Examples:
+            >>> get("small").replace(head="CosFace").margin
+            0.35
         """
         check_names(settings)
         if settings.get("head", self.head) != self.head and "margin" not in settings:
