@@ -62,7 +62,7 @@ class RecognitionModel(keras.Model):
         >>> backbone = keras_arcface.backbones.IResNet((1,), width=8, input_shape=(32, 32, 3))
         >>> embedder = make_embedder(backbone, dim=8)
         >>> model = RecognitionModel(embedder, keras_arcface.ArcFace(num_classes=2))
-        >>> model.compile(optimizer="adam")
+        >>> model.compile(optimizer="sgd")
         >>> history = model.fit(images, labels, batch_size=6, epochs=2, verbose=0)
         >>> sorted(history.history)
         ['accuracy', 'embedding_norm', 'loss', 'target_angle', 'target_angle_std']
