@@ -1,18 +1,38 @@
-"""Random augmentations of training images.
+"""Random augmentations of training images, for the argument `augmentation` of `load_dataset`.
 
-Each function accepts uint8 images `(batch, height, width, 3)` of known height and width, and a seed, an int tensor
-`(2,)`. It returns images of the same shape and type. The functions have no state: the result depends only on the
-images and the seed. Every image is changed independently with the given `probability`, and is otherwise returned
-unchanged, so the cost is proportional to the probability. `chain` combines several functions into one:
+Each function accepts uint8 images `(batch, height, width, 3)` and a seed, two integers. It returns images of the same
+shape and type. The functions have no state: the result depends only on the images and the seed. Every image is changed
+independently with the given `probability`, and is otherwise returned unchanged, so the cost is proportional to the
+probability. `chain` combines several functions into one, and `functools.partial` sets their other arguments:
 
->>> augmentation = augment.chain(augment.flip, functools.partial(augment.blur, probability=0.1))
->>> dataset = load_dataset("faces", batch_size=4, training=True, augmentation=augmentation)
+    augmentation = augment.chain(augment.flip, functools.partial(augment.blur, probability=0.05))
+    dataset = load_dataset("faces", batch_size=256, training=True, augmentation=augmentation)
+
+They are TensorFlow functions, for `tf.data`. The Keras backend may be any.
 """
 
 import functools
 
 import numpy as np
 import tensorflow as tf
+
+from keras_arcface._arguments import check
+from keras_arcface._arguments import check_number
+
+__all__ = [
+    "adaface",
+    "affine",
+    "blur",
+    "chain",
+    "crop",
+    "erase",
+    "fill_border",
+    "flip",
+    "gray",
+    "jpeg",
+    "low_resolution",
+    "photometric",
+]
 
 _BLUR_RADIUS = 4  # pixels
 
@@ -21,11 +41,25 @@ def chain(*augmentations):
     """Combines several augmentations into one function that applies them in the given order.
 
     Args:
-        *augmentations: functions `(images, seed) -> images`. Each receives a different seed.
+        *augmentations: functions `(images, seed) -> images`, from this module or your own. Each receives a seed that
+            is derived from its position, so that the choices of two functions are independent.
 
     Returns:
         A function `(images, seed) -> images`.
+
+    Raises:
+        TypeError: if an augmentation is not callable.
+
+    Examples:
+        >>> import functools
+        >>> augmentation = augment.chain(augment.flip, functools.partial(augment.gray, probability=0.5))
+        >>> images = augmentation(np.zeros((4, 32, 32, 3), "uint8"), seed=[0, 1])
+        >>> dataset = load_dataset("faces", batch_size=4, training=True, augmentation=augmentation)
     """
+
+    for augmentation in augmentations:
+        if not callable(augmentation):
+            raise TypeError(f"augmentations must be functions (images, seed) -> images. Received: {augmentation!r}")
 
     def apply(images, seed):
         for number, augmentation in enumerate(augmentations):
@@ -38,10 +72,24 @@ def chain(*augmentations):
 def flip(images, seed, probability=0.5):
     """Mirrors images left to right.
 
+    A mirrored face is as good an example of a person as the original one. This is the only augmentation of the recipes
+    for large datasets, and the default of `load_dataset`.
+
     Args:
         images: uint8 images `(batch, height, width, 3)`.
-        seed: int tensor `(2,)`.
-        probability: probability that an image is changed.
+        seed: integer tensor `(2,)`, different in every step.
+        probability: probability that an image is mirrored, in [0, 1].
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, or `probability` is outside of [0, 1].
+
+    Examples:
+        >>> images = np.array([[[[0, 0, 0], [10, 10, 10], [20, 20, 20]]]], "uint8")  # one image of 1 x 3 pixels
+        >>> augment.flip(images, seed=[0, 1], probability=1.0).numpy()[0, 0, :, 0].tolist()
+        [20, 10, 0]
     """
 
     def mirror(images, _):
@@ -55,10 +103,24 @@ def flip(images, seed, probability=0.5):
 def gray(images, seed, probability=0.1):
     """Converts images to grayscale, with three equal channels.
 
+    Use it if some cameras of the application have no color, such as infrared ones, or if the colors of the training
+    images are not representative.
+
     Args:
-        images: uint8 images `(batch, height, width, 3)`.
-        seed: int tensor `(2,)`.
-        probability: probability that an image is changed.
+        images: uint8 images `(batch, height, width, 3)`, RGB.
+        seed: integer tensor `(2,)`, different in every step.
+        probability: probability that an image is converted, in [0, 1].
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, or `probability` is outside of [0, 1].
+
+    Examples:
+        >>> red = np.full((1, 1, 1, 3), [200, 0, 0], "uint8")
+        >>> augment.gray(red, seed=[0, 1], probability=1.0).numpy().tolist()
+        [[[[59, 59, 59]]]]
     """
     return _apply_randomly(
         images, seed, probability, lambda images, _: tf.tile(tf.image.rgb_to_grayscale(images), (1, 1, 1, 3))
@@ -66,16 +128,32 @@ def gray(images, seed, probability=0.1):
 
 
 def erase(images, seed, probability=0.2, area=(0.02, 0.2), aspect=(0.3, 3.3)):
-    """Fills a random rectangle with uniform noise.
+    """Fills a random rectangle of an image with uniform noise.
+
+    The network cannot rely on a single part of the face, which helps with faces that are partly covered.
 
     Args:
-        images: uint8 images `(batch, height, width, 3)`.
-        seed: int tensor `(2,)`.
-        probability: probability that an image is changed.
+        images: uint8 images `(batch, height, width, 3)` of known height and width.
+        seed: integer tensor `(2,)`, different in every step.
+        probability: probability that an image is changed, in [0, 1].
         area: smallest and largest area of the rectangle, as a fraction of the image.
         aspect: smallest and largest ratio of the rectangle's height to its width.
 
-    Reference: Zhong et al., Random Erasing Data Augmentation, arXiv 1708.04896.
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, the height or width is not known, or `probability`
+            is outside of [0, 1].
+
+    Examples:
+        >>> images = np.zeros((100, 32, 32, 3), "uint8")
+        >>> erased = augment.erase(images, seed=[0, 1], probability=1.0, area=(0.25, 0.25)).numpy()
+        >>> round(float(np.mean(erased.any(axis=-1))), 2)  # fraction of the pixels with noise
+        0.25
+
+    References:
+        - [Random Erasing Data Augmentation](https://arxiv.org/abs/1708.04896)
     """
 
     def fill_rectangle(images, draw):
@@ -90,20 +168,36 @@ def crop(images, seed, probability=0.2, area=(0.2, 1.0), aspect=(3 / 4, 4 / 3), 
     """Crops a random rectangle and scales it to the size of the image, or sets all pixels outside it to black.
 
     Args:
-        images: uint8 images `(batch, height, width, 3)`.
-        seed: int tensor `(2,)`.
-        probability: probability that an image is changed.
+        images: uint8 images `(batch, height, width, 3)` of known height and width.
+        seed: integer tensor `(2,)`, different in every step.
+        probability: probability that an image is changed, in [0, 1].
         area: smallest and largest area of the rectangle, as a fraction of the image.
         aspect: smallest and largest ratio of the rectangle's height to its width.
-        rescale: whether to scale the crop to the size of the image. If false, all other pixels become black, as in
-            AdaFace.
+        rescale: whether to scale the crop to the size of the image. If false, the crop stays where it is and all other
+            pixels become black, as in AdaFace, so that an aligned face stays aligned.
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, the height or width is not known, or `probability`
+            is outside of [0, 1].
+
+    Examples:
+        >>> images = np.full((100, 32, 32, 3), 255, "uint8")
+        >>> cropped = augment.crop(images, seed=[0, 1], probability=1.0, area=(0.5, 0.5), rescale=False).numpy()
+        >>> round(float(np.mean(cropped == 255)), 1)  # the other half is black
+        0.5
+
+    References:
+        - [AdaFace](https://arxiv.org/abs/2204.00964)
     """
 
     def crop_rectangle(images, draw):
         top, left, height, width = _random_rectangles(images, draw, area, aspect)
         if not rescale:
             return tf.where(_rectangle_mask(images, top, left, height, width), images, tf.zeros_like(images))
-        rows, columns = images.shape[1:3]
+        rows, columns = _size(images)
         scale_x, scale_y, zero = (width - 1) / (columns - 1), (height - 1) / (rows - 1), tf.zeros_like(top)
         return _affine_transform(images, [scale_x, zero, left, zero, scale_y, top])
 
@@ -114,12 +208,24 @@ def photometric(images, seed, probability=0.2, brightness=0.5, contrast=0.5, sat
     """Changes brightness, contrast and saturation, in this order, by random factors.
 
     Args:
-        images: uint8 images `(batch, height, width, 3)`.
-        seed: int tensor `(2,)`.
-        probability: probability that an image is changed.
-        brightness: largest difference between the factor of the brightness and 1.
+        images: uint8 images `(batch, height, width, 3)`, RGB.
+        seed: integer tensor `(2,)`, different in every step.
+        probability: probability that an image is changed, in [0, 1].
+        brightness: largest difference between the factor of the brightness and 1. With 0.5, factors are in [0.5, 1.5].
         contrast: largest difference between the factor of the contrast and 1.
         saturation: largest difference between the factor of the saturation and 1.
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, or `probability` is outside of [0, 1].
+
+    Examples:
+        >>> images = np.full((100, 8, 8, 3), 100, "uint8")
+        >>> changed = augment.photometric(images, seed=[0, 1], probability=1.0, brightness=0.2).numpy()
+        >>> bool(changed.min() >= 80), bool(changed.max() <= 120)
+        (True, True)
     """
 
     def adjust(images, draw):
@@ -140,17 +246,31 @@ def blur(images, seed, probability=0.1, sigma=(0.3, 2.0)):
     """Blurs images with a Gaussian kernel.
 
     Args:
-        images: uint8 images `(batch, height, width, 3)`.
-        seed: int tensor `(2,)`.
-        probability: probability that an image is changed.
+        images: uint8 images `(batch, height, width, 3)` of known height and width.
+        seed: integer tensor `(2,)`, different in every step.
+        probability: probability that an image is changed, in [0, 1].
         sigma: smallest and largest standard deviation, in pixels. The kernel extends 4 pixels from its center.
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, the height or width is not known, or `probability`
+            is outside of [0, 1].
+
+    Examples:
+        >>> point = np.zeros((1, 9, 9, 3), "uint8")
+        >>> point[0, 4, 4] = 255
+        >>> blurred = augment.blur(point, seed=[0, 1], probability=1.0, sigma=(1.0, 1.0)).numpy()
+        >>> blurred[0, 4, :, 0].tolist()
+        [0, 0, 5, 25, 41, 25, 5, 0, 0]
     """
     offsets = np.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, dtype=np.float32)
 
     def convolve(images, draw):
         weights = tf.exp(-0.5 * (offsets / draw(1, *sigma)[:, tf.newaxis]) ** 2)
         weights = (weights / tf.reduce_sum(weights, axis=1, keepdims=True))[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        height, width = images.shape[1:3]
+        height, width = _size(images)
         pixels = tf.pad(
             tf.cast(images, tf.float32), [[0, 0], [_BLUR_RADIUS] * 2, [_BLUR_RADIUS] * 2, [0, 0]], "SYMMETRIC"
         )
@@ -163,11 +283,30 @@ def blur(images, seed, probability=0.1, sigma=(0.3, 2.0)):
 def low_resolution(images, seed, probability=0.2, scale=(0.2, 1.0)):
     """Scales images down and up again, with random interpolation methods, as in AdaFace.
 
+    Use it if the application has small faces, such as those of surveillance cameras.
+
     Args:
-        images: uint8 images `(batch, height, width, 3)`.
-        seed: int tensor `(2,)`.
-        probability: probability that an image is changed.
-        scale: smallest and largest factor by which height and width are reduced.
+        images: uint8 images `(batch, height, width, 3)` of known height and width.
+        seed: integer tensor `(2,)`, different in every step.
+        probability: probability that an image is changed, in [0, 1].
+        scale: smallest and largest factor by which height and width are reduced, in (0, 1]. With 0.2, a face of
+            112 x 112 pixels becomes one of 22 x 22.
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, the height or width is not known, or `probability`
+            is outside of [0, 1].
+
+    Examples:
+        >>> stripes = np.tile(np.array([0, 255], "uint8")[:, np.newaxis], (4, 32, 16, 3))
+        >>> blurred = augment.low_resolution(stripes, seed=[0, 1], probability=1.0, scale=(0.2, 0.2)).numpy()
+        >>> blurred.shape, bool(blurred.std() < stripes.std())
+        ((4, 32, 32, 3), True)
+
+    References:
+        - [AdaFace](https://arxiv.org/abs/2204.00964)
     """
     methods = ("nearest", "bilinear", "area", "bicubic", "lanczos5")
 
@@ -179,7 +318,7 @@ def low_resolution(images, seed, probability=0.2, scale=(0.2, 1.0)):
         return tf.clip_by_value(tf.switch_case(tf.cast(method, tf.int32), branches), 0.0, 255.0)
 
     def reduce_resolution(images, draw):
-        full_size = images.shape[1:3].as_list()
+        full_size = _size(images)
 
         def reduce_one(image, scale, down_method, up_method):
             small_size = tf.maximum(tf.cast(scale * tf.constant(full_size, tf.float32), tf.int32), 1)
@@ -194,11 +333,28 @@ def low_resolution(images, seed, probability=0.2, scale=(0.2, 1.0)):
 def jpeg(images, seed, probability=0.1, quality=(20, 95)):
     """Encodes images as JPEG and decodes them again.
 
+    Use it if the images of the application are compressed more than those of the training.
+
     Args:
-        images: uint8 images `(batch, height, width, 3)`.
-        seed: int tensor `(2,)`.
-        probability: probability that an image is changed.
+        images: uint8 images `(batch, height, width, 3)` of known height and width.
+        seed: integer tensor `(2,)`, different in every step.
+        probability: probability that an image is changed, in [0, 1].
         quality: smallest and largest JPEG quality, from 0 to 100.
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, the height or width is not known, or `probability`
+            is outside of [0, 1].
+
+    Examples:
+        >>> noise = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype("uint8")
+        >>> def mean_error(quality):
+        ...     compressed = augment.jpeg(noise, seed=[0, 1], probability=1.0, quality=(quality, quality))
+        ...     return np.mean(np.abs(compressed.numpy() - noise.astype(float)))
+        >>> bool(mean_error(20) > mean_error(95))
+        True
     """
 
     def compress(images, draw):
@@ -212,17 +368,30 @@ def jpeg(images, seed, probability=0.1, quality=(20, 95)):
 def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1):
     """Flips half of the images, and rotates, zooms and shifts every image.
 
-    Beyond the border of an image, its outermost pixels are repeated.
+    Use it for small datasets, where a network otherwise learns the exact position of the faces. Beyond the border of an
+    image, its outermost pixels are repeated.
 
     Args:
-        images: uint8 images `(batch, height, width, 3)`.
-        seed: int tensor `(2,)`.
+        images: uint8 images `(batch, height, width, 3)` of known height and width.
+        seed: integer tensor `(2,)`, different in every step.
         rotation: largest angle of rotation about the center in either direction, in radians.
-        zoom: largest absolute value of the logarithm of the zoom factor.
+        zoom: largest absolute value of the logarithm of the zoom factor. With 0.2, factors are in [0.82, 1.22].
         shift: largest shift in each direction, as a fraction of height and width.
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, or the height or width is not known.
+
+    Examples:
+        >>> images = np.zeros((4, 32, 32, 3), "uint8")
+        >>> moved = augment.affine(images, seed=[0, 1], rotation=0.1, zoom=0.1, shift=0.05)
+        >>> moved.shape
+        TensorShape([4, 32, 32, 3])
     """
     images = flip(images, seed)
-    height, width = images.shape[1:3]
+    height, width = _size(images)
     draw = _RandomNumbers(seed, tf.range(tf.shape(images)[0]), tf.shape(images)[0])
     angle = draw(1, -rotation, rotation)
     factor = tf.exp(draw(2, -zoom, zoom))
@@ -241,11 +410,25 @@ def fill_border(images, seed, probability=0.7, darkest=8):
     of the changed images are filled with their repeated edge, the other half with one random color per image.
 
     Args:
-        images: uint8 images `(batch, height, width, 3)`.
-        seed: int tensor `(2,)`.
-        probability: probability that an image is changed.
+        images: uint8 images `(batch, height, width, 3)` of known height and width.
+        seed: integer tensor `(2,)`, different in every step.
+        probability: probability that an image is changed, in [0, 1].
         darkest: largest value of the channels of a black pixel. Only black pixels that are connected to the border by
             a row or column of black pixels are filled.
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, the height or width is not known, or `probability`
+            is outside of [0, 1].
+
+    Examples:
+        >>> images = np.full((2, 32, 32, 3), 100, "uint8")
+        >>> images[:, :, 27:] = 0  # outside of the photograph
+        >>> filled = augment.fill_border(images, seed=[0, 2], probability=1.0).numpy()
+        >>> filled[:, 16, 31].tolist()  # a random color, and the edge
+        [[120, 243, 47], [100, 100, 100]]
     """
 
     def fill(images, draw):
@@ -263,11 +446,29 @@ def adaface(images, seed):
     """Applies the augmentations of AdaFace.
 
     Half of the images are flipped. Independently, a fifth is cropped without rescaling, a fifth is changed
-    photometrically, and a fifth is reduced in resolution.
+    photometrically, and a fifth is reduced in resolution. Use it with `keras_arcface.layers.AdaFace`, or to train for
+    images of low quality.
 
-    Reference: Kim et al., AdaFace, arXiv 2204.00964.
+    Args:
+        images: uint8 images `(batch, height, width, 3)` of known height and width, RGB.
+        seed: integer tensor `(2,)`, different in every step.
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, or the height or width is not known.
+
+    Examples:
+        >>> dataset = load_dataset("faces", batch_size=4, training=True, augmentation=augment.adaface)
+        >>> images, labels = next(iter(dataset))
+        >>> images.shape
+        TensorShape([4, 32, 32, 3])
+
+    References:
+        - [AdaFace](https://arxiv.org/abs/2204.00964)
     """
-    return _ADAFACE(images, seed)
+    return _ADAFACE(*_to_tensors(images, seed))
 
 
 _ADAFACE = chain(flip, lambda images, seed: crop(images, seed, rescale=False), photometric, low_resolution)
@@ -289,6 +490,8 @@ class _RandomNumbers:
 
 def _apply_randomly(images, seed, probability, change):
     """Applies `change(images, draw)` to a random selection of the images, and returns all images."""
+    check_number("probability", probability, lambda value: 0 <= value <= 1, "in [0, 1]")
+    images, seed = _to_tensors(images, seed)
     batch = tf.shape(images)[0]
     rows = tf.range(batch)
     is_chosen = tf.cast(_RandomNumbers(seed, rows, batch)(0, 0.0, 1.0) < probability, tf.int32)
@@ -298,9 +501,33 @@ def _apply_randomly(images, seed, probability, change):
     return tf.ensure_shape(tf.dynamic_stitch(row_parts, [unchanged, changed]), images.shape)
 
 
+def _to_tensors(images, seed):
+    """Converts the arguments of an augmentation to tensors, and checks their types and shapes."""
+    images, seed = tf.convert_to_tensor(images), tf.convert_to_tensor(seed)
+    if images.dtype != tf.uint8 or images.shape.rank != 4 or images.shape[3] != 3:
+        raise ValueError(
+            "images must be a uint8 batch (batch, height, width, 3). "
+            f"Received: images.dtype={images.dtype.name}, images.shape={images.shape}"
+        )
+    is_seed = seed.dtype.is_integer and seed.shape.is_compatible_with((2,))
+    check("seed", seed, is_seed, "an integer tensor of shape (2,)")
+    return images, seed
+
+
+def _size(images):
+    """Returns the height and width of images, which must be known when a graph is traced."""
+    height, width = images.shape[1:3]
+    if height is None or width is None:
+        raise ValueError(
+            "images must have a known height and width, for example by tf.ensure_shape. "
+            f"Received: images.shape={images.shape}"
+        )
+    return height, width
+
+
 def _map_images(change, images, *draws):
     """Applies `change(image, *draws)` to each image, for operations that do not support batches."""
-    shape = images.shape[1:]
+    shape = (*_size(images), 3)
 
     def change_one(image_and_draws):
         return tf.ensure_shape(change(*image_and_draws), shape)
@@ -310,7 +537,7 @@ def _map_images(change, images, *draws):
 
 def _random_rectangles(images, draw, area, aspect):
     """Returns the top, left, height and width of a random rectangle per image, in whole pixels: `(batch,)` float32."""
-    rows, columns = images.shape[1:3]
+    rows, columns = _size(images)
     fraction = draw(1, *area)
     ratio = tf.exp(draw(2, *np.log(aspect)))
     height = tf.clip_by_value(tf.round(tf.sqrt(fraction * ratio) * rows), 1, rows)
@@ -327,7 +554,7 @@ def _rectangle_mask(images, top, left, height, width):
         offset = tf.range(length, dtype=tf.float32) - start[:, tf.newaxis]
         return tf.logical_and(offset >= 0, offset < extent[:, tf.newaxis])
 
-    rows, columns = images.shape[1:3]
+    rows, columns = _size(images)
     in_rows, in_columns = within(rows, top, height), within(columns, left, width)
     return tf.logical_and(in_rows[:, :, tf.newaxis], in_columns[:, tf.newaxis])[..., tf.newaxis]
 
@@ -341,7 +568,7 @@ def _affine_transform(images, matrix):
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=tf.stack([*matrix, zero, zero], axis=1),
-        output_shape=images.shape[1:3],
+        output_shape=_size(images),
         interpolation="BILINEAR",
         fill_mode="NEAREST",
         fill_value=0.0,
@@ -354,7 +581,7 @@ def _extend_edges(images, darkest, axis):
     Returns:
         The bool mask `(batch, height, width, 1)` of the filled pixels, and the filled images.
     """
-    length = images.shape[axis]
+    length = _size(images)[axis - 1]
     is_visible = tf.cast(tf.reduce_any(images > darkest, axis=-1), tf.int8)
     first = tf.expand_dims(tf.argmax(is_visible, axis, tf.int32), axis)
     last = length - 1 - tf.expand_dims(tf.argmax(tf.reverse(is_visible, [axis]), axis, tf.int32), axis)

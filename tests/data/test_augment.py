@@ -232,3 +232,42 @@ def test_affine_shifts_within_its_limit_and_rotates_about_the_center():
     assert moved.max() < 0.2 * 33 + 0.5
     assert moved.max() > 0.15 * 33
     assert center_of(apply("affine", dot, rotation=0.5, zoom=0.0, shift=0.0).astype(float)).max() < 0.1
+
+
+@pytest.mark.parametrize("change", ALL)
+@pytest.mark.parametrize(
+    "images", [FACES[0], FACES[..., :1], FACES.astype(np.float32)], ids=["one image", "one channel", "float"]
+)
+def test_images_of_another_shape_or_type(change, images):
+    with pytest.raises(ValueError, match=r"images must be a uint8 batch \(batch, height, width, 3\). Received: images"):
+        apply(change, images)
+
+
+@pytest.mark.parametrize("change", ALL)
+@pytest.mark.parametrize("seed", [1, [1, 2, 3], [0.5, 1.0]])
+def test_seeds_of_another_shape_or_type(change, seed):
+    with pytest.raises(ValueError, match=r"seed must be an integer tensor of shape \(2,\). Received: seed="):
+        apply(change, seed=seed)
+
+
+@pytest.mark.parametrize(
+    "change", ["erase", "crop", "blur", "low_resolution", "jpeg", "fill_border", "affine", "adaface"]
+)
+def test_images_of_an_unknown_size(change):
+    signature = tf.TensorSpec((None, None, None, 3), tf.uint8)
+    unknown = tf.data.Dataset.from_generator(lambda: iter([FACES]), output_signature=signature)
+    with pytest.raises(ValueError, match=r"images must have a known height and width.*\(None, None, None, 3\)"):
+        unknown.map(lambda faces: getattr(augment, change)(faces, SEED))
+
+
+@pytest.mark.parametrize("change", WITH_PROBABILITY)
+def test_a_probability_is_not_a_percentage(change):
+    with pytest.raises(ValueError, match=r"probability must be in \[0, 1\]. Received: probability=20"):
+        apply(change, probability=20)
+
+
+def test_a_chain_of_a_list():
+    with pytest.raises(
+        TypeError, match=r"augmentations must be functions \(images, seed\) -> images. Received: \[<func"
+    ):
+        augment.chain([augment.flip, augment.gray])
