@@ -17,7 +17,8 @@ class ClassSubset(Source):
 
     Args:
         source: `Source` that contains the classes.
-        classes: labels of the classes in the source. The new label of a class is its position in this list.
+        classes: labels of the classes in the source, without repetitions. The new label of a class is its position in
+            this list.
 
     Attributes:
         num_classes: number of classes.
@@ -25,13 +26,30 @@ class ClassSubset(Source):
         labels: labels of all records, `(len,)` int64 array, with -1 for a record without a valid label.
         source_labels: label of each class in the source, or in the original source if the source is a subset,
             `(num_classes,)` int64 array.
+
+    Raises:
+        ValueError: if `classes` is empty, or contains a value that is not a label of the source, or the same label
+            twice.
+
+    Examples:
+        >>> bob = ClassSubset(ImageFolder("photos"), classes=[1])
+        >>> len(bob), bob.class_names, bob.source_labels
+        (4, ['bob'], array([1]))
+        >>> bob[0].label, bob[0].name
+        (0, 'bob/0.jpg')
     """
 
     source_labels: np.ndarray
 
     def __init__(self, source: Source, classes):
         self.source = source
-        classes = np.asarray(classes, np.int64)
+        classes = np.asarray(classes)
+        is_list = classes.ndim == 1 and classes.size > 0 and classes.dtype.kind in "iu"
+        is_valid = is_list and classes.min() >= 0 and classes.max() < source.num_classes
+        is_valid = is_valid and len(np.unique(classes)) == len(classes)
+        expected = f"a list of different labels in [0, {source.num_classes}), the classes of {source}"
+        check("classes", classes.tolist(), is_valid, expected)
+        classes = classes.astype(np.int64)
         self.num_classes = len(classes)
         self.source_labels = classes if source.source_labels is None else source.source_labels[classes]
         order = np.argsort(classes)
@@ -66,16 +84,31 @@ class ClassSubset(Source):
 class Relabeled(Source):
     """Source that replaces the labels of another source, and removes images with a negative label.
 
+    Use it to correct a dataset, for example with the labels of `keras_arcface.evaluation.find_label_noise`. Classes
+    keep their labels, also those without images, which `write_dataset` drops.
+
     Args:
         source: `Source` of the images.
         labels: new labels below `source.num_classes`, `(len(source),)` integers. A negative label removes the image.
 
+    Attributes:
+        num_classes: number of classes of the source.
+        class_names: name of each class, or None if the source has no names.
+        labels: new labels of the remaining images, `(len,)` int64 array.
+
     Raises:
         ValueError: if the number of labels is wrong, a label is too large, or no image remains.
 
-    >>> faces = ImageFolder("photos")
-    >>> Relabeled(faces, [1, 0, 0, -1, 1, 1, 1, 1])
-    <Relabeled: 2 classes, 7 images of ImageFolder('photos')>
+    Examples:
+        >>> faces = ImageFolder("photos")
+        >>> labels = faces.labels.copy()
+        >>> labels[0] = 1  # the person in image 0 is bob
+        >>> labels[3] = -1  # image 3 is not a face
+        >>> corrected = Relabeled(faces, labels)
+        >>> corrected
+        <Relabeled: 2 classes, 7 images of ImageFolder('photos')>
+        >>> corrected.labels
+        array([1, 0, 0, 1, 1, 1, 1])
     """
 
     def __init__(self, source: Source, labels):
@@ -126,13 +159,17 @@ def drop_small_classes(source: Source, min_images: int) -> ClassSubset:
         min_images: smallest number of images of a class. With 1, only classes without images are dropped.
 
     Returns:
-        A source with the selected classes.
+        A `ClassSubset` with the selected classes.
 
     Raises:
-        ValueError: if no class remains.
+        ValueError: if no class has enough images, or no image has a valid label.
 
-    >>> drop_small_classes(ImageFolder("photos"), min_images=4)
-    <ClassSubset: 8 images, 2 classes of ImageFolder('photos')>
+    Examples:
+        >>> drop_small_classes(ImageFolder("photos"), min_images=4)
+        <ClassSubset: 8 images, 2 classes of ImageFolder('photos')>
+        >>> drop_small_classes(ImageFolder("photos"), min_images=5)
+        Traceback (most recent call last):
+        ValueError: ImageFolder('photos') must have a class of at least 5 images. Received: at most 4 images per class
     """
     is_valid = _is_valid(source.labels, source)
     if len(source) and not is_valid.any():
@@ -157,20 +194,26 @@ def drop_small_classes(source: Source, min_images: int) -> ClassSubset:
 def split_identities(source: Source, share: float, seed: int = 0) -> tuple[ClassSubset, ClassSubset]:
     """Splits a source into training and validation parts without common classes.
 
+    Verification must be measured with people who do not occur in the training. Write both parts with `write_dataset`.
+
     Args:
         source: `Source` of the images.
         share: fraction of the classes with images in the validation part, in (0, 1).
         seed: seed of the random choice of classes.
 
     Returns:
-        `(training, validation)`, two sources whose classes are renumbered from 0.
+        `(training, validation)`, two `ClassSubset` objects whose classes are renumbered from 0.
 
     Raises:
         ValueError: if a part would have no class.
 
-    >>> training, validation = split_identities(ImageFolder("photos"), share=0.5)
-    >>> len(training), len(validation)
-    (4, 4)
+    Examples:
+        >>> training, validation = split_identities(ImageFolder("photos"), share=0.5)
+        >>> training, validation
+        (<ClassSubset: 4 images, 1 classes of ImageFolder('photos')>,
+         <ClassSubset: 4 images, 1 classes of ImageFolder('photos')>)
+        >>> training.class_names != validation.class_names
+        True
     """
     classes = np.unique(source.labels[_is_valid(source.labels, source)])
     num_validation = round(share * len(classes))

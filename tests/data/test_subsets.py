@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keras_arcface.data import ClassSubset
 from keras_arcface.data import Record
 from keras_arcface.data import Relabeled
 from keras_arcface.data import Source
@@ -49,6 +50,14 @@ def test_an_invalid_label_is_kept_so_that_it_is_reported():
     selection = drop_small_classes(Faces([0, 12, 1, -3, 1]), 2)
     assert [record.label for record in selection] == [12, 0, -3, 0]
     assert selection.labels.tolist() == [-1, 0, -1, 0]
+
+
+@pytest.mark.parametrize("classes", [[], [1, 3], [-1], [1, 1], [0.5], ["ann"], [[0]], 1])
+def test_classes_that_are_not_those_of_the_source(classes):
+    with pytest.raises(
+        ValueError, match=r"classes must be a list of different labels in \[0, 3\), the classes of Faces"
+    ):
+        ClassSubset(Faces([0, 1, 2], num_classes=3), classes)
 
 
 def test_no_class_is_large_enough():
