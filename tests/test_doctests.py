@@ -9,10 +9,15 @@ directory contains:
     recordio/        the same images as a RecordIO file, `train.rec`, with its index
     faces/           the dataset that `write_dataset` wrote from photos/
     pairs.npz        a `PairSet` of four pairs
+    pairs.txt, lfw/  a list of four pairs in the format of LFW, and its images
+    Market-1501/     a folder `query` of two people and two cameras
+    IJBC/            eight images of four templates in the format of IJB-C
+    backbone.safetensors    random weights of a small IResNet with the names of arcface_torch
 """
 
 import doctest
 import importlib
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -21,13 +26,16 @@ import keras
 import numpy as np
 import pytest
 import recordio_files
+import safetensors.numpy
 import tensorflow as tf
 from conftest import encode
 from conftest import make_face
 
 import keras_arcface
 from keras_arcface import data
+from keras_arcface.data.alignment import TEMPLATE
 from keras_arcface.models import make_embedder
+from keras_arcface.pretrained.expected_shapes import iresnet_shapes
 
 PACKAGE = Path(keras_arcface.__file__).parent
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if ">>> " in file.read_text())
@@ -52,7 +60,46 @@ def files(tmp_path_factory):
     ann, bob = people
     pairs = data.PairSet([ann[0], ann[1], ann[2], bob[2], bob[0], bob[1], bob[3], ann[3]], [True, False] * 2)
     pairs.save(directory / "pairs.npz")
+    write_lfw(directory, people)
+    write_market(directory / "Market-1501" / "query", people)
+    write_ijbc(directory / "IJBC", people)
+    shapes = iresnet_shapes(width=8, blocks=(1, 1, 1, 1), dim=512, feature_map=(2, 2))
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.uniform(0.1, 1, shape).astype(np.float32) for name, shape in shapes}
+    safetensors.numpy.save_file(arrays, directory / "backbone.safetensors")
     return directory
+
+
+def write_lfw(directory, people):
+    for name, images in zip(("ann", "bob"), people, strict=True):
+        (directory / "lfw" / name).mkdir(parents=True)
+        for number, image in enumerate(images, start=1):
+            (directory / "lfw" / name / f"{name}_{number:04d}.jpg").write_bytes(image)
+    lines = ["2", "ann\t1\t2", "bob\t3\t4", "ann\t1\tbob\t1", "ann\t2\tbob\t3"]
+    (directory / "pairs.txt").write_text("\n".join(lines) + "\n")
+
+
+def write_market(directory, people):
+    directory.mkdir(parents=True)
+    for identity, images in enumerate(people, start=1):
+        for camera in (1, 2):
+            (directory / f"{identity:04d}_c{camera}s1_{camera:06d}_00.jpg").write_bytes(images[camera])
+
+
+def write_ijbc(directory, people):
+    for name in ("meta", "loose_crop"):
+        (directory / name).mkdir(parents=True)
+    names = [f"{number}.jpg" for number in range(1, 9)]
+    for name, image in zip(names, itertools.chain.from_iterable(people), strict=True):
+        (directory / "loose_crop" / name).write_bytes(image)
+    landmarks = " ".join(f"{value:.2f}" for value in np.ravel(TEMPLATE) * 32 / 112)
+    files = {
+        "face_tid_mid": [f"{name} {number // 2 + 1} {number + 1}" for number, name in enumerate(names)],
+        "name_5pts_score": [f"{name} {landmarks} 0.99" for name in names],
+        "template_pair_label": ["1 2 1", "3 4 1", "1 3 0", "2 4 0"],
+    }
+    for name, lines in files.items():
+        (directory / "meta" / f"ijbc_{name}.txt").write_text("\n".join(lines) + "\n")
 
 
 def small_training():

@@ -36,14 +36,15 @@ def check_alignment(alignment: str | None, image_size: tuple[int, int] | None = 
 def align(image, landmarks, size: int = 112) -> np.ndarray:
     """Rotates, scales and shifts a face so that its landmarks match the template.
 
-    The transform is the similarity (without shear and mirroring) that minimizes the squared distance between the
-    landmarks and the template. Pixels outside the image become black.
+    Networks that are trained with the datasets of InsightFace require faces that are aligned in this way. The transform
+    is the similarity (without shear and mirroring) that minimizes the squared distance between the landmarks and the
+    template. Pixels outside the image become black.
 
     Args:
         image: uint8 array `(height, width, 3)` or `(height, width)`.
         landmarks: `(5, 2)` array of x and y in pixels: the eye on the left side of the image, the eye on the right
             side, the tip of the nose, and the left and right corners of the mouth.
-        size: height and width of the aligned face. The template is scaled to this size.
+        size: height and width of the aligned face, in pixels. The template is scaled to this size.
 
     Returns:
         uint8 array `(size, size, 3)` or `(size, size)`.
@@ -51,12 +52,18 @@ def align(image, landmarks, size: int = 112) -> np.ndarray:
     Raises:
         ValueError: if an array has another shape, or if the landmarks are not finite or are all the same point.
 
-    >>> photo = np.zeros((200, 150, 3), "uint8")
-    >>> landmarks = [[50, 80], [95, 80], [70, 105], [55, 130], [90, 130]]
-    >>> align(photo, landmarks).shape
-    (112, 112, 3)
+    Examples:
+        >>> photo = np.zeros((200, 150, 3), "uint8")
+        >>> left_eye, right_eye, nose, left_mouth, right_mouth = (50, 80), (95, 80), (72, 105), (54, 131), (91, 131)
+        >>> photo[75:86, 45:56] = 255  # a white square at the left eye
+        >>> face = align(photo, [left_eye, right_eye, nose, left_mouth, right_mouth])
+        >>> face.shape
+        (112, 112, 3)
+        >>> face[52, 38], face[52, 73]  # the left eye is at (38, 52), the right one at (73, 52)
+        (array([255, 255, 255], dtype=uint8), array([0, 0, 0], dtype=uint8))
 
-    Reference: Deng et al., ArcFace, arXiv 1801.07698, section 3.1.
+    References:
+        - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1
     """
     image = np.asarray(image)
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:

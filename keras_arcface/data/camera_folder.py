@@ -18,9 +18,9 @@ _NAME = re.compile(r"(-?\d{1,18})_c(\d{1,18})(?!\d)", re.ASCII)  # int64
 class CameraFolder(Sequence):
     """Sequence of the encoded images in a folder whose files are named `<identity>_c<camera>...`.
 
-    Examples of names are `0002_c1s1_000451_03.jpg` and `0001_c2_f0046182.jpg`. The images are in the order of their
-    names. `keras_arcface.evaluation.embed_images` accepts the sequence, and `keras_arcface.evaluation.reidentify`
-    ignores identity -1, which marks junk images in Market-1501.
+    This is the format of Market-1501 and DukeMTMC-reID, with names such as `0002_c1s1_000451_03.jpg` and
+    `0001_c2_f0046182.jpg`. The images are in the order of their names. `keras_arcface.evaluation.embed_images` accepts
+    the sequence, and `keras_arcface.evaluation.reidentify` ignores identity -1, which marks junk images in Market-1501.
 
     Args:
         path: path of the folder, such as `query` or `bounding_box_test`.
@@ -37,6 +37,15 @@ class CameraFolder(Sequence):
         FileNotFoundError: if the folder does not exist.
         ValueError: if the folder contains no images, or if the name of a file has another form. The message names the
             folder or file.
+
+    Examples:
+        >>> query = CameraFolder("Market-1501/query")
+        >>> query
+        <CameraFolder('Market-1501/query'): 4 images of 2 identities>
+        >>> query.files[0].name
+        '0001_c1s1_000001_00.jpg'
+        >>> query.ids, query.cameras
+        (array([1, 1, 2, 2]), array([1, 2, 1, 2]))
     """
 
     def __init__(self, path, follow_links: bool = False):

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 class IjbSet:
     """Images, templates and pairs of IJB-B or IJB-C. Slicing the set returns aligned faces.
 
-    `directory` contains `meta/<name>_face_tid_mid.txt` (image, template, medium),
+    `directory` has the layout of InsightFace: `meta/<name>_face_tid_mid.txt` (image, template, medium),
     `meta/<name>_template_pair_label.txt` (template, template, 1 or 0), `meta/<name>_name_5pts_score.txt` (image, ten
     coordinates, detector score), and the images in `loose_crop/`. `keras_arcface.evaluation.embed_images` accepts the
     set.
@@ -53,10 +53,19 @@ class IjbSet:
         ValueError: if a line is invalid, two files have different images, an image has no detected face and
             `undetected` is "raise", or no pair remains. The message names the file and line.
 
-    >>> ijbc = IjbSet("IJBC")  # doctest: +SKIP
-    >>> embeddings = embed_images(model, ijbc)  # doctest: +SKIP
-    >>> ids, pooled = pool_templates(embeddings, ijbc.templates, ijbc.media)  # doctest: +SKIP
-    >>> result = verify_templates(pooled, ids, ijbc.pairs, ijbc.same)  # doctest: +SKIP
+    Examples:
+        >>> ijbc = IjbSet("IJBC", size=32)
+        >>> ijbc
+        <IjbSet('IJBC'): 8 images of 4 templates, 4 pairs>
+        >>> faces = ijbc[:2]
+        >>> faces.shape
+        (2, 32, 32, 3)
+        >>> embeddings = embed_images(embedder, ijbc)
+        >>> ids, pooled = pool_templates(embeddings, ijbc.templates, ijbc.media)
+        >>> result = verify_templates(pooled, ids, ijbc.pairs, ijbc.same, fars=[0.5])
+
+    References:
+        - [IARPA Janus Benchmark - C](https://doi.org/10.1109/ICB2018.2018.00033)
     """
 
     def __init__(

@@ -21,9 +21,10 @@ _log = logging.getLogger(__name__)
 class ImageFolder(Source):
     """Source that reads a folder with one sub-folder of images per class.
 
-    The label of a sub-folder is its position in the sorted order of the names. Hidden files and folders, and files that
-    operating systems create (`Thumbs.db`, `desktop.ini`, `__MACOSX` ...), are ignored. A sub-folder without images is
-    logged as a warning and keeps its label. `write_dataset` drops such classes.
+    Use it for photos or face crops that are sorted by person. The label of a sub-folder is its position in the sorted
+    order of the names. Hidden files and folders, and files that operating systems create (`Thumbs.db`, `desktop.ini`,
+    `__MACOSX` ...), are ignored. A sub-folder without images is logged as a warning and keeps its label.
+    `write_dataset` drops such classes.
 
     Args:
         path: path of the folder.
@@ -39,15 +40,17 @@ class ImageFolder(Source):
         FileNotFoundError: if the folder does not exist.
         ValueError: if the folder contains no classes or no images, if a class contains folders instead of images, or if
             a file does not have the suffix of an image. Reading an image that is not a regular file, has more than
-            `image_headers.MAX_FILE_BYTES` bytes, or is outside of the folder also raises an error. The message names
-            the file.
+            128 MiB, or is outside of the folder also raises an error. The message names the file.
 
-    >>> faces = ImageFolder("photos")
-    >>> faces
-    <ImageFolder('photos'): 8 images of 2 classes>
-    >>> image, label, name = faces[0]
-    >>> name
-    'ann/0.jpg'
+    Examples:
+        >>> faces = ImageFolder("photos")  # photos/ann/0.jpg, photos/ann/1.jpg, ..., photos/bob/3.jpg
+        >>> faces
+        <ImageFolder('photos'): 8 images of 2 classes>
+        >>> faces.class_names
+        ['ann', 'bob']
+        >>> image, label, name = faces[4]
+        >>> label, name
+        (1, 'bob/0.jpg')
     """
 
     def __init__(self, path, follow_links: bool = False):

@@ -38,13 +38,22 @@ class ImageList(Source):
     Raises:
         FileNotFoundError: if the text file does not exist, or when a missing image is read.
         ValueError: if a line has another layout or an invalid label, or if no image is listed. The message names the
-            file and line. Reading an image that is not a regular file, has more than `image_headers.MAX_FILE_BYTES`
-            bytes, or is outside of `root` also raises an error. The message names the image.
+            file and line. Reading an image that is not a regular file, has more than 128 MiB, or is outside of `root`
+            also raises an error. The message names the image.
 
-    >>> faces = ImageList("photos.csv")
-    >>> image, label, name = faces[4]
-    >>> label, name
-    (1, 'photos/bob/0.jpg')
+    Examples:
+        >>> from pathlib import Path
+        >>> print(Path("photos.csv").read_text())
+        photos/ann/0.jpg,0
+        photos/ann/1.jpg,0
+        ...
+        photos/bob/3.jpg,1
+        >>> faces = ImageList("photos.csv")
+        >>> faces
+        <ImageList('photos.csv'): 8 images of 2 classes>
+        >>> image, label, name = faces[4]
+        >>> label, name
+        (1, 'photos/bob/0.jpg')
     """
 
     def __init__(self, path, root=None, follow_links: bool = False):

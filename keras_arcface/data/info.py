@@ -83,13 +83,14 @@ class Conversion:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DatasetInfo:
-    """Description of a dataset directory.
+    """Description of a dataset directory, as returned by `write_dataset` and `load_info`.
 
     Attributes:
         num_classes: number of classes. Labels are in `[0, num_classes)`.
         num_examples: number of images.
-        image_size: `(height, width)` of every image.
-        shards: descriptions of the TFRecord files, in order.
+        image_size: `(height, width)` of every image, in pixels.
+        shards: descriptions of the TFRecord files, in order. A shard has the attributes `file`, `num_examples`,
+            `num_bytes` and `sha256`.
         source: readable description of the source.
         alignment: alignment of the faces: "five_points" for that of `align`, "none", or None if it is not recorded.
         class_names: name of each class, or None if the source has no names.
@@ -101,6 +102,15 @@ class DatasetInfo:
     Raises:
         ValueError: if a value has another type, is impossible, or does not match another one. The message names the
             value.
+
+    Examples:
+        >>> info = load_info("faces")
+        >>> info
+        <DatasetInfo: 8 images of 2 classes, 32 x 32, in 1 shards, from ...>
+        >>> info.num_classes, info.class_names, info.image_size, info.alignment
+        (2, ('ann', 'bob'), (32, 32), None)
+        >>> info.shards[0].file, info.shards[0].num_examples
+        ('00000-of-00001.tfrecord', 8)
     """
 
     num_classes: int
@@ -149,7 +159,17 @@ class DatasetInfo:
         )
 
     def save(self, directory) -> Path:
-        """Writes `dataset.json` atomically, with a checksum of its content, and returns its path."""
+        """Writes `dataset.json` atomically, with a checksum of its content.
+
+        Args:
+            directory: path of the dataset directory, which must exist.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
         path = Path(directory) / FILE_NAME
         fields = dataclasses.asdict(self)
         text = json.dumps({**fields, "sha256": _checksum(fields)}, indent=1, ensure_ascii=False) + "\n"
@@ -172,9 +192,11 @@ def load_info(directory) -> DatasetInfo:
         ValueError: if the file is modified, damaged, larger than 1 GiB, or has an unknown schema version. The message
             names the file.
 
-    >>> info = load_info("faces")
-    >>> info.num_examples, info.num_classes, info.image_size
-    (8, 2, (32, 32))
+    Examples:
+        >>> info = load_info("faces")
+        >>> info.num_examples, info.num_classes, info.image_size
+        (8, 2, (32, 32))
+        >>> head = keras_arcface.ArcFace(info.num_classes)
     """
     path = Path(directory) / FILE_NAME
     if not path.is_file():

@@ -23,8 +23,9 @@ _MAX_ERRORS = 100  # in one shard
 def check_dataset(directory) -> DatasetInfo:
     """Reads every shard and compares its content with `dataset.json`.
 
-    It checks the size and the sha256 of every shard, the number of its records, their checksums, fields and labels, and
-    that every class has an image, except for skipped images. It does not decode images, which `load_dataset` does.
+    Use it after a dataset was copied. It checks the size and the sha256 of every shard, the number of its records,
+    their checksums, fields and labels, and that every class has an image, except for skipped images. It does not decode
+    images, which `load_dataset` does.
 
     Args:
         directory: path of a directory that `write_dataset` wrote.
@@ -37,8 +38,15 @@ def check_dataset(directory) -> DatasetInfo:
         ValueError: if `dataset.json` is invalid, or a shard is missing, damaged or does not match it. The message names
             all such shards, and the offsets of damaged records.
 
-    >>> check_dataset("faces").num_examples
-    8
+    Examples:
+        >>> check_dataset("faces").num_examples
+        8
+        >>> import os
+        >>> os.truncate("faces/00000-of-00001.tfrecord", 1000)  # an incomplete copy
+        >>> check_dataset("faces")
+        Traceback (most recent call last):
+        ValueError: faces must contain undamaged shards. Received:
+        faces/00000-of-00001.tfrecord is damaged. Expected: ... bytes. Received: ... bytes
     """
     directory = Path(directory)
     info = load_info(directory)

@@ -20,6 +20,9 @@ from keras_arcface.data.list_files import IMAGE_SUFFIXES
 class PairSet:
     """Pairs of images with labels for verification. Pair i has the images `2 * i` and `2 * i + 1`.
 
+    `PairSet.load` reads the sets that InsightFace distributes (LFW, CFP-FP, AgeDB-30 ...), and
+    `keras_arcface.evaluation.embed_pairs` and `keras_arcface.training.VerificationCallback` evaluate a model with one.
+
     Args:
         images: encoded images (JPEG, PNG ...), two per pair, with the pairs in the order of their folds.
         same: mask of the genuine pairs, in which both images show the same person, `(n,)` booleans.
@@ -31,11 +34,19 @@ class PairSet:
     Raises:
         ValueError: if the number of images is not twice the number of pairs.
 
-    >>> pairs = PairSet.load("pairs.npz")
-    >>> pairs
-    <PairSet: 4 pairs, 2 of them genuine>
-    >>> len(pairs.images), pairs.same.tolist()
-    (8, [True, False, True, False])
+    Examples:
+        >>> pairs = PairSet.load("pairs.npz")
+        >>> pairs
+        <PairSet: 4 pairs, 2 of them genuine>
+        >>> len(pairs.images), pairs.same.tolist()
+        (8, [True, False, True, False])
+
+        Pairs of your own images:
+
+        >>> from pathlib import Path
+        >>> files = ["ann/0.jpg", "ann/1.jpg", "ann/2.jpg", "bob/0.jpg"]
+        >>> PairSet([Path("photos", file).read_bytes() for file in files], same=[True, False])
+        <PairSet: 2 pairs, 1 of them genuine>
     """
 
     def __init__(self, images: Sequence[bytes], same):
@@ -54,7 +65,19 @@ class PairSet:
         return f"<PairSet: {len(self):,} pairs, {np.sum(self.same):,} of them genuine>"
 
     def save(self, path) -> None:
-        """Writes the pairs as an uncompressed `.npz` file without pickled objects."""
+        """Writes the pairs as an uncompressed `.npz` file without pickled objects.
+
+        Args:
+            path: path of the file, which is replaced atomically if it exists.
+
+        Raises:
+            OSError: if the file cannot be written.
+
+        Examples:
+            >>> PairSet.load("pairs.npz").save("copy.npz")
+            >>> PairSet.load("copy.npz")
+            <PairSet: 4 pairs, 2 of them genuine>
+        """
         lengths = [len(image) for image in self.images]
         with replacing(path, size=sum(lengths)) as file:
             np.savez(
@@ -81,6 +104,11 @@ class PairSet:
             FileNotFoundError: if the file does not exist.
             ValueError: if the file has another format, is damaged, or requests to execute code. The message names the
                 file.
+
+        Examples:
+            >>> pairs = PairSet.load("pairs.npz")
+            >>> len(pairs)
+            4
         """
         path = Path(path)
         if not path.is_file():
@@ -118,12 +146,24 @@ class PairSet:
                 followed.
 
         Returns:
-            The pairs, in the order of the list.
+            The `PairSet`, with the pairs in the order of the list.
 
         Raises:
             FileNotFoundError: if the list or an image does not exist. For an image, the message names the line.
             ValueError: if a line is invalid, or an image cannot be read or decoded. The message names the line or the
                 image.
+
+        Examples:
+            >>> from pathlib import Path
+            >>> print(Path("pairs.txt").read_text())
+            2
+            ann  1  2
+            bob  3  4
+            ann  1  bob  1
+            ann  2  bob  3
+            >>> pairs = PairSet.from_pairs_txt("pairs.txt", "lfw")
+            >>> pairs.same.tolist()
+            [True, True, False, False]
         """
         path, files = Path(path), ImageFiles(folder, follow_links)
         if not path.is_file():

@@ -43,13 +43,15 @@ def load_dataset(
     deterministic: bool = True,
     names: bool = False,
 ) -> tf.data.Dataset:
-    """Returns a dataset of batches `(images, labels)`.
+    """Returns a dataset of batches `(images, labels)`, for `fit`.
 
-    Images are uint8 `(batch, height, width, 3)` in 0..255, labels int64 `(batch,)`. With `training=True` the dataset is
-    endless, so `fit` requires `steps_per_epoch`. It contains every image once per epoch, in an order that differs per
-    epoch. The batch of a step depends only on the arguments, including `seed`, and the step. A run that stopped after N
-    steps therefore continues with `start_step=N`. Earlier images are skipped without decoding. With `training=False`
-    the dataset has one epoch in the order of the files, and the last batch may be smaller.
+    Images are uint8 `(batch, height, width, 3)`, RGB in 0..255, and labels are int64 `(batch,)`.
+
+    With `training=True` the dataset is endless, so `fit` requires `steps_per_epoch`. It contains every image once per
+    epoch, in an order that differs per epoch. The batch of a step depends only on the arguments, including `seed`, and
+    the step. A run that stopped after N steps therefore continues with `start_step=N`. Earlier images are skipped
+    without decoding. With `training=False` the dataset has one epoch in the order of the files, and the last batch may
+    be smaller.
 
     Args:
         directory: path of a directory that `write_dataset` wrote.
@@ -88,10 +90,24 @@ def load_dataset(
         ValueError: if a file is damaged or missing, the number of classes is not `num_classes`, or arguments are
             invalid or cannot be combined.
 
-    >>> dataset = load_dataset("faces", batch_size=4, training=True, seed=1)
-    >>> images, labels = next(iter(dataset))
-    >>> images.shape
-    TensorShape([4, 32, 32, 3])
+    Examples:
+        Batches for training:
+
+        >>> dataset = load_dataset("faces", batch_size=4, training=True, seed=1)
+        >>> images, labels = next(iter(dataset))
+        >>> images.shape, images.dtype, labels.shape
+        (TensorShape([4, 32, 32, 3]), tf.uint8, TensorShape([4]))
+
+        The same order from the third step, as an interrupted training continues:
+
+        >>> resumed = load_dataset("faces", batch_size=4, training=True, seed=1, start_step=2)
+
+        All images once, with their names:
+
+        >>> for images, labels, names in load_dataset("faces", batch_size=5, names=True):
+        ...     print(images.shape, sorted(names.numpy())[0])
+        (5, 32, 32, 3) b'ann/...
+        (3, 32, 32, 3) b'ann/...
     """
     seed = operator.index(seed)
     _check_sampling_arguments(batch_size, training, start_step, shuffle_buffer, images_per_class)

@@ -24,9 +24,10 @@ _NUM_SAMPLES = 32  # number of records whose id is compared with the key
 class RecordIO(Source):
     """Source that reads a RecordIO file (`.rec`), with or without its index (`.idx`) and `property`.
 
-    The index must have every record of the file, and an incomplete one raises an error. Records without an image, which
-    describe the identities in the layout of MS1M, are skipped. If an image has several labels, the first is used. A
-    damaged record raises an error when it is read, and does not affect other records.
+    MS1M, CASIA-WebFace, Glint360K and WebFace are distributed in this format. mxnet is not required. The index must
+    have every record of the file, and an incomplete one raises an error. Records without an image, which describe the
+    identities in the layout of MS1M, are skipped. If an image has several labels, the first is used. A damaged record
+    raises an error when it is read, and does not affect other records.
 
     Args:
         path: path of the `.rec` file, or of a folder that contains `train.rec`. In the same folder, the index (such as
@@ -34,11 +35,11 @@ class RecordIO(Source):
         index: whether to use the index. None uses it if it exists. Without an index the file is scanned, and a damaged
             section up to the next valid record is treated as one damaged record.
         labels: integers that replace the labels in the file, one per image in order. RecordIO stores labels as float32,
-            so from 2^24 = 16777216 two classes may have the same label in the file; such labels raise.
+            so from 2^24 = 16777216 two classes may have the same label in the file; such labels raise an error.
 
     Attributes:
         num_classes: number of classes in `property`, or largest label plus 1.
-        image_size: `(height, width)` in `property`, or None.
+        image_size: `(height, width)` in `property` in pixels, or None.
         labels: labels of all records, `(len,)` int64 array, with -1 for a record that cannot be read.
         keys: keys of the index in ascending order, or offsets without an index, `(len,)` int64 array.
 
@@ -47,12 +48,14 @@ class RecordIO(Source):
         ValueError: if the index or `property` is damaged, or when a damaged record is read. The message names the file
             and the line or offset.
 
-    >>> faces = RecordIO("recordio/train.rec")
-    >>> faces
-    <RecordIO('recordio/train.rec'): 8 images of 2 classes>
-    >>> image, label, name = faces[0]
-    >>> label, name
-    (0, 'train.rec[1]')
+    Examples:
+        >>> faces = RecordIO("recordio/train.rec")
+        >>> faces
+        <RecordIO('recordio/train.rec'): 8 images of 2 classes>
+        >>> image, label, name = faces[0]
+        >>> label, name
+        (0, 'train.rec[1]')
+        >>> info = write_dataset(faces, "faces_tfrecord")
     """
 
     def __init__(self, path, index: bool | None = None, labels=None):

@@ -17,12 +17,18 @@ _IGNORED_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir
 
 
 class Record(NamedTuple):
-    """Encoded image with its label.
+    r"""Encoded image with its label, the item of every `Source`.
 
     Attributes:
-        image: content of the image file.
+        image: content of the image file, such as the bytes of a JPEG file.
         label: label, in `[0, num_classes)` of the source.
         name: name of the image for error messages.
+
+    Examples:
+        >>> image, label, name = ImageFolder("photos")[0]
+        >>> record = Record(image, label, name)
+        >>> record.image[:3], record.label, record.name  # JPEG files start with these bytes
+        (b'\xff\xd8\xff', 0, 'ann/0.jpg')
     """
 
     image: bytes
@@ -33,14 +39,34 @@ class Record(NamedTuple):
 class Source(abc.ABC):
     """Base class of the sequences of records that `write_dataset` reads.
 
-    A subclass defines `__len__` and `__getitem__`. All other methods and attributes have defaults. A source for several
-    processes must support pickling. `str(source)` describes it in `dataset.json` and in error messages.
+    Derive from it to read images from a place that this package does not know, such as a database. A subclass defines
+    `__len__` and `__getitem__`. All other methods and attributes have defaults. A source for several processes must
+    support pickling. `str(source)` describes it in `dataset.json` and in error messages.
 
     Attributes:
         class_names: name of each class, or None.
-        image_size: `(height, width)` of all images, or None if it is not known.
+        image_size: `(height, width)` of all images in pixels, or None if it is not known.
         source_labels: label of each class in the source from which this source selects classes, `(num_classes,)` int64
             array, or None if it does not select classes.
+
+    Raises:
+        TypeError: if a subclass does not define `__len__` and `__getitem__`.
+
+    Examples:
+        >>> import cv2
+        >>> class ArraySource(Source):
+        ...     def __init__(self, images, labels):
+        ...         self.images, self.labels = images, np.asarray(labels)
+        ...     def __len__(self):
+        ...         return len(self.images)
+        ...     def __getitem__(self, index):
+        ...         _, png = cv2.imencode(".png", self.images[index][:, :, ::-1])  # OpenCV expects BGR
+        ...         return Record(png.tobytes(), int(self.labels[index]), f"image {index}")
+        >>> source = ArraySource(np.zeros((3, 32, 32, 3), "uint8"), labels=[0, 1, 1])
+        >>> source.num_classes
+        2
+        >>> write_dataset(source, "arrays").num_examples
+        3
     """
 
     class_names: Sequence[str] | None = None
@@ -53,7 +79,18 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> Record:
-        """Returns a record. Raises a ValueError or OSError if the record cannot be read."""
+        """Returns a record.
+
+        Args:
+            index: index of the record, in [0, len).
+
+        Returns:
+            The `Record`.
+
+        Raises:
+            ValueError: if the record is damaged. The message names it.
+            OSError: if the record cannot be read.
+        """
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
@@ -72,7 +109,10 @@ class Source(abc.ABC):
         return int(self.labels.max(initial=-1)) + 1
 
     def fingerprint(self) -> str | None:
-        """Returns a string that changes if the images change, or None if changes cannot be detected."""
+        """Returns a text that changes if the images change, or None if changes cannot be detected.
+
+        `write_dataset` compares it with that of an existing dataset. Without a fingerprint, a dataset is never reused.
+        """
         return None
 
     def _label_or_minus_one(self, index: int) -> int:

@@ -15,7 +15,8 @@ from keras_arcface.data.sources import Source
 class TFRecords(Source):
     """Source that reads a dataset directory, to select classes, change labels, or write it again.
 
-    Records are in the order of the files, as in `load_dataset(training=False)`.
+    Use `load_dataset` for training, which is much faster. Records are in the order of the files, as in
+    `load_dataset(training=False)`.
 
     Args:
         directory: path of a directory that `write_dataset` wrote.
@@ -24,16 +25,22 @@ class TFRecords(Source):
         num_classes: number of classes.
         class_names: name of each class, or None.
         labels: labels of all images, `(len,)` int64 array.
-        image_size: `(height, width)` of every image.
+        image_size: `(height, width)` of every image, in pixels.
 
     Raises:
         FileNotFoundError: if the directory contains no dataset.
         ValueError: if a file is damaged or a shard is missing. The message names the file.
 
-    >>> faces = TFRecords("faces")
-    >>> len(faces), faces.class_names
-    (8, ('ann', 'bob'))
-    >>> image, label, name = faces[0]
+    Examples:
+        >>> faces = TFRecords("faces")
+        >>> faces
+        <TFRecords('faces'): 8 images of 2 classes>
+        >>> image, label, name = faces[0]
+        >>> faces.class_names[label] == name.split("/")[0]  # the name is that of the original file
+        True
+        >>> info = write_dataset(ClassSubset(faces, classes=[1]), "bob")
+        >>> info.num_examples
+        4
     """
 
     def __init__(self, directory):

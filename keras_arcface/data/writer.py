@@ -59,7 +59,7 @@ def write_dataset(
     min_images: int = 1,
     alignment: str | None = None,
 ) -> DatasetInfo:
-    """Writes a source as TFRecords.
+    """Writes a source as TFRecords, the format from which `load_dataset` reads.
 
     JPEG and PNG files are stored unchanged, unless EXIF data rotates them. Rotated files and all other formats become
     PNG files with the pixels that `cv2.imread` returns. Every image is decoded once to check it, and all must have the
@@ -97,13 +97,19 @@ def write_dataset(
             arguments, or contains a dataset and the source has no fingerprint. The message names the differences.
         BlockingIOError: if another run is writing to the directory.
         OSError: if a file cannot be written, for example on a full disk. Finished shards remain.
-        ValueError: if a record is damaged, the source is empty, or its `image_size` is wrong. The message names the
-            record or source.
+        TypeError: if `source` is not a `Source`.
+        ValueError: if a record is damaged, the source is empty, its `image_size` is wrong, or an argument is out of its
+            range. The message names the record, source or argument.
         RuntimeError: if a process died.
 
-    >>> info = write_dataset(ImageFolder("photos"), "photos_tfrecord")
-    >>> info.num_examples, info.class_names
-    (8, ('ann', 'bob'))
+    Examples:
+        >>> info = write_dataset(ImageFolder("photos"), "photos_tfrecord")
+        >>> info.num_examples, info.class_names
+        (8, ('ann', 'bob'))
+        >>> from pathlib import Path
+        >>> sorted(path.name for path in Path("photos_tfrecord").glob("*.*"))
+        ['00000-of-00001.tfrecord', 'dataset.json']
+        >>> dataset = load_dataset("photos_tfrecord", batch_size=4, training=True)
     """
     check_alignment(alignment)
     check_choice("damaged", damaged, ("raise", "skip"))
