@@ -6,10 +6,9 @@ the embeddings and a few floats per example are sent, never the centers. With a 
 samples some of its own classes, and the class ids are sent too.
 """
 
-import math
-
 import keras
 
+from keras_arcface import _arguments
 from keras_arcface.layers import class_sharding
 
 # Axes of the device mesh. Devices along CLASSES store different classes, devices along DATA the same classes.
@@ -19,14 +18,10 @@ DATA, CLASSES = "data", "classes"
 class ClassParallel(keras.distribution.ModelParallel):
     """Distribution that splits the batch over all devices, and the class centers into shards. JAX backend only.
 
-    Set it before any other Keras object is created. On several hosts, first call `keras.distribution.initialize`::
-
-        keras.distribution.initialize("10.0.0.1:1234", num_processes=2, process_id=0)
-        keras.distribution.set_distribution(ClassParallel(class_shards=8))
-        images = load_dataset(directory, batch_size // 2, training=True, host=0, num_hosts=2)
-
-    The global batch is the concatenation of the batches of all hosts. Its size must be divisible by the number of
-    devices. BatchNorm statistics and metrics are those of the global batch.
+    Use it for training on several hosts, or if the class centers do not fit into the memory of one device. Set it
+    before any other Keras object is created. On several hosts, first call `keras.distribution.initialize`. The global
+    batch is the concatenation of the batches of all hosts. Its size must be divisible by the number of devices.
+    BatchNorm statistics and metrics are those of the global batch.
 
     Args:
         class_shards: number of shards of the centers, a divisor of the number of devices. With 1, every device stores
@@ -39,6 +34,17 @@ class ClassParallel(keras.distribution.ModelParallel):
         RuntimeError: on another backend.
         ValueError: if `class_shards` does not divide the number of devices; when a head is built, if it does not divide
             the number of classes. `round_up_classes` returns a divisible number.
+
+    Examples:
+        Two hosts, of which this is the first, with eight devices together (these lines require such hosts):
+
+        >>> keras.distribution.initialize("10.0.0.1:1234", num_processes=2, process_id=0)  # doctest: +SKIP
+        >>> keras.distribution.set_distribution(ClassParallel(class_shards=8))  # doctest: +SKIP
+        >>> head = ArcFace(round_up_classes(93_431, class_shards=8))  # doctest: +SKIP
+        >>> images = load_dataset("ms1m", batch_size=256, training=True, host=0, num_hosts=2)  # doctest: +SKIP
+
+    References:
+        - [Partial FC](https://arxiv.org/abs/2203.15565) describes the split of the centers over devices
     """
 
     def __init__(self, class_shards: int = 1, devices=None):
@@ -81,8 +87,27 @@ class ClassParallel(keras.distribution.ModelParallel):
 
 
 def round_up_classes(num_classes: int, class_shards: int) -> int:
-    """Returns the smallest multiple of `class_shards` that is at least `num_classes`."""
-    return math.ceil(num_classes / class_shards) * class_shards
+    """Returns the smallest multiple of `class_shards` that is at least `num_classes`.
+
+    `ClassParallel` requires such a number of classes. The additional classes have no images.
+
+    Args:
+        num_classes: number of classes of the dataset.
+        class_shards: number of shards of `ClassParallel`.
+
+    Returns:
+        The number of classes for the head.
+
+    Raises:
+        ValueError: if a number is not an integer of at least 1.
+
+    Examples:
+        >>> round_up_classes(93_431, class_shards=8)
+        93432
+    """
+    _arguments.check_integer("num_classes", num_classes, 1)
+    _arguments.check_integer("class_shards", class_shards, 1)
+    return -(-num_classes // class_shards) * class_shards
 
 
 class _AllDevicesLayout(keras.distribution.TensorLayout):

@@ -15,32 +15,50 @@ _STAGE_OF_PREFIX = {"embedding": "neck", "global": "last"}
 def stages(embedder: keras.Model) -> dict[str, list[keras.layers.Layer]]:
     """Returns the layers with weights of an embedder by stage name, from input to output.
 
-    The stage of a layer is the part of its name before the first underscore. An IResNet has `stem`, `stage1` to
-    `stage4` and `neck`; a MobileFaceNet has `stage1` to `stage6`, and `last` before the neck. The layer `embedding`
-    belongs to the neck. Other networks with such names, for instance the ResNets of `keras.applications`, work as well.
-
-    >>> list(stages(embedder))[-1]
-    'neck'
+    Use it to find the names for `freeze_below`. The stage of a layer is the part of its name before the first
+    underscore. An IResNet has `stem`, `stage1` to `stage4` and `neck`; a MobileFaceNet has `stem`, `stage1` to
+    `stage6`, `last` and `neck`. The layer `embedding` belongs to the neck. Other networks with such names, for instance
+    the ResNets of `keras.applications`, work as well.
 
     Args:
         embedder: new or loaded model of `make_embedder`.
+
+    Returns:
+        A dictionary from names of stages to lists of layers.
+
+    Raises:
+        ValueError: if no layer of the embedder has weights, for example because it is not built.
+
+    Examples:
+        >>> backbone = keras_arcface.backbones.IResNet((1, 1, 1, 1), width=8, input_shape=(32, 32, 3))
+        >>> for name, layers in stages(make_embedder(backbone, dim=16)).items():
+        ...     print(name, len(layers))
+        stem 3
+        stage1 8
+        stage2 8
+        stage3 8
+        stage4 8
+        neck 3
     """
     layers_by_stage: dict[str, list[keras.layers.Layer]] = {}
     for layer in _leaf_layers(embedder):
         if layer.weights:
             layers_by_stage.setdefault(_stage_of(layer.name), []).append(layer)
+    if not layers_by_stage:
+        raise ValueError(
+            "embedder must be a built model with weights in its layers. "
+            f"Received: {embedder.name!r} without weights, built={embedder.built}"
+        )
     return layers_by_stage
 
 
 def freeze_below(embedder: keras.Model, stage: str, batch_norm: bool = False) -> None:
     """Freezes all stages before a stage, and makes this stage and all later ones trainable.
 
-    >>> freeze_below(model.embedder, "neck")
-    >>> model.compile(keras.optimizers.Adam(1e-3))  # compile again, with a new optimizer
-
-    Compile afterwards, with a new optimizer: a compiled model keeps the trainable weights of its compilation, and an
-    optimizer is bound to its first weights. `embedder.trainable = False` trains only the head.
-    `freeze_below(embedder, "stem", batch_norm=True)` makes all weights trainable, as in a new embedder.
+    Use it to fine-tune a trained embedder with few images. Compile afterwards, with a new optimizer: a compiled model
+    keeps the trainable weights of its compilation, and an optimizer is bound to its first weights.
+    `embedder.trainable = False` trains only the head. `freeze_below(embedder, "stem", batch_norm=True)` makes all
+    weights trainable, as in a new embedder.
 
     The scale, offset and statistics of BatchNorm layers in frozen stages do not change. By default, those in trained
     stages do not change either, because a few images of a few people are a poor sample: with the momentum 0.9 of these
@@ -54,6 +72,12 @@ def freeze_below(embedder: keras.Model, stage: str, batch_norm: bool = False) ->
 
     Raises:
         ValueError: if the embedder does not have the stage.
+
+    Examples:
+        >>> freeze_below(model.embedder, "neck")
+        >>> model.compile(keras.optimizers.Adam(1e-3))  # again, with a new optimizer
+        >>> [weight.path for weight in model.embedder.trainable_weights]
+        ['neck_dense/kernel']
     """
     layers_by_stage = stages(embedder)
     if stage not in layers_by_stage:
@@ -77,13 +101,10 @@ def layerwise_lr_decay(
 ) -> keras.optimizers.MultiOptimizer:
     """Returns an optimizer whose learning rate decreases from stage to stage towards the input.
 
-    The learning rate of the head is `learning_rate`, that of the neck `learning_rate * decay`, that of the last stage
-    `learning_rate * decay**2`, and so on, because features near the input are useful for all faces and should change
-    least. Frozen stages have no optimizer, so call `freeze_below` first.
-
-    >>> def sgd(learning_rate):
-    ...     return CoupledSGD(CosineSchedule(learning_rate, total=10, steps_per_epoch=100))
-    >>> model.compile(layerwise_lr_decay(model.embedder, sgd, learning_rate=0.01, decay=0.3))
+    Use it to fine-tune all stages of a trained embedder. The learning rate of the head is `learning_rate`, that of
+    the neck `learning_rate * decay`, that of the last stage `learning_rate * decay**2`, and so on, because features
+    near the input are useful for all faces and should change least. Frozen stages have no optimizer, so call
+    `freeze_below` first.
 
     Wrap it in `GradientAccumulationOptimizer` for clipping over all stages, and for gradient accumulation.
 
@@ -99,6 +120,19 @@ def layerwise_lr_decay(
 
     Raises:
         ValueError: if `decay` is outside of (0, 1].
+
+    Examples:
+        >>> freeze_below(model.embedder, "stem")  # trains all stages
+        >>> optimizer = layerwise_lr_decay(model.embedder, keras.optimizers.SGD, learning_rate=0.01, decay=0.5)
+        >>> [round(float(part.learning_rate), 5) for part in optimizer.optimizers]  # neck, stage1, stem, head
+        [0.005, 0.0025, 0.00125, 0.01]
+        >>> model.compile(optimizer)
+
+        With a schedule:
+
+        >>> def make_optimizer(learning_rate):
+        ...     return CoupledSGD(CosineSchedule(learning_rate, total=10, steps_per_epoch=100))
+        >>> model.compile(layerwise_lr_decay(model.embedder, make_optimizer, learning_rate=0.01))
 
     References:
         - [Universal Language Model Fine-tuning](https://arxiv.org/abs/1801.06146), section 3.2

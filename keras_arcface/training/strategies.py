@@ -13,14 +13,29 @@ _log = logging.getLogger(__name__)
 
 
 def all_gpus_strategy() -> tf.distribute.Strategy:
-    """Returns a strategy that trains on all GPUs of this machine, or on the CPU without a GPU.
+    """Returns a strategy that trains on all GPUs of this machine, or on the CPU without a GPU. TensorFlow backend only.
 
     With two or more GPUs, the strategy is a `MirroredStrategy`, which splits each batch over them. Create the model
-    inside `strategy.scope()`:
+    inside `strategy.scope()`. `device_scope` has more choices.
 
-    >>> with all_gpus_strategy().scope():
-    ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
+    Returns:
+        A `tf.distribute.Strategy`.
+
+    Raises:
+        RuntimeError: on another backend, on which the strategy would have no effect.
+
+    Examples:
+        >>> strategy = all_gpus_strategy()
+        >>> with strategy.scope():
+        ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
+        >>> strategy.num_replicas_in_sync  # 1 without a GPU
+        1
     """
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "all_gpus_strategy requires the tensorflow backend: set KERAS_BACKEND=tensorflow before importing Keras, "
+            f"or use device_scope. Received: backend={keras.backend.backend()!r}"
+        )
     gpus = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
     _log.info("Training on %s", ", ".join(gpus) or "the CPU")
     return tf.distribute.MirroredStrategy(gpus) if len(gpus) > 1 else tf.distribute.get_strategy()
@@ -29,20 +44,28 @@ def all_gpus_strategy() -> tf.distribute.Strategy:
 def device_scope(strategy: str = "auto") -> contextlib.AbstractContextManager:
     """Returns a context in which models are created, compiled and trained on the chosen devices.
 
-    TensorFlow selects the devices when a model is created; JAX also selects them when it is trained.
-
-    >>> with device_scope("auto"):
-    ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
-    ...     model.compile("sgd")
-    ...     history = model.fit(images, labels, verbose=0)
+    TensorFlow selects the devices when a model is created; JAX also selects them when it is trained. The batch of a
+    step is split over the devices.
 
     Args:
         strategy: "auto" for all GPUs of this machine, or its CPU; "mirrored" for `MirroredStrategy` over all logical
             GPUs, or over all logical CPUs without a GPU; "one-device" for the first GPU, or the CPU; "jax" for data
             parallelism over all devices of JAX with `keras.distribution`.
 
+    Returns:
+        A context manager, for one `with` statement.
+
     Raises:
         ValueError: if the strategy is unknown, or the Keras backend does not support it.
+
+    Examples:
+        >>> with device_scope("auto"):
+        ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
+        ...     model.compile("sgd")
+        ...     history = model.fit(images, labels, verbose=0)
+        >>> device_scope("two")
+        Traceback (most recent call last):
+        ValueError: strategy must be one of auto, mirrored, one-device, jax. Received: strategy='two'
     """
     _arguments.check_choice("strategy", strategy, STRATEGIES)
     backend = keras.backend.backend()

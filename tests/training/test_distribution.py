@@ -28,6 +28,12 @@ def test_classes_are_rounded_up_to_a_multiple_of_the_shards():
     assert [round_up_classes(count, 4) for count in (1, 4, 85742, 85744)] == [4, 4, 85744, 85744]
 
 
+@pytest.mark.parametrize(("num_classes", "class_shards", "name"), [(0, 4, "num_classes"), (4, 0, "class_shards")])
+def test_numbers_that_cannot_be_rounded_up(num_classes, class_shards, name):
+    with pytest.raises(ValueError, match=rf"{name} must be an integer of at least 1. Received: {name}=0"):
+        round_up_classes(num_classes, class_shards)
+
+
 # Runs in a separate process, on four CPU devices of JAX.
 LAYOUTS = """
 import json

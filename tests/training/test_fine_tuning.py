@@ -166,3 +166,11 @@ def test_a_loaded_model_continues_training_exactly(tmp_path):
 def test_a_decay_out_of_range_is_refused(decay):
     with pytest.raises(ValueError, match=rf"decay must be in \(0, 1\]. Received: decay={decay}"):
         layerwise_lr_decay(make_model().embedder, keras.optimizers.SGD, learning_rate=0.1, decay=decay)
+
+
+def test_a_model_that_is_not_built_has_no_stages():
+    embedder = keras.Sequential([keras.layers.Dense(4)], name="mine")
+    with pytest.raises(
+        ValueError, match=r"embedder must be a built model .* Received: 'mine' without weights, built=False"
+    ):
+        stages(embedder)

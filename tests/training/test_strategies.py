@@ -31,6 +31,14 @@ def test_the_strategy_of_two_gpus_mirrors(monkeypatch):
     assert received == [["/device:CPU:0", "/device:CPU:1"]]
 
 
+def test_the_strategy_requires_tensorflow(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(
+        RuntimeError, match=r"all_gpus_strategy requires the tensorflow backend.* Received: backend='jax'"
+    ):
+        all_gpus_strategy()
+
+
 @pytest.mark.parametrize("strategy", ["auto", "mirrored", "one-device"])
 def test_variables_are_created_under_the_chosen_strategy(strategy):
     with device_scope(strategy):
