@@ -29,13 +29,7 @@ class Checkpoints(StepCallback):
 
     A checkpoint holds all variables of the model and its optimizer: weights, BatchNorm statistics, the random state of
     dropout (which Keras' weight files leave out), momenta, moving averages, the loss scale, and the step counter of the
-    head. A resumed run equals an uninterrupted one if the batches of the dataset depend only on the step:
-
-    >>> checkpoints = Checkpoints("run/checkpoints", every_steps=1000)
-    >>> step = checkpoints.restore(model)  # 0 without a checkpoint
-    >>> dataset = load_dataset("faces", batch_size=4, training=True, start_step=step)
-    >>> fit = {"steps_per_epoch": 2, "initial_epoch": step // 2, "epochs": 3, "shuffle": False, "verbose": 0}
-    >>> history = model.fit(dataset, callbacks=[checkpoints], **fit)
+    head. A resumed run equals an uninterrupted one if the batches of the dataset depend only on the step.
 
     Files are replaced atomically, and every array has a checksum. They are plain NumPy archives; reading one does not
     execute code. If several hosts train together, all of them require this callback and the same directory. Only the
@@ -60,6 +54,28 @@ class Checkpoints(StepCallback):
             this training has restored.
         BlockingIOError: from `fit`, if another process trains in the directory. The message names it.
         OSError: from `fit`, if a checkpoint cannot be written, for example on a full disk. Earlier ones are kept.
+
+    Examples:
+        The same program starts a training and resumes it:
+
+        >>> def train(epochs):
+        ...     checkpoints = Checkpoints("run/checkpoints", every_steps=2)
+        ...     step = checkpoints.restore(model)  # 0 without a checkpoint
+        ...     dataset = load_dataset("faces", batch_size=4, training=True, start_step=step)
+        ...     model.fit(
+        ...         dataset,
+        ...         steps_per_epoch=2,
+        ...         initial_epoch=step // 2,
+        ...         epochs=epochs,
+        ...         shuffle=False,
+        ...         callbacks=[checkpoints],
+        ...         verbose=0,
+        ...     )
+        ...     return step
+        >>> train(epochs=3)
+        0
+        >>> train(epochs=4)  # the last step of a training has no checkpoint
+        4
     """
 
     def __init__(
@@ -174,6 +190,8 @@ class Checkpoints(StepCallback):
 
     def write(self) -> Path:
         """Writes a checkpoint, and removes all but the last `keep` intact checkpoints.
+
+        `fit` calls it after every `every_steps` steps. Call it for an additional checkpoint.
 
         Returns:
             The path of the checkpoint.

@@ -15,11 +15,9 @@ from keras_arcface import _replicas
 class GradientAccumulationOptimizer(keras.optimizers.Optimizer):
     """Optimizer that accumulates gradients, clips them by their global norm, and passes them to another optimizer.
 
-    The optimizers of Keras clip and accumulate the gradients of each replica separately, so that training on two
-    replicas differs from training on one device, and accumulation fails. This optimizer first sums the gradients over
-    the replicas.
-
-    >>> optimizer = GradientAccumulationOptimizer(CoupledSGD(0.1), accumulation_steps=4, clip_norm=5.0)
+    Use it for batches that do not fit into memory, and to clip gradients as arcface_torch does. The optimizers of Keras
+    clip and accumulate the gradients of each replica separately, so that training on two replicas differs from training
+    on one device, and accumulation fails. This optimizer first sums the gradients over the replicas.
 
     The iterations of the inner optimizer are updates, not steps, so its schedule, weight decay and moving averages do
     not depend on the accumulation. BatchNorm statistics are those of the batch of one step.
@@ -35,6 +33,20 @@ class GradientAccumulationOptimizer(keras.optimizers.Optimizer):
     Raises:
         ValueError: if `accumulation_steps` is below 1, `clip_norm` is not above 0, or `clip` matches no variable.
         TypeError: if `inner_optimizer` is not an optimizer, or is a `LossScaleOptimizer`, which must be the outer one.
+
+    Examples:
+        >>> optimizer = GradientAccumulationOptimizer(keras.optimizers.SGD(1.0), accumulation_steps=2)
+        >>> weight = keras.Variable(0.0)
+        >>> for gradient in (1.0, 3.0, 5.0):
+        ...     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+        ...     print(float(weight))
+        0.0
+        -2.0
+        -2.0
+
+        Batches of four steps, with a norm of at most 5, as in arcface_torch:
+
+        >>> model.compile(GradientAccumulationOptimizer(CoupledSGD(0.1), accumulation_steps=4, clip_norm=5.0))
 
     References:
         - [arcface_torch](https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch) clips the
@@ -74,13 +86,14 @@ class GradientAccumulationOptimizer(keras.optimizers.Optimizer):
 
     @property
     def optimizers(self):
-        """Optimizers with moving averages, an attribute that `keras.callbacks.SwapEMAWeights` reads."""
+        """Optimizers that have moving averages, which `keras.callbacks.SwapEMAWeights` reads."""
         if isinstance(self.inner_optimizer, keras.optimizers.MultiOptimizer):
             return self.inner_optimizer.optimizers
         return [self.inner_optimizer]
 
     @property
     def variables(self):
+        """Variables of this optimizer, followed by those of the inner optimizer."""
         return self._own_variables + self.inner_optimizer.variables
 
     @property
@@ -89,6 +102,7 @@ class GradientAccumulationOptimizer(keras.optimizers.Optimizer):
 
     @property
     def iterations(self):
+        """Number of updates of the inner optimizer, not of steps."""
         return self.inner_optimizer.iterations
 
     @property
@@ -97,6 +111,7 @@ class GradientAccumulationOptimizer(keras.optimizers.Optimizer):
 
     @property
     def learning_rate(self):
+        """Learning rate of the inner optimizer."""
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter

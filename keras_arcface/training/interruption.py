@@ -20,10 +20,6 @@ class StopOnInterrupt(StepCallback):
     SIGINT interrupts immediately, without a checkpoint. Python handles signals only in the main thread; in other
     threads, Ctrl-C is not changed.
 
-    >>> checkpoints = Checkpoints("checkpoints", every_steps=1000)
-    >>> with StopOnInterrupt(checkpoints) as stop:
-    ...     history = model.fit(images, labels, callbacks=[checkpoints, stop], verbose=0)
-
     The checkpoint may be in the middle of an epoch. Use `AlignEpochs` in the resumed run.
 
     Args:
@@ -34,7 +30,13 @@ class StopOnInterrupt(StepCallback):
     Raises:
         KeyboardInterrupt: from `fit`, with the step and the checkpoint in the message, except in the last step of the
             training.
-        ValueError: from `fit`, if `checkpoints` has another start step or is not in the list of callbacks.
+        ValueError: if `start_step` is negative; from `fit`, if `checkpoints` has another start step or is not in the
+            list of callbacks.
+
+    Examples:
+        >>> checkpoints = Checkpoints("checkpoints", every_steps=1000)
+        >>> with StopOnInterrupt(checkpoints) as stop:
+        ...     history = model.fit(images, labels, callbacks=[checkpoints, stop], verbose=0)
     """
 
     def __init__(self, checkpoints: Checkpoints | None = None, start_step: int = 0):
@@ -84,23 +86,29 @@ class AlignEpochs(StepCallback):
     It must be the first callback in the list. `epochs` must be the last epoch of the training: if the first epoch ends
     early, a request of another callback to stop training in the same step is ignored.
 
-    >>> step = 2
-    >>> history = model.fit(
-    ...     dataset,
-    ...     steps_per_epoch=3,
-    ...     initial_epoch=step // 3,
-    ...     epochs=2,
-    ...     shuffle=False,
-    ...     callbacks=[AlignEpochs(3, start_step=step)],
-    ...     verbose=0,
-    ... )
-
     Args:
         steps_per_epoch: number of steps per epoch, equal to the argument of `fit`.
         start_step: number of steps before `fit`.
 
     Raises:
-        ValueError: if `steps_per_epoch` is below 1.
+        ValueError: if `steps_per_epoch` is below 1, or `start_step` is negative.
+
+    Examples:
+        >>> class PrintEpochEnd(StepCallback):
+        ...     def on_epoch_end(self, epoch, logs=None):
+        ...         print(f"epoch {epoch} ended at step {self.step}")
+        >>> step = 14  # of the last checkpoint
+        >>> history = model.fit(
+        ...     dataset,
+        ...     steps_per_epoch=10,
+        ...     initial_epoch=step // 10,
+        ...     epochs=3,
+        ...     shuffle=False,
+        ...     callbacks=[AlignEpochs(10, start_step=step), PrintEpochEnd(start_step=step)],
+        ...     verbose=0,
+        ... )
+        epoch 1 ended at step 20
+        epoch 2 ended at step 30
     """
 
     def __init__(self, steps_per_epoch: int, start_step: int = 0):

@@ -9,11 +9,21 @@ from keras_arcface import _replicas
 class SyncedLossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     """Loss-scale optimizer that detects overflows on all replicas.
 
-    Under the dtype policy mixed_float16, `keras.optimizers.LossScaleOptimizer` checks only the gradients of the first
-    replica, so that an overflow on another replica makes all weights infinite (Keras 3.15). This optimizer sums the
-    gradients over the replicas before the check. On one device, both are equal. The arguments are those of Keras.
+    Use it under the dtype policy mixed_float16 with several GPUs. There, `keras.optimizers.LossScaleOptimizer` checks
+    only the gradients of the first replica, so that an overflow on another replica makes all weights infinite (Keras
+    3.15). This optimizer sums the gradients over the replicas before the check. On one device, both are equal. The
+    arguments are those of `keras.optimizers.LossScaleOptimizer`: `inner_optimizer`, `initial_scale` (2**15 by default),
+    `dynamic_growth_steps` (2000) and `name`.
 
-    >>> optimizer = SyncedLossScaleOptimizer(CoupledSGD(0.1))
+    Raises:
+        ValueError: if an argument is given that belongs to the inner optimizer, such as `use_ema` or `weight_decay`.
+
+    Examples:
+        >>> optimizer = SyncedLossScaleOptimizer(CoupledSGD(0.1))
+        >>> weight = keras.Variable(1.0)
+        >>> optimizer.apply([keras.ops.convert_to_tensor(np.inf)], [weight])  # an overflow
+        >>> float(weight), float(optimizer.dynamic_scale)  # no update; the scale was 2**15
+        (1.0, 16384.0)
     """
 
     def apply(self, grads, trainable_variables=None):

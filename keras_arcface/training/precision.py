@@ -17,9 +17,6 @@ _FLOAT32_OPERATIONS = "MatMul,BatchMatMul,BatchMatMulV2,BatchMatMulV3,Einsum,Dep
 def use_precision(precision: str = "auto") -> str:
     """Sets the precision of models created afterwards. Heads always compute in float32.
 
-    >>> use_precision("float32")
-    'float32'
-
     Args:
         precision: "float32"; "mixed_float16" for GPUs, where `compile` adds loss scaling; "mixed_bfloat16" for newer
             GPUs and TPUs; "onednn_bfloat16" for CPUs with AVX512-BF16 or AMX, where TensorFlow computes convolutions
@@ -31,6 +28,15 @@ def use_precision(precision: str = "auto") -> str:
 
     Raises:
         ValueError: if the precision is unknown, or is onednn_bfloat16 and the backend is not TensorFlow.
+
+    Examples:
+        >>> use_precision("mixed_bfloat16")
+        'mixed_bfloat16'
+        >>> backbone = keras_arcface.backbones.MobileFaceNet()
+        >>> backbone.compute_dtype, ArcFace(num_classes=10).compute_dtype
+        ('bfloat16', 'float32')
+        >>> use_precision("float32")
+        'float32'
     """
     _arguments.check_choice("precision", precision, PRECISIONS)
     is_tensorflow = keras.backend.backend() == "tensorflow"

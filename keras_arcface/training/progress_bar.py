@@ -11,12 +11,19 @@ class ProgressBar(StepCallback):
     """Progress bar with the number of images, images per second, remaining time, loss and accuracy.
 
     Use it with `fit(verbose=0)`. Unlike `tqdm.keras.TqdmCallback`, it covers the whole training, including the steps
-    before a resumed run, so that the remaining time is that of the training, not of the epoch.
+    before a resumed run, so that the remaining time is that of the training, not of the epoch. It is written to stderr.
 
     Args:
         last_step: number of steps of the whole training.
         batch_size: number of images per step.
         start_step: number of steps before `fit`, for a resumed run.
+
+    Raises:
+        ValueError: if `start_step` is negative.
+
+    Examples:
+        >>> progress = ProgressBar(last_step=6, batch_size=4)
+        >>> history = model.fit(images, labels, batch_size=4, epochs=2, callbacks=[progress], verbose=0)
     """
 
     def __init__(self, last_step: int, batch_size: int, start_step: int = 0):

@@ -29,14 +29,10 @@ class _StepResult(NamedTuple):
 def check_replicas(model: keras.Model, dataset: Iterable) -> float | None:
     """Checks that loss, metrics, gradients and statistics of a batch are equal on all replicas and on one device.
 
-    Every replica receives the same images and must compute the results of one device. The check detects faulty
-    transfers between GPUs in seconds, which otherwise cause NaN or low accuracy later. It does not change the model. It
-    requires memory for a second model, without an optimizer, on the first device.
-
-    >>> with device_scope("auto"):
-    ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
-    ...     model.compile("sgd")
-    >>> check_replicas(model, dataset)  # None with one replica
+    Call it once at the start of a training on several GPUs. Every replica receives the same images and must compute the
+    results of one device. The check detects faulty transfers between GPUs in seconds, which otherwise cause NaN or low
+    accuracy later. It does not change the model. It requires memory for a second model, without an optimizer, on the
+    first device.
 
     Args:
         model: a `RecognitionModel` created under a strategy. With one replica, and on backends other than TensorFlow,
@@ -51,6 +47,14 @@ def check_replicas(model: keras.Model, dataset: Iterable) -> float | None:
     Raises:
         RuntimeError: if a value differs. The error names the value.
         ValueError: if the batch has fewer images than there are replicas.
+
+    Examples:
+        >>> with device_scope("auto"):
+        ...     model = RecognitionModel(embedder, ArcFace(num_classes=2))
+        ...     model.compile("sgd")
+        >>> difference = check_replicas(model, dataset)
+        >>> difference is None  # one replica
+        True
 
     References:
         - [Reports of NaN on several GPUs](https://github.com/tensorflow/tensorflow/issues/90686)

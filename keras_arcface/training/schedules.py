@@ -62,11 +62,6 @@ class _Decay(_Schedule):
 class StepSchedule(_Schedule):
     """Schedule that multiplies the learning rate by a factor at given steps, as in the ArcFace paper.
 
-    >>> casia = StepSchedule(0.1, boundaries=[20_000, 28_000])  # CASIA-WebFace
-    >>> in_epochs = StepSchedule(0.1, boundaries=[10, 16, 22], steps_per_epoch=11_000)
-    >>> [round(float(casia(step)), 4) for step in (19_999, 20_000, 28_000)]
-    [0.1, 0.01, 0.001]
-
     Args:
         peak: learning rate after the warm-up.
         boundaries: ascending steps (or epochs) at which the learning rate changes.
@@ -76,6 +71,19 @@ class StepSchedule(_Schedule):
 
     Raises:
         ValueError: if `peak` or `factor` is not above 0, a length is negative, or `boundaries` is not ascending.
+
+    Examples:
+        The schedule of the paper for CASIA-WebFace:
+
+        >>> schedule = StepSchedule(0.1, boundaries=[20_000, 28_000])
+        >>> [round(float(schedule(step)), 4) for step in (19_999, 20_000, 28_000)]
+        [0.1, 0.01, 0.001]
+
+        Boundaries in epochs of 11,000 steps:
+
+        >>> schedule = StepSchedule(0.1, boundaries=[10, 16, 22], steps_per_epoch=11_000)
+        >>> round(float(schedule(10 * 11_000)), 4)
+        0.01
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1
@@ -104,10 +112,6 @@ class PolynomialSchedule(_Decay):
 
     The learning rate is `peak * remaining ** power`, where `remaining` falls from 1 to 0 after the warm-up.
 
-    >>> schedule = PolynomialSchedule(0.1, total=20, steps_per_epoch=5_686)
-    >>> round(float(schedule(10 * 5_686)), 4)
-    0.05
-
     Args:
         peak: learning rate after the warm-up.
         total: length of the schedule, including the warm-up. The final learning rate is 0.
@@ -117,6 +121,11 @@ class PolynomialSchedule(_Decay):
 
     Raises:
         ValueError: if `peak` or `power` is not above 0, or `total` is not longer than `warmup`.
+
+    Examples:
+        >>> schedule = PolynomialSchedule(0.1, total=20, warmup=2, steps_per_epoch=100)
+        >>> [round(float(schedule(100 * epoch)), 4) for epoch in (0, 1, 2, 11, 20)]
+        [0.0, 0.05, 0.1, 0.05, 0.0]
     """
 
     def __init__(self, peak, total, power=1.0, warmup=0, steps_per_epoch=1):
@@ -135,10 +144,6 @@ class PolynomialSchedule(_Decay):
 class CosineSchedule(_Decay):
     """Schedule that decays the learning rate along half a period of a cosine.
 
-    >>> schedule = CosineSchedule(1e-3, total=40, warmup=2, steps_per_epoch=141)
-    >>> round(float(schedule(141)), 6)  # half of the warm-up
-    0.0005
-
     Args:
         peak: learning rate after the warm-up.
         total: length of the schedule, including the warm-up.
@@ -148,6 +153,11 @@ class CosineSchedule(_Decay):
 
     Raises:
         ValueError: if `peak` is not above 0, `end_factor` is outside of [0, 1], or `total` is not longer than `warmup`.
+
+    Examples:
+        >>> schedule = CosineSchedule(1e-3, total=40, end_factor=0.1, warmup=2, steps_per_epoch=100)
+        >>> [round(float(schedule(100 * epoch)), 6) for epoch in (1, 2, 21, 40)]
+        [0.0005, 0.001, 0.00055, 0.0001]
 
     References:
         - [SGDR](https://arxiv.org/abs/1608.03983)

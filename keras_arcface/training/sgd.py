@@ -21,8 +21,6 @@ class CoupledSGD(keras.optimizers.Optimizer):
     weight`), which is about ten times weaker at momentum 0.9. Its velocity contains past learning rates, so that a
     lower rate has its full effect only some steps later.
 
-    >>> optimizer = CoupledSGD(StepSchedule(0.1, boundaries=[20_000, 28_000]), no_decay=["gamma", "beta"])
-
     Args:
         learning_rate: number or `keras.optimizers.schedules.LearningRateSchedule`, such as `StepSchedule`.
         momentum: momentum, in [0, 1).
@@ -35,6 +33,19 @@ class CoupledSGD(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: if the momentum is outside of [0, 1), or the weight decay is negative.
+
+    Examples:
+        >>> optimizer = CoupledSGD(learning_rate=0.1, momentum=0.9, weight_decay=0.5)
+        >>> weight = keras.Variable(1.0)
+        >>> for _ in range(2):
+        ...     optimizer.apply([keras.ops.zeros(())], [weight])
+        >>> round(float(weight), 4)  # 1 - 0.1 * 0.5 - 0.1 * (0.9 * 0.5 + 0.5 * 0.95)
+        0.8575
+
+        The optimizer of the paper, without weight decay of BatchNorm:
+
+        >>> schedule = StepSchedule(0.1, boundaries=[20_000, 28_000])
+        >>> model.compile(CoupledSGD(schedule, no_decay=["gamma", "beta"]))
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1

@@ -10,6 +10,9 @@ from keras_arcface import _arguments
 class StepCallback(keras.callbacks.Callback):
     """Base class of callbacks that depend on the number of completed training steps.
 
+    Keras counts batches from 0 in every epoch. This class counts over epochs and resumed runs. A subclass implements
+    `on_step_end`.
+
     Args:
         start_step: number of steps before `fit`, for a resumed run.
 
@@ -18,6 +21,16 @@ class StepCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: if `start_step` is negative.
+
+    Examples:
+        >>> class PrintSteps(StepCallback):
+        ...     def on_step_end(self, previous_step, logs=None):
+        ...         if self.reached_multiple_of(2, previous_step):
+        ...             print(f"completed {self.step} steps")
+        >>> history = model.fit(images, labels, batch_size=4, epochs=2, callbacks=[PrintSteps()], verbose=0)
+        completed 2 steps
+        completed 4 steps
+        completed 6 steps
     """
 
     def __init__(self, start_step: int = 0):
@@ -41,7 +54,15 @@ class StepCallback(keras.callbacks.Callback):
         """
 
     def reached_multiple_of(self, interval: int, previous_step: int) -> bool:
-        """Returns whether a multiple of `interval` lies in `(previous_step, step]`."""
+        """Returns whether a multiple of `interval` lies in `(previous_step, step]`.
+
+        Args:
+            interval: number of steps.
+            previous_step: argument of `on_step_end`.
+
+        Returns:
+            A bool. It is also right if `steps_per_execution` is above 1, so that `step` skips multiples.
+        """
         return self.step // interval > previous_step // interval
 
 
@@ -51,6 +72,15 @@ class StopAtStep(StepCallback):
     Args:
         last_step: number of steps of the whole training, including those before a resumed run.
         start_step: number of steps before `fit`, for a resumed run.
+
+    Raises:
+        ValueError: if `start_step` is negative.
+
+    Examples:
+        >>> stop = StopAtStep(5)
+        >>> history = model.fit(images, labels, batch_size=4, epochs=10, callbacks=[stop], verbose=0)
+        >>> stop.step  # an epoch has 3 steps
+        5
     """
 
     def __init__(self, last_step: int, start_step: int = 0):
@@ -65,6 +95,9 @@ class StopAtStep(StepCallback):
 class StopOnNaN(StepCallback):
     """Callback that stops training with an error if the loss is NaN or infinite.
 
+    Unlike `keras.callbacks.TerminateOnNaN`, it raises an error. The step and the seed in its message determine the
+    batch.
+
     Args:
         seed: seed of the training, for the message.
         replay: hint in the message about the inspection of the images. `{step}` is replaced by the index of the step.
@@ -72,6 +105,13 @@ class StopOnNaN(StepCallback):
 
     Raises:
         FloatingPointError: from `fit`, with the step and the seed.
+        ValueError: if `start_step` is negative.
+
+    Examples:
+        >>> model.compile(keras.optimizers.SGD(float("nan")))
+        >>> model.fit(images, labels, batch_size=4, callbacks=[StopOnNaN(seed=7)], verbose=0)
+        Traceback (most recent call last):
+        FloatingPointError: The loss must be finite. Received: loss=nan since step 1, counted from 0, with seed 7. ...
     """
 
     def __init__(self, seed: int = 0, replay: str = "", start_step: int = 0):

@@ -35,8 +35,6 @@ class TrainingLog(StepCallback):
     which must come before this callback. A resumed run removes the rows after its start step and appends new rows.
     During `fit`, the file `.training_log.lock` names the process that writes the log, and another one is refused.
 
-    >>> history = model.fit(images, labels, batch_size=4, callbacks=[TrainingLog("run", batch_size=4)], verbose=0)
-
     Args:
         directory: directory of the files; created if necessary.
         batch_size: number of images per step.
@@ -49,6 +47,15 @@ class TrainingLog(StepCallback):
         ModuleNotFoundError: if `tensorboard` is true and TensorBoard is not installed.
         BlockingIOError: from `fit`, if another process writes a log to the directory. The message names it.
         OSError: from `fit`, if a row cannot be written, for example on a full disk. Earlier rows are kept.
+
+    Examples:
+        >>> log = TrainingLog("run", batch_size=4, every_steps=2)
+        >>> history = model.fit(images, labels, batch_size=4, callbacks=[log], verbose=0)
+        >>> from pathlib import Path
+        >>> print(Path("run/steps.csv").read_text())
+        step,images_per_second,learning_rate,accuracy,embedding_norm,loss,target_angle,target_angle_std
+        2,...
+        3,...
     """
 
     def __init__(

@@ -16,13 +16,9 @@ from keras_arcface.training.training_log import read_log
 def plot_training(directory: str | os.PathLike, path: str | os.PathLike | None = None) -> Path:
     """Plots loss, angle to the target center, learning rate, and accuracy from the files of a `TrainingLog`.
 
-    >>> history = model.fit(images, labels, batch_size=4, callbacks=[TrainingLog("run", batch_size=4)], verbose=0)
-    >>> plot_training("run").name
-    'curves.png'
-
     Args:
         directory: directory of the log.
-        path: path of the image; None for `curves.png` in `directory`.
+        path: path of the image, with the suffix of its format; None for `curves.png` in `directory`.
 
     Returns:
         The path of the image.
@@ -31,6 +27,11 @@ def plot_training(directory: str | os.PathLike, path: str | os.PathLike | None =
         FileNotFoundError: if the directory does not contain the files of a log.
         ValueError: if a file is not that of a log.
         ModuleNotFoundError: if matplotlib is not installed.
+
+    Examples:
+        >>> history = model.fit(images, labels, batch_size=4, callbacks=[TrainingLog("run", batch_size=4)], verbose=0)
+        >>> plot_training("run").name
+        'curves.png'
     """
     with _optional.optional_import("plots", "plot_training"):
         from matplotlib.figure import Figure

@@ -23,15 +23,8 @@ class VerificationCallback(StepCallback):
 
     For a set named `lfw`, the logs and the history get `val_lfw_accuracy`, `val_lfw_auc`, `val_lfw_eer`, and
     `val_lfw_tar_0.001` for each FAR that does not require more impostor pairs. Callbacks that monitor these metrics
-    must come after this one:
-
-    >>> callbacks = [
-    ...     VerificationCallback({"lfw": PairSet.load("pairs.npz")}),
-    ...     keras.callbacks.ModelCheckpoint("best.keras", "val_lfw_accuracy", mode="max", save_best_only=True),
-    ... ]
-
-    `EarlyStopping` requires `mode="max"` as well. A checkpoint selected in this way is fitted to these pairs, so report
-    metrics on other pairs.
+    must come after this one. `EarlyStopping` and `ModelCheckpoint` require `mode="max"`. A checkpoint selected in this
+    way is fitted to these pairs, so report metrics on other pairs.
 
     Args:
         sets: dictionary from names to `keras_arcface.data.PairSet` objects.
@@ -56,6 +49,13 @@ class VerificationCallback(StepCallback):
             zero or not finite. The error names the image.
         TypeError: if `verify` does not have an argument of `options`.
         ModuleNotFoundError: if `log_dir` is given and TensorBoard is not installed.
+
+    Examples:
+        >>> verification = VerificationCallback({"lfw": PairSet.load("pairs.npz")}, folds=2, fars=[0.5])
+        >>> best = keras.callbacks.ModelCheckpoint("best.keras", "val_lfw_auc", mode="max", save_best_only=True)
+        >>> history = model.fit(images, labels, batch_size=4, callbacks=[verification, best], verbose=0)
+        >>> sorted(verification.results[0])
+        ['step', 'val_lfw_accuracy', 'val_lfw_auc', 'val_lfw_eer', 'val_lfw_tar_0.5']
     """
 
     def __init__(
