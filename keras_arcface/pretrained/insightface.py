@@ -54,17 +54,17 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     Raises:
         FileNotFoundError: if the file does not exist.
         ModuleNotFoundError: if the library that reads the format is not installed.
-        ValueError: if the file is damaged, or asks for more memory than its size explains; or if it contains another
-            network, for instance a vision transformer, one with squeeze-and-excitation or quantized activations, one of
-            more than 100 blocks, or one whose pixels are not centered at 127.5. The message names the file, and the key
-            or node.
+        ValueError: if the suffix of the file is unknown; if the file is damaged, or asks for more memory than its size
+            explains; or if it contains another network, for instance a vision transformer, one with
+            squeeze-and-excitation or quantized activations, one of more than 100 blocks, or one whose pixels are not
+            centered at 127.5. The message names the file, and the key or node.
 
-    Example:
-
-    ```python
-    embedder = load_insightface("ms1mv3_arcface_r50/backbone.pth")
-    embedder.save("r50.keras")
-    ```
+    Examples:
+        >>> embedder = load_insightface("backbone.safetensors")  # or backbone.pth, w600k_r50.onnx
+        >>> embedder.input_shape, embedder.output_shape
+        ((None, 32, 32, 3), (None, 512))
+        >>> embeddings = embedder.predict(np.zeros((2, 32, 32, 3), "uint8"), verbose=0)
+        >>> embedder.save("r50.keras")
 
     References:
         - [arcface_torch of InsightFace](https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch)
