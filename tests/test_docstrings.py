@@ -29,12 +29,8 @@ PACKAGES = [*sorted({*PACKAGES, "data.augment", "plan"}), ""]
 
 # Packages whose docstrings are not complete yet.
 INCOMPLETE = {
-    "data",
-    "data.augment",
     "evaluation",
-    "pretrained",
     "serving",
-    "training",
 }
 
 # Sections that a name does not need, with the reason.
