@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_arcface import _files
+from keras_arcface.data import encoded_images
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.evaluation import plots
 from keras_arcface.evaluation.tables import Table
@@ -17,7 +18,7 @@ from keras_arcface.evaluation.tables import verification_table
 from keras_arcface.evaluation.verification import VerificationResult
 
 _MAX_ERRORS_SHOWN = 6
-_MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"BM": "image/bmp"}
+_JPEG = b"\xff\xd8"
 _STYLE = """
 :root { --ink: #1c2430; --soft: #5b6675; --line: #dde2e8; --wash: #f5f7f9; --good: #0072b2; --bad: #a84300; }
 * { box-sizing: border-box; }
@@ -52,14 +53,22 @@ figure { margin: 0; }
 class Report:
     """Self-contained HTML report with tables, curves, histograms, and images of the worst errors.
 
+    Add one section per pair set or table in the order of the page, then call `write`.
+
     Args:
         title: title of the page.
         note: text below the title.
 
-    >>> report = Report("Two models on LFW")
-    >>> report.add_table("LFW", Table(["", "accuracy"], [["ours", "99.8%"], ["theirs", "99.7%"]]))
-    >>> report.write("report.html").name
-    'report.html'
+    Examples:
+        >>> pairs = data.PairSet.load("pairs.npz")
+        >>> def mean_color(images):
+        ...     return images.mean(axis=(1, 2))
+        >>> result = verify(embed_pairs(mean_color, pairs, progress=False), pairs.same, folds=2)
+        >>> report = Report("Mean color as an embedding", note="The baseline of the other models.")
+        >>> report.add_verification("four pairs", {"mean color": result}, pairs)
+        >>> report.add_table("Sizes", Table(["", "dimension"], [["mean color", "3"]]))
+        >>> report.write("report.html")
+        PosixPath('report.html')
     """
 
     def __init__(self, title: str, note: str = ""):
@@ -69,7 +78,7 @@ class Report:
     def add_verification(
         self, name: str, results: Mapping[str, VerificationResult], pairs: PairSet | None = None, note: str = ""
     ) -> None:
-        """Adds a section about a pair set.
+        """Adds a section about a pair set: tables of accuracies and thresholds, plots, and the worst errors.
 
         Args:
             name: name of the set.
@@ -78,11 +87,16 @@ class Report:
             note: text below the heading.
 
         Raises:
-            ValueError: if `results` is empty.
-            ModuleNotFoundError: if matplotlib is not installed.
+            ModuleNotFoundError: if matplotlib is not installed. The message says what to install.
+            ValueError: if `results` is empty, or `pairs` has another number of pairs than a result.
         """
         if not results:
             raise ValueError("results must contain at least one result. Received: results={}")
+        for model, result in results.items():
+            if pairs is not None and len(pairs) != len(result.same):
+                raise ValueError(
+                    f"pairs must contain the {len(result.same)} pairs of the result of {model!r}. Received: {pairs!r}"
+                )
         parts = [
             f"<h2>{_escape(name)}</h2>",
             *_verification_tables(results, note),
@@ -108,7 +122,17 @@ class Report:
         self._sections.append(f"<h2>{_escape(name)}</h2>\n{_paragraph(note)}\n{_table(table)}")
 
     def write(self, path) -> Path:
-        """Writes the report to a file and returns its path."""
+        """Writes the report to a file, which is replaced if it exists.
+
+        Args:
+            path: path of the HTML file.
+
+        Returns:
+            The path.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
         path = Path(path)
         body = "\n".join(self._sections)
         _files.write_atomically(
@@ -163,9 +187,10 @@ def _error_gallery(model: str, result: VerificationResult, images: Sequence[byte
 
 
 def _pair(result: VerificationResult, pair: int, verdict: str, images: Sequence[bytes]) -> str:
+    names = [f"pair {pair}, {side} image" for side in ("first", "second")]
     pictures = "".join(
-        f'<img src="{_data_uri(images[2 * pair + side])}" alt="pair {pair}, {("first", "second")[side]} image">'
-        for side in range(2)
+        f'<img src="{_data_uri(image, name)}" alt="{name}">'
+        for image, name in zip(images[2 * pair : 2 * pair + 2], names, strict=True)
     )
     threshold = result.grid.thresholds[result.fold_of_pair[pair]]
     return (
@@ -202,8 +227,11 @@ def _figure(svg: bytes, description: str) -> str:
     return f'<figure><img src="{source}" alt="{_escape(description)}"></figure>'
 
 
-def _data_uri(image: bytes) -> str:
-    return f"data:{_MEDIA_TYPES[image[:2]]};base64,{base64.b64encode(image).decode()}"
+def _data_uri(image: bytes, name: str) -> str:
+    """Returns the URI of an image in a format that every browser shows, with the orientation that the model saw."""
+    image = encoded_images.to_jpeg_or_png(image, name)
+    media_type = "image/jpeg" if image.startswith(_JPEG) else "image/png"
+    return f"data:{media_type};base64,{base64.b64encode(image).decode()}"
 
 
 def _escape(text: str) -> str:

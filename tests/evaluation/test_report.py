@@ -96,14 +96,22 @@ def test_gallery_shows_worst_errors(results, pairs, tmp_path):
 
 
 def test_images_of_each_format(results, tmp_path):
-    faces = [encode(make_face(0, image, size=(16, 16)), (".bmp", ".jpg")[image % 2]) for image in range(120)]
+    suffixes = (".bmp", ".jpg", ".webp", ".tiff")
+    faces = [encode(make_face(0, image, size=(16, 16)), suffixes[image % 4]) for image in range(120)]
     report = Report("One model")
     report.add_verification("faces", {"_$x$": results["blind"]}, PairSet(faces, results["blind"].same))
     text = report.write(tmp_path / "report.html").read_text("utf-8")
-    assert "data:image/bmp" in text
+    assert set(re.findall("data:image/([a-z]+);", text)) == {"jpeg", "png"}
     assert "_$x$: the same person, rejected" in text
+
+
+def test_wrong_arguments_of_a_section(results, pairs):
+    report = Report("One model")
     with pytest.raises(ValueError, match="at least one result"):
         report.add_verification("none", {})
+    other = PairSet(pairs.images[:20], pairs.same[:10])
+    with pytest.raises(ValueError, match="the 60 pairs of the result of 'blind'"):
+        report.add_verification("other", {"blind": results["blind"]}, other)
 
 
 def test_template_result_to_json():
