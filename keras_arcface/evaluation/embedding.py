@@ -28,6 +28,9 @@ def embed_images(
 ) -> np.ndarray:
     """Computes the embeddings of images.
 
+    Use it for images without pairs or labels, for example to fill a gallery. `embed_pairs` computes the embeddings of a
+    `PairSet`, and `embed_dataset` those of a `tf.data.Dataset`.
+
     Args:
         model: a Keras model, or a function from images `(batch, height, width, 3)` to embeddings `(batch, dim)`, such
             as the result of `serving.load_embedder`.
@@ -48,15 +51,27 @@ def embed_images(
 
     Raises:
         FileNotFoundError: if a path does not exist.
-        ValueError: if `images` has another type or is empty, or `batch_size` is below 1; if an image cannot be decoded
-            or has another size than the first one, or its embedding is zero or not finite. The error names the image.
+        ValueError: if `images` has another type or is empty, its pixels are outside of 0..255, or `batch_size` is below
+            1; if an image cannot be decoded or has another size than the first one (without `size`); or if the model
+            does not return one embedding per image, or an embedding is zero or not finite. The error names the image.
 
     Warns:
-        UserWarning: if all pixels of an array are in 0..1; at most once per process.
+        UserWarning: if all pixels of an array are in 0..1 or -1..1; at most once per process.
 
-    >>> images = np.full((3, 112, 112, 3), 128, "uint8")
-    >>> embed_images(lambda images: images.mean(axis=(1, 2)), images, progress=False).shape
-    (3, 3)
+    Examples:
+        Paths, here those of 32 x 32 images for an embedder of that size:
+
+        >>> paths = ["photos/ann/0.jpg", "photos/ann/1.jpg", "photos/bob/0.jpg"]
+        >>> embed_images(embedder, paths, progress=False).shape
+        (3, 8)
+
+        All images of a folder, and a function instead of a Keras model:
+
+        >>> photos = data.ImageFolder("photos")
+        >>> def mean_color(images):
+        ...     return images.mean(axis=(1, 2))
+        >>> embed_images(mean_color, photos, progress=False).shape
+        (8, 3)
     """
     check_integer("batch_size", batch_size, minimum=1)
     reader = ImageReader(images, name_of, size)
@@ -75,18 +90,32 @@ def embed_dataset(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes the embeddings of a dataset of images and labels.
 
+    Use it for protocols with identities or classes instead of pairs, such as `retrieve` and `find_label_noise`.
+
     Args:
         model: a Keras model or a function, as for `embed_images`.
         dataset: finite iterable of batches `(images, labels)` of shapes `(batch, height, width, 3)` and `(batch,)`,
             such as `keras_arcface.data.load_dataset(training=False)`.
-        flip: if true, adds the embedding of the mirrored image.
+        flip: if true, adds the embedding of the mirrored image, before any normalization.
         progress: if true, shows a progress bar.
 
     Returns:
-        `(embeddings, labels)`, `(n, dim)` float32 and `(n,)` int64.
+        `(embeddings, labels)`: `(n, dim)` float32, not normalized, and `(n,)` int64.
 
     Raises:
-        ValueError: if the dataset is infinite or empty, or an embedding is zero or not finite.
+        ValueError: if the dataset is infinite or empty, images have another shape or pixels outside of 0..255, or the
+            model does not return one embedding per image, or an embedding is zero or not finite.
+
+    Warns:
+        UserWarning: if all pixels of the first batch are in 0..1 or -1..1; at most once per process.
+
+    Examples:
+        >>> faces = data.load_dataset("faces", batch_size=4)
+        >>> embeddings, labels = embed_dataset(embedder, faces, progress=False)
+        >>> embeddings.shape
+        (8, 8)
+        >>> np.bincount(labels)
+        array([4, 4])
     """
     if isinstance(dataset, tf.data.Dataset) and int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
         raise ValueError(
@@ -117,16 +146,27 @@ def embed_pairs(
 
     Args:
         model: a Keras model or a function, as for `embed_images`.
-        pairs: a `keras_arcface.data.PairSet`.
-        flip: if true, adds the embedding of the mirrored image.
+        pairs: a `keras_arcface.data.PairSet` of n pairs.
+        flip: if true, adds the embedding of the mirrored image, before any normalization, as for published results.
         batch_size: number of images per call of the model.
         progress: if true, shows a progress bar.
 
     Returns:
-        `(2n, dim)` float32, not normalized.
+        `(2n, dim)` float32, not normalized. Rows `2 * i` and `2 * i + 1` form pair i.
 
     Raises:
-        ValueError: under the conditions of `embed_images`; the error names the image and its pair.
+        ValueError: if `batch_size` is below 1 or `pairs` is empty; if an image cannot be decoded or has another size
+            than the first one; or if the model does not return one embedding per image, or an embedding is zero or not
+            finite. The error names the image and its pair.
+
+    Examples:
+        >>> pairs = data.PairSet.load("pairs.npz")
+        >>> embeddings = embed_pairs(embedder, pairs, progress=False)
+        >>> embeddings.shape
+        (8, 8)
+        >>> result = verify(embeddings, pairs.same, folds=2)
+        >>> result.same.tolist()
+        [True, False, True, False]
     """
     first_index: dict[bytes, int] = {}
     for index, image in enumerate(pairs.images):

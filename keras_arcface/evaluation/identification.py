@@ -29,6 +29,13 @@ class IdentificationResult:
             nonmated probes; empty without nonmated probes.
         mated: number of probes with a mate in the gallery.
         nonmated: number of probes without a mate in the gallery.
+
+    Examples:
+        >>> result = identify([[1.0, 0.2], [0.6, 0.5]], [7, 8], np.eye(2), [7, 8], progress=False)
+        >>> result.cmc[:2]
+        array([0.5, 1. ])
+        >>> result.rank(2)
+        1.0
     """
 
     cmc: np.ndarray
@@ -41,7 +48,17 @@ class IdentificationResult:
         return format_result(self, **rates, mated=self.mated, nonmated=self.nonmated)
 
     def rank(self, k: int) -> float:
-        """Returns the share of mated probes whose mate is among the first k gallery entries."""
+        """Returns the share of mated probes whose mate is among the first k gallery entries.
+
+        Args:
+            k: rank in [1, 100]; 1 for the first entry.
+
+        Returns:
+            The share, in [0, 1].
+
+        Raises:
+            ValueError: if `k` is outside of [1, 100].
+        """
         return ranking.cmc_at(self.cmc, k)
 
 
@@ -50,9 +67,9 @@ def identify(
 ) -> IdentificationResult:
     """Searches each probe's identity in a gallery, by cosine, as in IJB-B and IJB-C 1:N.
 
-    Probes whose label is not in the gallery (nonmated probes) determine the thresholds for DIR@FAR: the lowest
-    threshold that accepts at most this share of them. IJB-C publishes the mean over its two galleries; call this
-    function once per gallery. A gallery entry with the same score as a mate ranks before it.
+    Probes whose label is not in the gallery (nonmated probes) determine the thresholds for DIR@FAR, the detection and
+    identification rate: the lowest threshold that accepts at most this share of them. IJB-C publishes the mean over its
+    two galleries; call this function once per gallery. A gallery entry with the same score as a mate ranks before it.
 
     Args:
         probes: `(n, dim)` embeddings of images or templates, of any norm.
@@ -66,8 +83,17 @@ def identify(
         An `IdentificationResult`.
 
     Raises:
-        ValueError: if the shapes do not match, an embedding is zero or not finite (the error names its row), or no
-            probe has a mate in the gallery.
+        ValueError: if the shapes do not match, labels are not integers, an embedding is zero or not finite (the error
+            names its row), a FAR is outside (0, 1], or no probe has a mate in the gallery.
+
+    Examples:
+        A gallery of two people, two probes of them, and ten probes of other people:
+
+        >>> gallery = [[1.0, 0.0], [0.0, 1.0]]
+        >>> probes = [[0.9, 0.1], [0.1, 0.9]] + [[0.5, 0.5 + 0.01 * n] for n in range(10)]
+        >>> labels = [0, 1] + [2] * 10
+        >>> identify(probes, labels, gallery, [0, 1], fars=(0.1,), progress=False)
+        IdentificationResult(rank_1=1.0000, rank_5=1.0000, dir={0.1: 1.0000}, mated=2, nonmated=10)
 
     References:
         - [IARPA Janus Benchmark - C](https://ieeexplore.ieee.org/document/8411217)
@@ -113,6 +139,14 @@ class DistractorResult:
             `1 / far` such pairs.
         genuine: number of genuine pairs, where each pair counts in both orders.
         impostor: number of pairs of a probe and a distractor.
+
+    Examples:
+        >>> probes, distractors = [[1.0, 0.1], [1.0, 0.3]], [[1.0, 0.5], [0.0, 1.0]]
+        >>> result = identify_among_distractors(probes, [0, 0], distractors, fars=(0.5,), progress=False)
+        >>> result.rank(1), result.genuine, result.impostor
+        (0.5, 2, 4)
+        >>> result.tar
+        {0.5: 1.0}
     """
 
     cmc: np.ndarray
@@ -125,7 +159,17 @@ class DistractorResult:
         return format_result(self, **rates, genuine=self.genuine, impostor=self.impostor)
 
     def rank(self, k: int) -> float:
-        """Returns the share of genuine pairs whose mate is among the first k entries."""
+        """Returns the share of genuine pairs whose mate is among the first k entries.
+
+        Args:
+            k: rank in [1, 100]; 1 for the first entry.
+
+        Returns:
+            The share, in [0, 1].
+
+        Raises:
+            ValueError: if `k` is outside of [1, 100].
+        """
         return ranking.cmc_at(self.cmc, k)
 
 
@@ -148,8 +192,17 @@ def identify_among_distractors(
         A `DistractorResult`.
 
     Raises:
-        ValueError: if the shapes do not match, an embedding is zero or not finite (the error names its row), or no
-            identity has two images.
+        ValueError: if the shapes do not match, labels are not integers, an embedding is zero or not finite (the error
+            names its row), a FAR is outside (0, 1], or no identity has two images.
+
+    Examples:
+        Two images of one person among 1000 distractors in random directions:
+
+        >>> distractors = np.random.default_rng(0).normal(size=(1000, 16))
+        >>> person = np.ones(16)
+        >>> probes = [person, person + 0.3 * distractors[0]]
+        >>> identify_among_distractors(probes, [0, 0], distractors[1:], fars=(1e-3,), progress=False)
+        DistractorResult(rank_1=1.0000, rank_10=1.0000, tar={0.001: 1.0000}, genuine=2, impostor=1998)
 
     References:
         - [The MegaFace Benchmark](https://arxiv.org/abs/1512.00596)

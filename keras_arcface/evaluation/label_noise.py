@@ -25,6 +25,18 @@ class LabelNoise:
         angles: `(n,)` angle in radians between an image and the dominant sub-center of its class.
         nearest_classes: `(n,)` int64, the class whose dominant sub-center is nearest.
         nearest_angles: `(n,)` angle in radians to the dominant sub-center of the nearest class.
+
+    Examples:
+        Three images of class 0, the last of which looks like class 1, and an image of class 1:
+
+        >>> embeddings = [[1.0, 0.0], [1.0, 0.1], [0.1, 1.0], [0.0, 1.0]]
+        >>> noise = find_label_noise(embeddings, labels=[0, 0, 0, 1], centers=np.eye(2))
+        >>> np.rad2deg(noise.angles).round().tolist()
+        [0.0, 6.0, 84.0, 0.0]
+        >>> noise.clean_labels()
+        array([ 0,  0, -1,  1])
+        >>> noise.clean_labels(relabel_below=np.deg2rad(30))
+        array([0, 0, 1, 1])
     """
 
     labels: np.ndarray
@@ -39,6 +51,8 @@ class LabelNoise:
 
     def clean_labels(self, max_angle: float = MAX_ANGLE, relabel_below: float = 0.0) -> np.ndarray:
         """Returns the labels with noise removed.
+
+        `data.Relabeled(source, labels)` is the dataset's source with these labels, which `data.write_dataset` writes.
 
         Args:
             max_angle: angle in radians, by default the paper's 75 degrees. An image farther than this from the dominant
@@ -57,7 +71,9 @@ def find_label_noise(embeddings, labels, centers) -> LabelNoise:
     """Finds images that are far from the dominant sub-center of their class.
 
     A sub-center head has several centers per class. Most clean images of a person are nearest to the same sub-center,
-    the dominant one. Mislabeled images are nearest to the other sub-centers.
+    the dominant one. Mislabeled images are nearest to the other sub-centers. Train such a head on the noisy dataset,
+    compute the embeddings of its images with `embed_dataset`, and train again with the labels that
+    `LabelNoise.clean_labels` returns.
 
     Args:
         embeddings: float array `(n, dim)`, of any norm: the embeddings of the training images of the head.
@@ -68,7 +84,19 @@ def find_label_noise(embeddings, labels, centers) -> LabelNoise:
         A `LabelNoise`.
 
     Raises:
-        ValueError: if the shapes do not match, a label is out of range, or an embedding is zero or not finite.
+        ValueError: if the shapes do not match, labels are not integers in [0, classes), or an embedding is zero or not
+            finite (the error names its row).
+
+    Examples:
+        Class 0 has the sub-centers (1, 0) and (0, 1). Two of its three images are nearest to the first:
+
+        >>> centers = np.array([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.0, -1.0]]])
+        >>> embeddings = [[1.0, 0.1], [1.0, 0.2], [0.0, 1.0], [-1.0, 0.1]]
+        >>> noise = find_label_noise(embeddings, labels=[0, 0, 0, 1], centers=centers)
+        >>> noise
+        LabelNoise(images=4, classes=2, beyond_max_angle=1)
+        >>> noise.clean_labels()
+        array([ 0,  0, -1,  1])
 
     References:
         - [Sub-center ArcFace](https://www.ecva.net/papers/eccv_2020/papers_ECCV/papers/123560715.pdf), section 3.3

@@ -26,15 +26,28 @@ _MAX_POINTS = 2000
 def plot_verification(results: Mapping[str, VerificationResult], path) -> Path:
     """Plots the ROC curves of models, and for each model the histograms of genuine and impostor scores.
 
+    `Report` has logarithmic curves, which show the differences between good models better.
+
     Args:
         results: mapping from the name of a model to its result of `verify`, best model first.
-        path: file to write. The suffix determines the format, such as `.png`.
+        path: file to write, which is replaced if it exists. The suffix determines the format, such as `.png`, `.svg` or
+            `.pdf`; without a suffix, it is PNG.
 
     Returns:
         The path.
 
     Raises:
-        ModuleNotFoundError: if matplotlib is not installed.
+        ModuleNotFoundError: if matplotlib is not installed. The message says what to install.
+        OSError: if the file cannot be written.
+        ValueError: if matplotlib does not support the format.
+
+    Examples:
+        >>> same = np.arange(20) % 2 == 0
+        >>> first, other = np.random.default_rng(0).normal(size=(2, 20, 16))
+        >>> second = np.where(same[:, None], first + other, other)
+        >>> result = verify(np.stack([first, second], axis=1).reshape(40, 16), same)
+        >>> plot_verification({"ours": result}, "verification.png")
+        PosixPath('verification.png')
     """
     figure = _figure((5 + 4.5 * len(results), 4.8))
     panels = figure.subplots(1, 1 + len(results), squeeze=False)[0]
@@ -54,13 +67,23 @@ def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[
         noise: result of `find_label_noise`.
         cleaned: `(n,)` int, the result of `noise.clean_labels`, with -1 for a dropped image.
         image_of: function from the index of an image to its pixels, `(height, width, 3)` uint8.
-        path: file to write. The suffix determines the format, such as `.png`.
+        path: file to write, which is replaced if it exists. The suffix determines the format, such as `.png`, `.svg` or
+            `.pdf`; without a suffix, it is PNG.
 
     Returns:
         The path.
 
     Raises:
-        ModuleNotFoundError: if matplotlib is not installed.
+        ModuleNotFoundError: if matplotlib is not installed. The message says what to install.
+        OSError: if the file cannot be written.
+        ValueError: if matplotlib does not support the format.
+
+    Examples:
+        >>> images = np.stack([np.full((32, 32, 3), 60 * n, "uint8") for n in range(4)])
+        >>> embeddings = [[1.0, 0.0], [1.0, 0.1], [0.1, 1.0], [0.0, 1.0]]
+        >>> noise = find_label_noise(embeddings, labels=[0, 0, 0, 1], centers=np.eye(2))
+        >>> plot_label_noise(noise, noise.clean_labels(), images.__getitem__, "noise.png")
+        PosixPath('noise.png')
     """
     columns, rows = 8, 3
     figure = _figure((12, 9))

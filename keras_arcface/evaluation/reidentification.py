@@ -26,6 +26,16 @@ class ReidentificationResult:
         cmc: `(50,)`, the share of queries with a match among the first k images, for k = 1, 2, ...
         queries: number of queries.
         skipped: number of queries without a match in the gallery, which are not evaluated.
+
+    Examples:
+        The match of the only query is the second of three images of another camera:
+
+        >>> gallery = [[1.0, 0.1], [1.0, 0.2], [0.0, 1.0]]
+        >>> result = reidentify([[1.0, 0.0]], [7], [1], gallery, [8, 7, 9], [2, 2, 2], progress=False)
+        >>> result.rank(1), result.rank(2)
+        (0.0, 1.0)
+        >>> result.mean_average_precision, result.mean_average_precision_trapezoid
+        (0.5, 0.25)
     """
 
     mean_average_precision: float
@@ -39,7 +49,17 @@ class ReidentificationResult:
         return format_result(self, **rates, queries=self.queries, skipped=self.skipped)
 
     def rank(self, k: int) -> float:
-        """Returns the share of queries with a match among the first k images."""
+        """Returns the share of queries with a match among the first k images.
+
+        Args:
+            k: rank in [1, 50]; 1 for the first image.
+
+        Returns:
+            The share, in [0, 1].
+
+        Raises:
+            ValueError: if `k` is outside of [1, 50].
+        """
         return ranking.cmc_at(self.cmc, k)
 
 
@@ -48,12 +68,13 @@ def reidentify(
 ) -> ReidentificationResult:
     """Searches each query's identity among the gallery images of other cameras, by cosine.
 
+    This is the protocol of Market-1501 and DukeMTMC-reID, whose images `data.CameraFolder` reads.
     Gallery images with the query's identity and camera are ignored, as are those with identity -1 (junk). An image
     with the same score as a match ranks before it.
 
     Args:
         query: `(n, dim)` embeddings, of any norm.
-        query_ids: `(n,)` int, the identities of the queries.
+        query_ids: `(n,)` int, the identities of the queries. A query with identity -1 is skipped.
         query_cameras: `(n,)` int, the cameras of the queries.
         gallery: `(m, dim)` embeddings, of any norm.
         gallery_ids: `(m,)` int, the identities of the gallery images.
@@ -64,8 +85,15 @@ def reidentify(
         A `ReidentificationResult`.
 
     Raises:
-        ValueError: if the shapes do not match, an embedding is zero or not finite (the error names its row), or no
-            query has a match in the gallery.
+        ValueError: if the shapes do not match, identities or cameras are not integers, an embedding is zero or not
+            finite (the error names its row), or no query has a match in the gallery.
+
+    Examples:
+        The gallery contains the query's identity 7 twice. The first image, of the same camera, is ignored:
+
+        >>> gallery = [[1.0, 0.0], [1.0, 0.2], [0.0, 1.0]]
+        >>> reidentify([[1.0, 0.1]], [7], [1], gallery, [7, 7, 8], [1, 2, 2], progress=False)
+        ReidentificationResult(mean_average_precision=1.0000, rank_1=1.0000, rank_5=1.0000, queries=1, skipped=0)
 
     References:
         - [Scalable Person Re-identification: A Benchmark](https://www.cv-foundation.org/openaccess/content_iccv_2015/papers/Zheng_Scalable_Person_Re-Identification_ICCV_2015_paper.pdf)

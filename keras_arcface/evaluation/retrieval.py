@@ -24,6 +24,14 @@ class RetrievalResult:
         r_precision: share of images of the class among the first R images.
         queries: number of queries.
         skipped: number of images without another image of their class, which are not queries.
+
+    Examples:
+        >>> embeddings = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0], [1.0, 1.0]]
+        >>> result = retrieve(embeddings, labels=[0, 0, 1, 1, 2], ks=(1, 2), progress=False)
+        >>> result
+        RetrievalResult(recall={1: 1.0000, 2: 1.0000}, map_at_r=1.0000, r_precision=1.0000, queries=4, skipped=1)
+        >>> result.recall[1]
+        1.0
     """
 
     recall: dict[int, float]
@@ -52,7 +60,7 @@ def retrieve(
     Args:
         embeddings: `(n, dim)` embeddings of the images, of any norm.
         labels: `(n,)` int, the class of each image.
-        ks: values of K for Recall@K.
+        ks: values of K for Recall@K, integers of at least 1.
         gallery: `(m, dim)` embeddings of a separate gallery, as on In-Shop Clothes; None for no separate gallery.
         gallery_labels: `(m,)` int, the class of each gallery image.
         progress: if true, shows a progress bar.
@@ -61,12 +69,22 @@ def retrieve(
         A `RetrievalResult`.
 
     Raises:
-        ValueError: if the shapes do not match, an embedding is zero or not finite (the error names its row), or no
-            query has a match.
+        ValueError: if the shapes do not match, labels are not integers, an embedding is zero or not finite (the error
+            names its row), `ks` is empty or contains a number below 1, or no query has a match.
 
-    >>> embeddings = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-    >>> retrieve(embeddings, labels=[0, 0, 1, 1], ks=(1,), progress=False).recall
-    {1: 1.0}
+    Examples:
+        The fourth image is more similar to an image of another class than to the other one of its class:
+
+        >>> embeddings = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.6]]
+        >>> result = retrieve(embeddings, labels=[0, 0, 1, 1], ks=(1, 2, 3), progress=False)
+        >>> result.recall
+        {1: 0.75, 2: 0.75, 3: 1.0}
+
+        A separate gallery:
+
+        >>> gallery = [[0.0, 1.0], [1.0, 1.0]]
+        >>> retrieve(embeddings, [0, 0, 1, 1], ks=(1,), gallery=gallery, gallery_labels=[1, 0], progress=False).recall
+        {1: 0.75}
 
     References:
         - [Deep Metric Learning via Lifted Structured Feature Embedding](https://arxiv.org/abs/1511.06452)
@@ -115,14 +133,20 @@ def clustering_nmi(embeddings, labels, seed: int = 0, iterations: int = 20) -> f
         embeddings: `(n, dim)`, of any norm.
         labels: `(n,)` int, the class of each embedding.
         seed: seed of the initial centers.
-        iterations: maximum number of k-means iterations.
+        iterations: maximum number of k-means iterations, at least 1.
 
     Returns:
         The normalized mutual information (NMI), from 0 (independent) to 1 (identical).
 
     Raises:
-        ModuleNotFoundError: if scikit-learn is not installed.
-        ValueError: if the shapes do not match, or an embedding is zero or not finite (the error names its row).
+        ModuleNotFoundError: if scikit-learn is not installed. The message says what to install.
+        ValueError: if the shapes do not match, labels are not integers, an embedding is zero or not finite (the error
+            names its row), or `iterations` is below 1.
+
+    Examples:
+        >>> embeddings = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]
+        >>> clustering_nmi(embeddings, labels=[0, 0, 1, 1])
+        1.0
     """
     with optional_import("clustering", "clustering_nmi"):
         from sklearn.cluster import KMeans

@@ -25,7 +25,18 @@ class OperatingPoint:
         impostors_accepted: number of impostor pairs that the threshold accepts. A low number makes the threshold
             uncertain.
         impostors: number of impostor pairs.
-        far_interval: 95% confidence interval of the FAR on other impostor pairs of the same distribution.
+        far_interval: 95% confidence interval `(low, high)` of the FAR on other impostor pairs of the same distribution.
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> roc = Roc(genuine=rng.normal(0.6, 0.1, 3000), impostor=rng.normal(0.0, 0.1, 3000))
+        >>> point = roc.at_far(1e-3)
+        >>> round(point.threshold, 3), round(point.squared_distance, 3)
+        (0.312, 1.376)
+        >>> point.impostors_accepted, point.impostors
+        (3, 3000)
+        >>> print("FAR on other pairs: {:.4f} to {:.4f}".format(*point.far_interval))
+        FAR on other pairs: 0.0002 to 0.0029
     """
 
     target_far: float
@@ -38,11 +49,15 @@ class OperatingPoint:
 
     @property
     def squared_distance(self) -> float:
+        """Threshold as a squared L2 distance of unit vectors, at or below which a pair is accepted."""
         return 2 - 2 * self.threshold
 
 
 class Roc:
-    """Receiver operating characteristic of pair scores.
+    """Receiver operating characteristic (ROC) of pair scores.
+
+    Use it for scores of any origin. `verify` and `verify_templates` compute scores from embeddings and return a curve
+    with their other metrics.
 
     A pair is accepted if its score is at or above a threshold. The false accept rate (FAR) is the share of impostor
     pairs that are accepted, and the true accept rate (TAR) that of genuine pairs. Equal scores are accepted together.
@@ -62,11 +77,17 @@ class Roc:
         eer: equal error rate, where FAR equals 1 - TAR on the line between two corners.
 
     Raises:
-        ValueError: if there are no genuine or no impostor scores, or a score is not finite.
+        ValueError: if there are no genuine or no impostor scores, a score is not finite, or the scores have more than
+            one axis.
 
-    >>> roc = Roc(genuine=[0.9, 0.7, 0.4], impostor=[0.5, 0.2, 0.1, 0.0])
-    >>> roc.tar_at(0.25)
-    1.0
+    Examples:
+        >>> roc = Roc(genuine=[0.9, 0.7, 0.4], impostor=[0.5, 0.2, 0.1, 0.0])
+        >>> roc
+        Roc(auc=0.9167, eer=0.2500, genuine=3, impostor=4)
+        >>> roc.tar_at(0.25)  # one of four impostor pairs is accepted
+        1.0
+        >>> roc.at_far(0.25).threshold  # halfway between the scores 0.2 and 0.4
+        0.30000000000000004
     """
 
     def __init__(self, genuine, impostor):
@@ -94,8 +115,19 @@ class Roc:
         """Creates a curve from the scores of pairs.
 
         Args:
-            scores: `(n,)` scores.
+            scores: `(n,)` scores. A higher score means more similar.
             same: `(n,)` bool, a mask of the genuine pairs.
+
+        Returns:
+            The curve.
+
+        Raises:
+            IndexError: if the lengths differ.
+            ValueError: if there are no genuine or no impostor pairs, or a score is not finite.
+
+        Examples:
+            >>> Roc.from_pairs([0.9, 0.1, 0.7, 0.3], [True, False, True, False]).auc
+            1.0
         """
         scores, same = np.asarray(scores), np.asarray(same, dtype=bool)
         return cls(scores[same], scores[~same])
@@ -107,9 +139,19 @@ class Roc:
         More impostor pairs make a threshold more certain. The FAR is that of the mixture of the pair sets, so they
         should resemble the intended use. A pair that is in two sets counts twice.
 
-        >>> roc = Roc.from_rocs([Roc([0.9], [0.1, 0.2]), Roc([0.7], [0.3])])
-        >>> len(roc.genuine), len(roc.impostor)
-        (2, 3)
+        Args:
+            rocs: curves with scores of the same model, at least one.
+
+        Returns:
+            The curve.
+
+        Raises:
+            ValueError: if there is no curve.
+
+        Examples:
+            >>> roc = Roc.from_rocs([Roc([0.9], [0.1, 0.2]), Roc([0.7], [0.3])])
+            >>> len(roc.genuine), len(roc.impostor)
+            (2, 3)
         """
         rocs = list(rocs)
         if not rocs:
@@ -118,16 +160,23 @@ class Roc:
 
     @functools.cached_property
     def auc(self) -> float:
+        """Area under the curve, in [0, 1]."""
         return float(area_under(self.far, self.tar))
 
     @functools.cached_property
     def eer(self) -> float:
+        """Equal error rate, in [0, 1]."""
         return float(equal_error_rate(self.far, self.tar))
 
     def tar_at(self, far: float) -> float:
         """Returns the largest TAR of any threshold whose FAR is at most `far`.
 
-        The result is NaN if there are fewer than `1 / far` impostor pairs, which is too few to measure this FAR.
+        Args:
+            far: false accept rate, in (0, 1].
+
+        Returns:
+            The true accept rate, or NaN if there are fewer than `1 / far` impostor pairs, which is too few to measure
+            this FAR.
         """
         if not has_enough_impostors(far, len(self.impostor)):
             return float("nan")
@@ -138,7 +187,13 @@ class Roc:
 
         The nearest FAR may be higher than `far`; `tar_at` is then lower. Of two equally near points, the one with the
         higher FAR is used. The points are those of scikit-learn's `roc_curve`, which the published evaluation code
-        uses: thresholds in the middle of a straight segment are dropped. The result is NaN if that of `tar_at` is NaN.
+        uses: thresholds in the middle of a straight segment are dropped.
+
+        Args:
+            far: false accept rate, in (0, 1].
+
+        Returns:
+            The true accept rate, or NaN if there are fewer than `1 / far` impostor pairs.
         """
         if not has_enough_impostors(far, len(self.impostor)):
             return float("nan")
@@ -156,6 +211,12 @@ class Roc:
 
     def at_far(self, far: float) -> OperatingPoint:
         """Returns the lowest threshold whose FAR is at most `far`, halfway between the two scores that it separates.
+
+        Args:
+            far: false accept rate, in (0, 1].
+
+        Returns:
+            The threshold, with its rates, the numbers of pairs and the confidence interval of its FAR.
 
         Raises:
             ValueError: if `far` is outside (0, 1], or there are fewer than `1 / far` impostor pairs.
@@ -195,14 +256,26 @@ class RocMetricsMixin:
 
     @property
     def auc(self) -> float:
+        """Area under the ROC curve, in [0, 1]."""
         return self.roc.auc
 
     @property
     def eer(self) -> float:
+        """Equal error rate, in [0, 1]."""
         return self.roc.eer
 
     def at_far(self, far: float) -> OperatingPoint:
-        """Returns the operating point for a target false accept rate, as `Roc.at_far` does."""
+        """Returns the operating point for a target false accept rate, as `Roc.at_far` does.
+
+        Args:
+            far: false accept rate, in (0, 1].
+
+        Returns:
+            The threshold, with its rates, the numbers of pairs and the confidence interval of its FAR.
+
+        Raises:
+            ValueError: if `far` is outside (0, 1], or there are fewer than `1 / far` impostor pairs.
+        """
         return self.roc.at_far(far)
 
 

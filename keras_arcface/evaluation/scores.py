@@ -26,12 +26,14 @@ def score_blocks(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Computes all scores of two sets, block by block.
 
+    Use it for a protocol that this package does not have, with sets whose scores do not fit into memory at once.
+
     The products have full float32 precision, also on backends that round the factors to TF32 by default. The next block
     is computed while the caller uses the current one, so two blocks are in memory.
 
     Args:
-        first: `(n, dim)` float32, such as probes. The scores are cosines if both sets are L2-normalized.
-        second: `(m, dim)` float32, such as a gallery.
+        first: `(n, dim)` embeddings, such as probes. The scores are cosines if both sets are L2-normalized.
+        second: `(m, dim)` embeddings, such as a gallery.
         block_bytes: maximum size of the scores of a block in bytes. A block has at least one row.
         progress: label of a progress bar; None for no progress bar.
 
@@ -39,7 +41,18 @@ def score_blocks(
         `(rows, scores)`: a slice of the first set, and read-only scores `(rows, m)` float32.
 
     Raises:
-        ValueError: unless both sets are matrices with the same number of columns.
+        ValueError: unless both sets are matrices with the same number of columns. It is raised when the iteration
+            starts.
+
+    Examples:
+        The best gallery entry of each probe:
+
+        >>> probes = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+        >>> best = np.empty(3, int)
+        >>> for rows, scores in score_blocks(probes, np.eye(2)):
+        ...     best[rows] = scores.argmax(axis=1)
+        >>> best
+        array([0, 1, 1])
     """
     first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
@@ -80,16 +93,22 @@ def pair_scores(embeddings, pairs, block_bytes: int = BLOCK_BYTES, progress: str
     of all rows are computed in blocks, and those of the pairs are selected.
 
     Args:
-        embeddings: `(m, dim)` float32.
+        embeddings: `(m, dim)`, L2-normalized for cosines.
         pairs: `(n, 2)` int, row indices of `embeddings`.
-        block_bytes: maximum size of the scores of a block in bytes.
+        block_bytes: maximum size of the scores of a block in bytes. A block has at least one row.
         progress: label of a progress bar; None for no progress bar.
 
     Returns:
         `(n,)` float32, the score of each pair.
 
     Raises:
-        ValueError: if an index in `pairs` is out of range.
+        ValueError: if `embeddings` is not a matrix, `pairs` are not integers of shape `(n, 2)`, or an index is out of
+            range. The message names the pair.
+
+    Examples:
+        >>> embeddings = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+        >>> pair_scores(embeddings, [[0, 1], [0, 2]])
+        array([0.6, 0. ], dtype=float32)
     """
     embeddings = np.asarray(embeddings, np.float32)
     pairs = check_pairs(pairs, len(embeddings))

@@ -25,11 +25,17 @@ _RANK_COLUMNS = [f"rank-{k}" for k in _RANKS]
 
 @dataclasses.dataclass
 class Table:
-    """Text table for a terminal or a report.
+    """Text table for a terminal or a report. Its text has one line per row, with aligned columns.
 
     Attributes:
         columns: names of the columns.
-        rows: cells of each row, the first of which is the name of the row.
+        rows: cells of each row, as many as columns. The first cell is the name of the row.
+
+    Examples:
+        >>> Table(["", "accuracy", "AUC"], [["ours", "99.8%", "0.9991"], ["pixels", "64.2%", "0.7012"]])
+                accuracy     AUC
+        ours       99.8%  0.9991
+        pixels     64.2%  0.7012
     """
 
     columns: Sequence[str]
@@ -58,13 +64,22 @@ def results_table(results) -> Table:
             `retrieve`; or a mapping from the names of models to results of the same protocol.
 
     Returns:
-        A `Table` with one row per model.
+        A `Table` with one row per model. Columns of false accept rates with too few impostor pairs are left out, or
+        contain `-`.
 
     Raises:
-        TypeError: for other objects or for results of different protocols.
+        KeyError: if the results were computed for different false accept rates (`fars`) or ranks (`ks`).
+        TypeError: if there is another object, or the results are of different protocols.
         ValueError: if the mapping is empty.
 
-    >>> print(results_table({"ours": result, "theirs": other}))  # doctest: +SKIP
+    Examples:
+        >>> probes, gallery = [[1.0, 0.2], [0.6, 0.5], [0.4, 0.5]], np.eye(2)
+        >>> ours = identify(probes, [7, 7, 8], gallery, [7, 8], progress=False)
+        >>> other = identify(np.roll(probes, 1, axis=1), [7, 7, 8], gallery, [7, 8], progress=False)
+        >>> results_table({"ours": ours, "other": other})
+                rank-1   rank-5  rank-10
+        ours   100.00%  100.00%  100.00%
+        other    0.00%  100.00%  100.00%
     """
     named = results if isinstance(results, Mapping) else {"": results}
     if not named:
@@ -173,7 +188,22 @@ def _fars_with_results(results: Mapping[str, VerificationResult]) -> list[float]
 
 
 def to_json(result: Any) -> Any:
-    """Converts a result to JSON types, without its scores and curves. NaN becomes None, and arrays become lists."""
+    """Converts a result to types that `json.dump` writes.
+
+    Args:
+        result: result of a function of `keras_arcface.evaluation`, or a mapping, list, tuple or array of results and
+            numbers.
+
+    Returns:
+        Dictionaries, lists, numbers, strings and None. A verification result becomes its figures with their 95%
+        bootstrap intervals, its folds and its thresholds, without the scores and curves. A false accept rate as a key
+        becomes text, such as `"0.001"`. NaN and infinities become None. Objects of other types are returned unchanged.
+
+    Examples:
+        >>> result = retrieve([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], labels=[0, 0, 1], ks=(1,), progress=False)
+        >>> to_json({"test": result})
+        {'test': {'recall': {'1': 1.0}, 'map_at_r': 1.0, 'r_precision': 1.0, 'queries': 2, 'skipped': 1}}
+    """
     if isinstance(result, VerificationResult):
         accuracies = {"accuracy": result.accuracy, "accuracy_std": result.accuracy_std, "threshold": result.threshold}
         folds = {"intervals_95": result.intervals(), "grid": result.grid, "exact": result.exact}

@@ -42,8 +42,29 @@ def pool_templates(
         L2-normalized.
 
     Raises:
-        ValueError: if the shapes do not match, an embedding is zero or not finite (the error names its row), or the sum
-            of a template is zero (the error names the template).
+        ValueError: if the shapes do not match, ids are not integers, a detector score is not finite, an embedding is
+            zero or not finite (the error names its row), or the sum of a template is zero (the error names the
+            template).
+
+    Examples:
+        Template 7 has a photo (medium 0) and two frames of a video (medium 1), which count as one image:
+
+        >>> embeddings = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [3.0, 4.0]]
+        >>> ids, pooled = pool_templates(embeddings, templates=[7, 7, 7, 9], media=[0, 1, 1, 0])
+        >>> ids
+        array([7, 9])
+        >>> pooled.round(3)
+        array([[0.707, 0.707],
+               [0.6  , 0.8  ]], dtype=float32)
+
+        The mean embeddings of two videos of YouTube Faces, for `verify(videos, same, pairs=pairs)`:
+
+        >>> ids, videos = pool_templates(embeddings, templates=[0, 0, 1, 1], weight_by_norm=False)
+        >>> videos.shape
+        (2, 2)
+
+    References:
+        - [IARPA Janus Benchmark - C](https://ieeexplore.ieee.org/document/8411217)
     """
     embeddings = np.asarray(embeddings)
     norms = l2_norms(embeddings, "embeddings")
@@ -112,6 +133,14 @@ class TemplateResult(RocMetricsMixin):
         auc: area under the ROC curve.
         eer: equal error rate.
         roc: ROC curve of all pairs.
+
+    Examples:
+        >>> pairs, same = [[1, 2], [1, 3], [2, 3]], [True, False, False]
+        >>> result = verify_templates([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], [1, 2, 3], pairs, same, progress=False)
+        >>> result.auc
+        1.0
+        >>> result.at_far(0.5).impostors
+        2
     """
 
     tar: dict[float, float]
@@ -124,7 +153,9 @@ class TemplateResult(RocMetricsMixin):
 
 
 def verify_templates(pooled, ids, pairs, same, fars: Iterable[float] = FARS, progress: bool = True) -> TemplateResult:
-    """Compares pairs of templates, as in IJB-B and IJB-C 1:1.
+    """Compares pairs of templates by cosine, as in IJB-B and IJB-C 1:1.
+
+    `data.IjbSet` reads the images, templates and pairs of these benchmarks.
 
     Args:
         pooled: `(t, dim)` embeddings of templates, of any norm, from `pool_templates`.
@@ -138,8 +169,19 @@ def verify_templates(pooled, ids, pairs, same, fars: Iterable[float] = FARS, pro
         A `TemplateResult`.
 
     Raises:
-        ValueError: if the shapes do not match, a pair has an unknown template id, or there are not both genuine and
-            impostor pairs.
+        ValueError: if the shapes do not match, `ids` is not ascending, an embedding is zero or not finite (the error
+            names its row), a pair has an unknown template id, a FAR is outside (0, 1], or there are not both genuine
+            and impostor pairs.
+
+    Examples:
+        >>> embeddings = [[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [0.1, 1.0]]
+        >>> ids, pooled = pool_templates(embeddings, templates=[1, 1, 2, 3])
+        >>> pairs, same = [[2, 3], [1, 2], [1, 3]], [True, False, False]
+        >>> verify_templates(pooled, ids, pairs, same, fars=(0.5,), progress=False)
+        TemplateResult(auc=1.0000, eer=0.0000, tar={0.5: 1.0000}, genuine=1, impostor=2)
+
+    References:
+        - [IARPA Janus Benchmark - C](https://ieeexplore.ieee.org/document/8411217)
     """
     embeddings = l2_normalize(pooled, "pooled")
     ids = check_labels(ids, embeddings, "ids", "pooled")
