@@ -13,6 +13,13 @@ directory contains:
     Market-1501/     a folder `query` of two people and two cameras
     IJBC/            eight images of four templates in the format of IJB-C
     backbone.safetensors    random weights of a small IResNet with the names of arcface_torch
+
+An example that contains one of these paths can also use
+
+    exported/        a SavedModel that `export_saved_model` wrote
+    models/faces/    a base path with the versions 1 and 2
+
+Exports are only checked in the example of `check_saved_model`, because each check starts two processes.
 """
 
 import doctest
@@ -33,9 +40,11 @@ from conftest import make_face
 
 import keras_arcface
 from keras_arcface import data
+from keras_arcface import serving
 from keras_arcface.data.alignment import TEMPLATE
 from keras_arcface.models import make_embedder
 from keras_arcface.pretrained.expected_shapes import iresnet_shapes
+from keras_arcface.serving.saved_model import export_check
 
 PACKAGE = Path(keras_arcface.__file__).parent
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if ">>> " in file.read_text())
@@ -102,6 +111,18 @@ def write_ijbc(directory, people):
         (directory / "meta" / f"ijbc_{name}.txt").write_text("\n".join(lines) + "\n")
 
 
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """The directory with the SavedModel and the base path, which is copied as well."""
+    directory = tmp_path_factory.mktemp("exports")
+    keras.utils.set_random_seed(0)
+    embedder = small_training()["embedder"]
+    serving.export_saved_model(embedder, directory / "exported", warmup_batch_sizes=(1, 2), check=False)
+    for _ in range(2):
+        serving.publish(directory / "exported", directory / "models" / "faces", check=False)
+    return directory
+
+
 def small_training():
     """Returns a compiled model, its embedder, and images with labels of two people, as arrays and as a dataset."""
     images = np.stack([make_face(person, image) for image in range(6) for person in range(2)])
@@ -115,9 +136,13 @@ def small_training():
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
-def test_examples(file, files, tmp_path, monkeypatch):
+def test_examples(file, files, tmp_path, monkeypatch, request):
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    if re.search(r'>>> .*"(exported|models/faces)"', file.read_text()):
+        shutil.copytree(request.getfixturevalue("exports"), tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    if file.name != "export_check.py":
+        monkeypatch.setattr(export_check, "check_saved_model", lambda *arguments: [])
     names = file.relative_to(PACKAGE.parent).with_suffix("").parts
     module = importlib.import_module(".".join(names).removesuffix(".__init__"))
     globs = {"keras": keras, "np": np, "keras_arcface": keras_arcface, "make_embedder": make_embedder}

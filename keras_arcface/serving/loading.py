@@ -41,6 +41,7 @@ class Preprocessing:
     """Preprocessing of pixels for a third-party model: `(x - mean) / std`.
 
     The models of this package take RGB in 0..255 and normalize inside the graph, so they require the defaults.
+    `load_embedder` has the same arguments and applies the preprocessing itself.
 
     Args:
         color: channel order that the model expects, `"RGB"` or `"BGR"`.
@@ -49,6 +50,12 @@ class Preprocessing:
 
     Raises:
         ValueError: if `color` is unknown or `std` is not above 0.
+
+    Examples:
+        >>> preprocess = Preprocessing(color="BGR", mean=127.5, std=127.5)
+        >>> red = np.array([[[[255, 0, 0]]]], "uint8")
+        >>> preprocess(red)
+        array([[[[-1., -1.,  1.]]]], dtype=float32)
     """
 
     color: str = "RGB"
@@ -70,13 +77,20 @@ class Preprocessing:
 def load_embedder(
     path: str | os.PathLike, color: str = "RGB", mean: float = 0.0, std: float = 1.0
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Loads an embedder from disk.
+    """Loads an embedder from disk, as a function of images.
+
+    The function has the same meaning for every format, so that `evaluation.embed_images` and `evaluation.embed_pairs`
+    can compare a Keras model with its exports and with models of other packages.
+
+    A model is a program: load it from a source that you trust. The checks below find mistakes, not attacks.
 
     Args:
         path: path of a `.keras` file of an embedder or of a `RecognitionModel`, of the directory of a SavedModel with
             the signature `serving_default`, or of an ONNX (`.onnx`), OpenVINO (`.xml`, next to its `.bin`) or LiteRT
             (`.tflite`) file with one input `(n, 3, height, width)` or `(n, height, width, 3)`.
-        color, mean, std: arguments of `Preprocessing`.
+        color: channel order that the model expects, `"RGB"` or `"BGR"`.
+        mean: value that is subtracted from each pixel before the model. InsightFace's ONNX files expect 127.5.
+        std: divisor of each pixel. InsightFace's ONNX files expect 127.5.
 
     Returns:
         Function that maps RGB images in 0..255 `(batch, height, width, 3)` to embeddings `(batch, dim)` float32. If
@@ -85,15 +99,32 @@ def load_embedder(
     Raises:
         FileNotFoundError: if `path` does not exist.
         ModuleNotFoundError: if the runtime for this file is not installed. The message says what to install.
-        ValueError: if the format of the file is unknown, its inputs or outputs are not those of an embedder, or `mean`
-            or `std` is given for a model with an input of type uint8, which normalizes pixels itself. The returned
-            function also raises it, for images of a shape or size that the model does not accept, and for pixels
-            outside of 0..255. For a model with an input of type uint8, pixels must be whole numbers.
+        ValueError: if the file is damaged or its format is unknown, its inputs or outputs are not those of an embedder,
+            `color` is unknown, `std` is not above 0, or `mean` or `std` is given for a model with an input of type
+            uint8, which normalizes pixels itself. The returned function also raises it, for images of a shape or size
+            that the model does not accept, and for pixels outside of 0..255. For a model with an input of type uint8,
+            pixels must be whole numbers.
 
     Warns:
         UserWarning: if all pixels given to the returned function are in 0..1 or -1..1; at most once per file.
 
-    A model is a program: load it from a source that you trust. The checks above find mistakes, not attacks.
+    Examples:
+        >>> embedder.save("embedder.keras")
+        >>> embed = load_embedder("embedder.keras")
+        >>> embed(images).shape
+        (12, 8)
+
+        A SavedModel returns L2-normalized embeddings and norms. The function returns their products, so that a file and
+        its export have the same embeddings:
+
+        >>> exported = load_embedder("exported")
+        >>> norms = np.linalg.norm(exported(images), axis=1)
+        >>> bool(np.allclose(norms, 1.0))
+        False
+
+        A model of InsightFace, which normalizes pixels outside of the graph:
+
+            embed = load_embedder("w600k_r50.onnx", mean=127.5, std=127.5)
     """
     path = Path(path)
     if not path.exists():

@@ -12,13 +12,23 @@ from keras_arcface.serving.client.answer_checks import check_embeddings
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of `n` images, which one version of a model computed.
+    """Embeddings of `n` images, which one version of a model computed. `FaceClient.embed` returns them.
 
     Attributes:
         embedding: `(n, dim)` float32, L2-normalized. Rows of images that could not be decoded are zero.
         norm: `(n,)` float32, the norm of each embedding before normalization.
         valid: `(n,)` bool mask of the images that could be decoded.
         version: version of the model, the same for all rows. Embeddings of two versions cannot be compared.
+
+    Examples:
+        The server could not decode the last of three images:
+
+        >>> rows = np.array([[0.6, 0.8], [1.0, 0.0], [0.0, 0.0]], "float32")
+        >>> faces = Embeddings(rows, norm=np.array([9.5, 7.1, 0.0]), valid=np.array([True, True, False]), version=3)
+        >>> faces
+        Embeddings(images=3, dim=2, valid=2, version=3)
+        >>> faces.embedding[faces.valid] @ faces.embedding[0]  # cosines to the first face
+        array([1. , 0.6], dtype=float32)
     """
 
     embedding: np.ndarray

@@ -4,7 +4,34 @@
 class ServingError(RuntimeError):
     """Base class of the errors of requests to a server.
 
-    The message contains the address, the model, its version or label, the signature, and the server's message.
+    The message contains the address, the model, its version or label, the signature, and the server's message. The
+    module `keras_arcface.serving.client.errors` contains one subclass for each cause:
+
+    | class | cause |
+    |---|---|
+    | `ServerUnavailable` | the server is unreachable, starts or stops, or its batching queue is full, in all attempts |
+    | `RequestTimeout` | the server does not respond within the time limit |
+    | `ModelNotFound` | the server does not know the model |
+    | `VersionNotAvailable` | the version is not loaded, or no version of the model is loaded |
+    | `LabelNotFound` | no version has the label |
+    | `SignatureNotFound` | the model does not have the signature, because other software exported it |
+    | `RequestRefused` | the server refuses the request, for example for its shape, its size or a missing permission |
+    | `ServerFailed` | the server fails during the computation |
+    | `UnexpectedResponse` | the response does not come from an exported embedder, or fails a check |
+    | `ThresholdNotFound` | the metadata of the model has no threshold for the false accept rate |
+
+    Examples:
+        No server listens on this port:
+
+        >>> client = FaceClient("http://localhost:1", retries=0)
+        >>> client.status()
+        Traceback (most recent call last):
+        ServerUnavailable: http://localhost:1, model 'faces': no response after 1 attempt in ... s. Last message: ...
+        >>> try:
+        ...     client.status()
+        ... except ServingError as error:
+        ...     print(f"The faces are compared later: {type(error).__name__}")
+        The faces are compared later: ServerUnavailable
     """
 
 

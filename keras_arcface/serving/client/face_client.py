@@ -37,15 +37,19 @@ _NOT_READY = (
 class FaceClient:
     """Client of an exported embedder on TensorFlow Serving, with the same results over gRPC and REST.
 
-    Temporary failures are retried, see `retry.retry`. One version of the model embeds all images of a call, even if
-    the server changes versions during the call.
+    The server must serve an embedder that `export_saved_model` wrote. One version of the model embeds all images of a
+    call, even if the server changes versions during the call.
+
+    Failures that may be temporary are retried after pauses of 0.1 s to 5 s: an unreachable server, a server that starts
+    or stops, and a full batching queue.
 
     The methods that send requests have an argument `timeout`, the time limit of the whole call in seconds, including
     all its requests and retries. After the time limit they raise `RequestTimeout`, or `ServerUnavailable` during a
     retry. If it is None, each request of the call has the time limit of the client. Both limits include the lookup of
     the server's name, the connection, and additional requests that determine the cause of an error.
 
-    A client is not thread-safe. Create one client per thread and per process.
+    A client is not thread-safe. Create one client per thread and per process, and close it with `close` or by a `with`
+    statement.
 
     Args:
         address: `grpc://host:8500`, `grpcs://host:8500` (TLS), `http://host:8501` or `https://host:8501`. HTTP
@@ -55,21 +59,47 @@ class FaceClient:
         label: label of a version, such as "stable". It cannot be combined with `version`.
         timeout: time limit of one request with its retries, in seconds.
         retries: maximum number of retries of a request.
-        batch_size: maximum number of images in a request. A server with batching refuses requests that are larger than
-            its largest batch.
+        batch_size: maximum number of images in a request, at least 1. A server with batching refuses requests that are
+            larger than its largest batch.
         certificates: path of the PEM file with root certificates for TLS. None: the defaults of grpcio for gRPC, and
             those of the operating system for HTTP.
-        client_certificate, client_key: paths of PEM files, for servers that require a client certificate.
+        client_certificate: path of the PEM file with the client's certificate, for servers that require one.
+        client_key: path of the PEM file with the private key of `client_certificate`.
         max_message_bytes: size limit of gRPC messages in both directions. The default of gRPC itself is 4 MiB. Answers
-            are limited further, over both protocols, by `answer_checks.max_bytes`.
+            are limited further, over both protocols, by the number of images in the request.
 
     Raises:
         FileNotFoundError: if a PEM file does not exist.
-        ModuleNotFoundError: if the module for the protocol is not installed.
-        ValueError: if the address or another argument is not valid.
+        ModuleNotFoundError: if the module for gRPC is not installed. The message says what to install.
+        ValueError: if the address or another argument is not valid, `version` and `label` are combined, or certificates
+            are given for an address without TLS.
 
-    >>> with FaceClient("grpc://localhost:8500", label="stable") as client:  # doctest: +SKIP
-    ...     same = client.compare(first, second) >= client.threshold(far=1e-4)
+    Examples:
+        Two photos of aligned faces (the constructor sends no request):
+
+        >>> from pathlib import Path
+        >>> client = FaceClient("grpc://localhost:8500", label="stable")
+        >>> first, second = Path("photos/ann/0.jpg").read_bytes(), Path("photos/ann/1.jpg").read_bytes()
+        >>> cosines = client.compare([first], [second])  # doctest: +SKIP
+        >>> cosines.shape, cosines.dtype  # doctest: +SKIP
+        ((1,), dtype('float32'))
+        >>> same = cosines >= client.threshold(far=1e-3)  # doctest: +SKIP
+
+        Embeddings, for a gallery. The second image is damaged:
+
+        >>> faces = client.embed([first, second[:40]])  # doctest: +SKIP
+        >>> faces  # doctest: +SKIP
+        Embeddings(images=2, dim=512, valid=1, version=1)
+        >>> faces.valid  # doctest: +SKIP
+        array([ True, False])
+
+        The state of the server:
+
+        >>> client.wait_until_ready(timeout=60)  # doctest: +SKIP
+        1
+        >>> client.status()  # doctest: +SKIP
+        {2: 'AVAILABLE', 1: 'AVAILABLE'}
+        >>> client.close()
     """
 
     def __init__(
@@ -108,7 +138,7 @@ class FaceClient:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection. The client cannot be used afterwards."""
         self._endpoint.close()
 
     def embed(self, images, timeout: float | None = None) -> Embeddings:
@@ -135,7 +165,8 @@ class FaceClient:
         """Returns the cosine similarity of each face in `first` to the face in the same row of `second`.
 
         Args:
-            first, second: images in a format of `embed`, with the same number of images. The formats may differ.
+            first: n images in a format of `embed`.
+            second: n images in a format of `embed`, which may differ from that of `first`.
             timeout: time limit of the call in seconds. None: the time limit of the client for each request.
 
         Returns:
@@ -172,6 +203,9 @@ class FaceClient:
             version: version of the model. None: the version that currently handles requests of this client.
             timeout: time limit of the call in seconds. None: the time limit of the client for each request.
 
+        Returns:
+            Dictionary of the JSON that `export_saved_model` wrote.
+
         Raises:
             SignatureNotFound: if the model was not exported by this package.
             ServingError: if the server does not return the metadata. The subclass describes the cause.
@@ -187,6 +221,9 @@ class FaceClient:
                 requests of this client.
             timeout: time limit of the call in seconds. None: the time limit of the client for each request.
 
+        Returns:
+            The cosine, in [-1, 1]. Two faces match if their cosine is at or above it.
+
         Raises:
             ThresholdNotFound: if the export has no threshold for this rate. The message lists the available rates.
             ServingError: if the server does not return the metadata. The subclass describes the cause.
@@ -197,7 +234,10 @@ class FaceClient:
         """Returns the threshold for a false accept rate, with its confidence interval and the number of pairs.
 
         Args:
-            far, version, timeout: arguments of `threshold`.
+            far: false accept rate. The export must have a threshold for it.
+            version: version of the model, such as `Embeddings.version`. None: the version that currently handles
+                requests of this client.
+            timeout: time limit of the call in seconds. None: the time limit of the client for each request.
 
         Returns:
             Dictionary with "threshold"; "far" and "tar", the accept rates of impostor and genuine pairs;
@@ -224,6 +264,9 @@ class FaceClient:
 
         Args:
             timeout: time limit of the call in seconds. None: the time limit of the client.
+
+        Returns:
+            The state of each version.
 
         Raises:
             ModelNotFound: if the server does not know the model.

@@ -24,10 +24,12 @@ class Records(Protocol):
 def calibration_images(source: Records, image_size: tuple[int, int], count: int = 256) -> np.ndarray:
     """Returns images at equal distances in a source, for the calibration of an int8 export.
 
-    Neighboring records often show the same person, so the distances give images of many people.
+    Neighboring records often show the same person, so the distances give images of many people. Use training images:
+    the images of an evaluation would make its figures too good.
 
     Args:
-        source: sequence of records `(image, label, name)`, such as `data.TFRecords` or `data.ImageFolder`.
+        source: sequence of records `(image, label, name)`, such as `data.TFRecords` or `data.ImageFolder`, at least
+            one.
         image_size: `(height, width)` of the embedder's images.
         count: number of images. If the source has fewer, all of them are returned.
 
@@ -37,6 +39,10 @@ def calibration_images(source: Records, image_size: tuple[int, int], count: int 
     Raises:
         ValueError: if `count` is below 1, or an image cannot be decoded or has another size. The message names the
             image.
+
+    Examples:
+        >>> calibration_images(data.ImageFolder("photos"), image_size=(32, 32), count=4).shape
+        (4, 32, 32, 3)
     """
     check_integer("count", count, 1)
     decoded = []

@@ -47,18 +47,39 @@ def export_litert(
     The file is also a zip archive with the metadata in `keras_arcface.json`: image size, colors and more.
 
     Args:
-        embedder, calibration, mirror, check: see `export_onnx`.
+        embedder: model that maps RGB pixels in 0..255 `(batch, height, width, 3)` to embeddings `(batch, dim)`, with
+            known height and width. The export does not depend on its dtype policy.
         path: path that ends with `.tflite` and does not exist.
         precision: name of a precision in the table above.
+        calibration: uint8 RGB images `(m, height, width, 3)` that determine the ranges of the activations for int8.
+            Pass a few hundred images of the kind that the model will embed, see `calibration_images`. Other precisions
+            ignore it.
+        mirror: if true, adds the embedding of the mirror image before the normalization. It doubles the time.
+        check: if true, compares the exported model with the embedder, and keeps it only if the embeddings agree.
 
     Returns:
         Path of the file.
 
     Raises:
+        BlockingIOError: if another process exports to `path`.
         FileExistsError: if `path` exists.
-        ModuleNotFoundError: if a required package is not installed.
-        ValueError: if an argument is not valid, the backend is not TensorFlow, or the embeddings of the file differ
-            from those of the embedder.
+        ModuleNotFoundError: if a required package is not installed. The message says what to install.
+        OSError: if the files cannot be written, for example because the disk is full. No file remains.
+        ValueError: if `path` has another suffix, `precision` is unknown, `calibration` does not contain images of the
+            embedder's size for int8, the input or output of the embedder has a different shape, the backend is not
+            TensorFlow, or the embeddings of the export differ from those of the embedder.
+
+    Examples:
+        >>> export_litert(embedder, "embedder.tflite")
+        PosixPath('embedder.tflite')
+        >>> embed = load_embedder("embedder.tflite")
+        >>> bool(np.allclose(embed(images), embedder.predict(images, verbose=0), atol=1e-3))
+        True
+
+        With 8-bit integers:
+
+            calibration = calibration_images(data.TFRecords("ms1m"), image_size=(112, 112))
+            export_litert(embedder, "embedder_int8.tflite", "int8", calibration)
     """
     conversion = Conversion("LiteRT", (".tflite",), LITERT_PRECISIONS, embedder, path, precision, calibration, mirror)
     with optional_import("litert", "export_litert"):

@@ -47,18 +47,34 @@ def export_onnx(
         path: path that ends with `.onnx` and does not exist.
         precision: name of a precision in the table above.
         calibration: uint8 RGB images `(m, height, width, 3)` that determine the ranges of the activations for int8.
-            Pass a few hundred images of the kind that the model will embed, see `calibration_images`.
-        mirror: whether to add the embedding of the mirror image before normalization.
-        check: whether to compare the exported model with the embedder, and keep it only if the embeddings agree.
+            Pass a few hundred images of the kind that the model will embed, see `calibration_images`. Other precisions
+            ignore it.
+        mirror: if true, adds the embedding of the mirror image before the normalization. It doubles the time.
+        check: if true, compares the exported model with the embedder, and keeps it only if the embeddings agree.
 
     Returns:
         Path of the file.
 
     Raises:
+        BlockingIOError: if another process exports to `path`.
         FileExistsError: if `path` exists.
-        ModuleNotFoundError: if a required package is not installed.
-        ValueError: if an argument is not valid, the backend is not TensorFlow, or the embeddings of the file differ
-            from those of the embedder.
+        ModuleNotFoundError: if a required package is not installed. The message says what to install.
+        OSError: if the files cannot be written, for example because the disk is full. No file remains.
+        ValueError: if `path` has another suffix, `precision` is unknown, `calibration` does not contain images of the
+            embedder's size for int8, the input or output of the embedder has a different shape, the backend is not
+            TensorFlow, or the embeddings of the export differ from those of the embedder.
+
+    Examples:
+        >>> export_onnx(embedder, "embedder.onnx")
+        PosixPath('embedder.onnx')
+        >>> embed = load_embedder("embedder.onnx")
+        >>> bool(np.allclose(embed(images), embedder.predict(images, verbose=0), atol=1e-3))
+        True
+
+        With 8-bit integers:
+
+            calibration = calibration_images(data.TFRecords("ms1m"), image_size=(112, 112))
+            export_onnx(embedder, "embedder_int8.onnx", "int8", calibration)
     """
     conversion = Conversion("ONNX", (".onnx",), ONNX_PRECISIONS, embedder, path, precision, calibration, mirror)
     onnx = _import_packages()[0]

@@ -24,16 +24,29 @@ _ENQUEUED_BATCHES_PER_THREAD = 4  # limits the waiting time to about four times 
 class Batching:
     """Batching parameters of a server, which has one queue for each model, version and signature.
 
+    `Batching.for_device` returns defaults; `write_configuration` writes them to the server's files.
+
     Args:
-        batch_sizes: allowed batch sizes in ascending order. The server pads each batch to the next size. It refuses
-            requests with more images than the last size, and does not load a model with such a warm-up request.
+        batch_sizes: allowed batch sizes, in images and in ascending order. The server pads each batch to the next size.
+            It refuses requests with more images than the last size, and does not load a model with such a warm-up
+            request.
         timeout_micros: time in microseconds that the first request of a batch waits for other requests while a thread
             is free.
         threads: number of batches that are computed at the same time.
         enqueued_batches: maximum number of full batches in a queue. Further requests fail with UNAVAILABLE.
 
     Raises:
+        TypeError: if a batch size is not an integer.
         ValueError: if the sizes are not in ascending order, or a number is out of range.
+
+    Examples:
+        >>> Batching(batch_sizes=(1, 8, 32), timeout_micros=1000, threads=4, enqueued_batches=16)
+        Batching(batch_sizes=(1, 8, 32), timeout_micros=1000, threads=4, enqueued_batches=16)
+
+        Defaults of a server with 8 CPU cores, with fewer batch sizes:
+
+        >>> Batching.for_device("cpu", cores=8, batch_sizes=(1, 8, 32))
+        Batching(batch_sizes=(1, 8, 32), timeout_micros=0, threads=8, enqueued_batches=32)
     """
 
     batch_sizes: tuple[int, ...]
@@ -60,6 +73,13 @@ class Batching:
             cores: number of CPU cores of the server's host. None: number of cores of this host.
             batch_sizes: allowed batch sizes. Use the batch sizes of the model's warm-up requests, so that the first
                 real request of each size is fast.
+
+        Returns:
+            The parameters.
+
+        Raises:
+            TypeError: if a batch size is not an integer.
+            ValueError: if the device is unknown, `cores` is below 1, or the sizes are not in ascending order.
         """
         check_choice("device", device, DEVICES)
         if cores is None:

@@ -42,6 +42,14 @@ class Tls:
         certificate: path of the PEM file with the server's certificate.
         client_ca: path of the PEM file with the certificate authority of the clients. The server then requires client
             certificates. None: every client may connect.
+
+    Examples:
+        `write_configuration` copies the contents of the files, so they must exist:
+
+        >>> tls = Tls(key="server.key", certificate="server.crt")
+        >>> write_configuration("server", [ServedModel("faces", "/srv/models/faces")], tls=tls)
+        Traceback (most recent call last):
+        FileNotFoundError: [Errno 2] No such file or directory: 'server.key'
     """
 
     key: str | os.PathLike
@@ -49,7 +57,15 @@ class Tls:
     client_ca: str | os.PathLike | None = None
 
     def to_text_proto(self) -> list[str]:
-        """Returns the lines of the protocol buffer SSLConfig, which contains the contents of the files."""
+        """Returns the lines of the protocol buffer SSLConfig, which contains the contents of the files.
+
+        Returns:
+            The lines.
+
+        Raises:
+            OSError: if a file cannot be read.
+            ValueError: if a file is not a PEM file.
+        """
         lines = [f"server_key: {_read_pem(self.key)}", f"server_cert: {_read_pem(self.certificate)}"]
         if self.client_ca is not None:
             lines += [f"custom_ca: {_read_pem(self.client_ca)}", "client_verify: true"]
@@ -64,6 +80,13 @@ class Configuration:
         files: paths of the written files.
         server: arguments of the command that starts `tensorflow_model_server`.
         docker: arguments of the command that starts a container.
+
+    Examples:
+        >>> configuration = write_configuration("server", [ServedModel("faces", "/srv/models/faces")])
+        >>> configuration.server[:3]
+        ('tensorflow_model_server', '--port=8500', '--rest_api_port=8501')
+        >>> configuration.docker[:3]
+        ('docker', 'run', '--detach')
     """
 
     files: tuple[Path, ...]
@@ -103,7 +126,8 @@ def write_configuration(
         device: "cpu" or "gpu". It determines the defaults of `batching` and `image`.
         batching: batching parameters. None: `Batching.for_device(device)`.
         image: image of the container. None: tensorflow/serving:latest or latest-gpu. Use a fixed version in production.
-        grpc_port, rest_port: ports on this host.
+        grpc_port: port of gRPC on this host.
+        rest_port: port of REST and of the metrics on this host, different from `grpc_port`.
         rest_timeout: time limit of a REST request in seconds. gRPC clients send their own deadlines.
         reload_seconds: interval in which the server reads models.config, in seconds. 0: only at the start.
         tls: TLS files for gRPC. None: no encryption.
@@ -118,6 +142,20 @@ def write_configuration(
         ValueError: if there is no model or two models have the same name; if the metadata of a version is damaged; if a
             port, image or time is not valid; if a warm-up request of a version is larger than the largest batch, so
             that the server would not load the version; or if a file of `tls` is not a PEM file.
+
+    Examples:
+        >>> model = ServedModel("faces", "/srv/models/faces", versions=[3, 4], labels={"stable": 3, "canary": 4})
+        >>> configuration = write_configuration("server", [model], device="gpu")
+        >>> [file.name for file in configuration.files]
+        ['models.config', 'models.docker.config', 'batching.config', 'monitoring.config', 'serve.sh',
+        'serve_docker.sh', 'docker-compose.yml']
+        >>> print(configuration.files[2].read_text())
+        max_batch_size { value: 32 }
+        batch_timeout_micros { value: 2000 }
+        max_enqueued_batches { value: ... }
+        num_batch_threads { value: ... }
+        allowed_batch_sizes: 1
+        ...
     """
     directory, models = Path(directory).absolute(), list(models)
     check_choice("device", device, DEVICES)

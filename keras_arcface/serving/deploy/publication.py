@@ -35,6 +35,8 @@ def publish(
 ) -> Path:
     """Copies a SavedModel into a base path as a new version, which appears atomically.
 
+    A server that polls the base path loads the version within seconds. `rollback` withdraws it.
+
     The copy is written to `.tmp-<unique>` on the same file system, flushed to the disk, checked and renamed. Several
     publishers may run at the same time, also on several hosts. Each of them gets a different version number, and waits
     for the others only while they rename versions. If a publisher is killed, the next one removes its files. The file
@@ -60,11 +62,21 @@ def publish(
         BlockingIOError: if another process holds the lock of the base path for a minute.
         FileExistsError: if `version` is not larger than every number that was used.
         FileNotFoundError: if `saved_model` does not exist.
+        NotADirectoryError: if `base_path` is a file.
         OSError: if the model cannot be copied, for example because the disk is full or a permission is missing. The
             message names both paths. The incomplete copy is removed. If the error occurs after the version appeared,
             the message says that it is published.
         ValueError: if `saved_model` is not a SavedModel, fails the check, is inside `base_path` or contains it; if
-            `base_path` is a SavedModel or its name is an integer; or if another argument is out of range.
+            `base_path` is a SavedModel or its name is an integer; if `protect` contains a version that does not exist;
+            or if another argument is out of range.
+
+    Examples:
+        >>> serving.versions("models/faces")
+        [1, 2]
+        >>> serving.publish("exported", "models/faces", keep=2)
+        PosixPath('models/faces/3')
+        >>> serving.versions("models/faces")
+        [2, 3]
     """
     source, base = Path(saved_model), Path(base_path)
     _check_paths(source, base)

@@ -19,7 +19,7 @@ def rollback(base_path: str | os.PathLike, to: int | None = None, dry_run: bool 
     """Withdraws the newest version, or all versions after `to`, so that servers load an older version.
 
     A withdrawn version is renamed to `.withdrawn-<n>`, and its number is not used again. Publications and other
-    rollbacks wait until the call ends.
+    rollbacks wait until the call ends. A server unloads the withdrawn versions within seconds.
 
     Args:
         base_path: directory of the model's versions.
@@ -30,10 +30,19 @@ def rollback(base_path: str | os.PathLike, to: int | None = None, dry_run: bool 
         Directory of the version that is the newest after the call.
 
     Raises:
+        BlockingIOError: if another process holds the lock of the base path for a minute.
         FileNotFoundError: if the base path is not a directory.
         OSError: if a version cannot be renamed. The message lists the versions that are withdrawn.
         ValueError: if `to` does not exist, is the newest version or has no saved_model.pb, or if `to` is None and there
             is no older version. The message lists the versions.
+
+    Examples:
+        >>> versions("models/faces")
+        [1, 2]
+        >>> rollback("models/faces")
+        PosixPath('models/faces/1')
+        >>> versions("models/faces"), next_version("models/faces").name
+        ([1], '3')
     """
     base = Path(base_path)
     versions(base)  # raises the error for a path that is not a directory

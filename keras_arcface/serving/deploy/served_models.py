@@ -22,7 +22,9 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ServedModel:
-    """Model that a server serves.
+    """Model that a server serves, an argument of `write_configuration`.
+
+    If `base_path` does not exist on this host, a warning is logged, and the versions and labels are not checked.
 
     Args:
         name: name in the requests of clients, of letters, digits, `_`, `.` and `-`.
@@ -33,7 +35,17 @@ class ServedModel:
             "latest:2" the server unloads the older version after the next publication, even if it has a label.
 
     Raises:
-        ValueError: if an argument is not valid. The message names the model.
+        TypeError: if a version is not an integer.
+        ValueError: if a name, path, version or label is not valid, or if a version or the version of a label does not
+            exist or is not served. The message names the model.
+
+    Examples:
+        >>> model = ServedModel("faces", "/srv/models/faces", versions=[3, 4], labels={"stable": 3, "canary": 4})
+        >>> model.versions
+        (3, 4)
+        >>> ServedModel("faces", "/srv/models/faces", versions=[3, 4], labels={"stable": 2})
+        Traceback (most recent call last):
+        ValueError: Model 'faces': labels must point to served versions. Received: labels={'stable': 2}, versions=(3, 4)
     """
 
     name: str
@@ -62,7 +74,14 @@ class ServedModel:
         self._check_labels()
 
     def to_text_proto(self, base_path: str) -> list[str]:
-        """Returns the lines of the protocol buffer ModelConfig, with the base path as the server sees it."""
+        """Returns the lines of the protocol buffer ModelConfig.
+
+        Args:
+            base_path: base path as the server sees it, for example in a container.
+
+        Returns:
+            The lines.
+        """
         if self.versions == "all":
             policy = text_proto.message("all", [])
         elif isinstance(self.versions, str):

@@ -15,8 +15,19 @@ _INTEGER = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*", re.ASCII)
 def versions(base_path: str | os.PathLike) -> list[int]:
     """Returns the published versions in a base path in ascending order.
 
+    Args:
+        base_path: directory of the model's versions.
+
+    Returns:
+        Version numbers, as TensorFlow Serving reads them from the names in the directory. Withdrawn and unfinished
+        versions are not included.
+
     Raises:
         FileNotFoundError: if the base path is not a directory.
+
+    Examples:
+        >>> versions("models/faces")
+        [1, 2]
     """
     base = Path(base_path)
     if not base.is_dir():
@@ -30,12 +41,21 @@ def next_version(base_path: str | os.PathLike) -> Path:
     The number is the largest number that was ever used plus 1. Use the directory for `export_saved_model` if no other
     process publishes to the base path at the same time. Otherwise export to a different directory and call `publish`.
 
+    Args:
+        base_path: directory of the model's versions, which may not exist yet.
+
+    Returns:
+        Path of the directory, which is not created.
+
     Raises:
         NotADirectoryError: if the base path is a file.
         ValueError: if the base path is a SavedModel, its name is an integer, or the largest possible number is used.
 
-    >>> next_version("models/faces")
-    PosixPath('models/faces/1')
+    Examples:
+        >>> next_version("models/faces")  # it contains the versions 1 and 2
+        PosixPath('models/faces/3')
+        >>> next_version("models/new")
+        PosixPath('models/new/1')
     """
     base = Path(base_path)
     check_base_path(base)

@@ -43,6 +43,9 @@ def export_saved_model(
 ) -> Path:
     """Writes an embedder as a SavedModel that runs without Keras and without this package.
 
+    TensorFlow Serving loads it; `publish` copies it to the server's directory as a new version, and `FaceClient` sends
+    requests to it. Its signatures:
+
     | signature         | input                                            | outputs                     |
     |-------------------|--------------------------------------------------|-----------------------------|
     | `serving_default` | `images`: uint8 `(n, height, width, 3)` RGB      | `embedding`, `norm`         |
@@ -89,9 +92,24 @@ def export_saved_model(
     Raises:
         BlockingIOError: if another process exports to the directory.
         FileExistsError: if the directory is not empty or is a link.
+        OSError: if the files cannot be written, for example because the disk is full. No file remains.
+        PermissionError: if the directory cannot be created.
         ValueError: if the backend is not TensorFlow, the input or output of the embedder has a different shape, the
-            alignment does not match its images, there are more warm-up requests than a server accepts, or the outputs
-            of the export differ from those of the embedder.
+            alignment is unknown or does not match its images, a warm-up batch size is not a positive integer, there are
+            more warm-up requests than a server accepts, or the outputs of the export differ from those of the embedder.
+
+    Examples:
+        >>> export_saved_model(embedder, "models/export", alignment="five_points", warmup_batch_sizes=(1, 8))
+        PosixPath('models/export')
+        >>> embed = load_embedder("models/export")
+        >>> bool(np.allclose(embed(images), embedder.predict(images, verbose=0), atol=1e-4))
+        True
+
+        With the thresholds of an evaluation, for `FaceClient.threshold`:
+
+            pairs = data.PairSet.load("lfw.bin")
+            result = evaluation.verify(evaluation.embed_pairs(embedder, pairs, flip=True), pairs.same)
+            export_saved_model(embedder, "models/export", mirror=True, evaluation=result)
     """
     directory = Path(directory)
     check_exportable(embedder, directory, alignment)
@@ -116,13 +134,21 @@ def check_exportable(embedder: keras.Model, directory: str | os.PathLike, alignm
     """Raises the errors that `export_saved_model` raises before it writes files. Call it before a long training.
 
     Args:
-        embedder, directory, alignment: arguments of `export_saved_model`.
+        embedder: model that will be exported. It needs no trained weights.
+        directory: path of the SavedModel.
+        alignment: alignment of the training faces: "five_points", "none", or None if unknown.
 
     Raises:
         FileExistsError: if the directory is not empty or is a link.
         PermissionError: if the directory cannot be created.
         ValueError: if the backend is not TensorFlow, the input or output of the embedder has a different shape, or the
-            alignment does not match its images.
+            alignment is unknown or does not match its images.
+
+    Examples:
+        >>> check_exportable(embedder, "models/export")
+        >>> check_exportable(embedder, "photos")
+        Traceback (most recent call last):
+        FileExistsError: directory must not exist or must be empty. Received: directory='photos'
     """
     directory = Path(directory)
     if directory.is_symlink() or (directory.exists() and (not directory.is_dir() or any(directory.iterdir()))):

@@ -37,6 +37,8 @@ def check_saved_model(
 ) -> list[str]:
     """Loads a SavedModel in two separate processes, sends requests and compares the outputs.
 
+    `export_saved_model` and `publish` call it. Call it yourself after a SavedModel was copied to another machine.
+
     One process loads it through TensorFlow's Python API, without access to Keras and this package. The other loads it
     through TensorFlow's C++ loader, as a server does. Both processes compute on the CPU.
 
@@ -53,7 +55,13 @@ def check_saved_model(
 
     Raises:
         FileNotFoundError: if the directory contains no SavedModel.
-        ValueError: if the model cannot be loaded, fails, or returns different outputs. The message names the directory.
+        ValueError: if the model cannot be loaded, fails, or returns different outputs; if `expected_outputs` does not
+            have one entry per request; or if the SavedModel has more warm-up requests than a server accepts. The
+            message names the directory.
+
+    Examples:
+        >>> check_saved_model("exported")
+        ['python', 'cpp']
     """
     directory = Path(directory)
     if not (directory / "saved_model.pb").is_file():
