@@ -47,7 +47,7 @@ coverage: .venv/dev
 
 # Material for MkDocs announces its successor in every build, until it ends in May 2027.
 docs: .venv/docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The files that are published, in dist/.
 build: .venv/dev
