@@ -57,6 +57,9 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.data is None:
         arguments.parser.error("the following arguments are required: --data")
+    for path in (arguments.data, *arguments.verify):
+        if not path.exists():
+            raise FileNotFoundError(f"No such file or directory: {path}")
     training_options.set_output(arguments)
     training_options.select_backend(arguments.strategy)
     with training_options.resumable(arguments):

@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace, recipe: Recipe, directory: Path, sets: di
     """
     output, say = arguments.output, text_printer(arguments)
     info = data.load_info(directory)
+    if info.num_classes < 2:
+        raise ValueError(f"{directory}: training requires at least two people. Received: {info.num_classes}")
     output.mkdir(parents=True, exist_ok=True)
     if arguments.replay is not None:
         _finish(arguments, [replay(recipe, directory, output, arguments.replay, arguments.cache, say)], {})
@@ -124,6 +126,11 @@ def _train(
     model = recipes.build(recipe, info.num_classes, info.num_examples, info.image_size)
     for line in check(model.embedder, info, output, sets, arguments.shuffle_seed):
         say(line)
+    if info.num_examples < recipe.batch_size:
+        say(
+            f"{directory} has fewer images than a batch, which will contain some of them several times. "
+            f"Images: {info.num_examples:,}, --batch-size: {recipe.batch_size:,}"
+        )
     last_step = arguments.steps or recipe.total_steps(info.num_examples)
     every = arguments.every or min(2000, math.ceil(last_step / 10))
     batch_size = recipe.batch_size // recipe.accumulate

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,5 +246,26 @@ def test_an_unknown_recipe_is_an_error_before_anything_is_loaded(capsys):
 
 def test_the_backend_of_a_loaded_keras_cannot_change(capsys):
     assert keras.backend.backend() == "tensorflow"
-    assert main(["train", "--data", "faces", "--strategy", "jax"]) == 1
+    assert main(["train", "--data", ".", "--strategy", "jax"]) == 1
     assert "Set the environment variable KERAS_BACKEND=jax" in capsys.readouterr().err
+
+
+def test_a_missing_path_is_an_error_before_anything_is_loaded(tmp_path, capsys):
+    assert main(["train", "--data", str(tmp_path), "--verify", "lfw.bin"]) == 1
+    assert capsys.readouterr().err == "error: No such file or directory: lfw.bin\n"
+
+
+def test_one_person_is_not_enough(face_folder, tmp_path, capsys):
+    for folder in sorted(face_folder.iterdir())[1:]:
+        shutil.rmtree(folder)
+    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
+    assert main(["train", "--data", str(tmp_path / "records"), "--output", str(tmp_path / "out")]) == 1
+    expected = f"error: {tmp_path / 'records'}: training requires at least two people. Received: 1\n"
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_smaller_than_a_batch_is_mentioned(train_here, monkeypatch, capsys):
+    monkeypatch.setattr(training_run.training, "Checkpoints", None)  # ends the run before the training
+    assert train_here("--batch-size", "64") == 1
+    assert "has fewer images than a batch" in capsys.readouterr().out
