@@ -153,7 +153,7 @@ def reduced(folder, double):
         patch.setattr(export_check, "check_saved_model", lambda *_, **__: None)  # starts two processes
         patch.setattr(serving, "FaceClient", client)
         patch.setattr(pretrained, "load_insightface", load_insightface)
-        patch.setattr(cv2.FaceDetectorYN, "create", lambda *_: Detector())
+        patch.setattr(cv2.FaceDetectorYN, "create", lambda *_, **__: Detector())
         yield
 
 
