@@ -51,3 +51,25 @@ def test_every_entry_exists_once():
         module, _, name = entry.rpartition(".")
         assert hasattr(importlib.import_module(module), name), entry
     print(f"{len(ENTRIES)} entries in the API reference, of {len(PUBLIC_NAMES)} modules")
+
+
+def test_relative_links_lead_to_files_and_headings():
+    root, count = DOCS.parent, 0
+    for page in (*root.glob("*.md"), *DOCS.rglob("*.md")):
+        text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = target.partition("#")
+            if "://" in target:
+                continue
+            file = page if not path else (page.parent / path).resolve()
+            assert file.exists(), f"{page}: {target}"
+            if anchor and file.suffix == ".md" and not anchor.startswith("keras_arcface."):
+                assert anchor in headings_of(file), f"{page}: {target}"
+            count += 1
+    print(f"{count} relative links")
+
+
+def headings_of(file):
+    """Returns the anchors of the headings of a page, as GitHub and MkDocs make them for plain headings."""
+    headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
