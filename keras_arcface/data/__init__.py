@@ -4,11 +4,14 @@ from keras_arcface.data import augment
 from keras_arcface.data.alignment import align
 from keras_arcface.data.camera_folder import CameraFolder
 from keras_arcface.data.ijb import IjbSet
+from keras_arcface.data.image_check import ImageCheck
+from keras_arcface.data.image_check import check_images
 from keras_arcface.data.image_folder import ImageFolder
 from keras_arcface.data.image_list import ImageList
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import load_info
 from keras_arcface.data.integrity import check_dataset
+from keras_arcface.data.opening import open_source
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.reader import load_dataset
 from keras_arcface.data.recordio import RecordIO
@@ -26,6 +29,7 @@ __all__ = [
     "ClassSubset",
     "DatasetInfo",
     "IjbSet",
+    "ImageCheck",
     "ImageFolder",
     "ImageList",
     "PairSet",
@@ -37,9 +41,11 @@ __all__ = [
     "align",
     "augment",
     "check_dataset",
+    "check_images",
     "drop_small_classes",
     "load_dataset",
     "load_info",
+    "open_source",
     "split_identities",
     "write_dataset",
 ]

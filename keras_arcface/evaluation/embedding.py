@@ -192,7 +192,9 @@ def _as_function(model: Callable) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _progress_bar(total: int | None, progress: bool) -> tqdm:
-    return tqdm(total=total, desc="embedding", unit="image", disable=not progress, dynamic_ncols=True)
+    # An explicit False would override the environment variable TQDM_DISABLE.
+    disable = {} if progress else {"disable": True}
+    return tqdm(total=total, desc="embedding", unit="image", dynamic_ncols=True, **disable)
 
 
 def _embed_batch(

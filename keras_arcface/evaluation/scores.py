@@ -68,9 +68,11 @@ def score_blocks(
 
     step = rows_per_block(len(second), block_bytes)
     blocks = [slice(start, min(start + step, len(first))) for start in range(0, len(first), step)]
+    # An explicit False would override the environment variable TQDM_DISABLE.
+    disable = {"disable": True} if progress is None else {}
     with (
         ThreadPoolExecutor(1) as executor,
-        tqdm(total=len(first), desc=progress, unit="row", disable=progress is None, leave=False) as bar,
+        tqdm(total=len(first), desc=progress, unit="row", leave=False, **disable) as bar,
     ):
         pending = [executor.submit(scores_of, rows) for rows in blocks[:1]]
         for number, rows in enumerate(blocks, start=1):

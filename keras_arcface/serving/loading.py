@@ -163,11 +163,20 @@ def load_embedder(
     return embed_checked
 
 
-def _load_keras(path: Path) -> _Model:
+def load_keras_model(path: Path) -> Any:
+    """Loads a `.keras` file, without its optimizer.
+
+    Raises:
+        ValueError: if Keras cannot load the file. The message names the file.
+    """
     try:
-        model: Any = keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises errors of many types, and some claim that the file does not exist.
         raise ValueError(f"{path}: expected a model that Keras can load. Received: {error}") from error
+
+
+def _load_keras(path: Path) -> _Model:
+    model = load_keras_model(path)
     height, width = getattr(model, "embedder", model).input_shape[1:3]
     return _Model(lambda images: predict_on_batch(model, images), (height, width), np.float32)
 

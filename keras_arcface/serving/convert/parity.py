@@ -1,8 +1,10 @@
 """Comparison of a converted model with the embedder."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +18,26 @@ _BATCH_SIZES = (1, 7)
 _MAX_DIFFERENCE = 1e-5
 _MIN_COSINE = {"float16": 0.999, "bfloat16": 0.99, "int8": 0.9}
 _MAX_NORM_ERROR = {"float32": 1e-4, "float16": 0.01, "bfloat16": 0.05, "int8": 0.2}
+
+
+class Parity(NamedTuple):
+    """Differences between the outputs of a converted model and of the embedder.
+
+    Attributes:
+        max_difference: largest absolute difference of an entry of a unit embedding.
+        min_cosine: smallest cosine of an embedding to that of the embedder.
+        max_norm_error: largest relative difference of a norm.
+    """
+
+    max_difference: float
+    min_cosine: float
+    max_norm_error: float
+
+    def __str__(self) -> str:
+        return (
+            f"a maximum difference of {self.max_difference:.2g}, a minimum cosine of {self.min_cosine:.6f}, "
+            f"a norm error of {self.max_norm_error:.2%}"
+        )
 
 
 def check_parity(
@@ -43,6 +65,44 @@ def check_parity(
         ValueError: if the difference exceeds the limit of the precision, or if the embedder's embeddings are zero or
             not finite. The message contains the difference and the limit.
     """
+    for count, found in _measure(run, embedder, path, precision, mirror, calibration):
+        if precision == "float32":
+            is_close = found.max_difference <= _MAX_DIFFERENCE
+            expected = f"a difference of at most {_MAX_DIFFERENCE:g}"
+        else:
+            is_close = found.min_cosine >= _MIN_COSINE[precision]
+            expected = f"a cosine of at least {_MIN_COSINE[precision]:g}"
+        # The condition is negated because comparisons with NaN are false.
+        if not (is_close and found.max_norm_error <= _MAX_NORM_ERROR[precision]):
+            raise ValueError(
+                f"{path.name}, {precision}, batch of {count}: the embeddings differ from the embedder's. Expected: "
+                f"{expected}, and a norm error of at most {_MAX_NORM_ERROR[precision]:.2%}. Received: {found}"
+            )
+
+
+def measure_parity(
+    run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    embedder: keras.Model,
+    path: Path,
+    precision: str,
+    mirror: bool,
+    calibration: np.ndarray | None,
+) -> Parity:
+    """Returns the largest differences that `check_parity` compares with its limits."""
+    found = [parity for _, parity in _measure(run, embedder, path, precision, mirror, calibration)]
+    differences, cosines, norm_errors = zip(*found, strict=True)
+    return Parity(max(differences), min(cosines), max(norm_errors))
+
+
+def _measure(
+    run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    embedder: keras.Model,
+    path: Path,
+    precision: str,
+    mirror: bool,
+    calibration: np.ndarray | None,
+) -> Iterator[tuple[int, Parity]]:
+    """Yields the size and the differences of each batch."""
     embedder = in_float32(embedder)
     for count in _BATCH_SIZES:
         if precision == "int8" and calibration is not None:
@@ -58,32 +118,20 @@ def check_parity(
                 f"The embeddings of {embedder.name!r} must be finite and not zero to check the export. They may not be "
                 f"if a deep network is not trained. Received: norms {norm}"
             )
-        where = f"{path.name}, {precision}, batch of {count}"
-        _compare(run(images), raw / norm[:, None], norm, where, precision)
+        yield count, _compare(run(images), raw / norm[:, None], norm, f"{path.name}, {precision}, batch of {count}")
 
 
-def _compare(
-    outputs: Mapping[str, np.ndarray], embedding: np.ndarray, norm: np.ndarray, where: str, precision: str
-) -> None:
+def _compare(outputs: Mapping[str, np.ndarray], embedding: np.ndarray, norm: np.ndarray, where: str) -> Parity:
     shapes = {name: np.shape(value) for name, value in outputs.items()}
     if shapes != {"embedding": embedding.shape, "norm": norm.shape}:
         raise ValueError(
             f"{where}: the outputs must be embedding {embedding.shape} and norm {norm.shape}. Received: {shapes}"
         )
-    difference = np.abs(outputs["embedding"] - embedding).max()
-    cosine = np.sum(outputs["embedding"] * embedding, axis=1).min()
-    norm_error = np.abs(outputs["norm"] / norm - 1).max()
-    if precision == "float32":
-        is_close, expected = difference <= _MAX_DIFFERENCE, f"a difference of at most {_MAX_DIFFERENCE:g}"
-    else:
-        is_close, expected = cosine >= _MIN_COSINE[precision], f"a cosine of at least {_MIN_COSINE[precision]:g}"
-    # The condition is negated because comparisons with NaN are false.
-    if not (is_close and norm_error <= _MAX_NORM_ERROR[precision]):
-        raise ValueError(
-            f"{where}: the embeddings differ from the embedder's. Expected: {expected}, and a norm error of at most "
-            f"{_MAX_NORM_ERROR[precision]:.2%}. Received: a maximum difference of {difference:.2g}, a minimum "
-            f"cosine of {cosine:.6f}, a norm error of {norm_error:.2%}"
-        )
+    return Parity(
+        float(np.abs(outputs["embedding"] - embedding).max()),
+        float(np.sum(outputs["embedding"] * embedding, axis=1).min()),
+        float(np.abs(outputs["norm"] / norm - 1).max()),
+    )
 
 
 def _test_images(count: int, image_size: tuple[int, int]) -> np.ndarray:
