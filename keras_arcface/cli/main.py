@@ -6,7 +6,9 @@ import os
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import keras_arcface
 from keras_arcface.cli.completion import SHELLS
@@ -14,7 +16,10 @@ from keras_arcface.cli.completion import PrintCompletion
 from keras_arcface.cli.parser import Parser
 
 # In the order in which a user meets them. The command `server-config` is the file server_config.py.
-COMMANDS = ("demo", "train", "plan", "info")
+COMMANDS = (
+    *("demo", "convert", "check", "train", "evaluate", "clean-labels", "export", "publish", "server-config", "ask"),
+    *("plan", "info"),
+)
 
 # A command returns or raises these exit codes. Errors in the usage end with 2, as is usual.
 FAILED, INTERRUPTED = 1, 130
@@ -33,9 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse(argv)
     arguments.command_line = shlex.join(["keras-arcface", *argv])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's startup messages
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in files
+    console = logging.StreamHandler()
+    console.setLevel(logging.WARNING)  # a command may print messages of lower levels itself
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[console])
     try:
-        return arguments.run(arguments) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return arguments.run(arguments) or 0
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -57,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return FAILED
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Prints a warning like a message of the log, without the line of code that raised it."""
+    print(f"WARNING: {message}", file=sys.stderr)
 
 
 def build_parser() -> Parser:

@@ -37,5 +37,6 @@ class _Commands(argparse._SubParsersAction):
         summary, _, _ = module.__doc__.partition("\n\n")
         parser = self.add_parser(name, help=summary.rstrip("."), description=module.__doc__.strip())
         parser.set_defaults(run=getattr(module, "run", None), parser=parser)
-        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if hasattr(module, "run"):  # the others have sub-commands, which have this option
+            parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return parser

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -134,3 +135,13 @@ def test_an_error_without_a_message_shows_its_type(failing, capsys):
     failing(MemoryError())
     assert run_plan() == 1
     assert capsys.readouterr().err == "error: MemoryError\n"
+
+
+def test_a_warning_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(plan, "run", lambda _: warnings.warn("careful", UserWarning, stacklevel=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        shown = warnings.showwarning
+        assert run_plan() == 0
+        assert warnings.showwarning is shown
+    assert capsys.readouterr().err == "WARNING: careful\n"

@@ -1,9 +1,6 @@
 import errno
-import importlib.util
 import os
-import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,6 @@ from keras_arcface.serving.deploy.configuration import write_configuration
 from keras_arcface.serving.deploy.served_models import ServedModel
 from keras_arcface.serving.saved_model.metadata import METADATA_FILE
 
-SCRIPT = Path(__file__).parents[3] / "export" / "server_config.py"
 KEY = "-----BEGIN PRIVATE KEY-----\nabc+/=\n-----END PRIVATE KEY-----\n"
 STRANGE = 'a "b" $HOME, it\'s {c} \\ ü #'
 
@@ -184,59 +180,3 @@ def test_a_version_that_is_removed_meanwhile_is_not_checked(base, tmp_path, monk
 
     monkeypatch.setattr(Path, "glob", glob_and_remove)
     write(tmp_path, ServedModel("faces", base))
-
-
-# The script.
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Returns a function that calls the script's `main`. A separate process would need seconds for its imports."""
-    spec = importlib.util.spec_from_file_location("server_config_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *arguments])
-        try:
-            script.main()
-            status = 0
-        except SystemExit as done:
-            status = done.code
-        return status, *capsys.readouterr()
-
-    return run
-
-
-def test_the_script_writes_the_files(base, tmp_path, run):
-    options = ["--versions", "faces=3,4", "--label", "faces:stable=3", "--label", "faces:canary=4", "--device", "gpu"]
-    status, printed, _ = run("config", "faces=models/faces", f"cars={base}", *options, "--batch-sizes", "1,8")
-    assert status == 0
-    models = parse_models(tmp_path / "config" / "models.config")
-    assert {name: model.base_path for name, model in models.items()} == {"faces": str(base), "cars": str(base)}
-    assert dict(models["faces"].version_labels) == {"stable": 3, "canary": 4}
-    assert list(models["faces"].model_version_policy.specific.versions) == [3, 4]
-    assert parse("BatchingParameters", (tmp_path / "config" / "batching.config").read_text()).max_batch_size.value == 8
-    server, docker, written = printed.split("\n\n")
-    assert shlex.split(server)[0] == "tensorflow_model_server"
-    assert "--gpus=all" in shlex.split(docker)
-    assert all(Path(line.strip()).is_file() for line in written.splitlines()[1:])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["faces"], "error: Arguments must have the form NAME=BASE. Received: 'faces'"),
-        (["faces=a", "faces=b"], "error: models must have different names. Received: models=faces=a faces=b"),
-        (["faces=models/faces", "--label", "cars:stable=3"], "must name one of ['faces']. Received: ['cars']"),
-        (["faces=models/faces", "--versions", "faces=newest"], "error: Model 'faces': versions must be"),
-        (["faces=models/faces", "--label", "faces:stable=9"], "models/faces, [2, 3, 4]. Received: "),
-        (["faces=models/faces", "--batch-sizes", "8,1"], "batch_sizes must be ascending integers"),
-    ],
-)
-@pytest.mark.usefixtures("base")
-def test_the_script_names_invalid_arguments(arguments, expected, tmp_path, run):
-    status, _, errors = run("other", *arguments)
-    assert (status, expected in errors) == (1, True), errors
-    assert not (tmp_path / "other").exists()

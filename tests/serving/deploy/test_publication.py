@@ -1,9 +1,7 @@
 import errno
-import importlib.util
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,7 +20,6 @@ from keras_arcface.serving.deploy.versions import next_version
 from keras_arcface.serving.deploy.versions import version_number
 from keras_arcface.serving.deploy.versions import versions
 
-SCRIPT = Path(__file__).parents[3] / "export" / "publish.py"
 FILES = {
     "saved_model.pb": b"graph" * 1000,
     "fingerprint.pb": b"",
@@ -643,68 +640,3 @@ def test_a_dry_run_logs_the_plan_and_changes_nothing(model, base, caplog):
         f"withdrew {base}/5",
         f"withdrew {base}/3",
     ]
-
-
-# The script.
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, caplog):
-    """Returns a function that calls the script's `main`. A separate process would need seconds for its imports."""
-    spec = importlib.util.spec_from_file_location("publish_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-
-    # Libraries that convert models raise the level of all root handlers, including that of pytest.
-    caplog.handler.setLevel(logging.NOTSET)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
-        caplog.clear()
-        try:
-            script.main()
-            status = 0
-        except SystemExit as done:
-            status = done.code
-        printed, errors = capsys.readouterr()
-        return status, [*caplog.messages, *printed.splitlines()], errors
-
-    yield run
-    logging.getLogger("keras_arcface").setLevel(logging.NOTSET)
-
-
-def test_the_script_as_it_is_started(model, base):
-    command = [sys.executable, str(SCRIPT), str(model), str(base), "--no-check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"published {model} as {base}/1\n"
-    assert files_of(base / "1") == FILES
-
-
-def test_the_script_publishes_lists_and_rolls_back(model, base, run):
-    publish_times(2, model, base)
-    options = ["--keep", 2, model, "--protect", 1, base, "--no-check"]
-    assert run(*options) == (0, [f"published {model} as {base}/3"], "")
-    assert run(model, base, "--no-check", "--keep", 2, "--dry-run") == (
-        0,
-        [f"would publish {model} as {base}/4", f"would remove {base}/1", f"would remove {base}/2"],
-        "",
-    )
-    expected = [f"would withdraw {base}/3", f"would withdraw {base}/2", f"{base}/1 would be the newest version"]
-    assert run("--rollback", base, "--to", 1, "--dry-run") == (0, expected, "")
-    expected = [f"withdrew {base}/3", f"withdrew {base}/2", f"{base}/1 is the newest version"]
-    assert run("--rollback", base, "--to", 1) == (0, expected, "")
-    assert run("--list", base) == (0, ["1"], "")
-    status, _, errors = run("--rollback", base)
-    assert (status, errors) == (1, f"error: {base} must contain at least two versions. Received: versions 1\n")
-
-
-def test_the_script_says_how_it_is_used(model, base, run):
-    for arguments, error in (
-        ([model], "expected SAVED_MODEL BASE. Received: "),
-        (["--rollback", model, base], "expected BASE. Received: "),
-        (["--list", "--rollback", base], "must not be combined"),
-        (["--list", base, "--keep", 3], "--keep requires SAVED_MODEL"),
-        ([model, base, "--to", 3], "--to requires --rollback"),
-    ):
-        status, _, errors = run(*arguments)
-        assert (status, error in errors) == (2, True), errors

@@ -1,15 +1,15 @@
-"""Runs examples/serve_client.py against the test double of a server."""
+"""The command `keras-arcface ask`, against the test double of a server."""
 
-import subprocess
-import sys
+import json
 
 import numpy as np
 import pytest
-import serve_client
 import small_models
 from conftest import encode
 from conftest import make_face
 from server_double import ServerDouble
+
+from keras_arcface.cli.ask import meaning_of
 
 
 @pytest.fixture(scope="module")
@@ -34,37 +34,25 @@ def images(tmp_path):
 
 
 @pytest.fixture
-def run(double, images, monkeypatch, capsys):
-    """Runs `main` of the script and returns `(exit code, output, error)`."""
+def ask(run, double, images):
+    """Runs the command on two of the images."""
 
-    def run(first, second, *options, address=double.grpc):
-        paths = [str(images / f"{name}.png") for name in (first, second)]
-        monkeypatch.setattr(sys, "argv", ["serve_client.py", address, *paths, *options])
-        try:
-            serve_client.main()
-        except SystemExit as stopped:  # Python exits with code 1 for a message
-            return 1, capsys.readouterr().out, stopped.code
-        return 0, capsys.readouterr().out, ""
+    def ask(first, second, *options, address=double.grpc):
+        return run("ask", address, *[images / f"{name}.png" for name in (first, second)], *options)
 
-    return run
+    return ask
 
 
 def test_an_interval_without_the_number_of_pairs_is_not_shown():
-    assert serve_client.interval_of({"threshold": 0.5, "far_interval": [0.1, 0.2]}) == ""
-
-
-def test_script_runs_as_a_process(double, images):
-    command = [sys.executable, serve_client.__file__, double.grpc, images / "first.png", images / "again.png"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["the same person"]), done.stderr
+    meaning = meaning_of({"requested_far": 0.01, "far_interval": [0.1, 0.2]})
+    assert meaning == "accepts one impostor in 100 (FAR 0.01)"
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 @pytest.mark.parametrize(("second", "verdict"), [("again", "the same person"), ("other", "not the same person")])
-def test_two_faces_are_compared(second, verdict, protocol, double, run):
-    code, out, error = run("first", second, "--far", "0.01", address=getattr(double, protocol))
+def test_two_faces_are_compared(second, verdict, protocol, double, ask):
+    code, out, error = ask("first", second, "--far", "0.01", address=getattr(double, protocol))
     assert code == 0, error
-    print(out)
     lines = out.splitlines()
     assert lines[0] == "model faces, version 2"
     assert lines[2:4] == [
@@ -77,12 +65,23 @@ def test_two_faces_are_compared(second, verdict, protocol, double, run):
     assert float(lines[1].split()[1]) == pytest.approx(float(embedding[0] @ embedding[1]), abs=1e-4)
 
 
-def test_threshold_option(run):
-    code, out, error = run("first", "again", "--label", "stable", "--threshold", "1.1")
+def test_threshold_option(ask):
+    code, out, error = ask("first", "again", "--label", "stable", "--threshold", "1.1")
     assert code == 0, error
     assert out.startswith("model faces, version 1\n")
     assert "\nthreshold  1.1000, set by --threshold\nalignment of the training faces" in out
     assert out.endswith("\nnot the same person\n")
+
+
+def test_json(ask):
+    found = json.loads(ask("first", "again", "--far", "0.01", "--json").out)
+    assert -1 < found.pop("cosine") < 1
+    assert found == {
+        **{"model": "faces", "version": 2, "requested_far": 0.01, "alignment": None, "same": True},
+        **small_models.THRESHOLDS["0.01"],
+    }
+    found = json.loads(ask("first", "other", "--threshold", "-1", "--json").out)
+    assert (found["threshold"], found["same"], "far" in found) == (-1, True, False)
 
 
 @pytest.mark.parametrize(
@@ -93,15 +92,15 @@ def test_threshold_option(run):
             (),
             "broken.png could not be decoded by the server. Expected: a JPEG or PNG, or one of the BMP files",
         ),
-        ("absent", (), "absent.png"),
+        ("absent", (), "No such file or directory: "),
         ("again", ("--far", "1e-6"), "Available: 0.01, 0.001. Received: far=1e-06. Set --threshold, or another --far"),
         ("again", ("--label", "stable"), "exported without an evaluation. Received: far="),
         ("again", ("--model", "nobody"), "model 'nobody'"),
     ],
     ids=["broken", "absent", "far", "uncalibrated", "model"],
 )
-def test_errors_are_printed(second, options, message, run):
-    code, out, error = run("first", second, *options)
+def test_errors_are_printed(second, options, message, ask):
+    code, out, error = ask("first", second, *options)
     assert (code, out) == (1, "")
     assert error.startswith("error: ")
     assert message in error

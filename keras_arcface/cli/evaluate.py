@@ -1,0 +1,174 @@
+"""Evaluates one or more embedders on sets of pairs, of labeled images and of templates.
+
+    keras-arcface evaluate runs/1/embedder.keras --pairs lfw.bin cfp_fp.bin
+    keras-arcface evaluate ours=runs/1/embedder.keras theirs=model.onnx pixels --pairs lfw.bin cfp_fp.bin
+
+A model is a `.keras` file, a SavedModel directory, an ONNX (`.onnx`), OpenVINO (`.xml`) or LiteRT (`.tflite`) file, or
+`pixels`, which compares the raw images as a baseline. The prefix `NAME=` sets the name in the tables. If a model does
+not expect RGB in 0..255, append its preprocessing: `theirs=model.onnx,color=BGR,mean=127.5,std=127.5`.
+
+Evaluation sets, any number of each kind. The prefix `NAME=` sets a name other than the file name:
+
+    --pairs      verification pairs: .bin of InsightFace, or .npz (accuracy over folds, TAR@FAR, AUC, EER)
+    --retrieval  images with labels: TFRecords, a folder of folders, a .rec file or a list (Recall@K, mAP@R, NMI)
+    --market     Market-1501 or DukeMTMC-reID: a folder with query/ and bounding_box_test/ (mAP, CMC)
+    --ijb        IJB-B or IJB-C: a folder with meta/ and loose_crop/ (TAR@FAR of pairs of templates)
+
+The command prints tables and writes results.json and an HTML report. Results are written after each set, so an error
+in a later set does not lose them.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from keras_arcface._optional import require
+from keras_arcface.cli.output import add_json_option
+from keras_arcface.cli.output import print_json
+from keras_arcface.cli.output import text_printer
+from keras_arcface.cli.startup import load_tensorflow
+
+# Option of each kind of set, and its name in results.json.
+PROTOCOLS = {"pairs": "verification", "retrieval": "retrieval", "market": "reidentification", "ijb": "templates"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="[NAME=]PATH[,color=BGR][,mean=X][,std=X], or pixels"
+    )
+    for option, protocol in PROTOCOLS.items():
+        parser.add_argument(
+            f"--{option}", nargs="+", default=[], metavar="[NAME=]PATH", help=f"sets for {protocol}, see above"
+        )
+    parser.add_argument(
+        "--output", type=Path, default=Path("evaluation"), metavar="DIR", help="output folder; default evaluation"
+    )
+    parser.add_argument(
+        "--no-flip", dest="flip", action="store_false", help="do not add the embedding of the mirror image"
+    )
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per batch; default 64")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="size to which images of --retrieval and --market are resized, and those of --ijb aligned",
+    )
+    parser.add_argument("--folds", type=int, default=10, metavar="N", help="--pairs: number of folds; default 10")
+    parser.add_argument(
+        "--shuffle-seed", type=int, metavar="N", help="--pairs: shuffle the pairs before they are split into folds"
+    )
+    parser.add_argument(
+        "--undetected",
+        choices=("raise", "skip", "crop"),
+        default="raise",
+        help="--ijb: treatment of images without landmarks; crop uses the center of the loose crop",
+    )
+    parser.add_argument(
+        "--no-norm", dest="norm", action="store_false", help="--ijb: do not weight images by the embedding norm"
+    )
+    parser.add_argument(
+        "--no-detector-score",
+        dest="detector_score",
+        action="store_false",
+        help="--ijb: do not weight images by the detector score",
+    )
+    parser.add_argument("--nmi", action="store_true", help="--retrieval: also compute the NMI of a clustering (slow)")
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    sets = find_sets(arguments)
+    parsed = unique_names(map(parse_model, arguments.models), "model")
+    require("matplotlib", "plots", "evaluate")
+    if arguments.nmi:
+        require("sklearn", "clustering", "--nmi")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    results_file, report_file = arguments.output / "results.json", arguments.output / "report.html"
+    results_file.touch()  # fails now, not after the evaluation, if the folder is read-only
+    load_tensorflow()
+    from keras_arcface import evaluation
+    from keras_arcface.cli import evaluation_protocols
+
+    say = text_printer(arguments)
+    models = {name: load_model(*model) for name, model in parsed.items()}
+    results: dict[str, dict[str, Any]] = {}
+    flipped = "with the embedding of the mirror image added" if arguments.flip else "without mirror images"
+    report = evaluation.Report("Evaluation", f"{', '.join(models)}: {flipped}.")
+    for name, (protocol, path) in sets.items():
+        say(f"\n{name}")
+        evaluate = getattr(evaluation_protocols, protocol)
+        by_model = evaluate(name, path, models, arguments, report, say)
+        results.setdefault(protocol, {})[name] = {model: evaluation.to_json(r) for model, r in by_model.items()}
+        results_file.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", "utf-8")
+        report.write(report_file)
+    say("\nWritten:", results_file, report_file, sep="\n  ")
+    if arguments.json:
+        print_json(results)
+
+
+def find_sets(arguments: argparse.Namespace) -> dict[str, tuple[str, Path]]:
+    """Returns name -> (protocol, path). Missing files raise an error before anything is embedded."""
+    sets = []
+    for option, protocol in PROTOCOLS.items():
+        for text in getattr(arguments, option):
+            name, given = split_name(text)
+            path = Path(given)
+            if not path.exists():
+                raise FileNotFoundError(f"--{option}: expected an existing path. Received: {path}")
+            sets.append((name or (path.stem if path.is_file() else path.resolve().name), (protocol, path)))
+    if not sets:
+        arguments.parser.error("expected at least one set: --pairs, --retrieval, --market or --ijb")
+    return unique_names(sets, "set")
+
+
+def unique_names(entries: Iterable[tuple[str, Any]], kind: str) -> dict[str, Any]:
+    """Returns a dictionary of `(name, value)` entries. Duplicate names raise an error."""
+    entries = list(entries)
+    names = [name for name, _ in entries]
+    duplicates = {name for name in names if names.count(name) > 1}
+    if duplicates:
+        raise ValueError(f"Every {kind} needs a unique name, as in NAME=PATH. Received twice: {', '.join(duplicates)}")
+    return dict(entries)
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """Splits `NAME=PATH`. A path alone, which may contain `=`, has the name None."""
+    if Path(text).exists() or "=" not in text:
+        return None, text
+    name, _, path = text.partition("=")
+    return name, path
+
+
+def parse_model(text: str) -> tuple[str, tuple[str, dict[str, Any]]]:
+    """Parses `NAME=PATH,color=BGR,mean=127.5` and returns the name, and the path with the preprocessing."""
+    first, *options = text.split(",")
+    name, path = split_name(first)
+    known: dict[str, Callable[[str], Any]] = {"color": str, "mean": float, "std": float}
+    chosen = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        try:
+            chosen[key] = known[key](value)
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"Expected model options: color=RGB or BGR, mean=NUMBER, std=NUMBER. Received: {option!r}, in {text}"
+            ) from None
+    if path != "pixels" and not Path(path).exists():
+        raise FileNotFoundError(f"MODEL must be an existing path, or pixels. Received: {path}")
+    return name or Path(path).stem, (path, chosen)
+
+
+def load_model(path: str, preprocessing: dict[str, Any]) -> Callable:
+    """Returns a function from RGB images to embeddings."""
+    import numpy as np
+
+    from keras_arcface import serving
+
+    if path != "pixels":
+        return serving.load_embedder(path, **preprocessing)
+    preprocess = serving.Preprocessing(**preprocessing)
+    return lambda images: np.reshape(preprocess(images), (len(images), -1))
