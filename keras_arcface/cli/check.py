@@ -73,6 +73,9 @@ def recognize(path: Path, follow_links: bool) -> tuple[str, Callable[[Path], Che
         return "dataset", check_dataset
     if (path / "saved_model.pb").is_file():
         return "SavedModel", check_saved_model
+    versions = sorted(str(file.parent) for file in path.glob("*/saved_model.pb"))
+    if versions:
+        raise ValueError(f"PATH must be one version of a model: {', '.join(versions)}. Received: {path}")
     suffix = path.suffix.lower()
     if path.is_file() and suffix in (".bin", ".npz"):
         return "verification set", check_pairs

@@ -135,4 +135,9 @@ def test_other_paths_are_named(run, tmp_path):
     done = run("check", tmp_path / "faces.txt")
     assert done.code == 1
     assert done.err.startswith("error: PATH must be a directory of TFRecords")
+    (tmp_path / "models" / "2").mkdir(parents=True)
+    (tmp_path / "models" / "2" / "saved_model.pb").touch()
+    done = run("check", tmp_path / "models")
+    assert done.code == 1
+    assert f"PATH must be one version of a model: {tmp_path / 'models' / '2'}. Received: " in done.err
     assert run("check", tmp_path / "absent").err == f"error: No such file or directory: {tmp_path / 'absent'}\n"
