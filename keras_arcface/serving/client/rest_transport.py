@@ -172,8 +172,9 @@ class RestTransport(Transport):
         kind = _KINDS.get(status, FailureKind.UNEXPECTED)
         # A response with status 404 and without JSON comes from a proxy or from a different kind of server.
         kind = FailureKind.UNEXPECTED if kind is FailureKind.NOT_FOUND else kind
-        reason = f". {reason}" if status == 200 else ""
-        raise TransportError(kind, f"HTTP {status}: {content[:_SHOWN].decode(errors='replace')!r}{reason}")
+        if status != 200:
+            reason = "expected the JSON of TensorFlow Serving: the address may be that of another kind of server"
+        raise TransportError(kind, f"HTTP {status}: {content[:_SHOWN].decode(errors='replace')!r}. {reason}")
 
     def _send(self, method: str, path: str, data: bytes | None, deadline: float, max_bytes: int) -> Response:
         """Sends a request and returns the response."""
