@@ -166,6 +166,7 @@ def test_every_format_has_its_function(format_, run, embedder, tmp_path, monkeyp
 def test_errors_are_printed_in_one_line(embedder, run, tmp_path):
     skip_without("onnx")
     (tmp_path / "text.keras").write_text("text")
+    (tmp_path / "model.h5").write_text("text")
     (tmp_path / "has_no_images").mkdir()
     output = tmp_path / "model.onnx"
     for arguments, message in (
@@ -174,6 +175,10 @@ def test_errors_are_printed_in_one_line(embedder, run, tmp_path):
             "precision='int8', see calibration_images. Received: ",
         ),
         ([tmp_path / "nothing.keras", output], f"error: No such file or directory: {tmp_path / 'nothing.keras'}"),
+        (
+            [tmp_path / "model.h5", output],
+            "error: EMBEDDER must be a file that `embedder.save(",
+        ),
         ([tmp_path / "text.keras", output], "text.keras: expected a model that Keras can load"),
         ([embedder, output, "--calibration", tmp_path / "has_no_images"], "has_no_images must contain one sub-folder"),
         ([embedder, output, "--pairs", tmp_path / "absent.bin"], "error: No such file or directory: "),

@@ -15,6 +15,7 @@ from pathlib import Path
 from keras_arcface._choices import ALIGNMENTS
 from keras_arcface._choices import BATCH_SIZES
 from keras_arcface.cli.export.shared import add_embedder
+from keras_arcface.cli.export.shared import check_embedder
 from keras_arcface.cli.export.shared import load_embedder
 from keras_arcface.cli.export.shared import measure_parity
 from keras_arcface.cli.output import add_json_option
@@ -54,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    check_exists(arguments.embedder, *arguments.pairs)
+    check_embedder(arguments.embedder)
+    check_exists(*arguments.pairs)
     load_tensorflow()
     from keras_arcface import data
     from keras_arcface import evaluation

@@ -57,8 +57,8 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, precisions: tuple[
 
 def convert(arguments: argparse.Namespace, function: str) -> None:
     """Exports with a function of `keras_arcface.serving`, and compares the export with the embedder."""
-    paths = [arguments.embedder, *arguments.pairs]
-    check_exists(*paths, *([arguments.calibration] if arguments.calibration else []))
+    check_embedder(arguments.embedder)
+    check_exists(*arguments.pairs, *([arguments.calibration] if arguments.calibration else []))
     load_tensorflow()
     from keras_arcface import serving
     from keras_arcface.serving.embedder_facts import embedder_facts
@@ -82,6 +82,13 @@ def convert(arguments: argparse.Namespace, function: str) -> None:
         print_json(
             {"path": str(arguments.output), "facts": facts, "parity": parity["figures"], "verification": verified}
         )
+
+
+def check_embedder(path: Path) -> None:
+    """Checks the path of an embedder, without loading it."""
+    check_exists(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"EMBEDDER must be a file that `embedder.save('embedder.keras')` wrote. Received: {path}")
 
 
 def load_embedder(path: Path) -> keras.Model:
