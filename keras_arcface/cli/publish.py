@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.json:
             print_json({"base": str(arguments.list), "versions": versions})
         else:
-            print(*versions, sep="\n")
+            for version in versions:
+                print(version)
         return
     with _printing_log(say):
         if arguments.rollback:

@@ -34,6 +34,8 @@ def run(run):
 
 
 def test_publishes_lists_and_rolls_back(model, base, run):
+    base.mkdir(parents=True)
+    assert run("--list", base) == (0, "", "")
     for number in (1, 2):
         assert run(model, base, "--no-check") == (0, f"published {model} as {base}/{number}\n", "")
     done = run("--keep", 2, model, "--protect", 1, base, "--no-check")
