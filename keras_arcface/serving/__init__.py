@@ -1,12 +1,15 @@
 """Export of embedders to TensorFlow Serving and other runtimes, and a client for served embedders.
 
-The subpackages are `saved_model` (export), `convert` (ONNX, OpenVINO and LiteRT), `deploy` (versions and servers) and
-`client`.
+The subpackages are `saved_model` (export), `convert` (ONNX, OpenVINO and LiteRT), `deploy` (versions and servers),
+`client`, and `conformance` (checks of a running server).
 """
 
 from keras_arcface.serving.client.embeddings import Embeddings
 from keras_arcface.serving.client.errors import ServingError
 from keras_arcface.serving.client.face_client import FaceClient
+from keras_arcface.serving.conformance.check_server import check_server
+from keras_arcface.serving.conformance.report import CheckResult
+from keras_arcface.serving.conformance.report import ConformanceReport
 from keras_arcface.serving.convert.calibration import calibration_images
 from keras_arcface.serving.convert.to_litert import export_litert
 from keras_arcface.serving.convert.to_onnx import export_onnx
@@ -28,7 +31,9 @@ from keras_arcface.serving.saved_model.export_check import check_saved_model
 
 __all__ = [
     "Batching",
+    "CheckResult",
     "Configuration",
+    "ConformanceReport",
     "Embeddings",
     "FaceClient",
     "Preprocessing",
@@ -38,6 +43,7 @@ __all__ = [
     "calibration_images",
     "check_exportable",
     "check_saved_model",
+    "check_server",
     "export_litert",
     "export_onnx",
     "export_openvino",

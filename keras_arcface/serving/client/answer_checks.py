@@ -68,6 +68,8 @@ def load_json(text: bytes | str, max_values: int) -> Any:
 
 def check_names(signature: str, names: Iterable[str]) -> dict[str, Output]:
     """Returns the outputs of a signature if the answer has all of them. Other outputs are ignored."""
+    if signature not in OUTPUTS:
+        raise ValueError(f"expected an error for the signature {signature!r}. Received: an answer")
     received = set(names)
     if not set(OUTPUTS[signature]) <= received:
         expected, shown = ", ".join(OUTPUTS[signature]), ", ".join(sorted(received)[:10]) or "none"

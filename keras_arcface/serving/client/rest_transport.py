@@ -85,7 +85,7 @@ class RestTransport(Transport):
         with _checked():
             outputs = _get(response, "outputs")
             if not isinstance(outputs, dict):  # the JSON of a single output does not contain its name
-                names = list(answer_checks.OUTPUTS[signature])
+                names = list(answer_checks.OUTPUTS.get(signature, ()))
                 outputs = {names[0] if len(names) == 1 else "(unnamed)": outputs}
             expected = answer_checks.check_names(signature, outputs)
             return {name: _read(name, output, outputs[name], rows) for name, output in expected.items()}, version

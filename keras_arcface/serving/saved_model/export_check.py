@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +80,7 @@ def check_saved_model(
             f"{len(expected_outputs)} expected outputs"
         )
     if tolerance is None:
-        tolerance = _default_tolerance(directory)
+        tolerance = default_tolerance(_metadata_of(directory))
     received = _run_loaders(directory, requests)
     for name, all_values in received.items():
         for number, expected in enumerate(expected_outputs or ()):
@@ -94,12 +96,22 @@ def save_expected_outputs(directory: Path, requests: Sequence[Request], outputs:
     npz_requests.save(directory / EXPECTED_OUTPUTS_FILE, named)
 
 
-def _default_tolerance(directory: Path) -> float:
+def default_tolerance(metadata: Mapping[str, Any]) -> float:
+    """Returns the maximum difference of an export's outputs from the embedder's, which depends on its precision.
+
+    Args:
+        metadata: metadata of the export, or {} if they are unknown.
+    """
+    dtypes = metadata.get("computes_in")
+    is_low = isinstance(dtypes, list) and ("float16" in dtypes or "bfloat16" in dtypes)
+    return _LOW_PRECISION_TOLERANCE if is_low else _TOLERANCE
+
+
+def _metadata_of(directory: Path) -> dict[str, Any]:
     try:
-        dtypes = read_metadata(directory)["computes_in"]
+        return read_metadata(directory)
     except FileNotFoundError:
-        return _TOLERANCE
-    return _LOW_PRECISION_TOLERANCE if {"float16", "bfloat16"} & set(dtypes) else _TOLERANCE
+        return {}
 
 
 def _read_own_requests(directory: Path) -> list[Request]:

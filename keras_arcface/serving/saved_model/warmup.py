@@ -47,7 +47,7 @@ def make_requests(signatures: Iterable[str], image_size: tuple[int, int], batch_
     signatures = list(signatures)
     requests = []
     for size in batch_sizes:
-        images, others = (_make_images(seed, size, image_size) for seed in (0, 1))
+        images, others = (make_images(seed, size, image_size) for seed in (0, 1))
         inputs: dict[str, dict[str, Any]] = {
             "serving_default": {"images": images},
             "serve_bytes": {"image_bytes": _encode(images)},
@@ -56,6 +56,14 @@ def make_requests(signatures: Iterable[str], image_size: tuple[int, int], batch_
         }
         requests += [Request(name, inputs[name]) for name in signatures]
     return requests
+
+
+def make_images(seed: int, count: int, image_size: tuple[int, int]) -> np.ndarray:
+    """Returns smooth noise as uint8 images `(count, height, width, 3)`, the same in each call with the same seed."""
+    shape = (count, _COARSE_SIZE, _COARSE_SIZE, 3)
+    coarse = np.random.default_rng(seed).integers(0, 256, shape).astype(np.float32)
+    smooth = [cv2.resize(image, tuple(image_size[::-1]), interpolation=cv2.INTER_CUBIC) for image in coarse]
+    return np.clip(smooth, 0, 255).astype(np.uint8)
 
 
 def expected_outputs(
@@ -123,13 +131,6 @@ def read_requests(path: Path) -> list[Request]:
         inputs = {name: value.tolist() if value.dtype == object else value for name, value in inputs.items()}
         requests.append(Request(request.model_spec.signature_name, inputs))
     return requests
-
-
-def _make_images(seed: int, count: int, image_size: tuple[int, int]) -> np.ndarray:
-    shape = (count, _COARSE_SIZE, _COARSE_SIZE, 3)
-    coarse = np.random.default_rng(seed).integers(0, 256, shape).astype(np.float32)
-    smooth = [cv2.resize(image, tuple(image_size[::-1]), interpolation=cv2.INTER_CUBIC) for image in coarse]
-    return np.clip(smooth, 0, 255).astype(np.uint8)
 
 
 def _encode(images: np.ndarray) -> list[bytes]:

@@ -1,0 +1,235 @@
+"""Faults in the answers of a server, one after the other, and the cause that is named."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from model_double import Code
+from model_double import Refusal
+
+EMBEDDING = ("serving_default", "serve_bytes")
+
+
+def on_pixels(alter):
+    """Returns a fault that alters the pixels before the healthy model embeds them."""
+
+    def fault(run, name, inputs):
+        if name == "serving_default":
+            inputs = {"images": tf.constant(np.ascontiguousarray(alter(inputs["images"].numpy())))}
+        return run(name, inputs)
+
+    return fault
+
+
+def on_outputs(alter):
+    """Returns a fault that alters embedding, norm and valid."""
+
+    def fault(run, name, inputs):
+        outputs = run(name, inputs)
+        return alter(dict(outputs)) if name in EMBEDDING else outputs
+
+    return fault
+
+
+def mirrored_sum(run, name, inputs):
+    """Adds the embedding of the mirror image."""
+    outputs = run(name, inputs)
+    if name != "serving_default":
+        return outputs
+    mirrored = run(name, {"images": inputs["images"][:, :, ::-1]})
+    raw = sum(each["embedding"] * each["norm"][:, np.newaxis] for each in (outputs, mirrored))
+    norm = np.linalg.norm(raw, axis=1)
+    return {"embedding": raw / norm[:, np.newaxis], "norm": norm}
+
+
+def in_float16(outputs):
+    rounded = outputs["embedding"].astype(np.float16).astype(np.float32)
+    rounded[:, 0] += np.float32(1e-3)
+    return outputs | {"embedding": rounded}
+
+
+def refused_above(limit):
+    """Refuses larger batches with the message of TensorFlow Serving's batching."""
+
+    def fault(run, name, inputs):
+        rows = next(iter(inputs.values())).shape[0]
+        if rows > limit:
+            message = f"Task size {rows} is larger than maximum input batch size {limit}"
+            raise Refusal(Code.INVALID_ARGUMENT, message)
+        return run(name, inputs)
+
+    return fault
+
+
+def fails(code, message, names=EMBEDDING):
+    def fault(run, name, inputs):
+        if name in names:
+            raise Refusal(code, message)
+        return run(name, inputs)
+
+    return fault
+
+
+def without_decoding(run, name, inputs):
+    """Fails for batches with a damaged image, as the decoding ops of TensorFlow do."""
+    if name != "serve_bytes":
+        return run(name, inputs)
+    outputs = run(name, inputs)
+    if not outputs["valid"].all():
+        raise Refusal(Code.INVALID_ARGUMENT, "Unknown image file format. One of JPEG, PNG, GIF, BMP required.")
+    return outputs
+
+
+def marking_nothing(run, name, inputs):
+    outputs = dict(run(name, inputs))
+    if name == "serve_bytes":
+        outputs["valid"] = np.ones_like(outputs["valid"])
+    return outputs
+
+
+def blind_to_damage(run, name, inputs):
+    """Lets a damaged image change the row before it."""
+    outputs = {key: np.copy(value) for key, value in run(name, inputs).items()}
+    if name == "serve_bytes":
+        for row in np.flatnonzero(~outputs["valid"]):
+            outputs["embedding"][row - 1] = np.eye(outputs["embedding"].shape[1], dtype=np.float32)[0]
+    return outputs
+
+
+def depending_on_the_batch(run, name, inputs):
+    outputs = dict(run(name, inputs))
+    if name == "serving_default":
+        raw = outputs["embedding"] + np.float32(0.1) * outputs["embedding"].mean(axis=0)
+        outputs["embedding"] = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    return outputs
+
+
+def bytes_in_bgr(run, name, inputs):
+    if name != "serve_bytes":
+        return run(name, inputs)
+    outputs = dict(run(name, inputs))
+    if not outputs["valid"].all():
+        return outputs
+    from keras_arcface.serving.saved_model.decoding import decode_rows
+
+    images, _ = decode_rows(inputs["image_bytes"], (32, 32))
+    return outputs | run("serving_default", {"images": images[..., ::-1]})
+
+
+CASES = {
+    "BGR": (on_pixels(lambda images: images[..., ::-1]), "answers of the export", "color order is swapped"),
+    "mirrored": (on_pixels(lambda images: images[:, :, ::-1]), "answers of the export", "the images are mirrored"),
+    "rows": (on_pixels(lambda images: images[:, ::-1]), "answers of the export", "rows are in reverse order"),
+    "transposed": (
+        on_pixels(lambda images: images.transpose(0, 2, 1, 3)),
+        "answers of the export",
+        "height and width are swapped",
+    ),
+    "mirror image added": (mirrored_sum, "answers of the export", "served model adds the embedding of the mirror"),
+    "mirror image in metadata": (mirrored_sum, "mirrored images", "the served model adds the mirror image, unlike"),
+    "order of rows": (
+        on_outputs(lambda outputs: {name: value[::-1] for name, value in outputs.items()}),
+        "answers of the export",
+        "the rows of the answer are in another order: its rows are those of the images [7, 6, 5, 4, 3, 2, 1, 0]",
+    ),
+    "precision": (on_outputs(in_float16), "answers of the export", "lower precision, such as TF32"),
+    "half the length": (
+        on_outputs(lambda outputs: outputs | {"embedding": outputs["embedding"] / 2}),
+        "length of embeddings",
+        "not L2-normalized: its length is 0.5 to 0.5",
+    ),
+    "not finite": (
+        on_outputs(lambda outputs: outputs | {"embedding": outputs["embedding"] * np.float32(np.nan)}),
+        "length of embeddings",
+        "the embeddings are not finite",
+    ),
+    "constant": (
+        on_outputs(lambda outputs: outputs | {"embedding": outputs["embedding"] * 0 + np.float32(0.25)}),
+        "different images",
+        "the answer does not depend on the pixels",
+    ),
+    "gray": (
+        on_pixels(lambda images: np.repeat(images.mean(axis=3, keepdims=True).astype(np.uint8), 3, axis=3)),
+        "swapped colors",
+        "does not depend on the order of the colors",
+    ),
+    "batch limit": (refused_above(2), "batch sizes", "the largest batch of the server is 2 (max_batch_size"),
+    "batch statistics": (depending_on_the_batch, "batch sizes", "depends on the other images of its batch"),
+    "missing op": (
+        fails(Code.INTERNAL, "Op type not registered 'DecodeImage' in binary running on faces"),
+        "serving_default",
+        "built without the op DecodeImage",
+    ),
+    "memory": (
+        fails(Code.RESOURCE_EXHAUSTED, "OOM when allocating tensor with shape[8,64,112,112]"),
+        "serving_default",
+        "not enough memory",
+    ),
+    "BGR in bytes": (bytes_in_bgr, "pixels of encoded images", "the color order of decoded images is swapped"),
+    "damage fails": (without_decoding, "damaged images", ""),
+    "damage is valid": (marking_nothing, "damaged images", "decodes images differently"),
+    "damage spreads": (blind_to_damage, "rows beside damaged images", "affects the other images of its batch"),
+    "another compare": (
+        lambda run, name, inputs: {n: v * (0.5 if name == "compare" else 1) for n, v in run(name, inputs).items()}
+        if name != "describe"
+        else run(name, inputs),
+        "compare",
+        "compare uses another model",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_cause_of_a_fault_is_named(case, plant, check):
+    fault, name, cause = CASES[case]
+    plant(fault)
+    report = check("grpc")
+    (result,) = [result for result in report.results if result.check == name]
+    print(f"{result.check}: {result.received}\n  {result.cause}")
+    assert result.result == "failed"
+    assert cause in result.cause
+
+
+def test_a_larger_batch_may_be_refused(plant, check):
+    plant(refused_above(4))
+    report = check()
+    assert report.passed
+    (grpc, rest) = [result for result in report.results if result.check == "larger batch"]
+    assert grpc.received == "RequestRefused: INVALID_ARGUMENT: Task size 5 is larger than maximum input batch size 4"
+    assert rest.received == "RequestRefused: HTTP 400: Task size 5 is larger than maximum input batch size 4"
+
+
+def test_answers_that_differ_between_the_protocols(plant, check, double):
+    """The second of two equal requests is rounded, as by a proxy."""
+    seen = set()
+
+    def fault(run, name, inputs):
+        outputs = dict(run(name, inputs))
+        if name == "serving_default" and double.predicted[-1][1] == 8:
+            key = inputs["images"].numpy().tobytes()
+            if key in seen:
+                outputs["norm"] = np.round(outputs["norm"], 5)
+        return outputs
+
+    plant(fault)
+    report = check()
+    assert report.passed
+    from keras_arcface.serving.conformance.checks import protocols  # noqa: F401
+
+
+def test_slow_first_requests_are_information(plant, check):
+    import time
+
+    slow = [True]
+
+    def fault(run, name, inputs):
+        if name == "serving_default" and slow:
+            slow.clear()
+            time.sleep(1)
+        return run(name, inputs)
+
+    plant(fault)
+    report = check("grpc")
+    assert report.passed
+    (result,) = [result for result in report.results if result.check == "first request"]
+    assert result.result == "info"
+    assert "did not run the warm-up requests" in result.cause
