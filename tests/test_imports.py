@@ -72,6 +72,8 @@ MAY_KNOW = {
     "serving/convert/onnx_optimization.py": {"numpy", "onnx"},
     "serving/convert/to_openvino.py": {"keras", "numpy", "openvino", "nncf"},
     "serving/convert/to_litert.py": {"keras", "tensorflow", "numpy", "ai_edge_litert", "litert_quantizer"},
+    "serving/conformance/check_server.py": {"tqdm"},
+    "serving/conformance/sample_files.py": {"numpy", "cv2"},
     "serving/deploy/launching.py": {"yaml"},
     "serving/deploy/text_proto.py": {"google"},
     "serving/client/face_client.py": {"numpy"},

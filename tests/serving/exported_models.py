@@ -39,7 +39,9 @@ def normalize_twice(embedder):
 
 
 def export_model(embedder, directory, **options):
-    return export_saved_model(embedder, directory, **{"compare": True, "warmup_batch_sizes": (1, 4), "check": False} | options)
+    return export_saved_model(
+        embedder, directory, **{"compare": True, "warmup_batch_sizes": (1, 4), "check": False} | options
+    )
 
 
 def export_without_normalization(embedder, directory, monkeypatch, **options):

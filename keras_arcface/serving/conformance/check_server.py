@@ -64,7 +64,9 @@ def check_server(
             TensorFlow version of the server, the answers usually are equal bit for bit, otherwise within 1e-6.
         timeout: time limit of each request with its retries, in seconds.
         retries: maximum number of retries of a request.
-        certificates, client_certificate, client_key: paths of PEM files for TLS, as for `FaceClient`.
+        certificates: path of the PEM file with root certificates for TLS, as for `FaceClient`.
+        client_certificate: path of the PEM file with the client certificate.
+        client_key: path of the PEM file with the private key of the client certificate.
         progress: if true, shows a progress bar.
 
     Returns:
@@ -76,11 +78,16 @@ def check_server(
         ValueError: if an address or another argument is not valid, there are two addresses of the same protocol, or
             the SavedModel cannot be loaded.
 
-    Example:
+    Examples:
+        >>> addresses = ["grpc://localhost:8500", "http://localhost:8501"]
+        >>> report = serving.check_server(addresses, export="models/faces")  # doctest: +SKIP
+        >>> assert report.passed, report.causes  # doctest: +SKIP
 
-        report = serving.check_server(["grpc://localhost:8500", "http://localhost:8501"], export="models/faces")
-        print(report)
-        assert report.passed, report.causes
+        Nothing listens at this port:
+
+        >>> report = serving.check_server("http://localhost:1", retries=0)
+        >>> report.passed, report.causes
+        (False, ('nothing listens at this port: ...',))
     """
     remotes = _make_remotes(
         addresses, model, version, label, timeout, retries, PemFiles(certificates, client_certificate, client_key)
@@ -150,7 +157,7 @@ class _Run:
             self._add("connection", remote.protocol, finding)
             skipped = Finding("skipped", "no connection")
             self._add("all other checks", remote.protocol, skipped)
-            self._bar.update(len(CHECKS))
+            self._bar.update(len(CHECKS) - 1)
             return None
         self._add("connection", remote.protocol, Finding("passed", f"version {remote.current}", "", expected))
         return Context(remote, self._export, self._tolerance or _TOLERANCE)

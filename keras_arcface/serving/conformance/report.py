@@ -6,7 +6,6 @@ from typing import Any
 
 _COLUMNS = ("check", "protocol", "result", "expected", "received")
 _GAP = "  "
-_CAUSE = "cause: "
 _MIN_TEXT_WIDTH = 24  # of the columns "expected" and "received"
 
 
@@ -22,12 +21,10 @@ class CheckResult:
         received: what the server answered, or why the check was skipped.
         cause: cause of a failed check, empty if it is unknown.
 
-    Example:
-
-    >>> from keras_arcface.serving.conformance.report import CheckResult
-    >>> result = CheckResult("signatures", "grpc", "failed", "compare", "no compare", "exported without compare=True")
-    >>> result.cause
-    'exported without compare=True'
+    Examples:
+        >>> result = CheckResult("signatures", "grpc", "failed", "compare", "no compare", cause="compare=False")
+        >>> result.cause
+        'compare=False'
     """
 
     check: str
@@ -51,15 +48,17 @@ class ConformanceReport:
         tolerance: allowed difference of embeddings and cosines, and allowed relative difference of norms.
         results: `CheckResult`s in the order of the checks.
 
-    Example:
-
-    >>> report = serving.check_server("http://localhost:1", retries=0)  # nothing listens at this port
-    >>> report.passed
-    False
-    >>> report.failures[0].check
-    'connection'
-    >>> report.failures[0].cause
-    'nothing listens at this port: ...'
+    Examples:
+        >>> length = CheckResult("length of embeddings", "grpc", "failed", "length 1", "length 7.2", "not normalized")
+        >>> report = ConformanceReport(("grpc://localhost:8500",), "faces", 1, None, None, 1e-4, (length,))
+        >>> report.passed, report.summary(), report.causes
+        (False, '0 passed, 1 failed', ('not normalized',))
+        >>> print(report.table(100))
+        check                 protocol  result      expected                  received
+        --------------------  --------  ----------  ------------------------  ------------------------
+        length of embeddings  grpc      failed [1]  length 1                  length 7.2
+        <BLANKLINE>
+        [1] not normalized
     """
 
     addresses: tuple[str, ...]
@@ -105,31 +104,37 @@ class ConformanceReport:
         }
 
     def table(self, width: int = 120) -> str:
-        """Returns a text table of the results. The causes follow the rows of their checks.
+        """Returns a text table of the results, followed by the causes. `[1]` marks a check with the first cause.
 
         Args:
             width: number of characters of a line. A table that needs more has longer lines.
         """
-        rows = [(r.check, r.protocol, r.result, r.expected, r.received) for r in self.results]
+        causes = list(dict.fromkeys(result.cause for result in self.results if result.cause))
+        rows = [
+            (each.check, each.protocol, each.result + _mark(each.cause, causes), each.expected, each.received)
+            for each in self.results
+        ]
         fixed = [max(map(len, column)) for column in zip(_COLUMNS[:3], *(row[:3] for row in rows), strict=True)]
         rest = width - sum(fixed) - 4 * len(_GAP)
         widths = [*fixed, *[max(rest // 2, _MIN_TEXT_WIDTH)] * 2]
         lines = [*_wrap_row(_COLUMNS, widths), _GAP.join("-" * size for size in widths)]
-        for result, row in zip(self.results, rows, strict=True):
+        for row in rows:
             lines += _wrap_row(row, widths)
-            if result.cause:
-                indent = " " * (fixed[0] + len(_GAP))
-                lines += textwrap.wrap(
-                    _CAUSE + result.cause,
-                    max(sum(widths[1:]) + 3 * len(_GAP), _MIN_TEXT_WIDTH),
-                    initial_indent=indent,
-                    subsequent_indent=indent + " " * len(_CAUSE),
-                    break_on_hyphens=False,
-                )
+        if causes:
+            lines.append("")
+        for cause in causes:
+            mark = f"{_mark(cause, causes)[1:]} "
+            lines += textwrap.wrap(
+                cause, max(width, sum(widths)), initial_indent=mark, subsequent_indent=" " * len(mark)
+            )
         return "\n".join(lines)
 
     def __str__(self) -> str:
         return self.table()
+
+
+def _mark(cause: str, causes: list[str]) -> str:
+    return f" [{causes.index(cause) + 1}]" if cause else ""
 
 
 def _wrap_row(cells: tuple[str, ...], widths: list[int]) -> list[str]:

@@ -82,7 +82,9 @@ def _encode(pixels: np.ndarray, suffix: str, *options: int) -> bytes:
 
 
 def _read(content: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None  # the files of this module are complete
+    return pixels[..., ::-1]
 
 
 def _exif_segment(orientation: int) -> bytes:
@@ -96,7 +98,8 @@ def _palette_png(indices: np.ndarray) -> bytes:
     levels = np.arange(256)
     palette = np.stack([levels, 255 - levels, levels * 7 % 256], axis=1).astype(np.uint8)
     rows = b"".join(b"\0" + row.tobytes() for row in indices)
-    return _png(*indices.shape, 3, rows, _chunk(b"PLTE", palette.tobytes()))
+    height, width = indices.shape
+    return _png(height, width, 3, rows, _chunk(b"PLTE", palette.tobytes()))
 
 
 def _png(height: int, width: int, color_type: int, rows: bytes, before: bytes = b"") -> bytes:

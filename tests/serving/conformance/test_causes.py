@@ -1,10 +1,22 @@
 """Faults in the answers of a server, one after the other, and the cause that is named."""
 
+import json
+import re
+import shutil
+import time
+
+import exported_models
 import numpy as np
 import pytest
+import rest_double
+import small_models
 import tensorflow as tf
 from model_double import Code
 from model_double import Refusal
+from server_double import ServerDouble
+
+from keras_arcface.serving import check_server
+from keras_arcface.serving.saved_model.decoding import decode_rows
 
 EMBEDDING = ("serving_default", "serve_bytes")
 
@@ -109,8 +121,6 @@ def bytes_in_bgr(run, name, inputs):
     outputs = dict(run(name, inputs))
     if not outputs["valid"].all():
         return outputs
-    from keras_arcface.serving.saved_model.decoding import decode_rows
-
     images, _ = decode_rows(inputs["image_bytes"], (32, 32))
     return outputs | run("serving_default", {"images": images[..., ::-1]})
 
@@ -169,9 +179,11 @@ CASES = {
     "damage is valid": (marking_nothing, "damaged images", "decodes images differently"),
     "damage spreads": (blind_to_damage, "rows beside damaged images", "affects the other images of its batch"),
     "another compare": (
-        lambda run, name, inputs: {n: v * (0.5 if name == "compare" else 1) for n, v in run(name, inputs).items()}
-        if name != "describe"
-        else run(name, inputs),
+        lambda run, name, inputs: (
+            {n: v * (0.5 if name == "compare" else 1) for n, v in run(name, inputs).items()}
+            if name != "describe"
+            else run(name, inputs)
+        ),
         "compare",
         "compare uses another model",
     ),
@@ -198,27 +210,44 @@ def test_a_larger_batch_may_be_refused(plant, check):
     assert rest.received == "RequestRefused: HTTP 400: Task size 5 is larger than maximum input batch size 4"
 
 
-def test_answers_that_differ_between_the_protocols(plant, check, double):
-    """The second of two equal requests is rounded, as by a proxy."""
-    seen = set()
+def test_numbers_that_rest_rounds_are_named(check, monkeypatch):
+    written = rest_double._write_outputs
 
-    def fault(run, name, inputs):
-        outputs = dict(run(name, inputs))
-        if name == "serving_default" and double.predicted[-1][1] == 8:
-            key = inputs["images"].numpy().tobytes()
-            if key in seen:
-                outputs["norm"] = np.round(outputs["norm"], 5)
-        return outputs
+    def rounded(*arguments):
+        return re.sub(r"0\.\d{5,}", lambda found: found[0][:7], written(*arguments))
 
-    plant(fault)
+    monkeypatch.setattr(rest_double, "_write_outputs", rounded)
     report = check()
-    assert report.passed
-    from keras_arcface.serving.conformance.checks import protocols  # noqa: F401
+    results = {result.check: result for result in report.results if result.protocol == "both"}
+    for name in ("the same embeddings", "the same from bytes", "the same cosines"):
+        assert results[name].result == "failed"
+        assert results[name].cause == "a proxy or the server rounds the numbers in JSON"
+    assert {result.protocol for result in report.failures} == {"both"}
+
+
+def test_answers_that_vary_need_not_have_the_same_bits(plant, check):
+    """As on a GPU, or when a server batches the requests of several clients."""
+    generator = np.random.default_rng(0)
+
+    def vary(outputs):
+        return outputs | {"norm": outputs["norm"] * (1 + generator.uniform(1e-6, 2e-6)).astype(np.float32)}
+
+    plant(on_outputs(vary))
+    report = check()
+    assert report.passed, report.failures
+    (result,) = [result for result in report.results if result.check == "the same embeddings"]
+    assert result.received.endswith("different, as in repeated requests over grpc")
+
+
+def test_two_servers_are_named(check, double, served, network):
+    with served(lambda path: exported_models.export_model(exported_models.make_network(seed=2), path)) as other:
+        report = check_server([double.grpc, other.rest])
+    causes = {result.check: result.cause for result in report.failures}
+    assert set(causes) == {"the same metadata", "the same embeddings", "the same from bytes", "the same cosines"}
+    assert set(causes.values()) == {"the two addresses belong to different servers, or to different models"}
 
 
 def test_slow_first_requests_are_information(plant, check):
-    import time
-
     slow = [True]
 
     def fault(run, name, inputs):
@@ -233,3 +262,64 @@ def test_slow_first_requests_are_information(plant, check):
     (result,) = [result for result in report.results if result.check == "first request"]
     assert result.result == "info"
     assert "did not run the warm-up requests" in result.cause
+
+
+def test_a_label_that_is_not_assigned(check):
+    for report in (check("grpc", label="canary"), check("rest", label="canary")):
+        assert [result.check for result in report.failures] == ["connection"]
+        assert "the label is not assigned to a loaded version" in report.causes[0]
+
+
+def test_a_version_and_a_model_that_are_not_served(check):
+    report = check(version=7)
+    assert {result.check for result in report.failures} == {"connection"}
+    assert "Available: 2" in report.failures[0].received
+    assert report.causes[0].startswith("the version is not loaded")
+    assert check("rest", model="cars").causes[0].startswith("no model with this name is served")
+
+
+def test_ports_that_are_closed_or_exchanged(double):
+    ports = {name: getattr(double, name).rpartition(":")[2] for name in ("grpc", "rest")}
+    for address, cause in (
+        ("http://127.0.0.1:1", "nothing listens at this port"),
+        ("grpc://127.0.0.1:1", "nothing listens at this port"),
+        (f"http://127.0.0.1:{ports['grpc']}", "the port does not answer HTTP/1; it may be the gRPC port"),
+        (f"grpc://127.0.0.1:{ports['rest']}", "so it is the REST port"),
+        ("http://no-such-host.invalid:8501", "the name of the host has no address"),
+        ("grpc://no-such-host.invalid:8500", "the name of the host has no address"),
+    ):
+        report = check_server(address, retries=0, timeout=5)
+        print(address, report.failures[0].received, report.causes)
+        assert len(report.causes) == 1
+        assert cause in report.causes[0]
+
+
+def test_one_closed_port_does_not_stop_the_other_protocol(double, base):
+    report = check_server([double.grpc, "http://127.0.0.1:1"], export=base / "faces", retries=0)
+    assert [(result.check, result.protocol) for result in report.failures] == [("connection", "rest")]
+    assert {result.protocol for result in report.results if result.result == "passed"} == {"grpc"}
+
+
+def test_a_missing_warmup_file(check, base, tmp_path):
+    copy = shutil.copytree(base / "faces" / "2", tmp_path / "faces" / "2")
+    (copy / "assets.extra" / "tf_serving_warmup_requests").unlink()
+    report = check("grpc", export=copy)
+    assert [result.check for result in report.failures] == ["warm-up file of the export"]
+    assert "was lost when the export was copied" in report.causes[0]
+
+
+def test_changed_metadata(check, base, tmp_path):
+    copy = shutil.copytree(base / "faces" / "2", tmp_path / "faces" / "2")
+    path = copy / "assets.extra" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"alignment": {"method": "none"}}))
+    report = check("grpc", export=copy)
+    assert report.causes == ("the metadata were changed after the export: alignment",)
+
+
+def test_a_model_of_other_software(tmp_path):
+    """A model with the pixels' signature only."""
+    small_models.write(small_models.Projection(1), tmp_path / "faces" / "1", signatures=("serving_default",))
+    with ServerDouble(tmp_path) as double:
+        report = check_server([double.grpc, double.rest])
+    assert {result.check for result in report.failures} == {"signatures"}
+    assert "the served model lacks the signatures describe and serve_bytes" in report.causes[0]

@@ -149,7 +149,8 @@ def test_the_report_as_text_and_as_json(check, plant):
     report = check("grpc")
     assert not report.passed
     assert report.causes == ("the embeddings equal the export's, but the output `norm` is 2 times the export's",)
-    assert f"cause: {report.causes[0]}" in report.table(200)
+    assert report.table(200).endswith(f"\n\n[1] {report.causes[0]}")
+    assert report.table().count("failed [1]") == len(report.failures)
 
 
 def test_wrong_arguments_are_refused(double, tmp_path):

@@ -87,7 +87,9 @@ def _check_refused(context: Context) -> Finding:
 def _check_neighbors(context: Context) -> Finding:
     good = [file.content for file in context.files]
     damaged = list(refused_files(context.images[0]).values())
-    rows, clean, mixed = [], [], []
+    rows: list[int] = []
+    clean: list[bytes] = []
+    mixed: list[bytes] = []
     for number in range(max(len(good), len(damaged))):
         rows.append(len(mixed))
         clean += [good[number % len(good)], good[0]]

@@ -73,7 +73,7 @@ def _check_loading(context: Context) -> Finding:
     return failed(received, cause)
 
 
-def _refuses(error_type: type, ask: Callable[[Context], object]) -> Callable[[Context], Finding]:
+def _refuses(error_type: type[errors.ServingError], ask: Callable[[Context], object]) -> Callable[[Context], Finding]:
     """Returns a check that a request raises an error."""
 
     def run(context: Context) -> Finding:

@@ -1,0 +1,81 @@
+"""Checks a running server: signatures, answers, damaged images, versions, warm-up.
+
+    keras-arcface serve-check grpc://localhost:8500
+    keras-arcface serve-check grpc://localhost:8500 http://localhost:8501 --export models/faces
+    keras-arcface serve-check grpc://localhost:8500 --label stable --export models/faces/3 --json
+
+With --export, the answers, the signatures and the metadata must be those of the SavedModel on this machine, and a
+difference is explained if possible, for example by swapped colors. Without it, only what needs no reference is checked.
+With an address of each protocol, the answers over both must be equal bit for bit.
+
+The command prints a table of the checks, and ends with exit code 1 if one failed. It sends about a hundred requests
+with up to 33 images per protocol, which do not affect the requests of other clients.
+"""
+
+import argparse
+import shutil
+import sys
+
+from keras_arcface.cli.output import add_json_option
+from keras_arcface.cli.output import print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "addresses",
+        nargs="+",
+        metavar="ADDRESS",
+        help="grpc://host:8500, grpcs://host:8500, http://host:8501 or https://host:8501; at most one of each protocol",
+    )
+    parser.add_argument("--model", default="faces", help="name of the model on the server; default faces")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--version", type=int, metavar="N", help="version of the model, instead of the newest")
+    target.add_argument("--label", help="label of a version, such as stable, instead of a version")
+    parser.add_argument(
+        "--export",
+        metavar="DIRECTORY",
+        help="the SavedModel that is served, or a base path with versions, of which the newest is used",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="allowed difference of embeddings; default 1e-4, or 3e-2 for models that compute in 16 bits",
+    )
+    parser.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="of each request; default 10")
+    parser.add_argument("--retries", type=int, default=3, metavar="N", help="of each request; default 3")
+    parser.add_argument("--certificates", metavar="PEM", help="root certificates for TLS")
+    parser.add_argument("--client-certificate", metavar="PEM", help="client certificate for TLS")
+    parser.add_argument("--client-key", metavar="PEM", help="private key of the client certificate")
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from keras_arcface.serving import check_server
+
+    report = check_server(
+        arguments.addresses,
+        model=arguments.model,
+        version=arguments.version,
+        label=arguments.label,
+        export=arguments.export,
+        tolerance=arguments.tolerance,
+        timeout=arguments.timeout,
+        retries=arguments.retries,
+        certificates=arguments.certificates,
+        client_certificate=arguments.client_certificate,
+        client_key=arguments.client_key,
+        progress=sys.stderr.isatty(),
+    )
+    if arguments.json:
+        print_json(report.to_dict())
+    else:
+        print(report.table(shutil.get_terminal_size((120, 24)).columns))
+        print(f"\n{_describe(report)}: {report.summary()}")
+    return 0 if report.passed else 1
+
+
+def _describe(report) -> str:
+    version = "no version" if report.version is None else f"version {report.version}"
+    compared = "" if report.export is None else f", compared with {report.export} (tolerance {report.tolerance:g})"
+    return f"model {report.model}, {version}{compared}"
