@@ -58,7 +58,7 @@ class Check:
     def obstacle(self, *contexts: Any) -> str:
         """Returns why the check cannot run, or an empty string."""
         if self.needs_export and contexts[0].export is None:
-            return "needs the SavedModel: --export DIRECTORY"
+            return "requires an export to compare with"
         for context in contexts:
             for signature in self.signatures:
                 if signature in context.unusable:

@@ -41,11 +41,11 @@ class Comparison:
             return ", ".join(each)
         if self.exact:
             return "equal bit for bit"
-        largest = ", ".join(f"{name} by up to {value:.1e}" for name, value in self.differences.items() if value)
+        largest = ", ".join(f"{value:.1e} ({name})" for name, value in self.differences.items() if value)
         if self.equal:
-            return f"{largest} different"
+            return f"different by up to {largest}"
         rows = "all rows" if len(self.rows) > 8 else f"rows {', '.join(map(str, self.rows))}"
-        return f"different in {rows}{f': {largest}' if largest else ''}"
+        return f"different in {rows}{f' by up to {largest}' if largest else ''}"
 
 
 def compare(expected: Outputs, received: Outputs, tolerance: float) -> Comparison:

@@ -106,13 +106,18 @@ class ConformanceReport:
     def table(self, width: int = 120) -> str:
         """Returns a text table of the results, followed by the causes. `[1]` marks a check with the first cause.
 
+        A check with the same result over both protocols has one row.
+
         Args:
             width: number of characters of a line. A table that needs more has longer lines.
         """
         causes = list(dict.fromkeys(result.cause for result in self.results if result.cause))
+        protocols: dict[CheckResult, list[str]] = {}
+        for each in self.results:
+            protocols.setdefault(dataclasses.replace(each, protocol=""), []).append(each.protocol)
         rows = [
-            (each.check, each.protocol, each.result + _mark(each.cause, causes), each.expected, each.received)
-            for each in self.results
+            (each.check, ", ".join(names), each.result + _mark(each.cause, causes), each.expected, each.received)
+            for each, names in protocols.items()
         ]
         fixed = [max(map(len, column)) for column in zip(_COLUMNS[:3], *(row[:3] for row in rows), strict=True)]
         rest = width - sum(fixed) - 4 * len(_GAP)

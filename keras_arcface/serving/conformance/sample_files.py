@@ -39,17 +39,17 @@ def served_files(image: np.ndarray) -> list[SampleFile]:
     turned = _encode(np.rot90(bgr), ".jpg")
     contents = {
         "JPEG": _encode(bgr, ".jpg"),
-        "JPEG, progressive": _encode(bgr, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
-        "JPEG, gray": _encode(gray, ".jpg"),
-        "JPEG, rotated by EXIF": turned[:2] + _exif_segment(orientation=6) + turned[2:],
+        "progressive JPEG": _encode(bgr, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        "gray JPEG": _encode(gray, ".jpg"),
+        "JPEG rotated by EXIF": turned[:2] + _exif_segment(orientation=6) + turned[2:],
         "PNG": _encode(bgr, ".png"),
-        "PNG, gray": _encode(gray, ".png"),
-        "PNG, alpha": _encode(alpha, ".png"),
-        "PNG, 16 bits": _encode(bgr.astype(np.uint16) * 257, ".png"),
-        "PNG, palette": _palette_png(gray),
+        "gray PNG": _encode(gray, ".png"),
+        "PNG with alpha": _encode(alpha, ".png"),
+        "PNG of 16 bits": _encode(bgr.astype(np.uint16) * 257, ".png"),
+        "PNG with palette": _palette_png(gray),
         "BMP": _encode(bgr, ".bmp"),
-        "BMP, 32 bits": _bmp(32, np.dstack([bgr, np.zeros_like(gray)])[::-1].tobytes(), image.shape),
-        "BMP, palette": _encode(gray, ".bmp"),
+        "BMP of 32 bits": _bmp(32, np.dstack([bgr, np.zeros_like(gray)])[::-1].tobytes(), image.shape),
+        "BMP with palette": _encode(gray, ".bmp"),
     }
     return [SampleFile(name, content, _read(content)) for name, content in contents.items()]
 
@@ -73,7 +73,7 @@ def refused_files(image: np.ndarray) -> dict[str, bytes]:
         "GIF": _GIF,
         "WebP": _encode(bgr, ".webp"),
         "TIFF": _encode(bgr, ".tiff"),
-        "BMP, 16 bits": _bmp(16, bytes(height * (2 * width + 2 * width % 4)), image.shape),
+        "BMP of 16 bits": _bmp(16, bytes(height * (2 * width + 2 * width % 4)), image.shape),
     }
 
 

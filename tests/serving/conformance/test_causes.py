@@ -236,7 +236,7 @@ def test_answers_that_vary_need_not_have_the_same_bits(plant, check):
     report = check()
     assert report.passed, report.failures
     (result,) = [result for result in report.results if result.check == "the same embeddings"]
-    assert result.received.endswith("different, as in repeated requests over grpc")
+    assert result.received.endswith("(norm), as in repeated requests over grpc")
 
 
 def test_two_servers_are_named(check, double, served, network):

@@ -151,6 +151,7 @@ def test_the_report_as_text_and_as_json(check, plant):
     assert report.causes == ("the embeddings equal the export's, but the output `norm` is 2 times the export's",)
     assert report.table(200).endswith(f"\n\n[1] {report.causes[0]}")
     assert report.table().count("failed [1]") == len(report.failures)
+    assert [line.split()[:4] for line in check().table().splitlines()][2] == ["connection", "grpc,", "rest", "passed"]
 
 
 def test_wrong_arguments_are_refused(double, tmp_path):

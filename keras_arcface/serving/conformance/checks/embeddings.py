@@ -27,7 +27,7 @@ def _check_answer(context: Context) -> Finding:
 def _check_length(context: Context) -> Finding:
     length = np.linalg.norm(context.outputs["embedding"].astype(np.float64), axis=1)
     norm = context.outputs["norm"]
-    received = f"length {length.min():.6g} to {length.max():.6g}, norm {norm.min():.4g} to {norm.max():.4g}"
+    received = f"length {length.min():.6f} to {length.max():.6f}, norm {norm.min():.4g} to {norm.max():.4g}"
     if not has_unit_length(context.outputs["embedding"]):
         return failed(received, explain_length(context.outputs))
     if not ((norm > 0) & (norm < np.inf)).all():
