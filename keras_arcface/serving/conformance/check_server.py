@@ -61,7 +61,7 @@ def check_server(
             which the newest is used. None: the answers are not compared with an export.
         tolerance: allowed absolute difference of embeddings and cosines, and allowed relative difference of norms.
             None: 1e-4, or 3e-2 if the metadata say that the model computes in 16 bits. On the CPU, and with the
-            TensorFlow version of the server, the answers usually are equal bit for bit, otherwise within 1e-6.
+            TensorFlow version of the server, the answers are usually equal bit for bit, otherwise within about 1e-6.
         timeout: time limit of each request with its retries, in seconds.
         retries: maximum number of retries of a request.
         certificates: path of the PEM file with root certificates for TLS, as for `FaceClient`.

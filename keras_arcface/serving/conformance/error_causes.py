@@ -16,8 +16,8 @@ _MESSAGES = (
         "has {1} images",
     ),
     (
-        r"(?i)http1\.x server|HTTP_1_1_REQUIRED|Trying to connect an http1",
-        "the port answers HTTP/1, so it is the REST port: use the gRPC port (--port, usually 8500) for grpc://",
+        r"(?i)http1\.x server|HTTP_1_1_REQUIRED|Failed parsing HTTP/2",
+        "the port does not answer HTTP/2; it may be the REST port: use the gRPC port (--port, usually 8500) for grpc://",
     ),
     (
         r"BadStatusLine|HTTP/0\.9|got more than|\\x00\\x00",
@@ -30,7 +30,7 @@ _MESSAGES = (
         "closed (tensorflow_model_server opens the REST port only with --rest_api_port)",
     ),
     (
-        r"(?i)has no address|name resolution|DNS resolution|Name or service not known",
+        r"(?i)has no address|name resolution|DNS resolution|errors resolving|Name or service not known",
         "the name of the host has no address: check its spelling and the DNS",
     ),
     (

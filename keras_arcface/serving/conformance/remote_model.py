@@ -23,7 +23,7 @@ _MAX_ROWS = 1024  # of a request, which limits the length of the answers that ar
 class RemoteModel:
     """Model that a server serves.
 
-    Unlike those of `FaceClient`, its methods return the outputs of one request as they are. They raise the same errors.
+    Unlike those of `FaceClient`, its methods return the outputs as they are. They raise the same errors.
 
     Args:
         address, model, version, label, timeout, retries: arguments of `FaceClient`.
@@ -34,6 +34,7 @@ class RemoteModel:
         address: address without credentials.
         current: version that handles requests, after `connect`.
         signatures: signatures of that version, after `connect`.
+        max_rows: largest number of images in a request, which is smaller after a server refused a larger one.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class RemoteModel:
         self.address = without_credentials(address)
         self.current: int | None = None
         self.signatures: dict[str, Signature] = {}
+        self.max_rows = _MAX_ROWS
         self._endpoint = self._make_endpoint(model, version, label)
         self._limit = self._endpoint.time_limit(None)
 
@@ -70,21 +72,37 @@ class RemoteModel:
         address, timeout, retries, files = self._arguments
         return RemoteModel(address, model or self.model, version, label, timeout, retries, files)
 
-    def run(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
-        """Returns the outputs of a signature for arrays or lists of bytes."""
+    def request(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
+        """Returns the outputs of a signature for arrays or lists of bytes, in one request."""
         return self._endpoint.predict(Batch(signature, inputs), self.current, self._limit)[0]
 
+    def run(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
+        """Returns the outputs of a signature, in several requests if the server refuses a batch of this size."""
+        rows = len(next(iter(inputs.values())))
+        if rows <= self.max_rows:
+            try:
+                return self.request(signature, **inputs)
+            except errors.RequestRefused as error:
+                limit = batch_limit(error)
+                if limit is None or not 1 <= limit < rows:
+                    raise
+                self.max_rows = limit
+        starts = range(0, rows, self.max_rows)
+        chunks = [{name: value[start : start + self.max_rows] for name, value in inputs.items()} for start in starts]
+        outputs = [self.request(signature, **chunk) for chunk in chunks]
+        return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
+
     def embed(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns `embedding` and `norm` of uint8 images `(n, height, width, 3)`."""
+        """Returns `embedding` and `norm` of uint8 images `(n, height, width, 3)`, see `run`."""
         return self.run("serving_default", images=images)
 
     def embed_bytes(self, images: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """Returns `embedding`, `norm` and `valid` of encoded images."""
+        """Returns `embedding`, `norm` and `valid` of encoded images, see `run`."""
         return self.run("serve_bytes", image_bytes=list(images))
 
     def describe(self, rows: int = 1) -> list[str]:
         """Returns the metadata as text, once per row."""
-        return list(self.run("describe", request=[b""] * rows)["metadata"])
+        return list(self.request("describe", request=[b""] * rows)["metadata"])
 
     def metadata(self) -> dict[str, Any]:
         """Returns the metadata.
@@ -121,6 +139,12 @@ class RemoteModel:
         address, timeout, retries, files = self._arguments
         transport = connect(address, model, label, files, _MAX_MESSAGE_BYTES, _MAX_ROWS)
         return Endpoint(transport, Target(self.address, model, version, label), timeout, retries)
+
+
+def batch_limit(error: errors.ServingError) -> int | None:
+    """Returns the largest batch of a server that refused a larger one, or None for another error."""
+    found = re.search(r"larger than maximum input batch size (\d{1,9})", str(error))
+    return int(found[1]) if found else None
 
 
 def protocol_of(address: str) -> str:

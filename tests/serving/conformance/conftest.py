@@ -7,6 +7,8 @@ import pytest
 from server_double import ServerDouble
 
 from keras_arcface.serving import check_server
+from keras_arcface.serving.conformance import check_server as runner
+from keras_arcface.serving.conformance import checks
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +63,23 @@ def check(double, base):
 
     def run(*protocols, export=base / "faces" / "2", **options):
         addresses = [getattr(double, protocol) for protocol in protocols or ("grpc", "rest")]
-        return check_server(addresses, export=export, **options)
+        return check_server(addresses, **{"export": export, "timeout": 60} | options)
 
     return run
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Returns a function that limits `check_server` to the checks with these names, to save time."""
+
+    def limit(*names):
+        needed = {"serving_default", "serve_bytes", *names}
+        assert needed <= {each.name for each in (*checks.CHECKS, *checks.PROTOCOL_CHECKS)}
+        for kind in ("CHECKS", "PROTOCOL_CHECKS"):
+            chosen = [each for each in getattr(checks, kind) if each.name in needed]
+            monkeypatch.setattr(runner, kind, chosen)
+
+    return limit
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Checks of batch sizes, of concurrent requests, and the duration of requests."""
 
 import concurrent.futures
-import re
 import time
 
 import numpy as np
@@ -15,6 +14,7 @@ from keras_arcface.serving.conformance.comparison import compare
 from keras_arcface.serving.conformance.context import IMAGES
 from keras_arcface.serving.conformance.context import Context
 from keras_arcface.serving.conformance.error_causes import explain_error
+from keras_arcface.serving.conformance.remote_model import batch_limit
 
 _REPETITIONS = 5
 _SLOW_RATIO, _SLOW_SECONDS = 10, 0.2  # a first request that is slower is probably not warmed up
@@ -27,7 +27,7 @@ def _check_sizes(context: Context) -> Finding:
     for size in context.batch_sizes:
         rows = np.arange(size) % IMAGES
         try:
-            received = context.remote.embed(context.images[rows])
+            received = context.remote.request("serving_default", images=context.images[rows])
         except errors.RequestRefused as error:
             received_text = f"size {size} is refused: {context.remote.shorten(error)}"
             return failed(received_text, _explain_refusal(context, error), expected)
@@ -46,12 +46,12 @@ def _one_by_one(context: Context) -> dict[str, np.ndarray]:
 
 
 def _explain_refusal(context: Context, error: errors.ServingError) -> str:
-    limit = re.search(r"maximum input batch size (\d+)", str(error))
-    if not limit:
+    limit = batch_limit(error)
+    if limit is None:
         return explain_error(error)
     return (
-        f"the largest batch of the server is {limit[1]} (max_batch_size and allowed_batch_sizes in batching.config), "
-        f"smaller than {max(context.batch_sizes)}: requests of FaceClient need batch_size={limit[1]}"
+        f"the largest batch of the server is {limit} (max_batch_size and allowed_batch_sizes in batching.config), "
+        f"smaller than {max(context.batch_sizes)}: requests of FaceClient need batch_size={limit}"
     )
 
 
@@ -60,7 +60,7 @@ def _check_larger(context: Context) -> Finding:
     rows = np.arange(size) % IMAGES
     expected = f"{size} images: the right answer, or RequestRefused"
     try:
-        received = context.remote.embed(context.images[rows])
+        received = context.remote.request("serving_default", images=context.images[rows])
     except errors.RequestRefused as error:
         return passed(f"RequestRefused: {_last_part(context.remote.shorten(error))}", expected)
     found = compare({name: value[rows] for name, value in context.outputs.items()}, received, context.tolerance)

@@ -25,7 +25,8 @@ def _check_answer(context: Context) -> Finding:
         outputs = context.remote.embed_bytes([file.content])
     except ServingError as error:
         context.unusable["serve_bytes"] = f"serve_bytes fails: {type(error).__name__}"
-        cause = explain_error(error) or "the server may lack an op that decodes images"
+        only_bytes = "" if "serving_default" in context.unusable else "the server fails when it decodes images"
+        cause = explain_error(error) or only_bytes
         return failed(context.remote.shorten(error), cause)
     if not outputs["valid"].all():
         return failed("valid is false", _NO_CAUSE)

@@ -118,6 +118,6 @@ CHECKS = (
     Check(
         "unknown signature",
         "SignatureNotFound",
-        _refuses(errors.SignatureNotFound, lambda context: context.remote.run(_UNKNOWN_NAME, request=[b""])),
+        _refuses(errors.SignatureNotFound, lambda context: context.remote.request(_UNKNOWN_NAME, request=[b""])),
     ),
 )

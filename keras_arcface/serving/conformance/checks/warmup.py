@@ -45,7 +45,7 @@ def _check_requests(context: Context) -> Finding:
     largest, sent = 0.0, 0
     for request in requests:
         expected = context.export.run(request.signature, **request.inputs)
-        received = context.remote.run(request.signature, **request.inputs)
+        received = context.remote.request(request.signature, **request.inputs)
         if request.signature == "describe":  # compared by the check "metadata"
             continue
         found = compare(expected, received, context.tolerance)
