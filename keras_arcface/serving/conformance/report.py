@@ -54,9 +54,9 @@ class ConformanceReport:
         >>> report.passed, report.summary(), report.causes
         (False, '0 passed, 1 failed', ('not normalized',))
         >>> print(report.table(100))
-        check                 protocol  result      expected                  received
-        --------------------  --------  ----------  ------------------------  ------------------------
-        length of embeddings  grpc      failed [1]  length 1                  length 7.2
+        check                 protocol  result      expected                     received
+        --------------------  --------  ----------  ---------------------------  ---------------------------
+        length of embeddings  grpc      failed [1]  length 1                     length 7.2
         <BLANKLINE>
         [1] not normalized
     """
