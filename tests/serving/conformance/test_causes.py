@@ -1,5 +1,6 @@
 """Faults in the answers of a server, one after the other, and the cause that is named."""
 
+import itertools
 import json
 import re
 import shutil
@@ -230,10 +231,10 @@ def test_numbers_that_rest_rounds_are_named(check, only, monkeypatch):
 def test_answers_that_vary_need_not_have_the_same_bits(plant, check, only):
     """As on a GPU, or when a server batches the requests of several clients."""
     only("repeated request", "rows beside damaged images", "concurrent requests", "the same embeddings")
-    generator = np.random.default_rng(0)
+    factors = itertools.cycle([1.0, 1.00001, 1.00002])
 
     def vary(outputs):
-        return outputs | {"norm": outputs["norm"] * np.float32(1 + generator.uniform(1e-6, 2e-6))}
+        return outputs | {"norm": outputs["norm"] * np.float32(next(factors))}
 
     plant(on_outputs(vary))
     report = check()
