@@ -18,6 +18,7 @@ import sys
 
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
+from keras_arcface.cli.startup import load_tensorflow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    load_tensorflow()
     from keras_arcface.serving import check_server
 
     report = check_server(
