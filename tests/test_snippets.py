@@ -208,15 +208,9 @@ COMMAND_LINES = [(page, line) for page, text in PAGES.items() for line in comman
 ]
 
 
-# Commands that the documentation uses before they exist.
-PENDING = {"serve-check"}
-
-
 @pytest.mark.parametrize(("source", "line"), COMMAND_LINES, ids=lambda value: value[:60])
 def test_command_lines_are_valid(source, line):
     words = shlex.split(line, comments=True)
-    if words[0] in PENDING - set(COMMANDS):
-        pytest.skip(f"keras-arcface {words[0]} does not exist yet")
     if words[-1] == "--help":
         return
     arguments = build_parser().parse(words)
