@@ -1,10 +1,13 @@
-"""The files that are published: what they contain, and how the page of PyPI is rendered."""
+"""The files that are published: what they contain, how the page of PyPI is rendered, and whether they work."""
 
 import email
+import os
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from distributions import build
@@ -58,3 +61,15 @@ def test_page_of_pypi_is_complete(wheel, built):
     assert page["Requires-Python"] == ">=3.11"
     versions = {text.rpartition(" ")[2] for text in page.get_all("Classifier") if " :: Python :: 3." in text}
     assert versions == {"3.11", "3.12", "3.13"}
+
+
+@pytest.mark.slow
+def test_wheel_works_in_a_clean_environment(tmp_path):
+    """Requires a package index, and some 3 GB in the temporary folder."""
+    script = Path(__file__).with_name("clean_environment.py")
+    command = [sys.executable, script, "--extras", "demo,serving"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TMPDIR": str(tmp_path)})
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("passed\n")
+    assert re.search(r"keras-arcface ask grpc://\S+", done.stdout)
