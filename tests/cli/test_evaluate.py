@@ -7,6 +7,7 @@ from conftest import encode
 from conftest import make_face
 
 from keras_arcface import data
+from keras_arcface import evaluation
 from keras_arcface.backbones import IResNet
 from keras_arcface.data import alignment
 from keras_arcface.models import make_embedder
@@ -112,6 +113,11 @@ def test_options_of_verification(run, tmp_path, monkeypatch):
     assert "10 genuine and 10 impostor pairs. Pairs in random order (seed 3)." in done.out
     assert "without mirror images" in (tmp_path / "evaluation" / "report.html").read_text()
     results = json.loads((tmp_path / "evaluation" / "results.json").read_text())["verification"]["pairs"]
+    pairs = data.PairSet.load("pairs.npz")
+    embeddings = evaluation.embed_pairs(lambda images: np.reshape(images, (len(images), -1)), pairs, flip=False)
+    expected = evaluation.to_json(evaluation.verify(embeddings, pairs.same, folds=5, shuffle_seed=3))
+    assert results["pixels"] == expected
+    assert expected != evaluation.to_json(evaluation.verify(embeddings, pairs.same, folds=5, shuffle_seed=4))
     # The order of the colors does not change the cosine of raw pixels.
     assert results["pixels"]["auc"] == results["bgr"]["auc"]
 
