@@ -91,14 +91,29 @@ class RecognitionModel(keras.Model):
         self.embedding_norm_tracker = keras.metrics.Mean(name="embedding_norm")
         self._rescales_pixels = _has_pixel_rescaling(embedder)
         self._pixels_were_checked = False
-        if embedder.built and not head.built and hasattr(embedder, "output_shape"):  # subclassed models do not have one
-            head.build(embedder.output_shape)
+        if embedder.built and hasattr(embedder, "output_shape"):  # subclassed models do not have one
+            if not head.built:
+                head.build(embedder.output_shape)
+            # Loading of weights and BackupAndRestore require a built model. The `build` of a subclass may use
+            # attributes that its constructor has not set yet.
+            if type(self).build is RecognitionModel.build:
+                self.build(embedder.input_shape)
 
     def build(self, input_shape):
-        if not self.embedder.built:
-            self.embedder.build(input_shape)
+        if self.embedder.built and self.head.built:
+            return
+        embeddings = self.embedder(keras.KerasTensor(input_shape))
         if not self.head.built:
-            self.head.build(self.embedder.compute_output_shape(input_shape))
+            self.head.build(embeddings.shape)
+
+    def _lock_state(self):  # overrides Keras: as in a functional model, a subclass can add layers to a built model
+        pass
+
+    def _purge_model_variables(self, **kwargs):  # overrides Keras, only used on JAX
+        """Keeps the variables, which Keras would lose if the first step of `fit`, `evaluate` or `predict` fails.
+
+        A compiled step donates their memory in any case.
+        """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):  # overrides Keras, only used on TensorFlow
         if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
