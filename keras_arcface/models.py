@@ -18,6 +18,8 @@ __all__ = ["RecognitionModel", "make_embedder"]
 # Key of a log entry that is 1 if the pixels of a batch are in 0..1. It is removed before callbacks receive the logs.
 _UNIT_RANGE_KEY = "_has_unit_range"
 _IMAGES_OF_METHOD = "the images given to {}"
+# Modes of callbacks that monitor these metrics. Keras knows those of compiled metrics only.
+_MONITOR_MODES = {"accuracy": "max", "target_angle": "min", "target_angle_std": "min"}
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -251,6 +253,7 @@ class RecognitionModel(keras.Model):
         if isinstance(validation_data, (tuple, list)):
             images, labels, _ = keras.utils.unpack_x_y_sample_weight(tuple(validation_data))
             self._check_arrays("fit as validation_data", images, labels)
+        _set_monitor_modes(arguments.get("callbacks"))
         self._pixels_were_checked = False
         return super().fit(x, y, *args, **kwargs)
 
@@ -346,6 +349,17 @@ def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embe
     Embeddings are not normalized, and are float32 under every dtype policy. Normalize them before a comparison.
 
     Args:
+def _set_monitor_modes(callbacks):
+    """Sets the mode of callbacks such as EarlyStopping that monitor a metric of `RecognitionModel`.
+
+    In the mode "auto", they would raise an error after the first epoch.
+    """
+    for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
+        metric = str(getattr(callback, "monitor", None)).removeprefix("val_")
+        if getattr(callback, "mode", None) == "auto" and metric in _MONITOR_MODES:
+            callback.mode = _MONITOR_MODES[metric]
+
+
         backbone: model from images `(batch, height, width, 3)` in [-1, 1] to feature maps `(batch, rows, columns,
             channels)`, such as `keras_arcface.backbones.IResNet50()`.
         dim: dimension of the embeddings.
