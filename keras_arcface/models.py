@@ -262,6 +262,15 @@ class RecognitionModel(keras.Model):
             self._check_arrays("evaluate", x, y)
         return super().evaluate(x, y, *args, **kwargs)
 
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        self._check_arrays("train_on_batch", x, y)
+        self._pixels_were_checked = True
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        self._check_arrays("test_on_batch", x, y)
+        return super().test_on_batch(x, y, *args, **kwargs)
+
     def predict(self, x, *args, **kwargs):
         self._check_arrays("predict", x)
         return super().predict(x, *args, **kwargs)
@@ -278,6 +287,8 @@ class RecognitionModel(keras.Model):
         labels, received = _as_numpy(labels), None
         if labels.ndim == 2 and labels.shape[1] == num_classes:
             received = f"one-hot labels of shape {labels.shape}; pass labels.argmax(axis=-1)"
+        elif labels.ndim != 1 and labels.shape[1:] != (1,):
+            received = f"labels of shape {labels.shape}"
         elif labels.dtype.kind not in "iu":
             received = f"labels of dtype {labels.dtype}; pass labels.astype('int32') if they are whole numbers"
         elif labels.min() < 0 or labels.max() >= num_classes:
