@@ -339,6 +339,8 @@ def _has_pixel_rescaling(layer):
     """Returns whether a model contains a layer that rescales pixels from 0..255 to a range of a few units."""
     if isinstance(layer, layers.Rescaling):
         return float(np.max(np.abs(layer.scale))) < 0.1
+    if isinstance(layer, layers.Normalization) and layer.built:
+        return float(np.min(_as_numpy(layer.variance))) > 100
     return any(_has_pixel_rescaling(inner) for inner in getattr(layer, "layers", ()))
 
 
@@ -347,19 +349,6 @@ def _as_numpy(array):
     return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
 
 
-def _is_infinite(dataset):
-    cardinality = getattr(dataset, "cardinality", None)
-    return callable(cardinality) and int(cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
-
-
-def make_embedder(backbone, dim=512, dropout=0.4, synchronized=False, name="embedder", scaled=False):
-    """Creates an embedder, a model from pixels to embeddings, from a backbone.
-
-    Pixels are RGB in 0..255, uint8 or float. The model rescales them to `x / 127.5 - 1`. The backbone is followed by
-    the neck of the ArcFace paper (option E): BatchNorm, dropout, a dense layer, and a BatchNorm without scale.
-    Embeddings are not normalized, and are float32 under every dtype policy. Normalize them before a comparison.
-
-    Args:
 def _set_monitor_modes(callbacks):
     """Sets the mode of callbacks such as EarlyStopping that monitor a metric of `RecognitionModel`.
 
@@ -371,8 +360,23 @@ def _set_monitor_modes(callbacks):
             callback.mode = _MONITOR_MODES[metric]
 
 
-        backbone: model from images `(batch, height, width, 3)` in [-1, 1] to feature maps `(batch, rows, columns,
-            channels)`, such as `keras_arcface.backbones.IResNet50()`.
+def _is_infinite(dataset):
+    cardinality = getattr(dataset, "cardinality", None)
+    return callable(cardinality) and int(cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
+
+
+def make_embedder(
+    backbone, dim=512, dropout=0.4, synchronized=False, name="embedder", scaled=False, normalize_pixels=True
+):
+    """Creates an embedder, a model from pixels to embeddings, from a backbone.
+
+    Pixels are RGB in 0..255, uint8 or float. The model rescales them to `x / 127.5 - 1`. The backbone is followed by
+    the neck of the ArcFace paper (option E): BatchNorm, dropout, a dense layer, and a BatchNorm without scale.
+    Embeddings are not normalized, and are float32 under every dtype policy. Normalize them before a comparison.
+
+    Args:
+        backbone: model from images `(batch, height, width, 3)`, by default in [-1, 1], to feature maps `(batch, rows,
+            columns, channels)`, such as `keras_arcface.backbones.IResNet50()`.
         dim: dimension of the embeddings.
         dropout: share of the features that are dropped in training, in [0, 1).
         synchronized: if true, BatchNorm uses the statistics of the global batch instead of the local batch of each
@@ -380,13 +384,15 @@ def _set_monitor_modes(callbacks):
         name: name of the model.
         scaled: if true, the last BatchNorm has a scale. Without it, the norms of embeddings are near `sqrt(dim)`, as in
             the paper. `MagFace`, whose margin depends on the norms, requires a scale.
+        normalize_pixels: if true, the model rescales pixels to [-1, 1] before the backbone. Use false for a backbone
+            that takes pixels in 0..255, as some networks of `keras.applications` do.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, 3)` to embeddings `(batch, dim)`.
 
     Raises:
-        ValueError: if the backbone's output is not a feature map of known size, or `dim` or `dropout` is out of its
-            range.
+        ValueError: if the backbone's output is not a feature map of known size, `dim` or `dropout` is out of its range,
+            or the backbone rescales pixels itself and `normalize_pixels` is true.
 
     Examples:
         >>> backbone = keras_arcface.backbones.MobileFaceNet(input_shape=(64, 64, 3))
@@ -400,6 +406,11 @@ def _set_monitor_modes(callbacks):
 
         >>> similarity = keras.ops.sum(embeddings[0] * embeddings[1])
 
+        A network of `keras.applications` that rescales pixels itself:
+
+        >>> backbone = keras.applications.MobileNetV3Small((96, 96, 3), include_top=False, weights=None)
+        >>> embedder = make_embedder(backbone, dim=128, normalize_pixels=False)
+
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1
     """
@@ -409,6 +420,11 @@ def _set_monitor_modes(callbacks):
             "backbone must have a feature map (batch, rows, columns, channels) of known size as its output. "
             f"Received: backbone {backbone.name!r} with output shape {features}"
         )
+    if normalize_pixels and _has_pixel_rescaling(backbone):
+        raise ValueError(
+            f"normalize_pixels must be False, because the backbone {backbone.name!r} rescales pixels itself and takes "
+            "them in 0..255. Received: normalize_pixels=True"
+        )
 
     def batch_norm(name, **kwargs):
         return layers.BatchNormalization(
@@ -416,7 +432,9 @@ def _set_monitor_modes(callbacks):
         )
 
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="images")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalize_pixels")(images)
+    x = images
+    if normalize_pixels:
+        x = layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalize_pixels")(x)
     x = backbone(x)
     x = batch_norm("neck_bn")(x)
     x = layers.Dropout(dropout, dtype="float32", name="neck_dropout")(x)
