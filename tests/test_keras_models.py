@@ -204,14 +204,17 @@ def application(name, size=32, **options):
 
 def test_a_network_of_keras_applications_trains_as_backbone(tmp_path):
     backbone = application("MobileNet", alpha=0.25)
-    model = RecognitionModel(make_embedder(backbone, dim=8, dropout=0.0), ArcFace(CLASSES, scale=16.0))
-    model.compile("sgd", **EAGER_IF_FASTER)
-    images = np.repeat(np.repeat(IMAGES[:8], 4, axis=1), 4, axis=2)
-    before = backbone.get_weights()[0].copy()
-    assert np.isfinite(model.train_on_batch(images, LABELS[:8])).all()
+    model = RecognitionModel(make_embedder(backbone, dim=8), ArcFace(CLASSES, scale=16.0))
+    model.compile("sgd")
+    images = keras.ops.convert_to_numpy(keras.ops.image.resize(IMAGES, (32, 32))).astype("uint8")
+    before = backbone.get_weights()[0]
+    assert np.isfinite(model.fit(images, LABELS, batch_size=8, verbose=0).history["loss"]).all()
     assert not np.array_equal(backbone.get_weights()[0], before)
     model.save(tmp_path / "model.keras")
-    assert_same_weights(keras.saving.load_model(tmp_path / "model.keras"), model)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(
+        loaded.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny"])
