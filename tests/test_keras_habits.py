@@ -278,6 +278,7 @@ def test_images_of_another_size_do_not_damage_the_model(restart):
 def test_scaled_pixels_of_a_batch_cause_one_warning(restart, monkeypatch):
     monkeypatch.setattr(_pixels, "_warned", set())
     model = restart()
+    model._pixels_were_checked = False  # as before the first step
     for method in (model.train_on_batch, model.test_on_batch):
         with pytest.warns(UserWarning, match=f"images given to {method.__name__} are all within") as caught:
             method(IMAGES[:8] / np.float32(255), LABELS[:8])
