@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from keras import callbacks
 from keras import ops
-from small_models import CLASSES
-from small_models import EAGER_IF_FASTER
-from small_models import METRICS
-from small_models import assert_same_weights
-from small_models import fit
-from small_models import make_functional
-from small_models import make_images
-from small_models import make_model
+from tiny_models import CLASSES
+from tiny_models import EAGER_IF_FASTER
+from tiny_models import METRICS
+from tiny_models import assert_same_weights
+from tiny_models import fit
+from tiny_models import make_functional
+from tiny_models import make_images
+from tiny_models import make_model
 
 from keras_arcface import _pixels
 

@@ -10,15 +10,15 @@ import sys
 import keras
 import numpy as np
 import pytest
-from small_models import CLASSES
-from small_models import EAGER_IF_FASTER
-from small_models import SHAPE
-from small_models import assert_same_weights
-from small_models import fit
-from small_models import make_functional
-from small_models import make_images
-from small_models import make_model
-from small_models import make_small_embedder
+from tiny_models import CLASSES
+from tiny_models import EAGER_IF_FASTER
+from tiny_models import SHAPE
+from tiny_models import assert_same_weights
+from tiny_models import fit
+from tiny_models import make_functional
+from tiny_models import make_images
+from tiny_models import make_model
+from tiny_models import make_small_embedder
 
 from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
