@@ -13,6 +13,7 @@ from keras_arcface._regular_files import read_regular
 from keras_arcface.recipes.recipe import Recipe
 
 _FOLDER = Path(__file__).parent
+_MAX_BASES = 20
 
 
 def names() -> list[str]:
@@ -98,9 +99,12 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> Recipe:
     """Reads a recipe and the recipes that it starts from."""
     if path.resolve() in seen:
         raise ValueError(f"{path}: the recipe must not start from itself")
+    if len(seen) == _MAX_BASES:
+        raise ValueError(f"{path}: a recipe must start from at most {_MAX_BASES} others, one after the other")
+    content = read_regular(path)
     try:
-        settings = tomllib.loads(read_regular(path).decode("utf-8"))
-    except ValueError as error:
+        settings = tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from None
     base = settings.pop("base", None)
     try:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -140,10 +141,11 @@ class Recipe:
             (_AT_LEAST_ZERO, lambda value: value >= 0, "at least 0"),
             (_BELOW_ONE, lambda value: value < 1, "below 1"),
             (("sample_rate",), lambda value: 0 < value <= 1, "in (0, 1]"),
+            ((*_AT_LEAST_ONE, "seed"), lambda value: value < 2**31, "below 2**31"),
         ):
             for name in names:
                 if not is_valid(getattr(self, name)):
-                    raise ValueError(f"{name} must be {expected}. Received: {name}={getattr(self, name)}")
+                    raise ValueError(f"{name} must be {expected}. Received: {name}={short(getattr(self, name))}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 "batch_size must be a multiple of accumulate. "
@@ -246,8 +248,8 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
         return tuple(_convert(f"{name}[{index}]", entry, item) for index, item in enumerate(value))
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is float and is_number:
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite. Received: {name}={value}")
+        if not abs(value) <= sys.float_info.max:  # also refuses NaN and integers that no float can hold
+            raise ValueError(f"{name} must be finite. Received: {name}={short(value)}")
         return float(value)
     if kind is float or not isinstance(value, kind) or isinstance(value, bool):
         expected = {int: "an integer", float: "a number", str: "a text"}[kind]

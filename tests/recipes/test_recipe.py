@@ -1,6 +1,7 @@
 """Settings of recipes, and their TOML files."""
 
 import dataclasses
+import os
 
 import pytest
 from hypothesis import given
@@ -71,6 +72,8 @@ def test_another_head_gets_the_margin_of_its_paper(tmp_path):
         ({"epochs": "3"}, "epochs must be a number. Received: epochs='3'"),
         ({"epochs": True}, "epochs must be a number. Received: epochs=True"),
         ({"epochs": float("nan")}, "epochs must be finite. Received: epochs=nan"),
+        ({"epochs": 10**400}, "epochs must be finite. Received: epochs=an integer of 1329 bits"),
+        ({"seed": 10**30}, r"seed must be below 2\*\*31. Received: seed=1000000000000000000000000000000"),
         ({"batch_size": 64.0}, "batch_size must be an integer. Received: batch_size=64.0"),
         ({"batch_size": 0}, "batch_size must be at least 1. Received: batch_size=0"),
         ({"learning_rate": 0}, "learning_rate must be above 0. Received: learning_rate=0.0"),
@@ -106,6 +109,7 @@ def test_an_unknown_recipe_is_named():
         ('base = "ms1mv3"', "mine.toml: The recipe must be one of .* Did you mean ms1mv3_r50?"),
         ("base = 3", "mine.toml: base must be the name or the path of a recipe. Received: base=3"),
         ('base = "mine.toml"', "mine.toml: the recipe must not start from itself"),
+        ("drops = " + "[" * 20_000 + "]" * 20_000, "mine.toml is not a TOML file: maximum recursion depth exceeded"),
         ("[optimizer]\nname = 1", "mine.toml: optimizer must be a text. Received: optimizer={'name': 1}"),
     ],
 )
@@ -128,3 +132,16 @@ def test_every_setting_has_a_help_text_that_lists_its_choices(name):
     text = help_of(name)
     assert 10 < len(text) < 200
     assert all(choice in text for choice in choices_of(name) or ())
+
+
+def test_a_long_chain_of_recipes_is_refused(tmp_path):
+    for number in range(1200):
+        (tmp_path / f"{number}.toml").write_text(f'base = "{number + 1}.toml"')
+    with pytest.raises(ValueError, match=r"0\.toml: .*20\.toml: a recipe must start from at most 20 others"):
+        recipes.get(tmp_path / "0.toml")
+
+
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "mine.toml")
+    with pytest.raises(ValueError, match=r"mine\.toml must be a regular file. Received: a FIFO"):
+        recipes.get(tmp_path / "mine.toml")
