@@ -1,4 +1,4 @@
-"""Runs the first example of the README, with a smaller network and fewer epochs."""
+"""Runs the first example of the README twice, with a smaller network. `tests/test_snippets.py` runs it faster."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import encode
 from conftest import make_face
 
@@ -18,6 +19,7 @@ backbones.MobileFaceNet = functools.partial(backbones.MobileFaceNet, width=16, b
 """
 
 
+@pytest.mark.slow
 def test_readme_code_runs(tmp_path):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "model.fit" in block)
