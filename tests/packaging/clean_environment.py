@@ -5,9 +5,9 @@
 
 The wheel is built from the files of this repository, by an interpreter with `build` and `setuptools`. The environment
 lies outside of the repository and is removed at the end. In it, `keras-arcface` converts a folder of images, trains two
-steps, evaluates, exports and publishes, and asks tests/serving/server_double.py for the embeddings. --demo also runs
-`keras-arcface demo`, which takes minutes. --lowest installs the lowest versions that setup.cfg allows, with uv, and
---tests runs tests of the repository against the installed package:
+steps, evaluates, exports and publishes. Then it asks tests/serving/server_double.py for the embeddings, and checks this
+server. --demo also runs `keras-arcface demo`, which takes minutes. --lowest installs the lowest versions that setup.cfg
+allows, with uv, and --tests runs tests of the repository against the installed package:
 
     python tests/packaging/clean_environment.py --python python3.11 --extras all --lowest --tests
 """
@@ -220,6 +220,7 @@ def ask_a_server(environment):
         for address in addresses:
             assert "not the same" not in environment.command("ask", address, *same, "--threshold", "0.999")
             assert "not the same" in environment.command("ask", address, *other, "--threshold", "1")
+        print(environment.command("serve-check", *addresses, "--export", "models/faces"))
 
 
 def run_tests(environment, tests):
