@@ -29,7 +29,10 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shuffle-seed", type=int, metavar="N", help="shuffle the pairs before the split into folds")
     parser.add_argument(
-        "--every", type=int, metavar="N", help="steps between checkpoints; default: a tenth of all steps, at most 2000"
+        "--every",
+        type=int,
+        metavar="N",
+        help="steps between checkpoints and verifications; default: a tenth of all steps, at most 2000",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="stop after this number of steps, for trials")
     parser.add_argument("--strategy", choices=_choices.STRATEGIES, default="auto", help="devices to train on")
