@@ -1,12 +1,15 @@
 """Parses the command line, runs a command, and turns errors into messages and exit codes."""
 
+import contextlib
 import importlib
+import io
 import logging
 import os
 import shlex
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,26 +38,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the name of the program, or None for those of the process.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = build_parser().parse(argv)
-    arguments.command_line = shlex.join(["keras-arcface", *argv])
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's startup messages
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in files
-    console = logging.StreamHandler()
-    console.setLevel(logging.WARNING)  # a command may print messages of lower levels itself
-    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[console])
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # it is closed
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
+    is_debugging = False
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            return arguments.run(arguments) or 0
+        with _flushed_output():
+            arguments = build_parser().parse(argv)
+            arguments.command_line = shlex.join(["keras-arcface", *argv])
+            is_debugging = arguments.debug
+            _prepare_messages()
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return arguments.run(arguments) or 0
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return FAILED
     except KeyboardInterrupt as stopped:
         print(f"\n{str(stopped) or 'Stopped by Ctrl-C.'}", file=sys.stderr)
         return INTERRUPTED
     except USER_ERRORS as error:
-        if arguments.debug:
+        if is_debugging:
             traceback.print_exc()
         print(
             "\n".join([f"error: {str(error) or type(error).__name__}", *getattr(error, "__notes__", ())]),
@@ -68,6 +72,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return FAILED
+
+
+@contextlib.contextmanager
+def _flushed_output() -> Iterator[None]:
+    """Writes buffered output at the end. Python would report an error of it, such as a full disk, as "ignored"."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as on standard error, for file names that are not UTF-8
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
+            raise
+
+
+def _discard_output() -> None:
+    """Discards buffered output that cannot be written. Otherwise, Python tries it again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _prepare_messages() -> None:
+    """Hides messages and progress bars that nobody reads, and prints the warnings of the log."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's startup messages
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in files
+    console = logging.StreamHandler()
+    console.setLevel(logging.WARNING)  # a command may print messages of lower levels itself
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[console])
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

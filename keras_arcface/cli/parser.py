@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -11,6 +12,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        self.register("type", Path, _path)  # converts every argument with `type=Path`
 
     def add_subparsers(self, **options: Any) -> Any:
         return super().add_subparsers(action=_Commands, **options)
@@ -21,8 +23,11 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             parser = arguments.parser
             options = [option for action in parser._actions for option in action.option_strings]
-            meant = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+            name = unknown[0].partition("=")[0]
+            meant = difflib.get_close_matches(name, options, n=1)
             suggestion = f" Did you mean {meant[0]}?" if meant else ""
+            if name in options:
+                suggestion = f" Write {name} after the command: {parser.prog} {name}"
             parser.error(f"unrecognized arguments: {' '.join(unknown)}.{suggestion}")
         return arguments
 
@@ -40,3 +45,10 @@ class _Commands(argparse._SubParsersAction):
         if hasattr(module, "run"):  # the others have sub-commands, which have this option
             parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return parser
+
+
+def _path(text: str) -> Path:
+    """Converts a path. An empty text, as from an unset variable of the shell, would be the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path. Received an empty text")
+    return Path(text)

@@ -1,5 +1,6 @@
 """What all commands have in common: help, errors and exit codes."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -63,6 +64,9 @@ def test_runs_as_a_module():
     [
         (["plan", "--classes", "10", "--devcies", "2"], "unrecognized arguments: --devcies 2. Did you mean --devices?"),
         (["plan", "--classes", "10", "stray"], "unrecognized arguments: stray."),
+        (["--debug", "plan", "--classes", "10"], "unrecognized arguments: --debug. Write --debug after the command"),
+        (["check", ""], "argument PATH: expected a path. Received an empty text"),
+        (["publish", "--rollback", ""], "argument --rollback: expected a path. Received an empty text"),
         (["plan", "--classes", "ten"], "argument --classes: expected an integer"),
         (["plan", "--class", "10"], "the following arguments are required: --classes"),
         ([], "the following arguments are required: COMMAND"),
@@ -122,13 +126,52 @@ def test_ctrl_c_ends_with_130(failing, capsys):
     assert capsys.readouterr().err == "\nStopped by Ctrl-C.\n"
 
 
-def test_a_closed_pipe_is_no_error():
-    code = "import sys; from keras_arcface.cli.main import main; sys.exit(main(['plan', '--classes', '10']))"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+PLAN = ("plan", "--classes", "10")
+
+
+def start(*arguments, **streams):
+    """Starts a command in another process. Its output is buffered unless `PYTHONUNBUFFERED` is set."""
+    code = "import sys; from keras_arcface.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], **{"stderr": subprocess.PIPE, **streams})
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("arguments", [PLAN, ("plan", "--help"), ("--print-completion", "bash")])
+def test_a_closed_pipe_shows_no_message(arguments, buffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", "" if buffered else "1")
+    process = start(*arguments, stdout=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
+    # argparse ignores errors of an unbuffered --help.
+    assert process.wait(60) == (0 if "--help" in arguments and not buffered else 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="requires /dev/full")
+@pytest.mark.parametrize("arguments", [PLAN, ("plan", "--help")])
+def test_a_full_disk_is_an_error(arguments, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", "")
+    with open("/dev/full", "wb") as full:
+        process = start(*arguments, stdout=full)
+    assert process.stderr.read() == b"error: [Errno 28] No space left on device\n"
+    process.stderr.close()
     assert process.wait(60) == 1
+
+
+@pytest.mark.parametrize(("descriptor", "printed"), [(1, b""), (2, b'{"estimates')])
+def test_closed_streams_are_ignored(descriptor, printed):
+    process = start(*PLAN, "--json", stdout=subprocess.PIPE, preexec_fn=lambda: os.close(descriptor))
+    out, err = process.communicate()
+    assert process.returncode == 0
+    assert err == b""
+    assert b"".join(out.split()).startswith(printed)
+
+
+def test_a_file_name_that_is_not_utf_8_is_printed(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    code = "import sys; from keras_arcface.cli import main, plan; plan.run = lambda _: print('caf\\udce9'); "
+    code += "sys.exit(main.main(['plan', '--classes', '10']))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout == b"caf\\udce9\n"
 
 
 def test_an_error_without_a_message_shows_its_type(failing, capsys):
