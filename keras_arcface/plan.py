@@ -133,7 +133,13 @@ def estimate(setup: Setup) -> list[Estimate]:
     """
     for name in ("classes", "batch", "dim", "devices", "sub_centers"):
         _arguments.check_integer(name, getattr(setup, name), minimum=1)
+    _arguments.check_integer("slots", setup.slots, minimum=0)
     _arguments.check_number("sample_rate", setup.sample_rate, lambda rate: 0 < rate <= 1, "in (0, 1]")
+    _arguments.check_number(
+        "max_cache_bytes", setup.max_cache_bytes, lambda size: 0 <= size < math.inf, "finite and at least 0"
+    )
+    for name in ("chunk_bytes", "chunk_classes", "tflops", "memory_bandwidth", "link_bandwidth"):
+        _arguments.check_number(name, getattr(setup, name), lambda value: 0 < value < math.inf, "finite and above 0")
     _arguments.check_choice("update", setup.update, UPDATE_TEMPORARIES)
 
     batch_share, shards = math.ceil(setup.batch / setup.devices), setup.devices
@@ -290,7 +296,7 @@ def parse_size(text: str) -> float:
         The number of bytes.
 
     Raises:
-        ValueError: if the text is not a number with an optional suffix.
+        ValueError: if the text is not a finite number of at least 0 with an optional suffix.
 
     Examples:
         >>> parse_size("1.5K")
@@ -298,4 +304,7 @@ def parse_size(text: str) -> float:
     """
     units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     number, unit = (text[:-1], units[text[-1].upper()]) if text and text[-1].upper() in units else (text, 1)
-    return float(number) * unit
+    size = float(number) * unit
+    if not 0 <= size < math.inf:
+        raise ValueError(f"text must be a finite number of at least 0. Received: text={text!r}")
+    return size

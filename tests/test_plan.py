@@ -87,8 +87,22 @@ def test_fastest_that_fits():
 
 @pytest.mark.parametrize(
     ("setup", "named"),
-    [({"classes": 0}, "classes=0"), ({"sample_rate": 2.0}, r"sample_rate=2\.0"), ({"update": "jax"}, "update='jax'")],
+    [
+        ({"classes": 0}, "classes=0"),
+        ({"sample_rate": 2.0}, r"sample_rate=2\.0"),
+        ({"update": "jax"}, "update='jax'"),
+        ({"slots": -1}, "slots=-1"),
+        ({"max_cache_bytes": -1}, "max_cache_bytes=-1"),
+        *(({name: 0}, f"{name}=0") for name in ("chunk_bytes", "chunk_classes", "memory_bandwidth", "link_bandwidth")),
+        ({"tflops": float("nan")}, "tflops=nan"),
+    ],
 )
 def test_numbers_out_of_range_are_named(setup, named):
     with pytest.raises(ValueError, match=named):
         by_name(**setup)
+
+
+@pytest.mark.parametrize("text", ["", "K", "ten", "-1G", "nan", "infG"])
+def test_a_wrong_size_is_refused(text):
+    with pytest.raises(ValueError, match=r"text must be|could not convert"):
+        plan.parse_size(text)

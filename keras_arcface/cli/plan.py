@@ -1,7 +1,7 @@
 """Estimates the memory, communication and time of a head with many classes.
 
-    keras-arcface plan --classes 10e6 --dim 512 --batch 1024 --devices 8 --gpu-memory 80G
-    keras-arcface plan --classes 10e6 --batch 1024 --devices 8 --sample-rate 0.1
+    keras-arcface plan --classes 10e6 --dim 512 --batch-size 1024 --devices 8 --gpu-memory 80G
+    keras-arcface plan --classes 10e6 --batch-size 1024 --devices 8 --sample-rate 0.1
 
 The estimates include only the head: class centers, their gradient, the slots of the optimizer, the temporary memory of
 a step, and the bytes that a step sends between devices. --other-memory reserves memory for the network.
@@ -20,26 +20,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     integer: dict[str, Any] = {"type": _integer, "metavar": "N"}
     size: dict[str, Any] = {"type": _size, "metavar": "BYTES"}
     parser.add_argument("--classes", required=True, help="number of classes, such as 10e6", **integer)
-    parser.add_argument("--batch", default=1024, help="images per step, on all devices together", **integer)
-    parser.add_argument("--dim", default=512, help="length of an embedding", **integer)
-    parser.add_argument("--devices", default=1, help="number of devices", **integer)
+    parser.add_argument(
+        "--batch-size",
+        dest="batch",
+        default=1024,
+        help="images per step, on all devices together; default 1024",
+        **integer,
+    )
+    parser.add_argument("--dim", default=512, help="length of an embedding; default 512", **integer)
+    parser.add_argument("--devices", default=1, help="number of devices; default 1", **integer)
     parser.add_argument("--gpu-memory", help="memory of a device, such as 80G", **size)
     parser.add_argument(
-        "--other-memory", default=0.0, help="memory of a device that is reserved for the network", **size
+        "--other-memory", default=0.0, help="memory of a device that is reserved for the network; default 0", **size
     )
-    parser.add_argument("--sample-rate", type=float, default=0.1, help="fraction of the classes per step; default 0.1")
-    parser.add_argument("--sub-centers", default=1, help="number of centers per class", **integer)
-    parser.add_argument("--slots", default=1, help="1 for SGD with momentum, 2 for Adam", **integer)
+    parser.add_argument(
+        "--sample-rate", type=float, default=0.1, metavar="X", help="fraction of the classes per step; default 0.1"
+    )
+    parser.add_argument("--sub-centers", default=1, help="number of centers per class; default 1", **integer)
+    parser.add_argument("--slots", default=1, help="1 for SGD with momentum (default), 2 for Adam", **integer)
     parser.add_argument("--max-cache-bytes", default=2**28, help="argument of the head; default 256M", **size)
     parser.add_argument(
-        "--update", choices=plan.UPDATE_TEMPORARIES, default="xla", help="implementation of the optimizer update"
+        "--update",
+        choices=plan.UPDATE_TEMPORARIES,
+        default="xla",
+        help="implementation of the optimizer update; default xla",
     )
-    parser.add_argument("--tflops", type=float, default=50.0, help="speed of matrix products per device, in TFLOP/s")
     parser.add_argument(
-        "--memory-bandwidth", default=1.5e12, help="memory bandwidth of a device, in bytes per second", **size
+        "--tflops",
+        type=float,
+        default=50.0,
+        metavar="X",
+        help="speed of matrix products per device, in TFLOP/s; default 50",
     )
     parser.add_argument(
-        "--link-bandwidth", default=5e10, help="bandwidth at which a device sends, in bytes per second", **size
+        "--memory-bandwidth",
+        default=1.5e12,
+        help="memory bandwidth of a device, in bytes per second; default 1.5e12",
+        **size,
+    )
+    parser.add_argument(
+        "--link-bandwidth",
+        default=5e10,
+        help="bandwidth at which a device sends, in bytes per second; default 5e10",
+        **size,
     )
     add_json_option(parser)
 

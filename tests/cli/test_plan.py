@@ -4,7 +4,7 @@ import json
 
 from keras_arcface.cli.main import main
 
-SETUP = ("plan", "--classes", "10e6", "--batch", "1024", "--devices", "8")
+SETUP = ("plan", "--classes", "10e6", "--batch-size", "1024", "--devices", "8")
 
 
 def test_marks_what_fits(capsys):
