@@ -1,6 +1,7 @@
 """Compares the memory estimates of keras_arcface.plan with measurements of benchmarks/head_step.py.
 
-python benchmarks/head_step.py ... > table.txt python benchmarks/planned_memory.py table.txt
+python benchmarks/head_step.py ... > table.txt
+python benchmarks/planned_memory.py table.txt
 """
 
 import dataclasses

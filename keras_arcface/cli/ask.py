@@ -20,7 +20,7 @@ from keras_arcface.cli.startup import load_tensorflow
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", metavar="ADDRESS", help="grpc://HOST:PORT, grpcs://, http:// or https://")
     parser.add_argument("first", type=Path, metavar="FIRST", help="image file of an aligned face")
-    parser.add_argument("second", type=Path, metavar="SECOND", help="image file of a second face")
+    parser.add_argument("second", type=Path, metavar="SECOND", help="image file of another aligned face")
     parser.add_argument("--model", default="faces", metavar="NAME", help="name of the served model; default faces")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=int, metavar="N", help="version of the model, instead of the latest")

@@ -6,7 +6,7 @@
 
 In a head with sub-centers, wrongly labeled images of a class collect at a separate sub-center. The command drops images
 that are farther than --max-angle from the dominant sub-center of their class. If such an image is closer than
---relabel-below to another class, it gets the label of that class instead. RUN/label_noise.csv lists all images,
+--relabel-below to another class, it gets the label of that class instead. RUN/label_noise.csv lists all images, and
 RUN/label_noise.png shows the farthest.
 """
 
@@ -36,10 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="new directory for the TFRecords")
     parser.add_argument(
-        "--max-angle", type=float, default=75.0, metavar="X", help="in degrees; default 75, as in the paper"
+        "--max-angle",
+        type=float,
+        default=75.0,
+        metavar="X",
+        help="largest angle to the dominant sub-center, in degrees; default 75, as in the paper",
     )
     parser.add_argument(
-        "--relabel-below", type=float, default=0.0, metavar="X", help="in degrees; default 0, no relabeling"
+        "--relabel-below",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="dropped images below this angle to another class get its label, in degrees; default 0, none",
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per batch; default 64")
     parser.add_argument(

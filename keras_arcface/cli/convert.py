@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help=".rec file, folder of folders, .csv or .lst file")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="directory for the TFRecords")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="number of processes; default 1")
-    parser.add_argument("--min-images", type=int, default=1, metavar="N", help="leave out people with fewer images")
+    parser.add_argument(
+        "--min-images", type=int, default=1, metavar="N", help="leave out people with fewer images; default 1"
+    )
     parser.add_argument(
         "--validation",
         type=float,
@@ -44,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--follow-links", action="store_true", help="follow links that leave the folder of the images")
     parser.add_argument("--no-check", action="store_true", help="do not decode the images to check them")
     parser.add_argument(
-        "--examples-per-shard", type=int, default=10_000, metavar="N", help="largest number of images in a file"
+        "--examples-per-shard",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="largest number of images in a file; default 10000",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the shuffle and of the validation split; default 0"

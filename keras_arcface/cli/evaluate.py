@@ -7,7 +7,7 @@ A model is a `.keras` file, a SavedModel directory, an ONNX (`.onnx`), OpenVINO 
 `pixels`, which compares the raw images as a baseline. The prefix `NAME=` sets the name in the tables. If a model does
 not expect RGB in 0..255, append its preprocessing: `theirs=model.onnx,color=BGR,mean=127.5,std=127.5`.
 
-Evaluation sets, any number of each kind. The prefix `NAME=` sets a name other than the file name:
+Each option takes any number of evaluation sets. The prefix `NAME=` sets a name other than the file name:
 
     --pairs      verification pairs: .bin of InsightFace, or .npz (accuracy over folds, TAR@FAR, AUC, EER)
     --retrieval  images with labels: TFRecords, a folder of folders, a .rec file or a list (Recall@K, mAP@R, NMI)
@@ -39,10 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="+", metavar="MODEL", help="[NAME=]PATH[,color=BGR][,mean=X][,std=X], or pixels"
     )
-    for option, protocol in PROTOCOLS.items():
-        parser.add_argument(
-            f"--{option}", nargs="+", default=[], metavar="[NAME=]PATH", help=f"sets for {protocol}, see above"
-        )
+    for option in PROTOCOLS:
+        parser.add_argument(f"--{option}", nargs="+", default=[], metavar="[NAME=]PATH", help="sets, see above")
     parser.add_argument(
         "--output", type=Path, default=Path("evaluation"), metavar="DIR", help="output folder; default evaluation"
     )

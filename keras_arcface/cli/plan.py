@@ -37,8 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sample-rate", type=float, default=0.1, metavar="X", help="fraction of the classes per step; default 0.1"
     )
     parser.add_argument("--sub-centers", default=1, help="number of centers per class; default 1", **integer)
-    parser.add_argument("--slots", default=1, help="1 for SGD with momentum (default), 2 for Adam", **integer)
-    parser.add_argument("--max-cache-bytes", default=2**28, help="argument of the head; default 256M", **size)
+    parser.add_argument(
+        "--slots",
+        default=1,
+        help="slots of the optimizer per weight: 1 for SGD with momentum (default), 2 for Adam",
+        **integer,
+    )
+    parser.add_argument(
+        "--max-cache-bytes", default=2**28, help="memory limit for cached cosines, as for a head; default 256M", **size
+    )
     parser.add_argument(
         "--update",
         choices=plan.UPDATE_TEMPORARIES,

@@ -4,9 +4,9 @@
     keras-arcface serve-check grpc://localhost:8500 http://localhost:8501 --export models/faces
     keras-arcface serve-check grpc://localhost:8500 --label stable --export models/faces/3 --json
 
-With --export, the answers, the signatures and the metadata must be those of the SavedModel on this machine, and a
-difference is explained if possible, for example by swapped colors. Without it, only what needs no reference is checked.
-With an address of each protocol, the answers over both must be equal bit for bit.
+With --export, the answers, the signatures and the metadata must be those of the SavedModel on this machine. If the
+command recognizes the cause of a difference, such as swapped colors, it names it. Without --export, it makes only the
+checks that need no SavedModel. With a gRPC and a REST address, the answers over both must be equal bit for bit.
 
 The command prints a table of the checks, and ends with exit code 1 if one failed. It sends about a hundred requests
 with up to 33 images per protocol, which do not affect the requests of other clients.
@@ -26,12 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "addresses",
         nargs="+",
         metavar="ADDRESS",
-        help="grpc://host:8500, grpcs://host:8500, http://host:8501 or https://host:8501; at most one of each protocol",
+        help="grpc://HOST:PORT, grpcs://, http:// or https://; at most one address of gRPC and one of REST",
     )
-    parser.add_argument("--model", default="faces", help="name of the model on the server; default faces")
+    parser.add_argument("--model", default="faces", metavar="NAME", help="name of the served model; default faces")
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--version", type=int, metavar="N", help="version of the model, instead of the newest")
-    target.add_argument("--label", help="label of a version, such as stable, instead of a version")
+    target.add_argument("--version", type=int, metavar="N", help="version of the model, instead of the latest")
+    target.add_argument("--label", help="version label such as stable, instead of a version")
     parser.add_argument(
         "--export",
         metavar="DIRECTORY",
@@ -43,8 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="allowed difference of embeddings; default 1e-4, or 3e-2 for models that compute in 16 bits",
     )
-    parser.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="of each request; default 10")
-    parser.add_argument("--retries", type=int, default=3, metavar="N", help="of each request; default 3")
+    parser.add_argument(
+        "--timeout", type=float, default=10.0, metavar="SECONDS", help="time limit of a request; default 10"
+    )
+    parser.add_argument("--retries", type=int, default=3, metavar="N", help="retries of a request; default 3")
     parser.add_argument("--certificates", metavar="PEM", help="root certificates for TLS")
     parser.add_argument("--client-certificate", metavar="PEM", help="client certificate for TLS")
     parser.add_argument("--client-key", metavar="PEM", help="private key of the client certificate")

@@ -4,7 +4,7 @@
     keras-arcface server-config config faces=/srv/models/faces --versions faces=3,4 \\
         --label faces:stable=3 --label faces:canary=4 --device gpu
 
-A running server reads the new files within --reload-seconds.
+A running server reads a changed models.config within --reload-seconds.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="directory of the files")
-    parser.add_argument("models", nargs="+", metavar="NAME=BASE", help="name of a model, and directory of its versions")
+    parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="directory to write to")
+    parser.add_argument(
+        "models", nargs="+", metavar="NAME=BASE", help="name of a model and the directory of its versions"
+    )
     parser.add_argument(
         "--versions",
         action="append",
@@ -49,13 +51,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"batch sizes of the model's warm-up requests; default {' '.join(map(str, BATCH_SIZES))}",
     )
     parser.add_argument("--image", help="container image; default tensorflow/serving:latest or latest-gpu")
-    parser.add_argument("--grpc-port", type=int, default=8500, metavar="PORT", help="default 8500")
-    parser.add_argument("--rest-port", type=int, default=8501, metavar="PORT", help="default 8501")
+    parser.add_argument("--grpc-port", type=int, default=8500, metavar="PORT", help="port of gRPC; default 8500")
+    parser.add_argument("--rest-port", type=int, default=8501, metavar="PORT", help="port of REST; default 8501")
     parser.add_argument(
-        "--reload-seconds", type=int, default=30, metavar="N", help="reading interval of models.config; default 30"
+        "--reload-seconds",
+        type=int,
+        default=30,
+        metavar="N",
+        help="interval at which the server reads models.config; default 30",
     )
-    parser.add_argument("--tls", nargs=2, metavar=("KEY", "CERTIFICATE"), help="PEM files; gRPC is encrypted")
-    parser.add_argument("--client-ca", metavar="FILE", help="with --tls: authority that signs client certificates, PEM")
+    parser.add_argument("--tls", nargs=2, metavar=("KEY", "CERTIFICATE"), help="PEM files that encrypt gRPC")
+    parser.add_argument(
+        "--client-ca", metavar="FILE", help="with --tls: PEM file of the authority that signs client certificates"
+    )
     add_json_option(parser)
 
 

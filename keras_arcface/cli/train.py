@@ -1,14 +1,14 @@
-"""Trains an embedder on TFRecords by a recipe, and exports it.
+"""Trains an embedder on TFRecords with a recipe, and exports it.
 
     keras-arcface train --data ms1m_tfrecord --recipe ms1mv2_r100 --verify lfw.bin cfp_fp.bin --output runs/1
     keras-arcface train --data faces_tfrecord --recipe small --epochs 40 --drops 20 30 --schedule step
     keras-arcface train --recipe small --print-recipe
 
-It uses all GPUs of the machine. If a run is stopped (Ctrl-C stops it after a step) or killed, the same command resumes
-it. The output folder contains embedder.keras, recipe.toml, steps.csv, verification.csv, event files for TensorBoard,
-curves.png, checkpoints/, verification.png, and saved_model/1, a version for TensorFlow Serving. With a verification
-set, the SavedModel matches the printed figures: it adds the embedding of the mirror image, and contains the thresholds
-of the set.
+The command uses all GPUs of the machine. If a run is stopped (Ctrl-C stops it after a step) or killed, the same command
+resumes it. The output folder contains embedder.keras, recipe.toml, steps.csv, verification.csv, event files for
+TensorBoard, curves.png, checkpoints/, verification.png, and saved_model/1, a version for TensorFlow Serving. With a
+verification set, the SavedModel matches the printed figures: it adds the embedding of the mirror image, and contains
+the thresholds of the set.
 
 A recipe is the name of one of the recipes below or a TOML file, which may start from another recipe with the line
 `base = "NAME"`. --print-recipe prints the chosen recipe as such a file.
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default=_DEFAULT_RECIPE,
         metavar="NAME|FILE.toml",
-        help=f"recipe to train by, see below; default: {_DEFAULT_RECIPE}",
+        help=f"recipe, see below; default: {_DEFAULT_RECIPE}",
     )
     parser.add_argument(
         "--verify", type=Path, nargs="+", default=[], metavar="PAIRS", help="verification sets, .bin or .npz"

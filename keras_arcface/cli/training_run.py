@@ -1,4 +1,4 @@
-"""A training run by a recipe: checks, `fit` with its callbacks, verification, plots and export."""
+"""A training run with a recipe: checks, `fit` with its callbacks, verification, plots and export."""
 
 import argparse
 import dataclasses

@@ -35,7 +35,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, precisions: tuple[
         "--calibration",
         type=Path,
         metavar="PATH",
-        help="images for int8: TFRecords, a .rec file, a list, folders of persons, or a folder of images",
+        help="images for int8: TFRecords, a .rec file, a list, a folder of folders, or a folder of images",
     )
     parser.add_argument(
         "--images", type=int, default=256, metavar="N", help="number of calibration images; default 256"
