@@ -14,6 +14,8 @@ from typing import Any
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.paths import check_exists
+from keras_arcface.cli.server_options import add_server_options
+from keras_arcface.cli.server_options import server_options
 from keras_arcface.cli.startup import load_tensorflow
 
 
@@ -21,10 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", metavar="ADDRESS", help="grpc://HOST:PORT, grpcs://, http:// or https://")
     parser.add_argument("first", type=Path, metavar="FIRST", help="image file of an aligned face")
     parser.add_argument("second", type=Path, metavar="SECOND", help="image file of another aligned face")
-    parser.add_argument("--model", default="faces", metavar="NAME", help="name of the served model; default faces")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", type=int, metavar="N", help="version of the model, instead of the latest")
-    which.add_argument("--label", help="version label such as stable, instead of a version")
+    add_server_options(parser)
     parser.add_argument(
         "--far",
         type=float,
@@ -44,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     from keras_arcface.serving import FaceClient
 
     images = [path.read_bytes() for path in (arguments.first, arguments.second)]
-    with FaceClient(arguments.address, arguments.model, arguments.version, arguments.label) as client:
+    with FaceClient(arguments.address, **server_options(arguments)) as client:
         found = compare(client, images, arguments)
     if arguments.json:
         print_json(found)

@@ -12,13 +12,22 @@ The command prints a table of the checks, and ends with exit code 1 if one faile
 with up to 33 images per protocol, which do not affect the requests of other clients.
 """
 
+from __future__ import annotations
+
 import argparse
 import shutil
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
+from keras_arcface.cli.server_options import add_server_options
+from keras_arcface.cli.server_options import server_options
 from keras_arcface.cli.startup import load_tensorflow
+
+if TYPE_CHECKING:
+    from keras_arcface.serving import ConformanceReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="grpc://HOST:PORT, grpcs://, http:// or https://; at most one address of gRPC and one of REST",
     )
-    parser.add_argument("--model", default="faces", metavar="NAME", help="name of the served model; default faces")
-    target = parser.add_mutually_exclusive_group()
-    target.add_argument("--version", type=int, metavar="N", help="version of the model, instead of the latest")
-    target.add_argument("--label", help="version label such as stable, instead of a version")
+    add_server_options(parser)
     parser.add_argument(
         "--export",
+        type=Path,
         metavar="DIRECTORY",
         help="the SavedModel that is served, or a base path with versions, of which the newest is used",
     )
@@ -43,13 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="allowed difference of embeddings; default 1e-4, or 3e-2 for models that compute in 16 bits",
     )
-    parser.add_argument(
-        "--timeout", type=float, default=10.0, metavar="SECONDS", help="time limit of a request; default 10"
-    )
-    parser.add_argument("--retries", type=int, default=3, metavar="N", help="retries of a request; default 3")
-    parser.add_argument("--certificates", metavar="PEM", help="root certificates for TLS")
-    parser.add_argument("--client-certificate", metavar="PEM", help="client certificate for TLS")
-    parser.add_argument("--client-key", metavar="PEM", help="private key of the client certificate")
     add_json_option(parser)
 
 
@@ -59,17 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     report = check_server(
         arguments.addresses,
-        model=arguments.model,
-        version=arguments.version,
-        label=arguments.label,
         export=arguments.export,
         tolerance=arguments.tolerance,
-        timeout=arguments.timeout,
-        retries=arguments.retries,
-        certificates=arguments.certificates,
-        client_certificate=arguments.client_certificate,
-        client_key=arguments.client_key,
         progress=sys.stderr.isatty(),
+        **server_options(arguments),
     )
     if arguments.json:
         print_json(report.to_dict())
@@ -79,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if report.passed else 1
 
 
-def _describe(report) -> str:
+def _describe(report: ConformanceReport) -> str:
     version = "no version" if report.version is None else f"version {report.version}"
     compared = "" if report.export is None else f", compared with {report.export} (tolerance {report.tolerance:g})"
     return f"model {report.model}, {version}{compared}"

@@ -60,9 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="interval at which the server reads models.config; default 30",
     )
-    parser.add_argument("--tls", nargs=2, metavar=("KEY", "CERTIFICATE"), help="PEM files that encrypt gRPC")
+    parser.add_argument("--tls", type=Path, nargs=2, metavar=("KEY", "CERTIFICATE"), help="PEM files that encrypt gRPC")
     parser.add_argument(
-        "--client-ca", metavar="FILE", help="with --tls: PEM file of the authority that signs client certificates"
+        "--client-ca",
+        type=Path,
+        metavar="FILE",
+        help="with --tls: PEM file of the authority that signs client certificates",
     )
     add_json_option(parser)
 
@@ -108,12 +111,18 @@ def parse_models(arguments: argparse.Namespace) -> list[ServedModel]:
     labels: dict[str, dict[str, int]] = {name: {} for name in paths}
     for text in arguments.versions:
         name, value = _split(text, "=", "NAME=VERSIONS")
+        if name in versions:
+            raise ValueError(f"--versions must have one value per model. Received: {name} twice")
         numbers = value.split(",")
         versions[name] = [int(number) for number in numbers] if all(map(str.isdecimal, numbers)) else value
     for text in arguments.label:
         key, version = _split(text, "=", "NAME:LABEL=N")
         name, label = _split(key, ":", "NAME:LABEL=N")
-        labels.setdefault(name, {})[label] = int(version)
+        if not version.isdecimal():
+            raise ValueError(f"--label must end with the number of a version. Received: {text}")
+        if label in labels.setdefault(name, {}):
+            raise ValueError(f"--label must have one version per label. Received: {key} twice")
+        labels[name][label] = int(version)
     unknown = ({*versions} | {*labels}) - {*paths}
     if unknown:
         raise ValueError(f"--versions and --label must name one of {[*paths]}. Received: {sorted(unknown)}")

@@ -1,6 +1,7 @@
 """The command `keras-arcface ask`, against the test double of a server."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from conftest import encode
 from conftest import make_face
 from server_double import ServerDouble
 
+from keras_arcface import serving
 from keras_arcface.cli.ask import meaning_of
 
 
@@ -71,6 +73,21 @@ def test_threshold_option(ask):
     assert out.startswith("model faces, version 1\n")
     assert "\nthreshold  1.1000, set by --threshold\nalignment of the training faces" in out
     assert out.endswith("\nnot the same person\n")
+
+
+def test_the_options_are_those_of_the_client(ask, monkeypatch):
+    pem = {"certificates": "root.pem", "client_certificate": "client.pem", "client_key": "client.key"}
+    given = {**pem, "timeout": 3.0, "retries": 0, "model": "cars", "version": 4}
+    received = {}
+
+    def make(address, **options):
+        received.update(options)
+        raise ValueError("stop")
+
+    monkeypatch.setattr(serving, "FaceClient", make)
+    options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert ask("first", "again", *options).err == "error: stop\n"
+    assert received == {**given, **{name: Path(value) for name, value in pem.items()}, "label": None}
 
 
 def test_json(ask):

@@ -65,6 +65,15 @@ def test_tls(base, tmp_path, run):
         (["faces=models/faces", "--label", "cars:stable=3"], "must name one of ['faces']. Received: ['cars']"),
         (["faces=models/faces", "--versions", "faces=newest"], "error: Model 'faces': versions must be"),
         (["faces=models/faces", "--label", "faces:stable=9"], "models/faces, [2, 3, 4]. Received: "),
+        (["faces=models/faces", "--label", "faces:stable=new"], "the number of a version. Received: faces:stable=new"),
+        (
+            ["faces=models/faces", "--label", "faces:stable=3", "--label", "faces:stable=4"],
+            "error: --label must have one version per label. Received: faces:stable twice",
+        ),
+        (
+            ["faces=models/faces", "--versions", "faces=3", "--versions", "faces=4"],
+            "error: --versions must have one value per model. Received: faces twice",
+        ),
         (["faces=models/faces", "--batch-sizes", "8,1"], "batch_sizes must be ascending integers"),
     ],
 )
