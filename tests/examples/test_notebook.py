@@ -69,7 +69,7 @@ def check_every_cell_ran(notebook):
     assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
 
 
-def named_rightly(notebook):
+def rank_1(notebook):
     """Returns row name -> percentage of the new people's images in the last printed table."""
     return {
         row: int(share) for row, share in re.findall(r"^(raw pixels|before|after) +(\d+)%", printed(notebook), re.M)
@@ -81,7 +81,7 @@ def test_runs_offline_from_any_folder(tmp_path):
     notebook = run(tmp_path, KERAS_ARCFACE_QUICK="1")
     check_every_cell_ran(notebook)
     assert pictures(notebook) == 4
-    assert named_rightly(notebook)["raw pixels"] == 85
+    assert rank_1(notebook)["raw pixels"] == 85
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notebook.ipynb", "offline"]  # no files left behind
 
 
@@ -98,7 +98,7 @@ def test_accepts_an_external_embedder(tmp_path):
 def test_identification_of_new_people_does_not_get_worse(tmp_path):
     notebook = run(tmp_path)
     check_every_cell_ran(notebook)
-    share = named_rightly(notebook)
+    share = rank_1(notebook)
     print(printed(notebook))
     assert share["after"] >= share["before"]
 
@@ -108,7 +108,7 @@ def test_stored_outputs_are_complete_and_machine_independent():
     nbformat.validate(notebook)
     check_every_cell_ran(notebook)
     assert pictures(notebook) == 4
-    assert set(named_rightly(notebook)) == {"raw pixels", "before", "after"}
+    assert set(rank_1(notebook)) == {"raw pixels", "before", "after"}
     assert len(text) < 1_000_000
     outputs = [o for cell in code_cells(notebook) for o in cell.outputs]
     assert not [
