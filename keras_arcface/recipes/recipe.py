@@ -30,7 +30,7 @@ OPTIMIZERS = ("SGD", "AdamW")
 SCHEDULES = ("step", "polynomial", "cosine")
 AUGMENTATIONS = ("none", "flip", "affine", "adaface", "small")
 
-# Margins of the papers, for a recipe whose head is replaced. The other heads keep the margin of the recipe.
+# Margins of the papers, for a recipe whose head is replaced. The margin of the other heads is an angle like ArcFace's.
 MARGINS = {"CosFace": 0.35, "SphereFace": 1.35, "AdaFace": 0.4, "MagFace": 0.45, "UniFace": 0.4}
 
 _CHOICES = {
@@ -195,7 +195,8 @@ class Recipe:
         """Returns a recipe with other settings.
 
         A new head without a margin gets the margin of its paper, because margins of different heads have different
-        units.
+        units. Between heads whose margin is an angle, such as ArcFace and CurricularFace, the margin of the recipe
+        is kept.
 
         Args:
             **settings: attributes of the recipe and their values.
@@ -211,8 +212,9 @@ class Recipe:
             0.35
         """
         check_names(settings)
-        if settings.get("head", self.head) != self.head and "margin" not in settings:
-            settings["margin"] = MARGINS.get(str(settings["head"]), self.margin)
+        head = str(settings.get("head", self.head))
+        if head != self.head and "margin" not in settings and not MARGINS.keys().isdisjoint((head, self.head)):
+            settings["margin"] = MARGINS.get(head, Recipe.margin)
         return dataclasses.replace(self, **settings)
 
 

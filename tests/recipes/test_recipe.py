@@ -60,6 +60,9 @@ def test_another_head_gets_the_margin_of_its_paper(tmp_path):
     assert recipes.get("small", head="ArcFace").margin == 0.4
     assert recipes.get("small", head="CosFace").margin == 0.35
     assert recipes.get("small", head="SphereFace", margin=1.2).margin == 1.2
+    assert recipes.get("small", head="CurricularFace").margin == 0.4  # both angles
+    assert recipes.get("small").replace(head="SphereFace").replace(head="ArcFace").margin == 0.5
+    assert recipes.get("adamw", head="ElasticFace").margin == 0.5
     (tmp_path / "mine.toml").write_text('base = "small"\nhead = "SphereFace"\n')
     assert recipes.get(tmp_path / "mine.toml").margin == 1.35
 
