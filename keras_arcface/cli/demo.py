@@ -11,15 +11,12 @@ network has never seen, and exports the network for TensorFlow Serving. The face
 import argparse
 
 from keras_arcface.cli import training_options
-from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.startup import load_tensorflow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [options]"
     training_options.add_run_options(parser)
-    parser.add_argument("--replay", type=int, metavar="STEP", help="only show the images and names of this step")
-    add_json_option(parser)
     training_options.add_settings(parser)
 
 

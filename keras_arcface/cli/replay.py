@@ -34,5 +34,6 @@ def replay(
     blank = np.zeros((-len(images) % columns, *images.shape[1:]), images.dtype)
     rows = np.split(np.concatenate([images, blank]), math.ceil(len(images) / columns))
     picture = output / f"step_{step}.png"
-    cv2.imwrite(str(picture), np.concatenate([np.concatenate(row, axis=1) for row in rows])[..., ::-1])
+    pixels = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    picture.write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())  # unlike imwrite, it raises an error
     return picture

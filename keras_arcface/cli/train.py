@@ -19,7 +19,7 @@ from pathlib import Path
 
 from keras_arcface import recipes
 from keras_arcface.cli import training_options
-from keras_arcface.cli.output import add_json_option
+from keras_arcface.cli.paths import check_exists
 from keras_arcface.cli.startup import load_tensorflow
 from keras_arcface.recipes.files import to_toml
 
@@ -42,8 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     training_options.add_run_options(parser)
     parser.add_argument("--print-recipe", action="store_true", help="only print the recipe as a TOML file")
-    parser.add_argument("--replay", type=int, metavar="STEP", help="only show the images and names of this step")
-    add_json_option(parser)
     training_options.add_settings(parser)
     width = max(map(len, recipes.names()))
     summaries = [f"  {name:{width}}  {recipes.get(name).summary}" for name in recipes.names()]
@@ -57,9 +55,10 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.data is None:
         arguments.parser.error("the following arguments are required: --data")
-    for path in (arguments.data, *arguments.verify):
-        if not path.exists():
-            raise FileNotFoundError(f"No such file or directory: {path}")
+    check_exists(arguments.data, *arguments.verify)
+    names = [path.stem for path in arguments.verify]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--verify must have files with different names. Received: {', '.join(names)}")
     training_options.set_output(arguments)
     training_options.select_backend(arguments.strategy)
     with training_options.resumable(arguments):
@@ -67,5 +66,5 @@ def run(arguments: argparse.Namespace) -> None:
         from keras_arcface import data
         from keras_arcface.cli import training_run
 
-        sets = {path.stem: data.PairSet.load(path) for path in arguments.verify}
+        sets = {name: data.PairSet.load(path) for name, path in zip(names, arguments.verify, strict=True)}
         training_run.run(arguments, recipe, arguments.data, sets)

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import datetime
 import os
+import re
 import shlex
 import sys
 import typing
@@ -14,10 +15,10 @@ from typing import Any
 
 from keras_arcface import _choices
 from keras_arcface import recipes
+from keras_arcface.cli.output import add_json_option
 from keras_arcface.recipes.recipe import SETTINGS
 from keras_arcface.recipes.recipe import Recipe
 from keras_arcface.recipes.recipe import choices_of
-from keras_arcface.recipes.recipe import help_of
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +31,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shuffle-seed", type=int, metavar="N", help="shuffle the pairs before the split into folds")
     parser.add_argument(
         "--every",
-        type=int,
+        type=_positive,
         metavar="N",
         help="steps between checkpoints and verifications; default: a tenth of all steps, at most 2000",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="stop after this number of steps, for trials")
+    parser.add_argument("--steps", type=_positive, metavar="N", help="stop after this number of steps, for trials")
     parser.add_argument("--strategy", choices=_choices.STRATEGIES, default="auto", help="devices to train on")
     parser.add_argument("--precision", choices=_choices.PRECISIONS, default="auto", help="precision of the computation")
     parser.add_argument("--cache", choices=["encoded", "decoded"], help="keep the data in memory")
     parser.add_argument("--deterministic", action="store_true", help="get identical weights in each run (slower)")
+    parser.add_argument("--replay", type=int, metavar="STEP", help="only show the images and names of this step")
+    add_json_option(parser)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +59,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
                 metavar={int: "N", float: "X", str: "NAME"}[kind],
                 help=help_of(field.name),
             )
+
+
+def help_of(name: str) -> str:
+    """Returns the description of a setting, from the docstring of `Recipe`."""
+    match = re.search(rf"^ +{name}: (.*(?:\n {{12}}.*)*)", Recipe.__doc__ or "", re.MULTILINE)
+    return re.sub(r"\s+", " ", match[1]).rstrip(".").replace("`", "") if match else ""
 
 
 def recipe_of(arguments: argparse.Namespace, default: str) -> Recipe:
@@ -88,3 +97,13 @@ def resumable(arguments: argparse.Namespace) -> Iterator[None]:
     except KeyboardInterrupt as stopped:
         reason = str(stopped) or "Stopped by Ctrl-C"
         raise KeyboardInterrupt(f"{reason}. To resume, run: {arguments.command_line}") from None
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1. Received: {text}")
+    return number

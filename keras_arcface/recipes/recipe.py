@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import math
-import re
 import sys
 import types
 import typing
@@ -228,12 +227,6 @@ def check_names(settings: Mapping[str, Any]) -> None:
             meant = difflib.get_close_matches(name, SETTINGS, n=1)
             suggestion = f" Did you mean {meant[0]}?" if meant else ""
             raise ValueError(f"A recipe has no setting {short(name)}.{suggestion} Settings: {', '.join(SETTINGS)}")
-
-
-def help_of(name: str) -> str:
-    """Returns the description of a setting, from the docstring of `Recipe`."""
-    match = re.search(rf"^ +{name}: (.*(?:\n {{12}}.*)*)", Recipe.__doc__ or "", re.MULTILINE)
-    return re.sub(r"\s+", " ", match[1]).rstrip(".").replace("`", "") if match else ""
 
 
 def choices_of(name: str) -> tuple[str, ...] | None:

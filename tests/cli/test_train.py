@@ -23,6 +23,9 @@ from keras_arcface import data
 from keras_arcface import recipes
 from keras_arcface.cli import training_run
 from keras_arcface.cli.main import main
+from keras_arcface.cli.training_options import help_of
+from keras_arcface.recipes.recipe import SETTINGS
+from keras_arcface.recipes.recipe import choices_of
 
 
 def run(*arguments, cwd=None):
@@ -252,6 +255,41 @@ def test_the_backend_of_a_loaded_keras_cannot_change(capsys):
 def test_a_missing_path_is_an_error_before_anything_is_loaded(tmp_path, capsys):
     assert main(["train", "--data", str(tmp_path), "--verify", "lfw.bin"]) == 1
     assert capsys.readouterr().err == "error: No such file or directory: lfw.bin\n"
+
+
+def test_verification_sets_with_the_same_name_are_refused(tmp_path, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "lfw.bin").touch()
+    command = ["train", "--data", tmp_path, "--verify", tmp_path / "a" / "lfw.bin", tmp_path / "b" / "lfw.bin"]
+    assert main([*map(str, command)]) == 1
+    assert capsys.readouterr().err == "error: --verify must have files with different names. Received: lfw, lfw\n"
+
+
+@pytest.mark.parametrize("option", ["--every", "--steps"])
+@pytest.mark.parametrize("value", ["0", "-1", "ten"])
+def test_numbers_of_steps_are_at_least_1(option, value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--data", ".", option, value])
+    assert ended.value.code == 2
+    expected = f"error: argument {option}: expected an integer of at least 1. Received: {value}\n"
+    assert capsys.readouterr().err.startswith(expected)
+
+
+def test_a_replay_shows_the_images_of_a_step(train_here, tmp_path, capsys):
+    assert train_here("--replay", "3") == 0
+    assert "Step 3, seed 0, 4 augmented images" in capsys.readouterr().out
+    assert cv2.imread(str(tmp_path / "out" / "step_3.png")).shape == (64, 64, 3)
+    (tmp_path / "out" / "step_4.png").mkdir()
+    assert train_here("--replay", "4") == 1
+    assert "Is a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_has_a_help_text_that_lists_its_choices(name):
+    text = help_of(name)
+    assert 10 < len(text) < 200
+    assert all(choice in text for choice in choices_of(name) or ())
 
 
 def test_one_person_is_not_enough(face_folder, tmp_path, capsys):

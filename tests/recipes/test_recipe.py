@@ -8,9 +8,6 @@ from hypothesis import given
 from hypothesis import strategies
 
 from keras_arcface import recipes
-from keras_arcface.recipes.recipe import SETTINGS
-from keras_arcface.recipes.recipe import choices_of
-from keras_arcface.recipes.recipe import help_of
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -128,13 +125,6 @@ def test_missing_files_are_named(tmp_path):
     (tmp_path / "mine.toml").write_text('base = "absent.toml"')
     with pytest.raises(FileNotFoundError, match=r"absent\.toml"):
         recipes.get(tmp_path / "mine.toml")
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_every_setting_has_a_help_text_that_lists_its_choices(name):
-    text = help_of(name)
-    assert 10 < len(text) < 200
-    assert all(choice in text for choice in choices_of(name) or ())
 
 
 def test_a_long_chain_of_recipes_is_refused(tmp_path):
