@@ -3,7 +3,7 @@
     keras-arcface info
     keras-arcface info --json
 
-A bug report should contain this output.
+Add this output to a bug report.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.startup import load_tensorflow
 
-# Extras of contributors, and `all`, which only refers to the others.
+# Extras of contributors; `all`, which only refers to the others; `cuda`, whose package TensorFlow is always installed.
 _HIDDEN_EXTRAS = ("all", "cuda", "dev", "docs")
 
 

@@ -28,7 +28,7 @@ from keras_arcface.recipes import Recipe
 
 
 def run(arguments: argparse.Namespace, recipe: Recipe, directory: Path, sets: dict[str, data.PairSet]) -> None:
-    """Trains by a recipe on TFRecords, verifies, and exports.
+    """Trains with a recipe on TFRecords, verifies, and exports.
 
     Args:
         arguments: options of `keras_arcface.cli.training_options`.
