@@ -105,7 +105,7 @@ def write_table(source: Source, noise: Any, cleaned: np.ndarray, path: Path) -> 
     """Writes one line per image: its angles to its class and to the nearest other class, and its new label."""
     import numpy as np
 
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["name", "label", "degrees", "nearest", "degrees_to_nearest", "cleaned"])
         for index in range(len(source)):

@@ -14,6 +14,8 @@ from keras_arcface.serving.client.errors import ServingError
 from keras_arcface.serving.conformance.check import Check
 from keras_arcface.serving.conformance.check import Finding
 from keras_arcface.serving.conformance.check import failed
+from keras_arcface.serving.conformance.check import passed
+from keras_arcface.serving.conformance.check import skipped
 from keras_arcface.serving.conformance.checks import CHECKS
 from keras_arcface.serving.conformance.checks import PROTOCOL_CHECKS
 from keras_arcface.serving.conformance.context import Context
@@ -155,18 +157,17 @@ class _Run:
         except ServingError as error:
             finding = failed(remote.shorten(error), explain_error(error), expected)
             self._add("connection", remote.protocol, finding)
-            skipped = Finding("skipped", "no connection")
-            self._add("all other checks", remote.protocol, skipped)
+            self._add("all other checks", remote.protocol, skipped("no connection"))
             self._bar.update(len(CHECKS) - 1)
             return None
-        self._add("connection", remote.protocol, Finding("passed", f"version {remote.current}", "", expected))
+        self._add("connection", remote.protocol, passed(f"version {remote.current}", expected))
         return Context(remote, self._export, self._tolerance or _TOLERANCE)
 
     def _run(self, check: Check, protocol: str, *contexts: Context) -> None:
         self._bar.set_postfix_str(f"{check.name}, {protocol}")
         obstacle = check.obstacle(*contexts)
         try:
-            finding = Finding("skipped", obstacle) if obstacle else check.run(*contexts)
+            finding = skipped(obstacle) if obstacle else check.run(*contexts)
         except ServingError as error:
             finding = failed(contexts[0].remote.shorten(error), explain_error(error))
         self._add(check.name, protocol, finding, check.expected)

@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_arcface.serving.client.answer_checks import OUTPUTS
 from keras_arcface.serving.client.transport import Signature
 from keras_arcface.serving.client.transport import TensorSpec
 from keras_arcface.serving.saved_model.metadata import METADATA_FILE
 from keras_arcface.serving.saved_model.metadata import read_metadata
 from keras_arcface.serving.saved_model.warmup import WARMUP_FILE
+from keras_arcface.serving.saved_model.warmup import Request
+from keras_arcface.serving.saved_model.warmup import read_requests
+
+_INPUTS = {"serving_default": "images", "serve_bytes": "image_bytes", "describe": "request"}
 
 
 class ExportReference:
@@ -27,7 +32,7 @@ class ExportReference:
 
     Raises:
         FileNotFoundError: if the directory contains no SavedModel.
-        ValueError: if the SavedModel cannot be loaded, or its metadata is damaged.
+        ValueError: if the SavedModel cannot be loaded or is not an export of this package, or its metadata is damaged.
     """
 
     def __init__(self, directory: str | os.PathLike):
@@ -42,6 +47,7 @@ class ExportReference:
                 f"{self.directory} must be a SavedModel that this TensorFlow loads. Received: {error}"
             ) from error
         self.signatures = {name: _describe(function) for name, function in self._model.signatures.items()}
+        self._check_signatures()
 
     @property
     def has_warmup_requests(self) -> bool:
@@ -53,6 +59,14 @@ class ExportReference:
         """Height and width of the images."""
         shape = self.signatures["serving_default"].inputs["images"].shape or ()
         return shape[1], shape[2]  # type: ignore[return-value]
+
+    def read_warmup_requests(self) -> list[Request]:
+        """Returns the warm-up requests for a server, an empty list if there are none.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        return read_requests(self.directory / WARMUP_FILE) if self.has_warmup_requests else []
 
     def run(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
         """Returns the outputs of a signature for arrays or lists of bytes."""
@@ -73,6 +87,16 @@ class ExportReference:
                 except (OSError, ValueError):
                     continue
         return None
+
+    def _check_signatures(self) -> None:
+        for name, tensor in _INPUTS.items():
+            signature = self.signatures.get(name, Signature({}, {}))
+            if tensor not in signature.inputs or not OUTPUTS[name].keys() <= signature.outputs.keys():
+                raise ValueError(
+                    "export must be a SavedModel that export_saved_model wrote, with the signatures "
+                    f"{', '.join(_INPUTS)}. Received: {self.directory}, with the signatures "
+                    f"{', '.join(sorted(self.signatures)) or 'none'}, of which {name} is missing or another one"
+                )
 
 
 def identity(metadata: dict[str, Any]) -> tuple:

@@ -121,15 +121,23 @@ def write_requests(path: Path, requests: Iterable[Request]) -> None:
 
 
 def read_requests(path: Path) -> list[Request]:
-    """Returns the requests in a file that `write_requests` wrote."""
+    """Returns the requests in a file that `write_requests` wrote.
+
+    Raises:
+        ValueError: if the file is damaged. The message names it.
+    """
+    from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import prediction_log_pb2
 
     requests = []
-    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-        inputs = {name: value.tolist() if value.dtype == object else value for name, value in inputs.items()}
-        requests.append(Request(request.model_spec.signature_name, inputs))
+    try:
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+            inputs = {name: value.tolist() if value.dtype == object else value for name, value in inputs.items()}
+            requests.append(Request(request.model_spec.signature_name, inputs))
+    except (tf.errors.DataLossError, DecodeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     return requests
 
 

@@ -136,7 +136,7 @@ CASES = {
         "height and width are swapped",
     ),
     "mirror image added": (mirrored_sum, "answers of the export", "served model adds the embedding of the mirror"),
-    "mirror image in metadata": (mirrored_sum, "mirrored images", "the served model adds the mirror image, unlike"),
+    "mirror image in metadata": (mirrored_sum, "mirrored images", "the served model adds the mirror image, but"),
     "order of rows": (
         on_outputs(lambda outputs: {name: value[::-1] for name, value in outputs.items()}),
         "answers of the export",
@@ -314,6 +314,24 @@ def test_a_missing_warmup_file(check, base, tmp_path, only):
     report = check("grpc", export=copy)
     assert [result.check for result in report.failures] == ["warm-up file of the export"]
     assert "was lost when the export was copied" in report.causes[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"no TFRecord", bytes(100)])
+def test_a_damaged_warmup_file(content, check, base, tmp_path, only):
+    only("warm-up file of the export", "warm-up requests")
+    copy = shutil.copytree(base / "faces" / "2", tmp_path / "faces" / "2")
+    (copy / "assets.extra" / "tf_serving_warmup_requests").write_bytes(content)
+    report = check("grpc", export=copy)
+    assert [result.check for result in report.failures] == ["warm-up file of the export"]
+    assert report.causes == ("a server does not load a model with such a file",)
+    assert [each.result for each in report.results if each.check == "warm-up requests"] == ["skipped"]
+
+
+@pytest.mark.parametrize("signatures", [("serving_default",), ("serve_bytes", "describe")])
+def test_an_export_of_other_software_is_refused(signatures, check, tmp_path):
+    small_models.write(small_models.Projection(1), tmp_path / "1", signatures=signatures)
+    with pytest.raises(ValueError, match="export must be a SavedModel that export_saved_model wrote, with the sign"):
+        check("grpc", export=tmp_path / "1")
 
 
 def test_changed_metadata(check, base, tmp_path, only):

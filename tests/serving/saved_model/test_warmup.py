@@ -49,6 +49,14 @@ def test_the_official_proto_reads_them(requests, tmp_path):
             assert type(value) is type(other.inputs[name])
 
 
+@pytest.mark.parametrize("content", [b"no TFRecord", bytes(100)])
+def test_a_damaged_file_is_named(content, tmp_path):
+    pytest.importorskip("tensorflow_serving", reason="PredictionLog comes with tensorflow-serving-api, which is absent")
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError, match=r"file is damaged: .*(corrupted|truncated) record at 0"):
+        warmup.read_requests(tmp_path / "file")
+
+
 def test_embeddings_that_are_not_finite_are_refused(requests):
     with pytest.raises(ValueError, match=r"embeddings of 'blind' must be finite.*Received: norms \[nan"):
         warmup.expected_outputs(requests, lambda images: np.full((len(images), 5), np.nan), {"name": "blind"})

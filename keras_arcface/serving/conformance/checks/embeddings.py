@@ -81,7 +81,7 @@ def _check_mirror(context: Context) -> Finding:
     if is_equal == mirrored:
         return passed(received, expected)
     cause = "the served model adds the mirror image" if is_equal else "the served model does not add the mirror image"
-    return failed(received, f"{cause}, unlike its metadata says", expected)
+    return failed(received, f"{cause}, but its metadata say otherwise", expected)
 
 
 def _check_compare(context: Context) -> Finding:

@@ -7,6 +7,7 @@ from keras_arcface.serving.conformance.check import Check
 from keras_arcface.serving.conformance.check import Finding
 from keras_arcface.serving.conformance.check import failed
 from keras_arcface.serving.conformance.check import passed
+from keras_arcface.serving.conformance.check import skipped
 from keras_arcface.serving.conformance.context import Context
 from keras_arcface.serving.conformance.error_causes import explain_message
 from keras_arcface.serving.conformance.remote_model import RemoteModel
@@ -43,7 +44,7 @@ def _check_export_version(context: Context) -> Finding:
     remote, export = context.remote, context.export
     assert export is not None  # `needs_export`
     if export.version is None:
-        return Finding("skipped", f"the directory {export.directory.name!r} is not named after a version")
+        return skipped(f"the directory {export.directory.name!r} is not named after a version")
     received = f"version {remote.current}"
     if remote.current == export.version:
         return passed(received, f"version {export.version}")

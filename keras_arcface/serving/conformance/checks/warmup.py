@@ -9,14 +9,13 @@ from keras_arcface.serving.conformance.comparison import compare
 from keras_arcface.serving.conformance.context import Context
 from keras_arcface.serving.saved_model.warmup import MAX_REQUESTS
 from keras_arcface.serving.saved_model.warmup import WARMUP_FILE
-from keras_arcface.serving.saved_model.warmup import Request
-from keras_arcface.serving.saved_model.warmup import read_requests
+
+_NOT_LOADED = "a server does not load a model with such a file"
 
 
 def _check_file(context: Context) -> Finding:
     assert context.export is not None  # `needs_export`
     sizes = context.export.metadata.get("warmup_batch_sizes", [])
-    path = context.export.directory / WARMUP_FILE
     if not context.export.has_warmup_requests:
         if not sizes:
             return skipped("exported without warm-up requests: warmup_batch_sizes=()")
@@ -24,12 +23,15 @@ def _check_file(context: Context) -> Finding:
             f"{WARMUP_FILE} was lost when the export was copied, or tensorflow-serving-api was missing at the export"
         )
         return failed("no file", cause, str(WARMUP_FILE))
-    requests = read_requests(path)
+    try:
+        requests = context.export.read_warmup_requests()
+    except ValueError as error:
+        return failed(str(error), _NOT_LOADED, str(WARMUP_FILE))
     received = f"{len(requests)} requests"
     expected = f"1 to {MAX_REQUESTS} requests, for {', '.join(context.export.signatures)}"
     missing = sorted(context.expected_signatures - {request.signature for request in requests})
     if not requests or len(requests) > MAX_REQUESTS:
-        return failed(received, "a server does not load a model with such a file", expected)
+        return failed(received, _NOT_LOADED, expected)
     if missing:
         return failed(f"{received}, none for {', '.join(missing)}", "these signatures are not warmed up", expected)
     return passed(f"{received} for the sizes {', '.join(map(str, sizes))}", expected)
@@ -37,11 +39,15 @@ def _check_file(context: Context) -> Finding:
 
 def _check_requests(context: Context) -> Finding:
     assert context.export is not None  # `needs_export`
-    if not context.export.has_warmup_requests:
+    try:
+        readable = context.export.read_warmup_requests()
+    except ValueError:
+        return skipped("the warm-up file is damaged")
+    requests = [request for request in readable if request.signature not in context.unusable]
+    if not requests:
         return skipped("the export has no warm-up requests")
     if context.image_size != context.export.image_size:
         return skipped("the served model takes images of another size")
-    requests = [request for request in _requests(context) if request.signature not in context.unusable]
     largest, sent = 0.0, 0
     for request in requests:
         expected = context.export.run(request.signature, **request.inputs)
@@ -55,11 +61,6 @@ def _check_requests(context: Context) -> Finding:
         largest, sent = max(largest, *found.differences.values()), sent + 1
     difference = "equal bit for bit" if largest == 0 else f"different by up to {largest:.1e}"
     return passed(f"{sent} answers, {difference}", f"the export's within {context.tolerance:g}")
-
-
-def _requests(context: Context) -> list[Request]:
-    assert context.export is not None
-    return read_requests(context.export.directory / WARMUP_FILE)
 
 
 CHECKS = (
