@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_arcface.data import encoded_images
+from keras_arcface.data.image_headers import first_line
 from keras_arcface.serving.embedder_facts import MIN_NORM
 
 # Path in a SavedModel at which TensorFlow Serving expects the requests, and their maximum number.
@@ -136,7 +137,9 @@ def read_requests(path: Path) -> list[Request]:
             inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
             inputs = {name: value.tolist() if value.dtype == object else value for name, value in inputs.items()}
             requests.append(Request(request.model_spec.signature_name, inputs))
-    except (tf.errors.DataLossError, DecodeError, TypeError, ValueError) as error:
+    except tf.errors.DataLossError as error:
+        raise ValueError(f"{path} is damaged: {first_line(error)}") from error
+    except (DecodeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return requests
 

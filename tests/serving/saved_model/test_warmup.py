@@ -49,7 +49,7 @@ def test_the_official_proto_reads_them(requests, tmp_path):
             assert type(value) is type(other.inputs[name])
 
 
-@pytest.mark.parametrize("content", [b"no TFRecord", bytes(100)])
+@pytest.mark.parametrize("content", [b"this is no TFRecord file", bytes(100)])
 def test_a_damaged_file_is_named(content, tmp_path):
     pytest.importorskip("tensorflow_serving", reason="PredictionLog comes with tensorflow-serving-api, which is absent")
     (tmp_path / "file").write_bytes(content)
