@@ -21,6 +21,7 @@ from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
 from keras_arcface.cli.paths import check_exists
+from keras_arcface.cli.paths import check_writable
 from keras_arcface.cli.startup import load_tensorflow
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     folder = arguments.run_directory
     check_exists(arguments.data, folder / "embedder.keras", folder / "centers.npy")
+    check_writable(folder)
     load_tensorflow()
     import numpy as np
 

@@ -29,6 +29,7 @@ from keras_arcface._optional import require
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
+from keras_arcface.cli.paths import check_writable
 from keras_arcface.cli.startup import load_tensorflow
 
 # Option of each kind of set, and its name in results.json.
@@ -80,13 +81,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     sets = find_sets(arguments)
+    if arguments.ijb and arguments.size and arguments.size[0] != arguments.size[1]:
+        arguments.parser.error(f"--ijb requires a square --size. Received: {' '.join(map(str, arguments.size))}")
     parsed = unique_names(map(parse_model, arguments.models), "model")
     require("matplotlib", "plots", "evaluate")
     if arguments.nmi:
         require("sklearn", "clustering", "--nmi")
     arguments.output.mkdir(parents=True, exist_ok=True)
     results_file, report_file = arguments.output / "results.json", arguments.output / "report.html"
-    results_file.touch()  # fails now, not after the evaluation, if the folder is read-only
+    check_writable(arguments.output)
     load_tensorflow()
     from keras_arcface import evaluation
     from keras_arcface.cli import evaluation_protocols
@@ -127,7 +130,7 @@ def unique_names(entries: Iterable[tuple[str, Any]], kind: str) -> dict[str, Any
     """Returns a dictionary of `(name, value)` entries. Duplicate names raise an error."""
     entries = list(entries)
     names = [name for name, _ in entries]
-    duplicates = {name for name in names if names.count(name) > 1}
+    duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise ValueError(f"Every {kind} needs a unique name, as in NAME=PATH. Received twice: {', '.join(duplicates)}")
     return dict(entries)

@@ -112,4 +112,8 @@ def _tensorflow_devices() -> list[str]:
 def _jax_devices() -> list[str]:
     import jax
 
-    return [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()]
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:  # a broken driver, which a bug report must show
+        return [f"error: {error}"]
+    return [f"{device.platform}:{device.id} {device.device_kind}" for device in devices]

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from keras_arcface import serving
 from keras_arcface import training
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
+from keras_arcface.cli.paths import check_writable
 from keras_arcface.cli.replay import replay
 from keras_arcface.data import encoded_images
 from keras_arcface.evaluation import tables
@@ -84,8 +84,7 @@ def check(
     embedder: keras.Model, info: data.DatasetInfo, output: Path, sets: dict[str, data.PairSet], shuffle_seed: int | None
 ) -> list[str]:
     """Raises errors before the training that would otherwise occur after it. Returns what will be missing."""
-    with tempfile.TemporaryFile(dir=output):
-        pass  # fails now, not after the training, if the folder is read-only
+    check_writable(output)
     for name, pairs in sets.items():
         where = f"image 0 of {name}"
         size = encoded_images.decoded_size(encoded_images.to_jpeg_or_png(pairs.images[0], where), where)

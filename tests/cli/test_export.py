@@ -53,7 +53,7 @@ def test_saved_model(run, tmp_path, caplog):
         faces = [encode(make_face(start + pair * (pair % 2 or side), side)) for pair in range(120) for side in (0, 1)]
         data.PairSet(faces, np.arange(120) % 2 == 1).save(path)
     output = tmp_path / "models" / "faces" / "1"
-    options = ("--warmup", 1, "--mirror", "--alignment", "five_points", "--pairs", *sets)
+    options = ("--batch-sizes", 1, "--mirror", "--alignment", "five_points", "--pairs", *sets)
     caplog.handler.setLevel(logging.NOTSET)
     done = run("export", "saved-model", tmp_path / "embedder.keras", output, *options)
     assert done.code == 0, done.err
@@ -75,7 +75,7 @@ def test_saved_model(run, tmp_path, caplog):
 
 
 def test_saved_model_as_json(run, embedder, pairs, tmp_path):
-    options = ("--warmup", 2, "--compare", "--keep-variables", "--pairs", pairs, "--json")
+    options = ("--batch-sizes", 2, "--compare", "--keep-variables", "--pairs", pairs, "--json")
     done = run("export", "saved-model", embedder, tmp_path / "out", *options)
     assert done.code == 0, done.err
     found = json.loads(done.out)

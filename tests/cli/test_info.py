@@ -43,3 +43,14 @@ def test_a_copy_that_is_not_installed_is_an_error(capsys, monkeypatch, broken):
     monkeypatch.setattr(importlib.metadata, broken, absent)
     assert main(["info"]) == 1
     assert "No package metadata was found for keras-arcface" in capsys.readouterr().err
+
+
+def test_a_broken_device_is_shown(capsys, monkeypatch):
+    jax = pytest.importorskip("jax")
+
+    def broken():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(jax, "devices", broken)
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["devices"]["jax"] == ["error: Unable to initialize backend 'cuda'"]

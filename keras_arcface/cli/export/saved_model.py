@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--alignment", choices=ALIGNMENTS, help="alignment of the training faces, if known, for the metadata"
     )
     parser.add_argument(
-        "--warmup",
         "--batch-sizes",
         type=int,
         nargs="*",
@@ -81,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         freeze=not arguments.keep_variables,
         evaluation=evaluation.Roc.from_rocs(rocs) if rocs else None,
         alignment=arguments.alignment,
-        warmup_batch_sizes=arguments.warmup,
+        warmup_batch_sizes=arguments.batch_sizes,
     )
     facts = read_metadata(arguments.output)
     say(f"{arguments.output}: checked; signatures {', '.join(facts['signatures'])}")
