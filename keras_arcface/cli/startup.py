@@ -30,7 +30,7 @@ def _filtered_stderr() -> Iterator[None]:
     """Drops the expected lines from what this process, including its C++ code, writes to the standard error."""
     try:
         descriptor = sys.stderr.fileno()
-    except (AttributeError, OSError):  # the standard error is no file, as in a notebook
+    except (AttributeError, OSError):  # it has no file descriptor, as in a notebook
         yield
         return
     sys.stderr.flush()

@@ -216,9 +216,9 @@ def split_identities(source: Source, share: float, seed: int = 0) -> tuple[Class
         True
     """
     classes = np.unique(source.labels[_is_valid(source.labels, source)])
-    num_validation = round(share * len(classes))
+    num_validation = round(share * len(classes)) if 0 < share < 1 else 0  # NaN cannot be rounded
     check(
-        "share", share, 0 < num_validation < len(classes), f"a fraction that leaves classes of {source} in both parts"
+        "share", share, 0 < num_validation < len(classes), f"a fraction that leaves a class in both parts of {source}"
     )
     shuffled = np.random.default_rng(seed).permutation(classes)
     training, validation = shuffled[num_validation:], shuffled[:num_validation]

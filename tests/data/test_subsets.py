@@ -122,10 +122,10 @@ def test_no_identity_is_on_both_sides_of_a_split():
     assert again.tolist() == validation.source_labels.tolist() != other.tolist()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.99, 1.0, 2.0, -1.0])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.99, 1.0, 2.0, -1.0, float("nan")])
 def test_a_share_that_leaves_a_part_without_classes_is_rejected(share):
     with pytest.raises(
-        ValueError, match=r"share must be a fraction that leaves classes of Faces in both parts. Received: share="
+        ValueError, match=r"share must be a fraction that leaves a class in both parts of Faces. Received: share="
     ):
         split_identities(Faces(range(10)), share)
 

@@ -23,7 +23,7 @@ Outputs = dict[str, np.ndarray]
 _ALTERATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "for BGR images: the color order is swapped": lambda images: images[..., ::-1],
     "for mirrored images: the images are mirrored": lambda images: images[:, :, ::-1],
-    "for images that are upside down: the rows are in reverse order": lambda images: images[:, ::-1],
+    "for images that are upside down: the order of the rows is reversed": lambda images: images[:, ::-1],
     "for transposed images: height and width are swapped": lambda images: images.transpose(0, 2, 1, 3),
     "for gray images: the colors are dropped": lambda images: np.repeat(
         np.round(images @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., np.newaxis], 3, axis=3

@@ -125,5 +125,5 @@ class Context:
 
     @property
     def other_export(self) -> str:
-        """Says which other export the server serves, or is empty."""
+        """Which other export the server serves, or an empty string."""
         return "" if self.export is None else explain_weights(self.metadata, self.export)

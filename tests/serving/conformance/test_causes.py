@@ -129,7 +129,7 @@ def bytes_in_bgr(run, name, inputs):
 CASES = {
     "BGR": (on_pixels(lambda images: images[..., ::-1]), "answers of the export", "color order is swapped"),
     "mirrored": (on_pixels(lambda images: images[:, :, ::-1]), "answers of the export", "the images are mirrored"),
-    "rows": (on_pixels(lambda images: images[:, ::-1]), "answers of the export", "rows are in reverse order"),
+    "rows": (on_pixels(lambda images: images[:, ::-1]), "answers of the export", "the order of the rows is reversed"),
     "transposed": (
         on_pixels(lambda images: images.transpose(0, 2, 1, 3)),
         "answers of the export",
