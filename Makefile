@@ -12,6 +12,33 @@ JAX_TESTS := tests/margins tests/test_models.py tests/test_keras_habits.py \
 # PyTorch runs the heads and their loss only. The other tests of layers take gradients by TensorFlow or JAX.
 TORCH_TESTS := tests/test_registered.py \
 	$(patsubst %,tests/layers/test_%.py,chunked custom_reduction inner_product modern_presets)
+# Slow tests that CI runs after `make test`, because they guard what matters most to users: the wheel in a clean environment,
+# the demo, the notebook, Ctrl-C, several replicas against one device. `pytest -m slow` has more.
+SLOW_TESTS := \
+	tests/packaging \
+	tests/examples/test_readme.py \
+	tests/examples/test_notebook.py::test_runs_offline_from_any_folder \
+	tests/cli/test_train.py::test_demo_exports_a_saved_model \
+	tests/cli/test_train.py::test_ctrl_c_stops_after_a_step_with_a_checkpoint_and_no_traceback \
+	tests/evaluation/test_real_data.py \
+	tests/fuzzing \
+	tests/layers/test_every_head.py::test_degenerate_batches_have_a_finite_loss_and_gradient \
+	tests/layers/test_partial_fc.py::test_it_learns_and_continues_after_loading \
+	tests/layers/test_partial_fc.py::test_other_classes_and_pairs_are_drawn_with_equal_probability \
+	tests/layers/test_partial_fc.py::test_the_mean_over_draws_approaches_the_expectation \
+	tests/layers/test_partial_fc.py::test_two_replicas_draw_and_train_as_one \
+	tests/serving/saved_model/test_export.py::test_an_export_after_training_in_bfloat16_answers_in_float32 \
+	tests/serving/saved_model/test_export.py::test_the_graph_does_not_require_xla \
+	tests/test_keras_habits.py \
+	tests/test_keras_models.py \
+	tests/test_replicas.py \
+	tests/training/test_checkpoints.py::test_a_second_training_is_told_who_trains_in_the_directory \
+	tests/training/test_distribution.py::test_sharded_heads_equal_a_head_on_one_device_with_traffic_independent_of_the_classes \
+	tests/training/test_distribution.py::test_two_hosts_train_like_one_process_and_never_hold_all_centers \
+	tests/training/test_fine_tuning.py::test_a_loaded_model_continues_training_exactly \
+	tests/training/test_gradient_accumulation.py \
+	tests/training/test_interruption.py \
+	tests/training/test_replica_check.py
 # Most of the time on JAX is compilation: the workers, and the next run, take over what another one has compiled.
 ON_JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.pytest_cache/jax \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
@@ -19,7 +46,7 @@ ON_JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.pytest_cache/ja
 # Hides TensorFlow's startup messages.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test check test-tensorflow test-jax test-torch coverage docs build lint clean
+.PHONY: demo test check test-tensorflow test-jax test-slow test-torch coverage docs build lint clean
 
 demo: .venv/demo
 	$(BIN)/python examples/train_ms1m.py
@@ -36,6 +63,9 @@ test-tensorflow: .venv/dev
 
 test-jax: .venv/dev
 	$(ON_JAX) $(BIN)/python -m pytest $(WORKERS) $(JAX_TESTS)
+
+test-slow: .venv/dev
+	$(BIN)/python -m pytest -m slow $(SLOW_TESTS)
 
 # Requires PyTorch, which is in no extra.
 test-torch: .venv/dev

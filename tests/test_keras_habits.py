@@ -121,6 +121,7 @@ def test_the_loss_of_a_weighted_batch_is_that_of_the_head(restart):
     np.testing.assert_allclose(model.predict_on_batch(IMAGES), embeddings, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [{"steps_per_execution": 2}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
 def test_options_of_compile_do_not_change_the_training(option, restart):
     expected = fit(restart(), epochs=2)

@@ -184,6 +184,7 @@ def build(hp):
     return model
 
 
+@pytest.mark.slow
 def test_a_tuner_builds_several_models_in_one_process():
     trials = [(0.2, 8.0, 0.01), (0.5, 32.0, 0.001), (0.2, 8.0, 0.01)]
     losses = []
@@ -202,6 +203,7 @@ def application(name, size=32, **options):
     return getattr(keras.applications, name)(**options)
 
 
+@pytest.mark.slow
 def test_a_network_of_keras_applications_trains_as_backbone(tmp_path):
     backbone = application("MobileNet", alpha=0.25)
     model = RecognitionModel(make_embedder(backbone, dim=8), ArcFace(CLASSES, scale=16.0))
@@ -264,6 +266,7 @@ assert type(model.head) is keras_arcface.ArcFace
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", LOADING)
 def test_a_saved_model_loads_in_another_process(imports, trained, tmp_path):
     trained.save(tmp_path / "model.keras")

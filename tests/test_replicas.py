@@ -16,15 +16,9 @@ def run(script, *arguments):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    ("devices", "synchronized"),
-    [
-        (2, []),
-        pytest.param(2, ["synchronized"], marks=pytest.mark.slow),
-        pytest.param(4, [], marks=pytest.mark.slow),
-        pytest.param(4, ["synchronized"], marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("synchronized", [[], ["synchronized"]])
 def test_replicas_are_equal_to_each_other_and_to_the_saved_embedder(devices, synchronized):
     report = run("replica_agreement.py", devices, *synchronized)
     print(report)

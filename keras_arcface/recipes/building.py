@@ -60,7 +60,6 @@ def build(
     Examples:
         >>> recipe = get("small", backbone="MobileFaceNet", width=8, dim=8, batch_size=4)
         >>> model = build(recipe, num_classes=2, num_examples=8, image_size=(32, 32))
-        >>> history = model.fit(dataset, steps_per_epoch=recipe.steps_per_epoch(8), shuffle=False, verbose=0)
         >>> model.embedder.output_shape
         (None, 8)
     """

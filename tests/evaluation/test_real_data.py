@@ -39,6 +39,7 @@ def test_pixel_baseline(pairs):
         evaluation.verify(embeddings[:, ::100], pairs.same)
 
 
+@pytest.mark.slow
 def test_public_network(pairs, sface):
     """SFace reaches 99.4% on LFW's View 2. This test uses 40 genuine and 40 impostor pairs of View 1."""
     chosen = np.r_[0:40, 500:540]

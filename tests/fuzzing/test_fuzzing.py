@@ -27,6 +27,7 @@ def test_reads_seeds_and_former_findings_within_limits(name):
         fuzz.check(target, data)
 
 
+@pytest.mark.slow
 def test_searches_every_target(tmp_path):
     pytest.importorskip("atheris", reason="the search requires atheris")
     command = [sys.executable, fuzz.__file__, "--seconds", "1", "--seed", "1", "--findings", str(tmp_path / "findings")]

@@ -53,6 +53,7 @@ def test_passes_the_checks_of_heads(name, tmp_path):
     check_head(lambda: make(name), EMBEDDINGS, LABELS, tmp_path)
 
 
+@pytest.mark.slow
 @every_head
 def test_degenerate_batches_have_a_finite_loss_and_gradient(name):
     # On JAX the state of a head changes only inside the training step of RecognitionModel.

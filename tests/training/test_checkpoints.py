@@ -462,6 +462,7 @@ train(make_model(eager=True), [Checkpoints(sys.argv[1]), TrainingLog(sys.argv[1]
 """
 
 
+@pytest.mark.slow
 def test_a_second_training_is_told_who_trains_in_the_directory(tmp_path):
     make_checkpoints(tmp_path / "finished", 100)
     command = [sys.executable, "-c", TRAIN, tmp_path / "run", Path(__file__).parent]

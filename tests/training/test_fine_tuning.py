@@ -136,6 +136,7 @@ def test_frozen_stages_have_no_optimizer():
     np.testing.assert_allclose([float(optimizer.learning_rate) for optimizer in found], [1e-3, 1e-4, 1e-2], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_loaded_model_continues_training_exactly(tmp_path):
     """With clipping, accumulation, momenta, and one schedule per stage."""
     inputs = outputs = keras.Input((8,))

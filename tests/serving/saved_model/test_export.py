@@ -279,6 +279,7 @@ def test_invalid_warmup_sizes_are_refused(sizes, message, embedder, tmp_path):
         export_saved_model(embedder, tmp_path / "1", warmup_batch_sizes=sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [False, True])
 def test_the_graph_does_not_require_xla(freeze, tmp_path):
     network = backbones.MobileFaceNet(width=16, input_shape=(32, 32, 3), blocks=(1, 1, 1, 1), stem_groups=4)
@@ -289,6 +290,7 @@ def test_the_graph_does_not_require_xla(freeze, tmp_path):
     assert_equals(outputs, grouped, FACES)
 
 
+@pytest.mark.slow
 def test_an_export_after_training_in_bfloat16_answers_in_float32(tmp_path):
     code = (
         "import sys; from keras_arcface import backbones, serving, training\n"
