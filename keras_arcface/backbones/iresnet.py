@@ -11,7 +11,15 @@ from keras_arcface.backbones.building_blocks import prelu
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
 
 
-def IResNet(blocks, width=64, input_shape=(112, 112, 3), stem_strides=1, synchronized=False, name="iresnet"):
+def IResNet(
+    blocks,
+    width=64,
+    input_shape=(112, 112, 3),
+    stem_strides=1,
+    synchronized=False,
+    name="iresnet",
+    pooled_shortcut=False,
+):
     """Builds an IResNet, a residual network for small aligned faces with a stem of full resolution.
 
     It is the backbone of the ArcFace paper and of many published models. A 3 x 3 convolution without
@@ -27,6 +35,8 @@ def IResNet(blocks, width=64, input_shape=(112, 112, 3), stem_strides=1, synchro
         synchronized: if true, BatchNorm uses the statistics of the global batch instead of the local batch of each
             replica (TensorFlow backend only).
         name: name of the model.
+        pooled_shortcut: if true, the shortcut of the first block takes every second pixel of its input, as in the
+            networks of AdaFace and CVLface, instead of a convolution. Its number of channels does not change.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
@@ -59,13 +69,16 @@ def IResNet(blocks, width=64, input_shape=(112, 112, 3), stem_strides=1, synchro
                 strides=2 if block == 0 else 1,
                 synchronized=synchronized,
                 name=f"stage{stage + 1}_block{block + 1}",
+                pooled_shortcut=pooled_shortcut and stage == 0,
             )
     return keras.Model(images, x, name=name)
 
 
-def _block(x, filters, strides, synchronized, name):
+def _block(x, filters, strides, synchronized, name, pooled_shortcut):
     shortcut = x
-    if strides > 1:
+    if strides > 1 and pooled_shortcut:
+        shortcut = layers.AveragePooling2D(1, strides, name=f"{name}_shortcut_pool")(x)
+    elif strides > 1:
         shortcut = conv(x, filters, 1, strides, name=f"{name}_shortcut_conv")
         shortcut = batch_norm(shortcut, synchronized, name=f"{name}_shortcut_bn")
     x = batch_norm(x, synchronized, name=f"{name}_bn1")
@@ -81,8 +94,8 @@ def IResNet18(**kwargs):
     """Builds an `IResNet` with 18 layers and 11.2 million parameters.
 
     Args:
-        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized` and
-            `name`.
+        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized`,
+            `name` and `pooled_shortcut`.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
@@ -106,8 +119,8 @@ def IResNet34(**kwargs):
     """Builds an `IResNet` with 34 layers and 21.3 million parameters.
 
     Args:
-        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized` and
-            `name`.
+        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized`,
+            `name` and `pooled_shortcut`.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
@@ -131,8 +144,8 @@ def IResNet50(**kwargs):
     """Builds an `IResNet` with 50 layers and 30.8 million parameters.
 
     Args:
-        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized` and
-            `name`.
+        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized`,
+            `name` and `pooled_shortcut`.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
@@ -156,8 +169,8 @@ def IResNet100(**kwargs):
     """Builds an `IResNet` with 100 layers and 52.4 million parameters.
 
     Args:
-        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized` and
-            `name`.
+        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized`,
+            `name` and `pooled_shortcut`.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default
@@ -181,8 +194,8 @@ def IResNet200(**kwargs):
     """Builds an `IResNet` with 200 layers and 106.1 million parameters.
 
     Args:
-        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized` and
-            `name`.
+        **kwargs: arguments of `IResNet` except `blocks`: `width`, `input_shape`, `stem_strides`, `synchronized`,
+            `name` and `pooled_shortcut`.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, 3)` in [-1, 1] to a feature map, by default

@@ -8,7 +8,7 @@ from keras import layers
 from keras_arcface import _arguments
 from keras_arcface._messages import cut
 from keras_arcface.models import make_embedder
-from keras_arcface.pretrained.architectures import recognize
+from keras_arcface.pretrained.layouts import recognize
 from keras_arcface.pretrained.onnx_networks import read_onnx
 from keras_arcface.pretrained.state_dicts import read_safetensors
 from keras_arcface.pretrained.state_dicts import read_torch
@@ -76,11 +76,11 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     _arguments.check("path", str(path), suffix in _READERS, f"a file with one of the suffixes {', '.join(_READERS)}")
     try:
         weights = _read(path, suffix)
-        architecture = recognize(weights, synchronized)
-        embedder = make_embedder(architecture.backbone, architecture.dim, dropout, synchronized, name=name)
-        for layer in (*architecture.backbone.layers, *embedder.layers):
-            _set_weights(layer, architecture.module_name, weights)
-        _set_neck_weights(embedder, architecture, weights)
+        network = recognize(weights, synchronized)
+        embedder = make_embedder(network.backbone, network.dim, dropout, synchronized, name=name)
+        for layer in (*network.backbone.layers, *embedder.layers):
+            _set_weights(layer, network.module_name, weights)
+        _set_neck_weights(embedder, network, weights)
         weights.check_is_empty()
     except UnsupportedFileError as error:
         raise ValueError(f"{path} cannot be loaded: {error}") from error
@@ -126,24 +126,24 @@ def _pop_batch_norm(weights, module, shape):
     return [weights.pop(f"{module}.{name}", shape) for name in ("weight", "bias", "running_mean", "running_var")]
 
 
-def _set_neck_weights(embedder, architecture, weights):
+def _set_neck_weights(embedder, network, weights):
     """Sets the weights of the dense layer and the last BatchNorm.
 
     The dense layer has no bias, so a bias in the file is subtracted from the mean of BatchNorm. BatchNorm has no scale,
     so a scale in the file is multiplied with the kernel and the mean. Both are exact.
     """
     dense, norm = embedder.get_layer("neck_dense"), embedder.get_layer("embedding")
-    linear, batch_norm = architecture.module_name("neck_dense"), architecture.module_name("embedding")
-    rows, columns, channels = architecture.backbone.output_shape[1:]
-    kernel = weights.pop(f"{linear}.weight", (architecture.dim, channels * rows * columns))
-    scale, offset, mean, variance = _pop_batch_norm(weights, batch_norm, (architecture.dim,))
+    linear, batch_norm = network.module_name("neck_dense"), network.module_name("embedding")
+    rows, columns, channels = network.backbone.output_shape[1:]
+    kernel = weights.pop(f"{linear}.weight", (network.dim, channels * rows * columns))
+    scale, offset, mean, variance = _pop_batch_norm(weights, batch_norm, (network.dim,))
     if f"{linear}.bias" in weights:
-        mean = mean - weights.pop(f"{linear}.bias", (architecture.dim,))
+        mean = mean - weights.pop(f"{linear}.bias", (network.dim,))
     if np.any(scale != 1):
         kernel, mean = kernel * scale[:, None], mean * scale
     # PyTorch flattens a feature map with channels first, Keras with channels last.
-    kernel = kernel.reshape(architecture.dim, channels, rows, columns).transpose(2, 3, 1, 0)
-    dense.kernel.assign(kernel.reshape(rows * columns * channels, architecture.dim))
+    kernel = kernel.reshape(network.dim, channels, rows, columns).transpose(2, 3, 1, 0)
+    dense.kernel.assign(kernel.reshape(rows * columns * channels, network.dim))
     norm.beta.assign(offset)
     norm.moving_mean.assign(mean)
     norm.moving_variance.assign(variance)

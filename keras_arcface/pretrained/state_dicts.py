@@ -16,8 +16,8 @@ from keras_arcface.pretrained.weights import Weights
 _EXPECTED = "expected a state dict of names and tensors, as written by torch.save(network.state_dict(), path)"
 # Keys of the weights of the embedder in checkpoints: first that of arcface_torch, then a common one.
 _WRAPPERS = ("state_dict_backbone", "state_dict")
-# Prefixes that DistributedDataParallel and torch.compile add to each name.
-_PREFIXES = re.compile(r"(?:module\.|_orig_mod\.)+")
+# Prefixes of DistributedDataParallel, torch.compile, and the modules around the networks of AdaFace, CVLface, EdgeFace.
+_PREFIXES = re.compile(r"(?:module\.|_orig_mod\.|model\.|net\.)+")
 
 
 def read_torch(path: Path) -> Weights:

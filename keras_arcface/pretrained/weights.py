@@ -1,5 +1,6 @@
 """Arrays of a weights file of any format, with the names of arcface_torch."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -75,6 +76,15 @@ class Weights:
         if not np.isfinite(array).all():
             raise UnsupportedFileError(f"expected finite numbers in float32. Received: NaN or infinity in {origin}")
         self._remaining[name] = Weight(array, origin)
+
+    def rename(self, new_name: Callable[[str], str | None]) -> None:
+        """Renames all arrays. Messages still refer to their key or node in the file.
+
+        Args:
+            new_name: function from a name to the new name, or None to drop the array.
+        """
+        renamed = ((new_name(name), weight) for name, weight in self._remaining.items())
+        self._remaining = {name: weight for name, weight in renamed if name is not None}
 
     def shape(self, name: str, rank: int) -> tuple[int, ...]:
         """Returns the shape of an array without removing it.

@@ -10,8 +10,9 @@ COVERS = (
     "keras_arcface/pretrained/torch_files.py",
     "keras_arcface/pretrained/state_dicts.py",
     "keras_arcface/pretrained/weights.py",
-    "keras_arcface/pretrained/architectures.py",
-    "keras_arcface/pretrained/expected_shapes.py",
+    "keras_arcface/pretrained/layouts/layout.py",
+    "keras_arcface/pretrained/layouts/iresnet.py",
+    "keras_arcface/pretrained/layouts/mobilefacenet.py",
 )
 ALLOWED = ()
 MAX_SECONDS = 2

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from keras_arcface import backbones
-from keras_arcface.pretrained import architectures
 from keras_arcface.pretrained import insightface
 from keras_arcface.pretrained import load_insightface
-from keras_arcface.pretrained.expected_shapes import iresnet_shapes
-from keras_arcface.pretrained.expected_shapes import mobilefacenet_shapes
+from keras_arcface.pretrained.layouts.iresnet import iresnet_shapes
+from keras_arcface.pretrained.layouts.layout import MAX_BLOCKS
+from keras_arcface.pretrained.layouts.mobilefacenet import mobilefacenet_shapes
 from keras_arcface.pretrained.weights import Weights
 
 SHAPES = {
@@ -100,9 +100,9 @@ def test_a_stage_without_blocks_is_not_built(load, not_built):
 )
 def test_blocks_are_limited(load, not_built, make):
     with pytest.raises(BuiltError):
-        load(dict(make(architectures.MAX_BLOCKS)))
+        load(dict(make(MAX_BLOCKS)))
     with pytest.raises(ValueError, match=r"expected at most 100 blocks. Received: stages of \[1, .* blocks"):
-        load(dict(make(architectures.MAX_BLOCKS + 1)))
+        load(dict(make(MAX_BLOCKS + 1)))
 
 
 @pytest.mark.parametrize("error", [ValueError, RecursionError])
