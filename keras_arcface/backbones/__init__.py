@@ -10,6 +10,7 @@ from keras_arcface.backbones.iresnet import IResNet50
 from keras_arcface.backbones.iresnet import IResNet100
 from keras_arcface.backbones.iresnet import IResNet200
 from keras_arcface.backbones.mobilefacenet import MobileFaceNet
+from keras_arcface.backbones.mobilenet import MobileNetV1
 
 __all__ = [
     "IResNet",
@@ -19,4 +20,5 @@ __all__ = [
     "IResNet100",
     "IResNet200",
     "MobileFaceNet",
+    "MobileNetV1",
 ]

@@ -42,9 +42,9 @@ def depthwise_conv(x, kernel_size, strides=1, padding="same", name=None):
     )(x)
 
 
-def batch_norm(x, synchronized, name=None):
-    """Applies a BatchNorm with the momentum and epsilon of the published networks."""
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=synchronized, name=name)(x)
+def batch_norm(x, synchronized, epsilon=1e-5, name=None):
+    """Applies a BatchNorm with the momentum and, by default, the epsilon of the published networks."""
+    return layers.BatchNormalization(momentum=0.9, epsilon=epsilon, synchronized=synchronized, name=name)(x)
 
 
 def prelu(x, name=None):
