@@ -9,11 +9,11 @@ from keras_arcface.backbones.building_blocks import prelu
 
 # Channels of the blocks of each stage, relative to the first convolution. All stages after the first halve the
 # resolution in their first block.
-_STAGES = ((2,), (4, 4), (8, 8), (16,) * 6, (32, 32))
+STAGES = ((2,), (4, 4), (8, 8), (16,) * 6, (32, 32))
 
 # SFace was trained with this epsilon, which is not negligible: many variances of its depthwise convolutions are about
 # 0.01.
-_EPSILON = 1e-3
+EPSILON = 1e-3
 
 
 def MobileNetV1(width=32, input_shape=(112, 112, 3), synchronized=False, name="mobilenetv1"):
@@ -53,7 +53,7 @@ def MobileNetV1(width=32, input_shape=(112, 112, 3), synchronized=False, name="m
     """
     images = keras.Input(input_shape, name="images")
     x = _activated(conv(images, width, 3, name="stem_conv"), synchronized, "stem")
-    for stage, multiples in enumerate(_STAGES, 1):
+    for stage, multiples in enumerate(STAGES, 1):
         for block, multiple in enumerate(multiples, 1):
             block_name = f"stage{stage}_block{block}"
             strides = 2 if stage > 1 and block == 1 else 1
@@ -65,4 +65,4 @@ def MobileNetV1(width=32, input_shape=(112, 112, 3), synchronized=False, name="m
 
 
 def _activated(x, synchronized, name):
-    return prelu(batch_norm(x, synchronized, epsilon=_EPSILON, name=f"{name}_bn"), name=f"{name}_prelu")
+    return prelu(batch_norm(x, synchronized, epsilon=EPSILON, name=f"{name}_bn"), name=f"{name}_prelu")

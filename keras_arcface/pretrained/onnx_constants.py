@@ -128,17 +128,27 @@ def _transpose(attribute, x, *_):
 
 
 def _dequantize(attribute, x, scale, zero=None, *_):
-    side = x.shape[attribute("axis", 1)] if scale.size != 1 else 1
+    axis, block = attribute("axis", 1), attribute("block_size", 0)
     offsets = np.zeros_like(scale) if zero is None else zero
-    if scale.shape not in ((), (side,)) or offsets.shape != scale.shape:
+    if block:  # blocks of an axis have their own scales
+        side = x.shape[axis]
+        expected = [-(-length // block) if index == axis % x.ndim else length for index, length in enumerate(x.shape)]
+        _check_scales(x, scale, offsets, [tuple(expected)] if block > 0 else [])
+        scale, offsets = (np.repeat(array, block, axis).take(range(side), axis) for array in (scale, offsets))
+    else:
+        _check_scales(x, scale, offsets, [()] if scale.size == 1 else [(x.shape[axis],)])
+        if scale.size != 1:
+            others = [index for index in range(x.ndim) if index != axis % x.ndim]
+            scale, offsets = np.expand_dims(scale, others), np.expand_dims(offsets, others)
+    return (x.astype(np.float32) - offsets.astype(np.float32)) * scale.astype(np.float32)
+
+
+def _check_scales(x, scale, offsets, expected):
+    if scale.shape not in expected or offsets.shape != scale.shape:
         raise UnsupportedFileError(
-            f"expected one scale and zero point, or one for each index of an axis of {x.shape}. "
+            f"expected one scale and zero point, or one for each index or block of an axis of {x.shape}. "
             f"Received: shapes {scale.shape} and {offsets.shape}"
         )
-    if scale.size != 1:
-        others = [axis for axis in range(x.ndim) if axis != attribute("axis", 1) % x.ndim]
-        scale, offsets = np.expand_dims(scale, others), np.expand_dims(offsets, others)
-    return (x.astype(np.float32) - offsets.astype(np.float32)) * scale.astype(np.float32)
 
 
 EVALUATED: dict[str, Callable[..., np.ndarray]] = {

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_arcface.backbones import mobilenet
 from keras_arcface.pretrained.onnx_reader import OnnxGraph
 from keras_arcface.pretrained.onnx_reader import describe
 from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weights
 
-_EPSILON = 1e-5  # value in all BatchNorm layers of this package and of arcface_torch
+_EPSILON = 1e-5  # value in the BatchNorm layers of this package and of arcface_torch, except MobileNetV1
 
 
 def read_onnx(path: Path) -> Weights:
-    """Reads an `.onnx` file of an IResNet or a MobileFaceNet with images `(n, 3, height, width)`.
+    """Reads an `.onnx` file of an IResNet, a MobileFaceNet or SFace with images `(n, 3, height, width)`.
 
     Raises:
         ModuleNotFoundError: if onnx is not installed.
@@ -29,10 +30,12 @@ def read_onnx(path: Path) -> Weights:
     network = _WeightCollector(graph)
     x, scale = _read_normalization(graph)
     stem = graph.only_consumer(x, "Conv")
-    if graph.attribute(stem, "strides", [1, 1]) == [1, 1]:
-        network.read_iresnet(stem, scale)
-    else:
+    if graph.attribute(stem, "strides", [1, 1]) != [1, 1]:
         network.read_mobilefacenet(stem, scale)
+    elif network.has_blocks_without_shortcut(stem):
+        network.read_mobilenet(stem, scale)
+    else:
+        network.read_iresnet(stem, scale)
     network.weights.input_size = graph.input_size
     return network.weights
 
@@ -125,6 +128,30 @@ class _WeightCollector:
         x = self._conv_norm(graph.only_consumer(x, "Conv"), f"{last}.layers.0", f"{last}.layers.1", padded=False)
         self._embedding(x, "features.layers.2", "features.layers.3")
 
+    def has_blocks_without_shortcut(self, stem):
+        """Returns whether a single convolution follows the stem and its activation, as in a MobileNetV1."""
+        tensor = stem.output[0]
+        while [node.op_type for node in self._graph.consumers(tensor)] in (["BatchNormalization"], ["PRelu"]):
+            tensor = self._graph.consumers(tensor)[0].output[0]
+        return [node.op_type for node in self._graph.consumers(tensor)] == ["Conv"]
+
+    def read_mobilenet(self, stem, scale):
+        """Collects the weights of a MobileNetV1, whose names are those of the layers of `backbones.MobileNetV1`."""
+        x = self._mobilenet_unit(stem, "stem_conv", "stem", scale=scale)
+        for stage, multiples in enumerate(mobilenet.STAGES, 1):
+            for block in range(1, len(multiples) + 1):
+                strides = 2 if stage > 1 and block == 1 else 1
+                for part in ("depthwise", "pointwise"):
+                    name = f"stage{stage}_block{block}_{part}"
+                    node = self._graph.only_consumer(x, "Conv")
+                    x = self._mobilenet_unit(node, name, name, strides=strides if part == "depthwise" else 1)
+        x = self._norm(self._graph.only_consumer(x, "BatchNormalization"), "neck_bn")
+        self._embedding(x, "neck_dense", "embedding")
+
+    def _mobilenet_unit(self, node, conv, unit, **kwargs):
+        x = self._conv_norm(node, conv, f"{unit}_bn", epsilon=mobilenet.EPSILON, **kwargs)
+        return self._prelu(x, f"{unit}_prelu")
+
     def _bottleneck(self, node, name, strides=1):
         x = self._conv_norm_prelu(node, f"{name}.layers.0")
         x = self._conv_norm_prelu(self._graph.only_consumer(x, "Conv"), f"{name}.layers.1", strides=strides)
@@ -135,7 +162,7 @@ class _WeightCollector:
     def _conv_norm_prelu(self, node, name, **kwargs):
         return self._prelu(self._conv_norm(node, f"{name}.layers.0", f"{name}.layers.1", **kwargs), f"{name}.layers.2")
 
-    def _conv_norm(self, node, conv, norm, strides=1, padded=True, scale=None):
+    def _conv_norm(self, node, conv, norm, strides=1, padded=True, scale=None, epsilon=_EPSILON):
         graph = self._graph
         kernel = graph.constant(node, 1)
         if kernel.ndim != 4 or (scale is not None and kernel.shape[1] != 3):
@@ -152,23 +179,23 @@ class _WeightCollector:
             kernel = kernel * scale[:, None, None]
         self._add(f"{conv}.weight", kernel, node)
         bias = graph.constant(node, 2) if len(node.input) > 2 else np.zeros(len(kernel))
-        return self._optional_norm(node.output[0], norm, bias, node)
+        return self._optional_norm(node.output[0], norm, bias, node, epsilon)
 
-    def _optional_norm(self, tensor, name, bias, node):
+    def _optional_norm(self, tensor, name, bias, node, epsilon=_EPSILON):
         """Reads a following BatchNorm. If none follows, adds the weights of a BatchNorm that only adds the bias."""
         if bias.ndim != 1:
             raise UnsupportedFileError(f"expected a bias of one axis in {describe(node)}. Received: shape {bias.shape}")
         consumers = self._graph.consumers(tensor)
         if len(consumers) == 1 and consumers[0].op_type == "BatchNormalization":
-            return self._norm(consumers[0], name, bias)
+            return self._norm(consumers[0], name, bias, epsilon)
         self._add(f"{name}.weight", np.ones(bias.shape), node)
         self._add(f"{name}.bias", bias, node)
         self._add(f"{name}.running_mean", np.zeros(bias.shape), node)
-        self._add(f"{name}.running_var", np.full(bias.shape, 1 - _EPSILON), node)
+        self._add(f"{name}.running_var", np.full(bias.shape, 1 - epsilon), node)
         return tensor
 
-    def _norm(self, node, name, bias=0.0):
-        """Reads a BatchNorm, and subtracts the bias of the preceding node from its mean."""
+    def _norm(self, node, name, bias=0.0, epsilon=_EPSILON):
+        """Reads a BatchNorm for a layer with this epsilon, and subtracts the bias before it from its mean."""
         self._graph.expect_attribute(node, "training_mode", 0, default=0)
         gamma, beta, mean, variance = (self._graph.constant(node, index).astype(np.float64) for index in (1, 2, 3, 4))
         # Arrays of other shapes could broadcast to a large one.
@@ -178,9 +205,9 @@ class _WeightCollector:
                 f"expected arrays (n,) in {describe(node)}, with the channels of the node before it. "
                 f"Received: shapes {shapes} after {np.shape(bias) or 'no'} channels"
             )
-        epsilon = self._graph.attribute(node, "epsilon", _EPSILON)
-        if abs(epsilon - _EPSILON) > 1e-9:
-            gamma = gamma * np.sqrt((variance + _EPSILON) / (variance + epsilon))
+        stored_epsilon = self._graph.attribute(node, "epsilon", 1e-5)
+        if abs(stored_epsilon - epsilon) > 1e-9:
+            gamma = gamma * np.sqrt((variance + epsilon) / (variance + stored_epsilon))
         self._add(f"{name}.weight", gamma, node)
         self._add(f"{name}.bias", beta, node)
         self._add(f"{name}.running_mean", mean - bias, node)

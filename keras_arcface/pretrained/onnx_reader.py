@@ -54,7 +54,8 @@ class OnnxGraph:
         self.images, self.input_size = self._find_images(graph)
 
     def _find_images(self, graph):
-        inputs = [value for value in graph.input if value.name not in self._initializers]
+        # Old files list their weights as inputs too, and quantizers leave those that they have replaced.
+        inputs = [value for value in graph.input if value.name not in self._initializers and self.consumers(value.name)]
         shapes = [[axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in inputs]
         if len(inputs) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (0, 3):  # 0: unknown
             received = [f"{short(entry.name)} {shape[:5]}" for entry, shape in zip(inputs[:3], shapes, strict=False)]

@@ -2,11 +2,12 @@
 
 from keras_arcface.pretrained.layouts import iresnet
 from keras_arcface.pretrained.layouts import mobilefacenet
+from keras_arcface.pretrained.layouts import mobilenet
 from keras_arcface.pretrained.layouts.layout import Network
 from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weights
 
-LAYOUTS = (iresnet.ARCFACE_TORCH, iresnet.CVLFACE, mobilefacenet.ARCFACE_TORCH)
+LAYOUTS = (iresnet.ARCFACE_TORCH, iresnet.CVLFACE, mobilefacenet.ARCFACE_TORCH, mobilenet.SFACE)
 
 
 def recognize(weights: Weights, synchronized: bool) -> Network:
