@@ -1,4 +1,4 @@
-"""Small PyTorch networks whose parameters have the names and the order of InsightFace's arcface_torch."""
+"""Small PyTorch networks whose parameters have the names and the order of arcface_torch, or of AdaFace and CVLface."""
 
 import torch
 from torch import nn
@@ -45,6 +45,48 @@ class TorchIResNet(nn.Module):
         x = self.prelu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.features(self.fc(self.dropout(torch.flatten(self.bn2(x), 1))))
+
+
+class CVLfaceBlock(nn.Module):
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        shortcut = [conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)]
+        self.shortcut_layer = nn.MaxPool2d(1, stride) if inputs == outputs else nn.Sequential(*shortcut)
+        self.res_layer = nn.Sequential(
+            nn.BatchNorm2d(inputs),
+            conv(inputs, outputs, 3),
+            nn.BatchNorm2d(outputs),
+            nn.PReLU(outputs),
+            conv(outputs, outputs, 3, stride),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x):
+        return self.res_layer(x) + self.shortcut_layer(x)
+
+
+class TorchCVLface(nn.Module):
+    def __init__(self, blocks=(2, 1, 2, 1), width=16, size=(32, 32), dim=24):
+        super().__init__()
+        self.input_layer = nn.Sequential(conv(3, width, 3), nn.BatchNorm2d(width), nn.PReLU(width))
+        channels = [width * 2**stage for stage, count in enumerate(blocks) for _ in range(count)]
+        first = [sum(blocks[:stage]) for stage in range(4)]
+        units = [
+            CVLfaceBlock(inputs, outputs, 1 + (number in first))
+            for number, (inputs, outputs) in enumerate(zip([width, *channels], channels, strict=False))
+        ]
+        self.output_layer = nn.Sequential(
+            nn.BatchNorm2d(channels[-1]),
+            nn.Dropout(0.4),
+            nn.Flatten(),
+            nn.Linear(channels[-1] * (size[0] // 16) * (size[1] // 16), dim),
+            nn.BatchNorm1d(dim, affine=False),
+        )
+        self.body = nn.Sequential(*units)
+        self.size = size
+
+    def forward(self, x):
+        return self.output_layer(self.body(self.input_layer(x)))
 
 
 class Layers(nn.Module):
@@ -111,6 +153,8 @@ def randomize(network, images, seed=0):
             module.weight.data.uniform_(0, 0.5, generator=generator)
     for norm in norms:
         norm.momentum = 1.0
+        if norm.weight is None:
+            continue
         if norm.weight.requires_grad:
             norm.weight.data.uniform_(0.5, 1.5, generator=generator)
         norm.bias.data.normal_(0, 0.3, generator=generator)

@@ -15,6 +15,7 @@ from keras_arcface.pretrained.state_dicts import read_torch
 
 torch = pytest.importorskip("torch", reason="the reference networks need PyTorch")
 networks = pytest.importorskip("insightface_networks")
+torch_sface = pytest.importorskip("torch_sface")
 
 PRESERVE = torch.onnx.TrainingMode.PRESERVE  # keeps BatchNorm, which is otherwise folded into convolutions
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
@@ -150,8 +151,21 @@ NEW_AND_WHOLE = {
         (networks.TorchIResNet, NEW_AND_WHOLE),
         (lambda: networks.TorchMobileFaceNet((1, 1, 1, 1), scale=1), OLD_AND_FOLDED),
         (lambda: networks.TorchMobileFaceNet((2, 1, 1, 2), scale=2), NEW_AND_WHOLE),
+        (networks.TorchCVLface, OLD_AND_FOLDED),
+        (networks.TorchCVLface, NEW_AND_WHOLE),
+        (lambda: torch_sface.TorchSFace(8, (32, 32), 24), OLD_AND_FOLDED),
+        (lambda: torch_sface.TorchSFace(8, (32, 32), 24), NEW_AND_WHOLE),
     ],
-    ids=["iresnet, folded", "iresnet, whole", "mobilefacenet, folded", "mobilefacenet, whole"],
+    ids=[
+        "iresnet, folded",
+        "iresnet, whole",
+        "mobilefacenet, folded",
+        "mobilefacenet, whole",
+        "cvlface, folded",
+        "cvlface, whole",
+        "sface, folded",
+        "sface, whole",
+    ],
 )
 def test_onnx_embeddings(tmp_path, make, options):
     network = random_network(make())
@@ -247,6 +261,33 @@ def quantize_weights(graph, helper):
         node.input[1] = f"{name}_ready"
 
 
+def quantize_blocks(graph, helper):
+    """Quantizes blocks of weights, as in the files of OpenCV Zoo, which still list the replaced weights as inputs."""
+    from onnx import numpy_helper
+
+    block = 7
+    for node, kernel in constants_of(graph, "Conv", 1):
+        values, name = numpy_helper.to_array(kernel), kernel.name
+        rows = values.reshape(len(values), -1)
+        padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % block))).reshape(len(rows), -1, block)
+        scale = np.abs(padded).max(axis=2) / 127
+        stored = np.round(rows / np.repeat(scale, block, axis=1)[:, : rows.shape[1]]).astype(np.int8)
+        graph.input.append(helper.make_tensor_value_info(name, 1, kernel.dims))
+        graph.initializer.remove(kernel)
+        for part, array in {
+            "stored": stored,
+            "scale": scale.astype(np.float32),
+            "zero": np.zeros(scale.shape, np.int8),
+            "shape": np.array(values.shape),
+        }.items():
+            graph.initializer.append(numpy_helper.from_array(array, f"{name}_{part}"))
+        inputs = [f"{name}_{part}" for part in ("stored", "scale", "zero")]
+        ready = [f"{name}_ready", f"{name}_shape"]
+        graph.node.insert(0, helper.make_node("Reshape", ready, [f"{name}_reshaped"]))
+        graph.node.insert(0, helper.make_node("DequantizeLinear", inputs, ready[:1], axis=1, block_size=block))
+        node.input[1] = f"{name}_reshaped"
+
+
 def set_epsilon(graph, helper):
     for node in graph.node:
         for attribute in node.attribute:
@@ -266,6 +307,38 @@ def test_onnx_variants_of_the_same_network(tmp_path, exported):
 
     path = edit(exported, change, tmp_path / "model.onnx")
     assert_same(load_insightface(path), run_onnxruntime(path, IMAGES.transpose(0, 3, 1, 2).astype(np.float32)))
+
+
+def test_onnx_weights_quantized_in_blocks(tmp_path, exported):
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    model = onnx.load(edit(exported, quantize_blocks, tmp_path / "model.onnx"))
+    model.opset_import[0].version = 21  # the first with blocks
+    onnx.save(model, tmp_path / "model.onnx")
+    images = IMAGES[:4]
+    (expected,) = ReferenceEvaluator(model).run(None, {"data": networks.pixels(images).numpy()})
+    assert_same(load_insightface(tmp_path / "model.onnx"), expected, images)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {f"model.net.{name}": tensor for name, tensor in state.items()},
+        lambda state: {
+            "state_dict": {
+                **{f"model.{name}": tensor for name, tensor in state.items()},
+                "head.kernel": torch.zeros(24, 10),
+            }
+        },
+    ],
+    ids=["plain", "CVLface", "AdaFace"],
+)
+def test_cvlface_state_dict(tmp_path, wrap):
+    network = random_network(networks.TorchCVLface())
+    torch.save(wrap(network.state_dict()), tmp_path / "model.ckpt.pt")
+    assert_same(load_insightface(tmp_path / "model.ckpt.pt"), networks.embed(network, IMAGES))
 
 
 def test_mobilefacenet_state_dict(tmp_path):
@@ -320,7 +393,7 @@ def test_pickled_module_is_rejected(tmp_path, network):
             lambda state: {**state, "layer3.0.conv2.weight": torch.zeros(64, 64, 1, 1)},
             r"layer3.0.conv2.weight with shape \(64, 64, 3, 3\). Received: key .* with shape \(64, 64, 1, 1\)",
         ),
-        (lambda state: {**state, "fc.weight": torch.zeros(24, 128 * 5)}, r"with 8 \* 16 \* side\^2 columns"),
+        (lambda state: {**state, "fc.weight": torch.zeros(24, 128 * 5)}, r"with 128 \* side\^2 columns"),
         (lambda state: {**state, "fc.weight": torch.zeros(24)}, r"fc.weight with 2 axes. Received: .*\(24,\)"),
     ],
     ids=[

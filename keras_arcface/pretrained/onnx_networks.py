@@ -92,8 +92,8 @@ class _WeightCollector:
         x = self._prelu(x, "prelu")
         stage = block = 0
         while len(graph.consumers(x)) == 2:
-            norm, shortcut = graph.two_consumers(x, "BatchNormalization", "Conv", "Add")
-            stage, block = (stage + 1, 0) if shortcut.op_type == "Conv" else (stage, block + 1)
+            norm, shortcut = graph.two_consumers(x, "BatchNormalization", "Conv", "Add", "MaxPool")
+            stage, block = (stage, block + 1) if shortcut.op_type == "Add" else (stage + 1, 0)
             name = f"layer{stage}.{block}"
             y = self._norm(norm, f"{name}.bn1")
             y = self._conv_norm(graph.only_consumer(y, "Conv"), f"{name}.conv1", f"{name}.bn2")
@@ -101,8 +101,10 @@ class _WeightCollector:
             y = self._conv_norm(
                 graph.only_consumer(y, "Conv"), f"{name}.conv2", f"{name}.bn3", strides=2 if block == 0 else 1
             )
-            if block == 0:
+            if shortcut.op_type == "Conv":
                 x = self._conv_norm(shortcut, f"{name}.downsample.0", f"{name}.downsample.1", strides=2)
+            elif shortcut.op_type == "MaxPool":
+                x = self._every_second_pixel(shortcut)
             x = self._sum(x, y)
         x = self._norm(graph.only_consumer(x, "BatchNormalization"), "bn2")
         self._embedding(x, "fc", "features")
@@ -217,6 +219,12 @@ class _WeightCollector:
     def _prelu(self, tensor, name):
         node = self._graph.only_consumer(tensor, "PRelu")
         self._add(f"{name}.weight", self._graph.constant(node, 1).ravel(), node)
+        return node.output[0]
+
+    def _every_second_pixel(self, node):
+        for name, expected in (("kernel_shape", [1, 1]), ("strides", [2, 2])):
+            self._graph.expect_attribute(node, name, expected, default=[1, 1])
+        self._graph.expect_attribute(node, "pads", [0] * 4, default=[0] * 4)
         return node.output[0]
 
     def _sum(self, shortcut, branch):

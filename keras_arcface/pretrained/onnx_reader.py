@@ -22,8 +22,9 @@ _MAX_INPUTS = 32  # number of inputs, or attributes, of a node
 class OnnxGraph:
     """Graph of an ONNX file whose only input is a batch of images.
 
-    Nodes that do not change values (Identity, Dropout and casts between float types) are skipped. Their consumers
-    appear as consumers of their input. All methods raise an UnsupportedFileError if the graph is not as expected.
+    Nodes that do not change values (Identity, Dropout, casts between float types, pooling of one pixel) are skipped.
+    Their consumers appear as consumers of their input. All methods raise an UnsupportedFileError if the graph is not
+    as expected.
 
     Args:
         path: path of the file.
@@ -71,8 +72,10 @@ class OnnxGraph:
                 f"{describe(node)} of the domain {short(node.domain)} with {len(node.input)} inputs"
             )
         inputs = self.inputs(node)
-        is_identity = node.op_type in ("Identity", "Dropout") or (
-            node.op_type == "Cast" and self.attribute(node, "to", None) in _FLOATS
+        is_identity = (
+            node.op_type in ("Identity", "Dropout")
+            or (node.op_type == "Cast" and self.attribute(node, "to", None) in _FLOATS)
+            or (node.op_type == "MaxPool" and self._is_pooling_of_one_pixel(node))
         )
         if is_identity and inputs:
             self._aliases[node.output[0]] = inputs[0]
@@ -85,6 +88,11 @@ class OnnxGraph:
                     f"expected nodes in topological order. Received: {describe(node)} after a node that uses its output"
                 )
             self._producers[output] = node
+
+    def _is_pooling_of_one_pixel(self, node):
+        defaults = {"kernel_shape": None, "strides": [1, 1], "pads": [0] * 4}
+        values = [self.attribute(node, name, default) for name, default in defaults.items()]
+        return values == [[1, 1], [1, 1], [0] * 4]
 
     def _resolve(self, name):
         return self._aliases.get(name, name)

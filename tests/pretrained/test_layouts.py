@@ -9,13 +9,16 @@ from keras_arcface.pretrained import load_insightface
 from keras_arcface.pretrained.layouts.iresnet import iresnet_shapes
 from keras_arcface.pretrained.layouts.layout import MAX_BLOCKS
 from keras_arcface.pretrained.layouts.mobilefacenet import mobilefacenet_shapes
+from keras_arcface.pretrained.layouts.mobilenet import mobilenet_shapes
 from keras_arcface.pretrained.weights import Weights
 
 SHAPES = {
     "iresnet": dict(iresnet_shapes(2, (1, 2, 1, 1), 3, (2, 2))),
+    "iresnet, pooled shortcut": dict(iresnet_shapes(2, (1, 2, 1, 1), 3, (2, 2), pooled_shortcut=True)),
     "mobilefacenet": dict(mobilefacenet_shapes(4, (1, 1, 2, 1), 2, 3, (2, 2))),
     "mobilefacenet, depthwise stem": dict(mobilefacenet_shapes(4, (1, 0, 1, 1), 1, 3, (2, 2))),
     "mobilefacenet, bottlenecks in the stem": dict(mobilefacenet_shapes(4, (2, 1, 1, 1), 1, 3, (2, 2))),
+    "sface": dict(mobilenet_shapes(2, 3, (2, 2))),
 }
 
 
@@ -48,6 +51,7 @@ def not_built(monkeypatch):
 
     monkeypatch.setattr(backbones, "IResNet", build)
     monkeypatch.setattr(backbones, "MobileFaceNet", build)
+    monkeypatch.setattr(backbones, "MobileNetV1", build)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -71,7 +75,7 @@ def test_a_network_with_a_missing_array_is_not_built(load, not_built, network):
         ("iresnet", {"conv1.weight": (2, 3, 1, 1)}, r"conv1.weight with shape \(2, 3, 3, 3\)"),
         ("iresnet", {"layer4.0.conv2.weight": (1,)}, r"layer4.0.conv2.weight with shape \(16, 16, 3, 3\)"),
         ("iresnet", {"layer3.70.bn1.weight": (1,)}, r"layer3.1.conv1.weight with shape \(8, 8, 3, 3\)"),
-        ("iresnet", {"fc.weight": (1, 7)}, r"fc.weight with 8 \* 2 \* side\^2 columns"),
+        ("iresnet", {"fc.weight": (1, 7)}, r"fc.weight with 16 \* side\^2 columns"),
         ("mobilefacenet", {"layers.1.layers.0.weight": (4, 3, 3, 3)}, "for groups of equal size of 4 channels"),
         ("mobilefacenet", {"layers.1.layers.0.weight": (4, 8, 3, 3)}, "for groups of equal size of 4 channels"),
         ("mobilefacenet", {"conv_sep.layers.0.weight": (512, 9, 1, 1)}, r"with shape \(512, 8, 1, 1\)"),

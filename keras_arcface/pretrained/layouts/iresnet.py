@@ -4,7 +4,6 @@ AdaFace and CVLface number their blocks without regard to stages, and the layers
 those of arcface_torch. The shortcut of their first block has no weights, and their last BatchNorm no scale and offset.
 """
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -21,8 +20,8 @@ from keras_arcface.pretrained.layouts.layout import check_shapes
 from keras_arcface.pretrained.layouts.layout import conv_norm_shapes
 from keras_arcface.pretrained.layouts.layout import count_blocks
 from keras_arcface.pretrained.layouts.layout import feature_map_size
+from keras_arcface.pretrained.layouts.layout import image_size
 from keras_arcface.pretrained.layouts.layout import norm_shapes
-from keras_arcface.pretrained.weights import UnsupportedFileError
 
 _STRIDES = 16
 
@@ -60,20 +59,12 @@ def iresnet_shapes(
 
 def _iresnet(weights, synchronized):
     width = weights.shape("conv1.weight", rank=4)[0]
-    dim, features = weights.shape("fc.weight", rank=2)
-    size = weights.input_size
-    if size is None:
-        side = math.isqrt(features // (8 * width))
-        if side == 0 or side * side * 8 * width != features:
-            raise UnsupportedFileError(
-                f"expected fc.weight with 8 * {width} * side^2 columns, for square images and {width} channels in the "
-                f"first stage. Received: shape {(dim, features)}"
-            )
-        size = (_STRIDES * side, _STRIDES * side)
+    dim = weights.shape("fc.weight", rank=2)[0]
+    size = image_size(weights, "fc.weight", 8 * width, _STRIDES)
     # A stage without blocks would keep the resolution, and the dense layer would be larger than in the file.
     blocks = [max(count_blocks(weights, rf"layer{stage}\.(\d+)\."), 1) for stage in (1, 2, 3, 4)]
     check_blocks(blocks)
-    pooled_shortcut = "layer1.0.downsample.0.weight" not in weights
+    pooled_shortcut = not any(name.startswith("layer1.0.downsample.") for name in weights)
     check_shapes(weights, iresnet_shapes(width, blocks, dim, feature_map_size(size, _STRIDES), pooled_shortcut))
     backbone = build_backbone(
         backbones.IResNet, blocks, width, (*size, 3), synchronized=synchronized, pooled_shortcut=pooled_shortcut

@@ -1,5 +1,6 @@
 """Parts that the layouts of several networks share."""
 
+import math
 import re
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -74,6 +75,33 @@ def build_backbone(make_backbone: Callable[..., keras.Model], *args, **kwargs) -
         raise UnsupportedFileError(
             f"expected weights of a network that Keras can build. Received: {received}"
         ) from error
+
+
+def image_size(weights: Weights, dense: str, channels: int, strides: int) -> tuple[int, int]:
+    """Returns the height and width of the images.
+
+    If the file does not contain them, they are those of a square that gives the dense layer after the last feature map
+    its number of inputs.
+
+    Args:
+        weights: weights of the file.
+        dense: name of the kernel of the dense layer.
+        channels: number of channels of the last feature map.
+        strides: total strides of the network.
+
+    Raises:
+        UnsupportedFileError: if no square gives this number.
+    """
+    if weights.input_size is not None:
+        return weights.input_size
+    shape = weights.shape(dense, rank=2)
+    side = math.isqrt(shape[1] // channels)
+    if side == 0 or side * side * channels != shape[1]:
+        raise UnsupportedFileError(
+            f"expected {dense} with {channels} * side^2 columns, for square images and {channels} channels after the "
+            f"last stage. Received: shape {shape}"
+        )
+    return strides * side, strides * side
 
 
 def feature_map_size(size: tuple[int, int], strides: int) -> tuple[int, int]:

@@ -9,8 +9,8 @@ from keras_arcface.pretrained.layouts.layout import build_backbone
 from keras_arcface.pretrained.layouts.layout import check_shapes
 from keras_arcface.pretrained.layouts.layout import conv_norm_shapes
 from keras_arcface.pretrained.layouts.layout import feature_map_size
+from keras_arcface.pretrained.layouts.layout import image_size
 from keras_arcface.pretrained.layouts.layout import norm_shapes
-from keras_arcface.pretrained.weights import UnsupportedFileError
 
 _STRIDES = 16
 
@@ -44,10 +44,9 @@ def _unit(conv, unit, kernel):
 def _mobilenet(weights, synchronized):
     width = weights.shape("stem_conv.weight", rank=4)[0]
     dim = weights.shape("neck_dense.weight", rank=2)[0]
-    if weights.input_size is None:
-        raise UnsupportedFileError("expected a file with the size of its images. Received: images of unknown size")
-    check_shapes(weights, mobilenet_shapes(width, dim, feature_map_size(weights.input_size, _STRIDES)))
-    backbone = build_backbone(backbones.MobileNetV1, width, (*weights.input_size, 3), synchronized=synchronized)
+    size = image_size(weights, "neck_dense.weight", 32 * width, _STRIDES)
+    check_shapes(weights, mobilenet_shapes(width, dim, feature_map_size(size, _STRIDES)))
+    backbone = build_backbone(backbones.MobileNetV1, width, (*size, 3), synchronized=synchronized)
     return Network(backbone, dim, lambda layer: layer)
 
 
