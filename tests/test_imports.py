@@ -26,6 +26,7 @@ MAY_KNOW = {
     "_files.py": set(),
     "_messages.py": set(),
     "_regular_files.py": set(),
+    "_unfinished.py": set(),
     "_json.py": set(),
     "_locks.py": set(),
     "_npz.py": {"numpy"},
@@ -112,7 +113,7 @@ MAY_KNOW = {
 # Small helpers that every part may import.
 SHARED_NAMES = (
     *("_arguments", "_choices", "_files", "_json", "_locks", "_messages", "_npz", "_optional", "_private_api"),
-    "_regular_files",
+    *("_regular_files", "_unfinished"),
 )
 SHARED = {f"keras_arcface.{name}" for name in SHARED_NAMES}
 

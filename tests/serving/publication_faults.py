@@ -7,14 +7,14 @@ from fault_injection import Store
 from publication_histories import FILES
 from publication_histories import make_model
 
+from keras_arcface._unfinished import move_directory
+from keras_arcface._unfinished import move_files
+from keras_arcface._unfinished import unfinished_directory
 from keras_arcface.serving.deploy.configuration import write_configuration
 from keras_arcface.serving.deploy.publication import publish
 from keras_arcface.serving.deploy.rollback import rollback
 from keras_arcface.serving.deploy.served_models import ServedModel
 from keras_arcface.serving.deploy.versions import versions
-from keras_arcface.serving.unfinished import move_directory
-from keras_arcface.serving.unfinished import move_files
-from keras_arcface.serving.unfinished import unfinished_directory
 
 
 def models_in(base):

@@ -13,13 +13,13 @@ import keras
 import numpy as np
 
 from keras_arcface._arguments import check_choice
+from keras_arcface._unfinished import move_files
+from keras_arcface._unfinished import unfinished_directory
 from keras_arcface.serving.convert.calibration import check_calibration
 from keras_arcface.serving.convert.graph import make_graph
 from keras_arcface.serving.convert.graph import metadata_json
 from keras_arcface.serving.convert.parity import check_parity
 from keras_arcface.serving.embedder_facts import image_size_of
-from keras_arcface.serving.unfinished import move_files
-from keras_arcface.serving.unfinished import unfinished_directory
 
 
 @dataclasses.dataclass(frozen=True)

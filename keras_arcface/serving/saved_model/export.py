@@ -14,6 +14,8 @@ import numpy as np
 
 from keras_arcface._choices import BATCH_SIZES
 from keras_arcface._optional import install_hint
+from keras_arcface._unfinished import move_directory
+from keras_arcface._unfinished import unfinished_directory
 from keras_arcface.data.alignment import TEMPLATE
 from keras_arcface.data.alignment import TEMPLATE_SIZE
 from keras_arcface.data.alignment import check_alignment
@@ -24,8 +26,6 @@ from keras_arcface.serving.saved_model import metadata
 from keras_arcface.serving.saved_model import warmup
 from keras_arcface.serving.saved_model.signatures import make_embed
 from keras_arcface.serving.saved_model.signatures import make_signatures
-from keras_arcface.serving.unfinished import move_directory
-from keras_arcface.serving.unfinished import unfinished_directory
 
 _logger = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@ import os
 
 import pytest
 
-from keras_arcface.serving.unfinished import move_directory
-from keras_arcface.serving.unfinished import move_files
-from keras_arcface.serving.unfinished import unfinished_directory
+from keras_arcface._unfinished import move_directory
+from keras_arcface._unfinished import move_files
+from keras_arcface._unfinished import unfinished_directory
 
 
 def names(directory):
