@@ -38,6 +38,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "evaluation.to_json": {"Raises"},
     "margins.NoMargin": {"Raises"},
     "plan.Setup": {"Raises"},
+    "pretrained.presets": {"Raises"},
     "recipes.make_augmentation": {"Raises"},
     "recipes.names": {"Raises"},
     "plan.fastest": {"Raises"},

@@ -102,6 +102,8 @@ MAY_KNOW = {
     "cli/info.py": {"keras", "tensorflow", "jax", "packaging"},
     "__main__.py": {"keras_arcface.cli"},
     "pretrained": {"keras", "numpy", "keras_arcface.backbones", "keras_arcface.models"},
+    "pretrained/preset_files.py": {"tomli_w"},
+    "pretrained/evaluated.py": {"keras_arcface.evaluation"},
     "pretrained/state_dicts.py": {"safetensors", "numpy"},
     "pretrained/onnx_constants.py": {"onnx", "numpy"},
     "pretrained/onnx_reader.py": {"onnx", "numpy"},

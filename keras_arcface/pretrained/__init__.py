@@ -1,5 +1,25 @@
-"""Loader of published weights as embedders of this package."""
+"""Published networks as embedders of this package, and embedders with a model card."""
 
-from keras_arcface.pretrained.insightface import load_insightface
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["load_insightface"]
+from keras_arcface.pretrained.preset import Preset
+from keras_arcface.pretrained.preset_files import presets
+
+if TYPE_CHECKING:
+    from keras_arcface.pretrained.insightface import load_insightface
+    from keras_arcface.pretrained.loading import load
+    from keras_arcface.pretrained.saving import save_preset
+
+__all__ = ["Preset", "load", "load_insightface", "presets", "save_preset"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what needs Keras on first access, so that the command line can list the presets without it."""
+    if name not in __all__:
+        raise AttributeError(f"module 'keras_arcface.pretrained' has no attribute {name!r}")
+    from keras_arcface.pretrained import insightface
+    from keras_arcface.pretrained import loading
+    from keras_arcface.pretrained import saving
+
+    module = {"load": loading, "load_insightface": insightface, "save_preset": saving}[name]
+    return getattr(module, name)

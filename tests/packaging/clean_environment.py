@@ -40,6 +40,7 @@ COVERING = (
     "tests/evaluation",
     "tests/layers/test_chunked.py",
     "tests/layers/test_every_head.py",
+    "tests/pretrained/test_saving.py",
     "tests/recipes",
     "tests/serving/client/test_exported_model.py",
     "tests/serving/convert",
@@ -174,7 +175,8 @@ def check_installation(environment):
     package = Path(source).parent
     assert environment.folder in package.parents, f"keras_arcface is imported from {source}"
     assert (package / "py.typed").is_file()
-    assert list((package / "recipes").glob("*.toml")), "The wheel has no recipes"
+    for folder in ("recipes", "pretrained/presets"):
+        assert list((package / folder).glob("*.toml")), f"The wheel has no {folder}"
     lines = environment.python("-m", "pip", "list", "--format", "freeze", "--disable-pip-version-check").splitlines()
     versions = dict(line.partition("==")[::2] for line in lines)
     print("  " + ", ".join(f"{name} {versions[name]}" for name in SHOWN if name in versions))
