@@ -1,11 +1,13 @@
 """Evaluates one or more embedders on sets of pairs, of labeled images and of templates.
 
     keras-arcface evaluate runs/1/embedder.keras --pairs lfw.bin cfp_fp.bin
-    keras-arcface evaluate ours=runs/1/embedder.keras theirs=model.onnx pixels --pairs lfw.bin cfp_fp.bin
+    keras-arcface evaluate ours=runs/1/embedder.keras sface theirs=model.onnx pixels --pairs lfw.bin cfp_fp.bin
 
-A model is a `.keras` file, a SavedModel directory, an ONNX (`.onnx`), OpenVINO (`.xml`) or LiteRT (`.tflite`) file, or
-`pixels`, which compares the raw images as a baseline. The prefix `NAME=` sets the name in the tables. If a model does
-not expect RGB in 0..255, append its preprocessing: `theirs=model.onnx,color=BGR,mean=127.5,std=127.5`.
+A model is a published network (see `keras-arcface presets`), a `.keras` file, a folder of save_preset, weights of a
+published layout (`.pth`, `.safetensors`), a SavedModel directory, an ONNX (`.onnx`), OpenVINO (`.xml`) or LiteRT
+(`.tflite`) file, or `pixels`, which compares the raw images as a baseline. The prefix `NAME=` sets the name in the
+tables. If a model does not expect RGB in 0..255, append its preprocessing:
+`theirs=model.onnx,color=BGR,mean=127.5,std=127.5`.
 
 Each option takes any number of evaluation sets. The prefix `NAME=` sets a name other than the file name:
 
@@ -26,11 +28,17 @@ from pathlib import Path
 from typing import Any
 
 from keras_arcface._optional import require
+from keras_arcface.cli.embedders import add_license_option
+from keras_arcface.cli.embedders import check_embedder
+from keras_arcface.cli.embedders import is_loaded_by_pretrained
+from keras_arcface.cli.embedders import is_preset
+from keras_arcface.cli.embedders import load_embedder
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
 from keras_arcface.cli.paths import check_writable
 from keras_arcface.cli.startup import load_tensorflow
+from keras_arcface.pretrained import preset_files
 
 # Option of each kind of set, and its name in results.json.
 PROTOCOLS = {"pairs": "verification", "retrieval": "retrieval", "market": "reidentification", "ijb": "templates"}
@@ -38,10 +46,14 @@ PROTOCOLS = {"pairs": "verification", "retrieval": "retrieval", "market": "reide
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="[NAME=]PATH[,color=BGR][,mean=X][,std=X], or pixels"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="[NAME=]PATH[,color=BGR][,mean=X][,std=X], a published network, or pixels",
     )
     for option in PROTOCOLS:
         parser.add_argument(f"--{option}", nargs="+", default=[], metavar="[NAME=]PATH", help="sets, see above")
+    add_license_option(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("evaluation"), metavar="DIR", help="output folder; default evaluation"
     )
@@ -84,6 +96,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.ijb and arguments.size and arguments.size[0] != arguments.size[1]:
         arguments.parser.error(f"--ijb requires a square --size. Received: {' '.join(map(str, arguments.size))}")
     parsed = unique_names(map(parse_model, arguments.models), "model")
+    for path, options in parsed.values():
+        if is_loaded_by_pretrained(path):
+            check_embedder(Path(path), arguments.accept_license)
+            if options:
+                raise ValueError(f"{path} takes RGB in 0..255 and no preprocessing. Received: {options}")
     require("matplotlib", "plots", "evaluate")
     if arguments.nmi:
         require("sklearn", "clustering", "--nmi")
@@ -95,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
     from keras_arcface.cli import evaluation_protocols
 
     say = text_printer(arguments)
-    models = {name: load_model(*model) for name, model in parsed.items()}
+    models = {name: load_model(path, options, arguments.accept_license) for name, (path, options) in parsed.items()}
     results: dict[str, dict[str, Any]] = {}
     flipped = "with the embedding of the mirror image added" if arguments.flip else "without mirror images"
     report = evaluation.Report("Evaluation", f"{', '.join(models)}: {flipped}.")
@@ -158,17 +175,22 @@ def parse_model(text: str) -> tuple[str, tuple[str, dict[str, Any]]]:
             raise ValueError(
                 f"Expected model options: color=RGB or BGR, mean=NUMBER, std=NUMBER. Received: {option!r}, in {text}"
             ) from None
-    if path != "pixels" and not Path(path).exists():
-        raise FileNotFoundError(f"MODEL must be an existing path, or pixels. Received: {path}")
+    if path != "pixels" and not is_preset(path) and not Path(path).exists():
+        raise FileNotFoundError(
+            f"MODEL must be an existing path, pixels, or one of {', '.join(preset_files.names())}. "
+            f"Received: {path}.{preset_files.suggestion(path)}"
+        )
     return name or Path(path).stem, (path, chosen)
 
 
-def load_model(path: str, preprocessing: dict[str, Any]) -> Callable:
-    """Returns a function from RGB images to embeddings."""
+def load_model(path: str, preprocessing: dict[str, Any], accept_license: bool) -> Callable:
+    """Returns a Keras model or a function from RGB images to embeddings."""
     import numpy as np
 
     from keras_arcface import serving
 
+    if is_loaded_by_pretrained(path):
+        return load_embedder(path, accept_license)
     if path != "pixels":
         return serving.load_embedder(path, **preprocessing)
     preprocess = serving.Preprocessing(**preprocessing)

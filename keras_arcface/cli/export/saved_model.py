@@ -14,9 +14,9 @@ from pathlib import Path
 
 from keras_arcface._choices import ALIGNMENTS
 from keras_arcface._choices import BATCH_SIZES
-from keras_arcface.cli.export.shared import add_embedder
-from keras_arcface.cli.export.shared import check_embedder
-from keras_arcface.cli.export.shared import load_embedder
+from keras_arcface.cli.embedders import add_embedder
+from keras_arcface.cli.embedders import check_embedder
+from keras_arcface.cli.embedders import load_embedder
 from keras_arcface.cli.export.shared import measure_parity
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    check_embedder(arguments.embedder)
+    check_embedder(arguments.embedder, arguments.accept_license)
     check_exists(*arguments.pairs)
     load_tensorflow()
     from keras_arcface import data
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     from keras_arcface.serving.saved_model.metadata import read_metadata
 
     say = text_printer(arguments)
-    embedder = load_embedder(arguments.embedder)
+    embedder = load_embedder(arguments.embedder, arguments.accept_license)
     serving.check_exportable(embedder, arguments.output, arguments.alignment)
     rocs = []
     for path in arguments.pairs:

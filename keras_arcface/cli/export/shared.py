@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_arcface.cli.embedders import add_embedder
+from keras_arcface.cli.embedders import check_embedder
+from keras_arcface.cli.embedders import load_embedder
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
@@ -16,13 +19,6 @@ from keras_arcface.cli.startup import load_tensorflow
 if TYPE_CHECKING:
     import keras
     import numpy as np
-
-
-def add_embedder(parser: argparse.ArgumentParser) -> None:
-    """Adds the argument EMBEDDER."""
-    parser.add_argument(
-        "embedder", type=Path, metavar="EMBEDDER", help="embedder saved with `embedder.save('embedder.keras')`"
-    )
 
 
 def add_conversion_arguments(parser: argparse.ArgumentParser, precisions: tuple[str, ...]) -> None:
@@ -58,7 +54,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, precisions: tuple[
 
 def convert(arguments: argparse.Namespace, function: str) -> None:
     """Exports with a function of `keras_arcface.serving`, and compares the export with the embedder."""
-    check_embedder(arguments.embedder)
+    check_embedder(arguments.embedder, arguments.accept_license)
     check_exists(*arguments.pairs, *([arguments.calibration] if arguments.calibration else []))
     load_tensorflow()
     from keras_arcface import serving
@@ -66,7 +62,7 @@ def convert(arguments: argparse.Namespace, function: str) -> None:
     from keras_arcface.serving.embedder_facts import image_size_of
 
     say = text_printer(arguments)
-    embedder = load_embedder(arguments.embedder)
+    embedder = load_embedder(arguments.embedder, arguments.accept_license)
     calibration = None
     if arguments.calibration is not None:
         calibration = serving.calibration_images(arguments.calibration, image_size_of(embedder), arguments.images)
@@ -88,22 +84,6 @@ def convert(arguments: argparse.Namespace, function: str) -> None:
         print_json(
             {"path": str(arguments.output), "facts": facts, "parity": parity["figures"], "verification": verified}
         )
-
-
-def check_embedder(path: Path) -> None:
-    """Checks the path of an embedder, without loading it."""
-    check_exists(path)
-    if path.suffix != ".keras":
-        raise ValueError(f"EMBEDDER must be a file that `embedder.save('embedder.keras')` wrote. Received: {path}")
-
-
-def load_embedder(path: Path) -> keras.Model:
-    """Loads the embedder of a `.keras` file, which may also contain a `RecognitionModel`."""
-    import keras_arcface.models  # registers RecognitionModel
-    from keras_arcface.serving.loading import load_keras_model
-
-    model = load_keras_model(path)
-    return model.embedder if isinstance(model, keras_arcface.models.RecognitionModel) else model
 
 
 def measure_parity(

@@ -1,0 +1,75 @@
+"""Embedders as arguments of commands: a published network, a folder of `save_preset`, or a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_arcface.cli.paths import check_exists
+from keras_arcface.pretrained import preset_files
+from keras_arcface.pretrained.licenses import check_license
+
+if TYPE_CHECKING:
+    import keras
+
+_WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
+_SUFFIXES = (".keras", ".onnx", *_WEIGHTS_SUFFIXES)
+
+
+def add_embedder(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument `embedder` and the option `--accept-license`."""
+    parser.add_argument(
+        "embedder",
+        type=Path,
+        metavar="EMBEDDER",
+        help="embedder.keras, a weights file (.onnx, .pth, .safetensors), a folder of save_preset, or a published "
+        "network, see `keras-arcface presets`",
+    )
+    add_license_option(parser)
+
+
+def add_license_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accept-license", action="store_true", help="accept a license that does not allow commercial use"
+    )
+
+
+def is_preset(embedder: str | Path) -> bool:
+    """Returns whether an argument is the name of a published network, or a folder of `save_preset`."""
+    return str(embedder) in preset_files.names() or (Path(embedder) / preset_files.PRESET_FILE).is_file()
+
+
+def is_loaded_by_pretrained(model: str | Path) -> bool:
+    """Returns whether `evaluate` loads a model by `pretrained.load`, and not in a runtime, as an ONNX file."""
+    return is_preset(model) or Path(model).suffix in _WEIGHTS_SUFFIXES
+
+
+def check_embedder(embedder: Path, accept_license: bool) -> None:
+    """Checks an argument without loading the embedder, and without Keras."""
+    if is_preset(embedder):
+        name = str(embedder)
+        in_folder = name not in preset_files.names()
+        check_license(
+            preset_files.read(embedder / preset_files.PRESET_FILE) if in_folder else preset_files.get(name),
+            accept_license,
+        )
+        return
+    if not embedder.exists() and not embedder.suffix:
+        raise FileNotFoundError(
+            f"EMBEDDER must be an existing path or one of {', '.join(preset_files.names())}. "
+            f"Received: {embedder}.{preset_files.suggestion(str(embedder))}"
+        )
+    check_exists(embedder)
+    if embedder.suffix not in _SUFFIXES:
+        raise ValueError(
+            "EMBEDDER must be a file that `embedder.save('embedder.keras')` wrote, a weights file "
+            f"({', '.join(_SUFFIXES[1:])}), or a folder that contains {preset_files.PRESET_FILE}. Received: {embedder}"
+        )
+
+
+def load_embedder(embedder: str | Path, accept_license: bool) -> keras.Model:
+    """Loads an embedder that `check_embedder` or `is_preset` accepts."""
+    from keras_arcface import pretrained
+
+    return pretrained.load(embedder, accept_license)
