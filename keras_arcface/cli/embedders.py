@@ -57,8 +57,8 @@ def check_embedder(embedder: Path, accept_license: bool) -> None:
         return
     if not embedder.exists() and not embedder.suffix:
         raise FileNotFoundError(
-            f"EMBEDDER must be an existing path or one of {', '.join(preset_files.names())}. "
-            f"Received: {embedder}.{preset_files.suggestion(str(embedder))}"
+            f"No such file or directory: {embedder}. Published networks: {', '.join(preset_files.names())}."
+            f"{preset_files.suggestion(str(embedder))}"
         )
     check_exists(embedder)
     if embedder.suffix not in _SUFFIXES:
