@@ -53,7 +53,7 @@ def save_preset(
         folder: path of the new folder. An existing folder must be empty.
         name: name of the network; by default that of the folder.
         description: what the network is, in Markdown.
-        network: name of the network; by default that of the embedder.
+        network: name of the network; by default that of the backbone.
         trained_on: training data.
         alignment: "five_points" for the alignment of `data.align`, "none" for images as they are, or "" if unknown.
         license: license of the weights, an SPDX identifier such as "Apache-2.0" or the terms in a few words.
@@ -86,7 +86,7 @@ def save_preset(
     arguments = {
         "name": folder.resolve().name if name is None else name,
         "description": description,
-        "network": network or embedder.name,
+        "network": network or _backbone_name(embedder),
         "trained_on": trained_on,
         "alignment": alignment,
         "license": License(license, license_url, commercial_use),
@@ -118,6 +118,11 @@ def _shapes_of(embedder: Any) -> tuple[tuple[int, int], int]:
             f"RecognitionModel, pass model.embedder. Received: {cut(received)}"
         )
     return inputs[1:3], outputs[1]
+
+
+def _backbone_name(embedder: keras.Model) -> str:
+    """Returns the name of the model inside of the embedder, as `make_embedder` builds it, or that of the embedder."""
+    return next((layer.name for layer in embedder.layers if isinstance(layer, keras.Model)), embedder.name)
 
 
 def _describe_results(results: Mapping[str, Any], mirrored: bool) -> tuple[tuple[Figure, ...], tuple[Threshold, ...]]:

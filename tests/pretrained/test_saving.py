@@ -46,6 +46,9 @@ def test_round_trip(embedder, tmp_path, caplog):
     assert [record.message for record in caplog.records] == ["License of the weights of mine: Apache-2.0"]
     # The embedder alone is plain Keras.
     assert np.array_equal(keras.saving.load_model(folder / "embedder.keras")(IMAGES), embedder(IMAGES))
+    table = tomllib.loads((folder / "preset.toml").read_text())
+    assert table["network"] == embedder.layers[2].name  # the backbone
+    assert (table["dim"], table["image_size"], table["trained_on"]) == (8, [8, 8], "own photos")
     # The folder can be moved.
     folder.rename(tmp_path / "other")
     assert pretrained.load(tmp_path / "other").output_shape == (None, 8)
