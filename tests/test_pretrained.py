@@ -337,8 +337,17 @@ def test_onnx_weights_quantized_in_blocks(tmp_path, exported):
 )
 def test_cvlface_state_dict(tmp_path, wrap):
     network = random_network(networks.TorchCVLface())
-    torch.save(wrap(network.state_dict()), tmp_path / "model.ckpt.pt")
-    assert_same(load_insightface(tmp_path / "model.ckpt.pt"), networks.embed(network, IMAGES))
+    torch.save(wrap(network.state_dict()), tmp_path / "model.ckpt")
+    assert_same(load_insightface(tmp_path / "model.ckpt"), networks.embed(network, IMAGES))
+
+
+def test_color_order_of_a_network_trained_on_bgr(tmp_path):
+    network = random_network(networks.TorchCVLface((1, 1, 1, 1)))
+    torch.save(network.state_dict(), tmp_path / "model.ckpt")
+    embedder = load_insightface(tmp_path / "model.ckpt", color_order="BGR")
+    assert_same(embedder, networks.embed(network, IMAGES[..., ::-1].copy()))
+    with pytest.raises(ValueError, match=r"color_order must be RGB or BGR\. Received: color_order='bgr'"):
+        load_insightface(tmp_path / "model.ckpt", color_order="bgr")
 
 
 def test_mobilefacenet_state_dict(tmp_path):

@@ -13,7 +13,7 @@ from keras_arcface.pretrained.licenses import check_license
 if TYPE_CHECKING:
     import keras
 
-_WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
+_WEIGHTS_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 _SUFFIXES = (".keras", ".onnx", *_WEIGHTS_SUFFIXES)
 
 

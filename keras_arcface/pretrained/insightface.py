@@ -1,4 +1,4 @@
-"""Loader of the published networks of InsightFace as embedders."""
+"""Loader of the weights files of published networks as embedders."""
 
 from pathlib import Path
 
@@ -17,17 +17,19 @@ from keras_arcface.pretrained.weights import UnsupportedFileError
 _TORCH = (read_torch, "a state dict, as written by torch.save(network.state_dict(), path)")
 # Reader and description of each format.
 _READERS = {
-    **{".pth": _TORCH, ".pt": _TORCH},
+    **{".pth": _TORCH, ".pt": _TORCH, ".ckpt": _TORCH},
     ".safetensors": (read_safetensors, "a safetensors file"),
     ".onnx": (read_onnx, "an ONNX file"),
 }
 
 
-def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
-    """Loads an IResNet or a MobileFaceNet of arcface_torch (InsightFace) as an embedder.
+def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", color_order="RGB"):
+    """Loads a weights file of InsightFace, or of AdaFace, CVLface or SFace, as an embedder.
 
-    Depth, width, image size and embedding length are read from the weights. The embedder accepts RGB images in 0..255,
-    like all embedders of this package. If the file normalizes pixels, this is folded into the first convolution.
+    The file contains an IResNet or a MobileFaceNet of arcface_torch, an IResNet of AdaFace or CVLface, or the
+    MobileNetV1 of SFace. Depth, width, image size and embedding length are read from the weights. The embedder accepts
+    RGB images in 0..255, like all embedders of this package. If the file normalizes pixels, this is folded into the
+    first convolution.
 
     In most ONNX files, BatchNorm is folded into the preceding convolutions. They give the same embeddings, but lack the
     statistics of BatchNorm, which would normalize a second time in training. For fine-tuning use a `.pth` file, or set
@@ -36,16 +38,18 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     Args:
         path: path of the file, in one of these formats:
 
-            - `.pth`, `.pt`: a state dict such as `backbone.pth`, or a checkpoint that contains one, as written by
-              `torch.save`. Requires no PyTorch, and executes no code from the file.
+            - `.pth`, `.pt`, `.ckpt`: a state dict such as `backbone.pth`, or a checkpoint that contains one, as written
+              by `torch.save`. Requires no PyTorch, and executes no code from the file.
             - `.safetensors`: weights with the same names as in a state dict. Requires safetensors.
-            - `.onnx`: a network exported by torch.onnx (w600k_r50.onnx, glint360k, ...), or an IResNet exported by
-              mxnet. Requires onnx. Weights that the graph computes from constants (by reshaping, casting or
+            - `.onnx`: a network exported by torch.onnx (w600k_r50.onnx, glint360k, ...), an IResNet exported by mxnet,
+              or SFace. Requires onnx. Weights that the graph computes from constants (by reshaping, casting or
               dequantizing) are supported.
         dropout: fraction of the features that is dropped in training, as in `make_embedder`. It is 0 in arcface_torch.
         synchronized: whether BatchNorm uses the statistics of the whole batch instead of those of each replica
             (TensorFlow backend only).
         name: name of the model.
+        color_order: order of the channels in which the network was trained, "RGB" or "BGR". The checkpoints of AdaFace
+            (`adaface_ir50_ms1mv2.ckpt`, ...) require "BGR". The embedder takes RGB in both cases.
 
     Returns:
         A functional `keras.Model`, `(batch, height, width, 3)` -> `(batch, dim)`, as built by
@@ -54,10 +58,10 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
     Raises:
         FileNotFoundError: if the file does not exist.
         ModuleNotFoundError: if the library that reads the format is not installed.
-        ValueError: if the suffix of the file is unknown; if the file is damaged, or asks for more memory than its size
-            explains; or if it contains another network, for instance a vision transformer, one with
-            squeeze-and-excitation or quantized activations, one of more than 100 blocks, or one whose pixels are not
-            centered at 127.5. The message names the file, and the key or node.
+        ValueError: if the suffix of the file or the color order is unknown; if the file is damaged, or asks for more
+            memory than its size explains; or if it contains another network, for instance a vision transformer, one
+            with squeeze-and-excitation or quantized activations, one of more than 100 blocks, or one whose pixels are
+            not centered at 127.5. The message names the file, and the key or node.
 
     Examples:
         >>> embedder = load_insightface("backbone.safetensors")  # or backbone.pth, w600k_r50.onnx
@@ -67,6 +71,8 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
         >>> embedder.save("r50.keras")
 
     References:
+        - [AdaFace](https://github.com/mk-minchul/AdaFace) and [CVLface](https://github.com/mk-minchul/CVLface)
+        - [SFace in OpenCV Zoo](https://github.com/opencv/opencv_zoo/tree/main/models/face_recognition_sface)
         - [arcface_torch of InsightFace](https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch)
     """
     path = Path(path)
@@ -74,6 +80,7 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
         raise FileNotFoundError(f"path must be an existing file. Received: path={str(path)!r}")
     suffix = path.suffix.lower()
     _arguments.check("path", str(path), suffix in _READERS, f"a file with one of the suffixes {', '.join(_READERS)}")
+    _arguments.check("color_order", color_order, color_order in ("RGB", "BGR"), "RGB or BGR")
     try:
         weights = _read(path, suffix)
         network = recognize(weights, synchronized)
@@ -82,9 +89,16 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder"):
             _set_weights(layer, network.module_name, weights)
         _set_neck_weights(embedder, network, weights)
         weights.check_is_empty()
+        if color_order == "BGR":
+            _reverse_colors(network.backbone)
     except UnsupportedFileError as error:
         raise ValueError(f"{path} cannot be loaded: {error}") from error
     return embedder
+
+
+def _reverse_colors(backbone):
+    first = next(layer for layer in backbone.layers if isinstance(layer, layers.Conv2D))
+    first.kernel.assign(np.asarray(first.kernel)[:, :, ::-1])
 
 
 def _read(path, suffix):

@@ -370,7 +370,6 @@ def test_paths_of_weights_and_keras_files(weights, tmp_path):
 def test_sface_of_the_installed_wheel():
     preset = pretrained.presets()["sface"]
     assert obtaining.obtain(preset).name == "face_recognition_sface_2021dec_int8bq.onnx"
-    pytest.importorskip("keras_arcface.pretrained.layouts.mobilenet", reason="needs the layout of SFace")
     embedder = pretrained.load("sface")
     assert embedder.input_shape == (None, *preset.image_size, 3)
     assert embedder.output_shape == (None, preset.dim)
