@@ -3,6 +3,8 @@
 `keras_arcface.models.make_embedder` turns a backbone into an embedder.
 """
 
+from keras_arcface.backbones.ghostfacenet import GhostFaceNetV1
+from keras_arcface.backbones.ghostfacenet import GhostFaceNetV2
 from keras_arcface.backbones.iresnet import IResNet
 from keras_arcface.backbones.iresnet import IResNet18
 from keras_arcface.backbones.iresnet import IResNet34
@@ -13,6 +15,8 @@ from keras_arcface.backbones.mobilefacenet import MobileFaceNet
 from keras_arcface.backbones.mobilenet import MobileNetV1
 
 __all__ = [
+    "GhostFaceNetV1",
+    "GhostFaceNetV2",
     "IResNet",
     "IResNet18",
     "IResNet34",
