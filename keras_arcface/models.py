@@ -366,13 +366,20 @@ def _is_infinite(dataset):
 
 
 def make_embedder(
-    backbone, dim=512, dropout=0.4, synchronized=False, name="embedder", scaled=False, normalize_pixels=True
+    backbone,
+    dim=512,
+    dropout=0.4,
+    synchronized=False,
+    name="embedder",
+    scaled=False,
+    normalize_pixels=True,
+    neck="E",
 ):
     """Creates an embedder, a model from pixels to embeddings, from a backbone.
 
     Pixels are RGB in 0..255, uint8 or float. The model rescales them to `x / 127.5 - 1`. The backbone is followed by
-    the neck of the ArcFace paper (option E): BatchNorm, dropout, a dense layer, and a BatchNorm without scale.
-    Embeddings are not normalized, and are float32 under every dtype policy. Normalize them before a comparison.
+    a neck, by default that of the ArcFace paper (option E): BatchNorm, dropout, a dense layer, and a BatchNorm without
+    scale. Embeddings are not normalized, and are float32 under every dtype policy. Normalize them before a comparison.
 
     Args:
         backbone: model from images `(batch, height, width, 3)`, by default in [-1, 1], to feature maps `(batch, rows,
@@ -386,13 +393,16 @@ def make_embedder(
             the paper. `MagFace`, whose margin depends on the norms, requires a scale.
         normalize_pixels: if true, the model rescales pixels to [-1, 1] before the backbone. Use false for a backbone
             that takes pixels in 0..255, as some networks of `keras.applications` do.
+        neck: "E" for the neck of the ArcFace paper, or "linear" for dropout and a dense layer with bias, as in
+            EdgeFace.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, 3)` to embeddings `(batch, dim)`.
 
     Raises:
         ValueError: if the backbone's output is not a feature map of known size, `dim` or `dropout` is out of its range,
-            or the backbone rescales pixels itself and `normalize_pixels` is true.
+            the backbone rescales pixels itself and `normalize_pixels` is true, `neck` is neither "E" nor "linear", or
+            `scaled` is true with another neck than "E".
 
     Examples:
         >>> backbone = keras_arcface.backbones.MobileFaceNet(input_shape=(64, 64, 3))
@@ -426,6 +436,11 @@ def make_embedder(
             "them in 0..255. Received: normalize_pixels=True"
         )
 
+    if neck not in ("E", "linear"):
+        raise ValueError(f"neck must be 'E' or 'linear'. Received: neck={neck!r}")
+    if scaled and neck != "E":
+        raise ValueError(f"scaled requires neck='E', whose last layer is a BatchNorm. Received: neck={neck!r}")
+
     def batch_norm(name, **kwargs):
         return layers.BatchNormalization(
             momentum=0.9, epsilon=1e-5, synchronized=synchronized, dtype="float32", name=name, **kwargs
@@ -436,9 +451,13 @@ def make_embedder(
     if normalize_pixels:
         x = layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalize_pixels")(x)
     x = backbone(x)
-    x = batch_norm("neck_bn")(x)
+    if neck == "E":
+        x = batch_norm("neck_bn")(x)
     x = layers.Dropout(dropout, dtype="float32", name="neck_dropout")(x)
     x = layers.Flatten(dtype="float32", name="neck_flatten")(x)
-    x = layers.Dense(dim, use_bias=False, dtype="float32", name="neck_dense")(x)
-    x = batch_norm("embedding", scale=scaled)(x)
+    if neck == "E":
+        x = layers.Dense(dim, use_bias=False, dtype="float32", name="neck_dense")(x)
+        x = batch_norm("embedding", scale=scaled)(x)
+    else:
+        x = layers.Dense(dim, dtype="float32", name="embedding")(x)
     return _cpu_training.speed_up(keras.Model(images, x, name=name))

@@ -20,7 +20,7 @@ MAY_KNOW = {
     "layers/chunked/backends/tensorflow.py": {"tensorflow"},
     "layers/chunked/backends/jax.py": {"jax"},
     "layers/chunked/backends/torch.py": {"torch"},
-    "backbones": {"keras"},
+    "backbones": {"keras", "numpy"},
     "_arguments.py": set(),
     "_choices.py": set(),
     "_files.py": set(),

@@ -182,6 +182,27 @@ def test_the_neck_is_that_of_the_paper():
     assert embedder.output_shape == (None, 16)
 
 
+def test_the_linear_neck_is_dropout_and_a_dense_layer():
+    embedder = make_embedder(make_iresnet(), dim=16, dropout=0.2, neck="linear")
+    kinds = [type(layer).__name__ for layer in embedder.layers[-3:]]
+    assert kinds == ["Dropout", "Flatten", "Dense"]
+    assert embedder.get_layer("neck_dropout").rate == 0.2
+    assert embedder.get_layer("embedding").use_bias is True
+    assert embedder.output_shape == (None, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neck": "GDC"}, r"neck must be 'E' or 'linear'\. Received: neck='GDC'"),
+        ({"neck": "linear", "scaled": True}, r"scaled requires neck='E'.* Received: neck='linear'"),
+    ],
+)
+def test_wrong_necks_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_embedder(make_iresnet(), dim=16, **options)
+
+
 def test_the_embedders_arguments_keep_their_places():
     backbone = make_iresnet()
     embedder = make_embedder(backbone, 24, 0.2, False, "mine")

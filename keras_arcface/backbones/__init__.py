@@ -3,6 +3,9 @@
 `keras_arcface.models.make_embedder` turns a backbone into an embedder.
 """
 
+from keras_arcface.backbones.edgeface import EdgeFace
+from keras_arcface.backbones.edgeface import EdgeFaceS
+from keras_arcface.backbones.edgeface import EdgeFaceXS
 from keras_arcface.backbones.ghostfacenet import GhostFaceNetV1
 from keras_arcface.backbones.ghostfacenet import GhostFaceNetV2
 from keras_arcface.backbones.iresnet import IResNet
@@ -15,6 +18,9 @@ from keras_arcface.backbones.mobilefacenet import MobileFaceNet
 from keras_arcface.backbones.mobilenet import MobileNetV1
 
 __all__ = [
+    "EdgeFace",
+    "EdgeFaceS",
+    "EdgeFaceXS",
     "GhostFaceNetV1",
     "GhostFaceNetV2",
     "IResNet",
