@@ -16,6 +16,10 @@ from keras_arcface.backbones.iresnet import IResNet100
 from keras_arcface.backbones.iresnet import IResNet200
 from keras_arcface.backbones.mobilefacenet import MobileFaceNet
 from keras_arcface.backbones.mobilenet import MobileNetV1
+from keras_arcface.backbones.vit import ViT
+from keras_arcface.backbones.vit import ViTBase
+from keras_arcface.backbones.vit import ViTSmall
+from keras_arcface.backbones.vit import ViTTiny
 
 __all__ = [
     "EdgeFace",
@@ -31,4 +35,8 @@ __all__ = [
     "IResNet200",
     "MobileFaceNet",
     "MobileNetV1",
+    "ViT",
+    "ViTBase",
+    "ViTSmall",
+    "ViTTiny",
 ]

@@ -16,9 +16,10 @@ def stages(embedder: keras.Model) -> dict[str, list[keras.layers.Layer]]:
     """Returns the layers with weights of an embedder by stage name, from input to output.
 
     Use it to find the names for `freeze_below`. The stage of a layer is the part of its name before the first
-    underscore. An IResNet has `stem`, `stage1` to `stage4` and `neck`; a MobileFaceNet has `stem`, `stage1` to
-    `stage6`, `last` and `neck`. The layer `embedding` belongs to the neck. Other networks with such names, for instance
-    the ResNets of `keras.applications`, work as well.
+    underscore. The networks of `keras_arcface.backbones` have `stem` and `neck`. In between, an IResNet has `stage1` to
+    `stage4`; a MobileNetV1 `stage1` to `stage5`; a MobileFaceNet, GhostFaceNet or EdgeFace `stage1` to at most `stage6`
+    and `last`; and a ViT `block1`, `block2` and so on, and `last`. The layer `embedding` belongs to the neck. Other
+    networks with such names, for instance the ResNets of `keras.applications`, work as well.
 
     Args:
         embedder: new or loaded model of `make_embedder`.

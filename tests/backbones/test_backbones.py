@@ -72,15 +72,6 @@ def test_strides_of_the_stem():
     assert model.output_shape == (None, 4, 4, 128)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="synchronized=True needs TensorFlow")
-@pytest.mark.parametrize("model", [lambda **kwargs: backbones.IResNet((2, 1), **kwargs), backbones.MobileFaceNet])
-def test_every_batch_norm_can_be_synchronized(model):
-    model = model(input_shape=(32, 32, 3), synchronized=True)
-    norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
-    assert norms
-    assert all(layer.synchronized for layer in norms)
-
-
 def test_strided_convolutions_pad_both_sides():
     # With symmetric kernels, a mirrored image must give the mirrored feature map.
     model = backbones.MobileFaceNet(input_shape=(33, 33, 3))
