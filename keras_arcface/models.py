@@ -1,5 +1,6 @@
 """Model that trains an embedder with a head, and construction of embedders."""
 
+import functools
 import inspect
 
 import keras
@@ -19,7 +20,7 @@ __all__ = ["RecognitionModel", "make_embedder"]
 _UNIT_RANGE_KEY = "_has_unit_range"
 _IMAGES_OF_METHOD = "the images given to {}"
 # Modes of callbacks that monitor these metrics. Keras knows those of compiled metrics only.
-_MONITOR_MODES = {"accuracy": "max", "target_angle": "min", "target_angle_std": "min"}
+_MONITOR_MODES = {"accuracy": "max", "target_angle": "min", "target_angle_std": "min", "teacher_cosine": "max"}
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
@@ -38,6 +39,7 @@ class RecognitionModel(keras.Model):
       and well below 1 in a successful training.
     - `target_angle_std`: standard deviation of these angles.
     - `embedding_norm`: mean L2 norm of the embeddings before normalization.
+    - `teacher_cosine`, if the head is `WithDistillation`: mean cosine between the embeddings of model and teacher.
 
     If the embedder rescales pixels, as those of `make_embedder` do, arrays and the first batch of a training cause a
     `UserWarning` if all their pixels are within 0..1.
@@ -46,6 +48,10 @@ class RecognitionModel(keras.Model):
         embedder: model from images `(batch, height, width, 3)` to embeddings `(batch, dim)`, such as one of
             `make_embedder`.
         head: a `keras_arcface.layers.Head`, such as `keras_arcface.ArcFace`.
+        teacher: trained embedder whose embeddings of the same images a head with distillation,
+            `keras_arcface.layers.WithDistillation`, uses as targets; or None, if the labels contain them already. It is
+            neither trained nor saved: its weights are not among those of this model, so checkpoints and saved models do
+            not contain it, and a loaded model has no teacher. It must have the images of the embedder as its inputs.
         **kwargs: `name` and other arguments of `keras.Model`.
 
     Attributes:
@@ -53,10 +59,10 @@ class RecognitionModel(keras.Model):
         head: the head.
 
     Raises:
-        TypeError: if the head is not a `Head`.
-        ValueError: if `compile` receives a loss or metrics, `fit` an infinite dataset without `steps_per_epoch`, or a
-            method an array of labels that are not integers in `[0, num_classes)`. Such a label in a dataset makes the
-            loss NaN.
+        TypeError: if the head is not a `Head`, or the teacher not a Keras model.
+        ValueError: if the teacher is given for a head without distillation, `compile` receives a loss or metrics, `fit`
+            an infinite dataset without `steps_per_epoch`, or a method an array of labels that are not integers in `[0,
+            num_classes)`. Such a label in a dataset makes the loss NaN.
 
     Examples:
         Train a small network on 12 images of two people, an array `(12, 32, 32, 3)` of pixels in 0..255:
@@ -79,18 +85,24 @@ class RecognitionModel(keras.Model):
         - [ArcFace](https://arxiv.org/abs/1801.07698)
     """
 
-    def __init__(self, embedder, head, **kwargs):
+    def __init__(self, embedder, head, teacher=None, **kwargs):
         if not isinstance(head, Head):
             raise TypeError(f"head must be a keras_arcface.layers.Head, such as ArcFace. Received: head={head!r}")
+        if teacher is not None:
+            _check_teacher(teacher, head)
         super().__init__(**kwargs)
         self.embedder = _cpu_training.speed_up(embedder)
         self.head = head
+        # Keras tracks the variables of an attribute that is a model, but not those in the arguments of a function.
+        self._embed_by_teacher = None if teacher is None else functools.partial(_embed_by_teacher, teacher)
         # A Keras loss supports sample weights and the scaling that tf.distribute requires.
         self._reduction = _PerExampleLoss(name="margin_loss")
         self.accuracy_tracker = keras.metrics.Mean(name="accuracy")
         self.target_angle_tracker = keras.metrics.Mean(name="target_angle")
         self.target_angle_spread_tracker = _StandardDeviation(name="target_angle_std")
         self.embedding_norm_tracker = keras.metrics.Mean(name="embedding_norm")
+        if head.needs_teacher:
+            self.teacher_cosine_tracker = keras.metrics.Mean(name="teacher_cosine")
         self._rescales_pixels = _has_pixel_rescaling(embedder)
         self._pixels_were_checked = False
         if embedder.built and hasattr(embedder, "output_shape"):  # subclassed models do not have one
@@ -140,12 +152,16 @@ class RecognitionModel(keras.Model):
         self._check_compiled()
         if y is None:
             raise ValueError(f"y must be the labels of the images for {type(self).__name__}. Received: y=None")
+        y = self.add_teacher_embeddings(x, y)
         losses, target_cosines, hits = self.head.loss_and_stats(y, y_pred, training=training)
         angles, norms = ops.arccos(target_cosines), ops.norm(ops.cast(y_pred, "float32"), axis=-1)
         self.accuracy_tracker.update_state(hits, sample_weight=sample_weight)
         self.target_angle_tracker.update_state(angles, sample_weight=sample_weight)
         self.target_angle_spread_tracker.update_state(angles, sample_weight=sample_weight)
         self.embedding_norm_tracker.update_state(norms, sample_weight=sample_weight)
+        if self.head.needs_teacher:
+            cosines = self.head.teacher_cosines(y, y_pred)
+            self.teacher_cosine_tracker.update_state(cosines, sample_weight=sample_weight)
         total = self._reduction(losses, losses, sample_weight=sample_weight)
         if training:
             total = _replicas.scale_gradient_by_batch_share(total, losses)
@@ -153,6 +169,20 @@ class RecognitionModel(keras.Model):
             regularizers = ops.expand_dims(sum(self.losses), 0)
             total = total + self._reduction(regularizers, regularizers)
         return total
+
+    def add_teacher_embeddings(self, images, labels):
+        """Returns the labels of images with the embeddings of the teacher.
+
+        Args:
+            images: tensor `(batch, height, width, 3)`.
+            labels: labels of the images, or a pair of labels and teacher embeddings.
+
+        Returns:
+            A pair `(labels, teacher_embeddings)`, or the given labels if the model has no teacher or they are a pair.
+        """
+        if self._embed_by_teacher is None or isinstance(labels, (tuple, list)):
+            return labels
+        return labels, self._embed_by_teacher(images)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self._check_compiled()
@@ -179,7 +209,7 @@ class RecognitionModel(keras.Model):
 
     def train_step(self, *arguments):
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(arguments[-1])
-        result = self._train_step(images, labels, *arguments)
+        result = self._train_step(_without_teacher(labels), *arguments)
         _replicas.average_statistics(self.embedder.non_trainable_variables, images)
         if self._rescales_pixels and hasattr(images, "shape"):
             logs = result[0] if keras.backend.backend() == "jax" else result
@@ -219,7 +249,7 @@ class RecognitionModel(keras.Model):
                 self.optimizer.build(self.trainable_variables)
             self.head.partial_fc.connect(self.optimizer)
 
-    def _train_step(self, images, labels, *arguments):
+    def _train_step(self, labels, *arguments):
         sampled = self.head.partial_fc
         if sampled is None:
             return super().train_step(*arguments)
@@ -281,7 +311,7 @@ class RecognitionModel(keras.Model):
             self._check_compiled()
         if self._rescales_pixels and hasattr(images, "dtype") and len(images.shape) == 4:
             _pixels.warn_if_unit_range(_as_numpy(images[:16]), _IMAGES_OF_METHOD.format(method))
-        num_classes = self.head.num_classes
+        num_classes, labels = self.head.num_classes, _without_teacher(labels)
         if num_classes is None or not hasattr(labels, "dtype") or 0 in labels.shape:
             return
         labels, received = _as_numpy(labels), None
@@ -310,6 +340,29 @@ class RecognitionModel(keras.Model):
     def from_config(cls, config):
         parts = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("embedder", "head")}
         return cls(**{**config, **parts})
+
+
+def _check_teacher(teacher, head):
+    if not isinstance(teacher, keras.Model):
+        raise TypeError(
+            "teacher must be a Keras model. To use other networks, compute their embeddings once with "
+            f"keras_arcface.data.write_teacher_embeddings. Received: teacher={teacher!r}"
+        )
+    if not head.needs_teacher:
+        raise ValueError(
+            "head must be keras_arcface.layers.WithDistillation if a teacher is given, because other heads do not use "
+            f"it. Received: head={head!r}"
+        )
+
+
+def _embed_by_teacher(teacher, images):
+    embeddings = _replicas.run_on_local_batch(lambda batch: teacher(batch, training=False), images, training=False)
+    return ops.stop_gradient(embeddings)
+
+
+def _without_teacher(labels):
+    """Returns the labels of a pair of labels and teacher embeddings."""
+    return labels[0] if isinstance(labels, (tuple, list)) and len(labels) == 2 else labels
 
 
 class _PerExampleLoss(keras.losses.Loss):

@@ -16,6 +16,7 @@ MAY_KNOW = {
     "margins": {"keras"},
     "layers": {"keras", "keras_arcface.margins"},
     "layers/first_loss.py": {"keras", "numpy", "keras_arcface.margins"},
+    "layers/distillation.py": {"keras", "numpy", "keras_arcface.margins"},
     "losses": {"keras"},
     "layers/chunked/backends/tensorflow.py": {"tensorflow"},
     "layers/chunked/backends/jax.py": {"jax"},
@@ -99,6 +100,10 @@ MAY_KNOW = {
         *(f"keras_arcface.{name}" for name in keras_arcface.__all__),
     },
     "cli/main.py": {"keras_arcface"},
+    "cli/teacher.py": {
+        *("keras", "numpy", "keras_arcface._replicas"),
+        *(f"keras_arcface.{name}" for name in ("data", "recipes", "serving")),
+    },
     "cli/info.py": {"keras", "tensorflow", "jax", "packaging"},
     "__main__.py": {"keras_arcface.cli"},
     "pretrained": {"keras", "numpy", "keras_arcface.backbones", "keras_arcface.models"},

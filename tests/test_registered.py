@@ -95,6 +95,7 @@ OBJECTS = [
     (layers.ElasticFace, {**MARGIN_HEAD, "margin": 0.3, "std": 0.2, "angular": False, "sort": True}),
     (layers.CurricularFace, {**MARGIN_HEAD, "margin": 0.4, "momentum": 0.5}),
     (layers.MVSoftmax, {**MARGIN_HEAD, "margin": 0.3, "weight": 1.1, "angular": False, "fixed": True}),
+    (layers.WithDistillation, {"head": ARCFACE, "weight": 2.0, "head_weight": 0.5, "teacher_dim": 9, "name": "mine"}),
     (layers.UniFace, {**MARGIN_HEAD, "margin": 0.3, "negatives_weight": 0.5}),
     (layers.SoftmaxProduct, {**HEAD, "label_smoothing": 0.1}),
     *(

@@ -5,6 +5,8 @@ from keras_arcface.layers.auxiliary_losses import WithCenterLoss
 from keras_arcface.layers.auxiliary_losses import WithInterLoss
 from keras_arcface.layers.auxiliary_losses import WithIntraLoss
 from keras_arcface.layers.base import Head
+from keras_arcface.layers.distillation import WithDistillation
+from keras_arcface.layers.distillation import set_teacher_centers
 from keras_arcface.layers.embedding_head import EmbeddingHead
 from keras_arcface.layers.large_margin_product import ASoftmax
 from keras_arcface.layers.large_margin_product import LSoftmax
@@ -52,6 +54,8 @@ __all__ = [
     "SphereMarginProduct",
     "UniFace",
     "WithCenterLoss",
+    "WithDistillation",
     "WithInterLoss",
     "WithIntraLoss",
+    "set_teacher_centers",
 ]

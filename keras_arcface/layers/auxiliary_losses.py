@@ -49,15 +49,18 @@ class AuxiliaryLossHead(Head):
     """
 
     def __init__(self, head, weight, **kwargs):
-        if not isinstance(head, Head) or head.num_classes is None or head.is_sampled:
-            raise ValueError(
-                "head must be a head with classes that does not sample them, such as ArcFace(num_classes). "
-                f"Received: head={head!r}"
-            )
+        self._check_head(head)
         check_number("weight", weight, lambda weight: weight >= 0, "at least 0")
         super().__init__(**kwargs)
         self.head, self.weight, self.num_classes = head, float(weight), head.num_classes
         self.sub_centers = head.sub_centers
+
+    def _check_head(self, head):
+        if not isinstance(head, Head) or head.num_classes is None or head.is_sampled or head.needs_teacher:
+            raise ValueError(
+                "head must be a head with classes that does not sample them, such as ArcFace(num_classes). "
+                f"Received: head={head!r}"
+            )
 
     def auxiliary_loss(self, labels, embeddings, training):
         """Computes the auxiliary loss, without its weight.

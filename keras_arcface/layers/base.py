@@ -23,6 +23,7 @@ class Head(keras.layers.Layer):
         sub_centers: number of centers per class.
         is_sampled: true if training steps use a sample of the classes.
         partial_fc: the `PartialFC` of a built head with sampled classes, otherwise None.
+        needs_teacher: true if the labels of the loss are pairs `(labels, teacher_embeddings)`.
 
     Raises:
         ValueError: if `dtype` is not float32.
@@ -62,6 +63,7 @@ class Head(keras.layers.Layer):
     sub_centers = 1
     is_sampled = False
     partial_fc = None
+    needs_teacher = False
 
     def __init__(self, **kwargs):
         policy = keras.dtype_policies.get(kwargs.pop("dtype", None) or "float32")

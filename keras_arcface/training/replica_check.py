@@ -65,6 +65,7 @@ def check_replicas(model: keras.Model, dataset: Iterable) -> float | None:
     images, labels = _local_batch(dataset, strategy.num_replicas_in_sync)
     with strategy.scope():
         model.build(images.shape)
+    labels = keras.tree.map_structure(np.asarray, model.add_teacher_embeddings(images, labels))
     _check_equal_variables(model)
     received = _run_on_all_replicas(model, images, labels)
     # The current thread may be inside the scope of a strategy, which a new thread is not.
@@ -79,15 +80,16 @@ def check_replicas(model: keras.Model, dataset: Iterable) -> float | None:
     )
 
 
-def _local_batch(dataset: Iterable, replicas: int) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = (np.asarray(part) for part in next(iter(dataset)))
+def _local_batch(dataset: Iterable, replicas: int) -> tuple[np.ndarray, Any]:
+    """Returns images and labels, or a pair of labels and teacher embeddings, of the size of a local batch."""
+    images, labels = keras.tree.map_structure(np.asarray, next(iter(dataset)))
     size = len(images) // replicas
     if size == 0:
         raise ValueError(
             f"dataset must contain a first batch of at least one image for each of {replicas} replicas. "
             f"Received: a batch of {len(images)} images"
         )
-    return images[:size], labels[:size]
+    return keras.tree.map_structure(lambda part: part[:size], (images, labels))
 
 
 def _check_equal_variables(model: keras.Model) -> None:
@@ -103,11 +105,11 @@ def _check_equal_variables(model: keras.Model) -> None:
                 )
 
 
-def _run_on_all_replicas(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> _StepResult:
+def _run_on_all_replicas(model: keras.Model, images: np.ndarray, labels: Any) -> _StepResult:
     """Runs a step on all images on every replica, and restores the variables of the model."""
     strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync
-    repeated = (np.concatenate([images] * replicas), np.concatenate([labels] * replicas))
+    repeated = keras.tree.map_structure(lambda part: np.concatenate([part] * replicas), (images, labels))
     distributed = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensors(repeated))
     batch, step = next(iter(distributed)), _make_step(model)
     trained = {id(variable) for variable in model.trainable_variables}
@@ -120,14 +122,14 @@ def _run_on_all_replicas(model: keras.Model, images: np.ndarray, labels: np.ndar
         model.reset_metrics()
 
 
-def _run_on_one_device(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> _StepResult:
+def _run_on_one_device(model: keras.Model, images: np.ndarray, labels: Any) -> _StepResult:
     """Runs a step of a copy of the model outside of the strategy."""
     copy = type(model).from_config(model.get_config())
     copy.build(images.shape)
     for variable, original in zip(_variables_without_metrics(copy), _variables_without_metrics(model), strict=True):
         variable.assign(original.numpy())
     step = tf.function(_make_step(copy), autograph=False)
-    return _run(copy, lambda batch: step(*batch), (tf.constant(images), tf.constant(labels)))
+    return _run(copy, lambda batch: step(*batch), keras.tree.map_structure(tf.constant, (images, labels)))
 
 
 def _variables_without_metrics(model: keras.Model) -> list:
