@@ -21,6 +21,9 @@ from keras_arcface.data.subsets import ClassSubset
 from keras_arcface.data.subsets import Relabeled
 from keras_arcface.data.subsets import drop_small_classes
 from keras_arcface.data.subsets import split_identities
+from keras_arcface.data.teacher_embeddings import TeacherEmbeddings
+from keras_arcface.data.teacher_embeddings import load_teacher_embeddings
+from keras_arcface.data.teacher_embeddings import write_teacher_embeddings
 from keras_arcface.data.tfrecord_source import TFRecords
 from keras_arcface.data.writer import write_dataset
 
@@ -38,6 +41,7 @@ __all__ = [
     "Relabeled",
     "Source",
     "TFRecords",
+    "TeacherEmbeddings",
     "align",
     "augment",
     "check_dataset",
@@ -45,7 +49,9 @@ __all__ = [
     "drop_small_classes",
     "load_dataset",
     "load_info",
+    "load_teacher_embeddings",
     "open_source",
     "split_identities",
     "write_dataset",
+    "write_teacher_embeddings",
 ]

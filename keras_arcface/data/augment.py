@@ -12,6 +12,7 @@ They are TensorFlow functions, for `tf.data`. The Keras backend may be any.
 """
 
 import functools
+import threading
 
 import numpy as np
 import tensorflow as tf
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _BLUR_RADIUS = 4  # pixels
+_recording = threading.local()  # its attribute `masks` collects the images that `flip` mirrors
 
 
 def chain(*augmentations):
@@ -97,7 +99,29 @@ def flip(images, seed, probability=0.5):
         # TensorFlow has a faster kernel for tensors of rank 3.
         return tf.reshape(tf.reverse(tf.reshape(images, (-1, shape[2], shape[3])), axis=[1]), shape)
 
-    return _apply_randomly(images, seed, probability, mirror)
+    return _apply_randomly(images, seed, probability, mirror, getattr(_recording, "masks", None))
+
+
+def apply_and_find_mirrored(augmentation, images, seed):
+    """Applies an augmentation, and finds the images that `flip` has mirrored, also as a part of other functions.
+
+    Args:
+        augmentation: function `(images, seed) -> images`.
+        images: uint8 images `(batch, height, width, 3)`.
+        seed: integer tensor `(2,)`.
+
+    Returns:
+        `(images, is_mirrored)`: the augmented images, and a `(batch,)` bool tensor.
+    """
+    _recording.masks = []
+    try:
+        images = augmentation(images, seed)
+        is_mirrored = tf.zeros(tf.shape(images)[:1], tf.bool)
+        for mask in _recording.masks:
+            is_mirrored = tf.math.logical_xor(is_mirrored, mask)
+    finally:
+        _recording.masks = None
+    return images, is_mirrored
 
 
 def gray(images, seed, probability=0.1):
@@ -488,15 +512,21 @@ class _RandomNumbers:
         return tf.gather(tf.random.stateless_uniform([self._batch], seed, low, high), self._rows)
 
 
-def _apply_randomly(images, seed, probability, change):
-    """Applies `change(images, draw)` to a random selection of the images, and returns all images."""
+def _apply_randomly(images, seed, probability, change, masks=None):
+    """Applies `change(images, draw)` to a random selection of the images, and returns all images.
+
+    The `(batch,)` bool mask of the selection is appended to the list `masks`, unless it is None.
+    """
     check_number("probability", probability, lambda value: 0 <= value <= 1, "in [0, 1]")
     images, seed = _to_tensors(images, seed)
     batch = tf.shape(images)[0]
     rows = tf.range(batch)
-    is_chosen = tf.cast(_RandomNumbers(seed, rows, batch)(0, 0.0, 1.0) < probability, tf.int32)
-    unchanged, chosen = tf.dynamic_partition(images, is_chosen, 2)
-    row_parts = tf.dynamic_partition(rows, is_chosen, 2)
+    is_chosen = _RandomNumbers(seed, rows, batch)(0, 0.0, 1.0) < probability
+    if masks is not None:
+        masks.append(is_chosen)
+    part = tf.cast(is_chosen, tf.int32)
+    unchanged, chosen = tf.dynamic_partition(images, part, 2)
+    row_parts = tf.dynamic_partition(rows, part, 2)
     changed = change(chosen, _RandomNumbers(seed, row_parts[1], batch))
     return tf.ensure_shape(tf.dynamic_stitch(row_parts, [unchanged, changed]), images.shape)
 

@@ -18,6 +18,7 @@ from keras_arcface._arguments import check_integer
 from keras_arcface.data import augment
 from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
+from keras_arcface.data import teacher_embeddings
 from keras_arcface.data import training_order
 from keras_arcface.data.caches import DecodedCache
 from keras_arcface.data.caches import EncodedCache
@@ -42,6 +43,7 @@ def load_dataset(
     damaged: str = "raise",
     deterministic: bool = True,
     names: bool = False,
+    teacher: teacher_embeddings.TeacherEmbeddings | None = None,
 ) -> tf.data.Dataset:
     """Returns a dataset of batches `(images, labels)`, for `fit`.
 
@@ -79,6 +81,12 @@ def load_dataset(
             then read once at the start, and every damaged section is logged.
         deterministic: whether batches are in the order of their steps. If false, a batch may overtake a slower one.
         names: whether to add the names of the images as a third element, strings `(batch,)`. `fit` does not accept it.
+        teacher: embeddings of a teacher for this dataset, from `write_teacher_embeddings`, or None. With them, the
+            labels are pairs `(labels, teacher_embeddings)` for a head with distillation, where the embeddings are
+            float32 `(batch, dim)`. They are those of the images before the augmentation, but an image that
+            `augment.flip` has mirrored, also as a part of other functions of `augment`, has the embedding of the
+            mirror image. An augmentation that mirrors in another way is not recognized. Cannot be combined with
+            `damaged="skip"`.
 
     Returns:
         A `tf.data.Dataset`. Iterating over it raises a `tf.errors.InvalidArgumentError` for a label outside
@@ -120,6 +128,10 @@ def load_dataset(
             f"num_classes must be {info.num_classes}, the number of classes in {directory}. "
             f"Received: num_classes={num_classes}"
         )
+    if teacher is not None:
+        look_up = teacher_embeddings.make_lookup(teacher, directory)
+        if damaged == "skip":  # the index of a record behind a skipped one is unknown
+            raise ValueError('damaged must be "raise" with a teacher. Received: damaged="skip"')
     shards = ShardReader(directory, info, skip_damaged=damaged == "skip")
     host_batches = _HostBatches(batch_size, host, num_hosts)
     if cache is None and images_per_class is None:
@@ -127,17 +139,23 @@ def load_dataset(
     else:
         inputs = _index_batches(shards, cache, host_batches, training, seed, start_step, images_per_class)
 
-    def prepare(step, batch):
+    def prepare(step, indices, batch):
         images, labels, origins = inputs.fetch(batch)
+        is_mirrored = tf.zeros_like(indices, tf.bool)
         if training and augmentation is not None:
-            images = augmentation(images, tf.stack([tf.constant(seed, tf.int64), step * num_hosts + host]))
+            step_seed = tf.stack([tf.constant(seed, tf.int64), step * num_hosts + host])
+            images, is_mirrored = augment.apply_and_find_mirrored(augmentation, images, step_seed)
+        if teacher is not None:
+            labels = labels, look_up(indices, is_mirrored)
         return (images, labels, origins) if names else (images, labels)
 
+    num_rows = batch_size if training else None
     dataset = tf.data.Dataset.from_generator(
-        lambda: zip(itertools.count(start_step), inputs.batches(), strict=False),
+        lambda: ((step, *batch) for step, batch in zip(itertools.count(start_step), inputs.batches(), strict=False)),
         output_signature=(
             tf.TensorSpec((), tf.int64),
-            tf.TensorSpec((batch_size if training else None,), inputs.dtype),
+            tf.TensorSpec((num_rows,), tf.int64),
+            tf.TensorSpec((num_rows,), inputs.dtype),
         ),
     )
     num_batches = tf.data.INFINITE_CARDINALITY if training else host_batches.num_per_epoch(shards.num_examples)
@@ -183,9 +201,10 @@ class _BatchInputs:
     """Batches of serialized records or of record indices, and the function that decodes them.
 
     Attributes:
-        batches: function without arguments that returns an iterator over the batches.
-        dtype: type of the elements of a batch.
-        fetch: function that maps a batch to images, labels and names.
+        batches: function without arguments that returns an iterator over the batches, pairs of the indices of the
+            records and of what `fetch` reads. The indices are wrong if damaged records are skipped.
+        dtype: type of the elements that `fetch` reads.
+        fetch: function that maps the elements of a batch to images, labels and names.
     """
 
     batches: Callable[[], Iterator]
@@ -198,16 +217,24 @@ def _record_batches(
 ) -> _BatchInputs:
     """Returns batches of serialized records, which are streamed from the files."""
 
-    def batches():
+    starts = dict(zip(shards.paths, itertools.accumulate(shards.counts, initial=0), strict=False))
+
+    def read(path):
+        return enumerate(shards.read_shard(path), starts[path])
+
+    def records():
         if not training:
-            return host_batches.from_stream(shards)
+            return itertools.chain.from_iterable(map(read, shards.paths))
         # Batches may span two epochs, so that all images are equally frequent.
         first_epoch, skipped = divmod(start_step * host_batches.global_size, shards.num_examples)
         epochs = (
-            training_order.shuffled_epoch(shards.paths, shards.read_shard, seed, epoch, shuffle_buffer)
+            training_order.shuffled_epoch(shards.paths, read, seed, epoch, shuffle_buffer)
             for epoch in itertools.count(first_epoch)
         )
-        return host_batches.from_stream(itertools.islice(itertools.chain.from_iterable(epochs), skipped, None))
+        return itertools.islice(itertools.chain.from_iterable(epochs), skipped, None)
+
+    def batches():
+        return (tuple(zip(*batch, strict=True)) for batch in host_batches.from_stream(records()))
 
     return _BatchInputs(batches, tf.string, functools.partial(_decode, shards.info))
 
@@ -245,8 +272,10 @@ def _index_batches(
 
     def batches():
         if training:
-            return (indices(step) for step in itertools.count(start_step))
-        return host_batches.from_stream(range(num_examples))
+            of_steps = (indices(step) for step in itertools.count(start_step))
+        else:
+            of_steps = host_batches.from_stream(range(num_examples))
+        return ((batch, batch) for batch in of_steps)
 
     return _BatchInputs(batches, tf.int64, fetch)
 

@@ -73,6 +73,11 @@ class ShardReader:
             raise ValueError(f"{directory} must contain undamaged records. Received: {lost} damaged records")
         self._on_damage = lambda error: None
 
+    @property
+    def counts(self) -> list[int]:
+        """Number of records of each shard, as recorded in `dataset.json`."""
+        return [shard.num_examples for shard in self.info.shards]
+
     def read_shard(self, path) -> Iterator[bytes]:
         """Iterates over the records of a shard, in order."""
         return (record for _, record in self._check_number(path, tfrecord.read_records(path, self._on_damage)))

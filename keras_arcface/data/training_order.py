@@ -9,8 +9,11 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 # The purpose of a random number is part of its seed, so that the orders of files, records, classes and images are
 # independent.
@@ -20,8 +23,8 @@ _BLOCK_SIZE = 1024  # records that are drawn from the shuffle buffer with one ca
 
 
 def shuffled_epoch(
-    files: Sequence, read: Callable[..., Iterable[bytes]], seed: int, epoch: int, shuffle_buffer: int
-) -> Iterator[bytes]:
+    files: Sequence, read: Callable[..., Iterable[T]], seed: int, epoch: int, shuffle_buffer: int
+) -> Iterator[T]:
     """Iterates once over the records of all files in a random order.
 
     The files are permuted, 16 of them are interleaved, and the records are drawn from a shuffle buffer.
@@ -108,7 +111,7 @@ def _permutation(length: int, seed: int, number: int, purpose: int) -> np.ndarra
     return _generator(seed, number, purpose).permutation(length)
 
 
-def _interleave(sequences: Iterator[Iterable[bytes]], num_open: int) -> Iterator[bytes]:
+def _interleave(sequences: Iterator[Iterable[T]], num_open: int) -> Iterator[T]:
     """Yields one record of each open sequence in turn. When a sequence ends, the next non-empty one replaces it."""
     active = [iter(sequence) for sequence in itertools.islice(sequences, num_open)]
     while active:
@@ -129,7 +132,7 @@ def _interleave(sequences: Iterator[Iterable[bytes]], num_open: int) -> Iterator
         active = [sequence for position, sequence in enumerate(active) if position not in ended]
 
 
-def _shuffle_with_buffer(records: Iterator[bytes], generator: np.random.Generator, size: int) -> Iterator[bytes]:
+def _shuffle_with_buffer(records: Iterator[T], generator: np.random.Generator, size: int) -> Iterator[T]:
     buffer = list(itertools.islice(records, size))
     while True:
         block = list(itertools.islice(records, _BLOCK_SIZE))
