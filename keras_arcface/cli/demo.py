@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     recipe = training_options.recipe_of(arguments, "orl")
+    training_options.check_teacher(arguments, recipe)
     training_options.set_output(arguments)
     training_options.select_backend(arguments.strategy)
     with training_options.resumable(arguments):

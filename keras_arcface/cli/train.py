@@ -2,6 +2,7 @@
 
     keras-arcface train --data ms1m_tfrecord --recipe ms1mv2_r100 --verify lfw.bin cfp_fp.bin --output runs/1
     keras-arcface train --data faces_tfrecord --recipe small --epochs 40 --drops 20 30 --schedule step
+    keras-arcface train --data faces_tfrecord --recipe distilled --teacher teacher.keras
     keras-arcface train --recipe small --print-recipe
 
 The command uses all GPUs of the machine. If a run is stopped (Ctrl-C stops it after a step) or killed, the same command
@@ -9,6 +10,9 @@ resumes it. The output folder contains embedder.keras, recipe.toml, steps.csv, v
 TensorBoard, curves.png, checkpoints/, verification.png, and saved_model/1, a version for TensorFlow Serving. With a
 verification set, the SavedModel matches the printed figures: it adds the embedding of the mirror image, and contains
 the thresholds of the set.
+
+With --teacher, the network learns to give images the embeddings of another, trained network, as the recipe "distilled"
+does. The embeddings of the teacher are computed once and stored beside the TFRecords.
 
 A recipe is the name of one of the recipes below or a TOML file, which may start from another recipe with the line
 `base = "NAME"`. --print-recipe prints the chosen recipe as such a file.
@@ -55,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.data is None:
         arguments.parser.error("the following arguments are required: --data")
+    training_options.check_teacher(arguments, recipe)
     check_exists(arguments.data, *arguments.verify)
     names = [path.stem for path in arguments.verify]
     if len(set(names)) < len(names):

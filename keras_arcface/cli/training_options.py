@@ -28,6 +28,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="output folder, or the folder of a run to resume; default: a new folder in runs/",
     )
+    parser.add_argument(
+        "--teacher",
+        metavar="PATH|NAME",
+        help="trained embedder whose embeddings a recipe with distillation or teacher-centers imitates",
+    )
+    parser.add_argument(
+        "--teacher-folder",
+        type=Path,
+        metavar="DIR",
+        help="folder of the stored embeddings of the teacher; default: the directory of TFRecords",
+    )
     parser.add_argument("--shuffle-seed", type=int, metavar="N", help="shuffle the pairs before the split into folds")
     parser.add_argument(
         "--every",
@@ -71,6 +82,14 @@ def recipe_of(arguments: argparse.Namespace, default: str) -> Recipe:
     """Returns the chosen recipe with the settings that are given as options."""
     chosen = {name: getattr(arguments, name) for name in SETTINGS}
     return recipes.get(default, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def check_teacher(arguments: argparse.Namespace, recipe: Recipe) -> None:
+    """Exits with an error if the recipe requires a teacher and none is given, or the other way around."""
+    if recipe.needs_teacher and arguments.teacher is None:
+        arguments.parser.error("a recipe with distillation or teacher-centers requires --teacher")
+    if arguments.teacher is not None and not recipe.needs_teacher:
+        arguments.parser.error("--teacher requires a recipe with distillation or teacher-centers, such as distilled")
 
 
 def set_output(arguments: argparse.Namespace) -> None:

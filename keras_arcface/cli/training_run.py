@@ -19,6 +19,7 @@ from keras_arcface import evaluation
 from keras_arcface import recipes
 from keras_arcface import serving
 from keras_arcface import training
+from keras_arcface.cli import teacher as teachers
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
 from keras_arcface.cli.paths import check_writable
@@ -121,10 +122,13 @@ def _train(
 ) -> RecognitionModel:
     """Trains a model, starting from the last checkpoint in the output folder if one exists."""
     output = arguments.output
-    keras.utils.set_random_seed(recipe.seed)
     if arguments.deterministic:
         tf.config.experimental.enable_op_determinism()
-    model = recipes.build(recipe, info.num_classes, info.num_examples, info.image_size)
+    teacher = teachers.Teacher("", None, None)
+    if recipe.needs_teacher:
+        teacher = teachers.prepare(arguments.teacher, recipe, directory, arguments.teacher_folder, info)
+    keras.utils.set_random_seed(recipe.seed)  # the weights do not depend on whether embeddings were computed now
+    model = recipes.build(recipe, info.num_classes, info.num_examples, info.image_size, teacher.online, teacher.stored)
     for line in check(model.embedder, info, output, sets, arguments.shuffle_seed):
         say(line)
     if info.num_examples < recipe.batch_size:
@@ -136,7 +140,7 @@ def _train(
     every = arguments.every or min(2000, math.ceil(last_step / 10))
     batch_size = recipe.batch_size // recipe.accumulate
     checkpoints = training.Checkpoints(
-        output / "checkpoints", every, run_config=_run_config(recipe, info, arguments.cache, precision)
+        output / "checkpoints", every, run_config=_run_config(recipe, info, arguments.cache, precision, teacher)
     )
     start = checkpoints.restore(model)
     if start >= last_step:
@@ -151,6 +155,7 @@ def _train(
         num_classes=info.num_classes,
         augmentation=recipes.make_augmentation(recipe),
         cache=arguments.cache,
+        teacher=teacher.stored if recipe.distillation > 0 and teacher.online is None else None,
     )
     say(
         f"\n{recipe.backbone} (width {recipe.width}, {model.embedder.count_params():,} weights), {recipe.head}, "
@@ -205,12 +210,15 @@ def _callbacks(
     ]
 
 
-def _run_config(recipe: Recipe, info: data.DatasetInfo, cache: str | None, precision: str) -> dict[str, Any]:
+def _run_config(
+    recipe: Recipe, info: data.DatasetInfo, cache: str | None, precision: str, teacher: teachers.Teacher
+) -> dict[str, Any]:
     """Returns the settings that must not change when a run is resumed."""
     settings = {name: value for name, value in dataclasses.asdict(recipe).items() if name != "description"}
     lists = {name: list(value) for name, value in settings.items() if isinstance(value, tuple)}
     data_seen = {"num_examples": info.num_examples, "num_classes": info.num_classes, "cache": cache}
-    return {**settings, **lists, **data_seen, "precision": precision}
+    seen_by_teacher = {"teacher": teacher.fingerprint} if teacher.fingerprint else {}
+    return {**settings, **lists, **data_seen, **seen_by_teacher, "precision": precision}
 
 
 def _export(embedder: keras.Model, output: Path, rocs: list, alignment: str | None, say: Callable[..., None]) -> Path:

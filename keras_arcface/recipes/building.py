@@ -9,6 +9,7 @@ from keras_arcface import backbones
 from keras_arcface import layers
 from keras_arcface import models
 from keras_arcface import training
+from keras_arcface.data import TeacherEmbeddings
 from keras_arcface.data import augment
 from keras_arcface.recipes.recipe import Recipe
 
@@ -40,7 +41,12 @@ _AUGMENTATIONS = {
 
 
 def build(
-    recipe: Recipe, num_classes: int, num_examples: int, image_size: tuple[int, int] = (112, 112)
+    recipe: Recipe,
+    num_classes: int,
+    num_examples: int,
+    image_size: tuple[int, int] = (112, 112),
+    teacher: keras.Model | None = None,
+    teacher_embeddings: TeacherEmbeddings | None = None,
 ) -> models.RecognitionModel:
     """Creates and compiles the model of a recipe for a dataset.
 
@@ -49,13 +55,17 @@ def build(
         num_classes: number of classes of the dataset.
         num_examples: number of images of the dataset. Epochs in the recipe are converted to steps with it.
         image_size: `(height, width)` of the images.
+        teacher: embedder for a recipe with `distillation` and `teacher_images="augmented"`, otherwise None.
+        teacher_embeddings: embeddings of the dataset by the teacher, for a recipe with `distillation` and
+            `teacher_images="original"` or with `teacher_centers`, otherwise None.
 
     Returns:
         A compiled `RecognitionModel`. Set the seed (`keras.utils.set_random_seed`), the precision
         (`training.use_precision`) and the devices (`training.device_scope`) before.
 
     Raises:
-        ValueError: if a layer refuses a setting of the recipe, or the image size does not fit the network.
+        ValueError: if a layer refuses a setting of the recipe, the image size does not fit the network, or the recipe
+            requires a teacher that is not given.
 
     Examples:
         >>> recipe = get("small", backbone="MobileFaceNet", width=8, dim=8, batch_size=4)
@@ -67,19 +77,39 @@ def build(
     backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3), **stem)
     scaled = recipe.head == "MagFace"  # its margin depends on the embedding norms
     embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout, scaled=scaled)
-    model = models.RecognitionModel(embedder, make_head(recipe, num_classes, num_examples))
+    teacher_dim = None
+    if recipe.distillation > 0:
+        is_augmented = recipe.teacher_images == "augmented"
+        source = teacher if is_augmented else teacher_embeddings
+        if source is None:
+            raise ValueError(
+                f"{'teacher' if is_augmented else 'teacher_embeddings'} must be given for a recipe with "
+                f"distillation={recipe.distillation:g} and teacher_images={recipe.teacher_images}. Received: None"
+            )
+        teacher_dim = source.output_shape[-1] if is_augmented else source.dim
+    head = make_head(recipe, num_classes, num_examples, teacher_dim)
+    if recipe.teacher_centers != "none":
+        if teacher_embeddings is None:
+            raise ValueError(
+                "teacher_embeddings must be given for a recipe with "
+                f"teacher_centers={recipe.teacher_centers}. Received: None"
+            )
+        head.build(embedder.output_shape)
+        layers.set_teacher_centers(head, teacher_embeddings.class_centers(), fixed=recipe.teacher_centers == "fixed")
+    model = models.RecognitionModel(embedder, head, teacher)
     model.compile(make_optimizer(recipe, num_examples))
     model.build((None, *image_size, 3))
     return model
 
 
-def make_head(recipe: Recipe, num_classes: int, num_examples: int) -> layers.Head:
+def make_head(recipe: Recipe, num_classes: int, num_examples: int, teacher_dim: int | None = None) -> layers.Head:
     """Creates the head of a recipe.
 
     Args:
         recipe: a `Recipe`.
         num_classes: number of classes of the dataset.
         num_examples: number of images of the dataset, which the length of the margin warm-up depends on.
+        teacher_dim: dimension of the teacher's embeddings, for a recipe with `distillation`. None if it is `dim`.
 
     Returns:
         A head with the name "head".
@@ -91,6 +121,10 @@ def make_head(recipe: Recipe, num_classes: int, num_examples: int) -> layers.Hea
         >>> make_head(get("glint360k_r100"), num_classes=10, num_examples=1000).margin
         CombinedMargin(m1=1.0, m2=0.0, m3=0.4)
     """
+    if recipe.distillation > 0:
+        plain = recipe.replace(distillation=0, head_weight=1, teacher_images="original")
+        inner = make_head(plain, num_classes, num_examples)
+        return layers.WithDistillation(inner, recipe.distillation, recipe.head_weight, teacher_dim, name="head")
     options = {"label_smoothing": recipe.label_smoothing, "name": "head"}
     if recipe.head == "softmax":
         return layers.SoftmaxProduct(num_classes, **options)

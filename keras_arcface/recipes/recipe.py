@@ -28,6 +28,8 @@ HEADS = (
 OPTIMIZERS = ("SGD", "AdamW")
 SCHEDULES = ("step", "polynomial", "cosine")
 AUGMENTATIONS = ("none", "flip", "affine", "adaface", "small")
+TEACHER_IMAGES = ("original", "augmented")
+TEACHER_CENTERS = ("none", "start", "fixed")
 
 # Margins of the papers, for a recipe whose head is replaced. The margin of the other heads is an angle like ArcFace's.
 MARGINS = {"CosFace": 0.35, "SphereFace": 1.35, "AdaFace": 0.4, "MagFace": 0.45, "UniFace": 0.4}
@@ -38,12 +40,14 @@ _CHOICES = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "augmentation": AUGMENTATIONS,
+    "teacher_images": TEACHER_IMAGES,
+    "teacher_centers": TEACHER_CENTERS,
 }
 _AT_LEAST_ONE = ("width", "stem_strides", "dim", "sub_centers", "batch_size", "accumulate")
 _POSITIVE = ("scale", "learning_rate", "epochs")
 _AT_LEAST_ZERO = (
     *("warmup_margin", "initial_scale", "weight_decay", "head_rate", "clip_norm", "warmup", "seed"),
-    *("dropout", "label_smoothing", "ema"),
+    *("dropout", "label_smoothing", "ema", "distillation", "head_weight"),
 )
 _BELOW_ONE = ("dropout", "label_smoothing", "ema")
 
@@ -70,6 +74,12 @@ class Recipe:
         sub_centers: number of centers per class.
         ignored_above: other classes with a cosine above this value are left out of the loss.
         sample_rate: fraction of the classes in each step.
+        distillation: weight of the distance to the embeddings of the teacher, which `--teacher` names. 0 disables it.
+        head_weight: weight of the loss of the head beside that distance.
+        teacher_images: images that the teacher embeds: "original" for those of the dataset and their mirror images,
+            once, or "augmented" for those of each step, which takes more time.
+        teacher_centers: class centers of the head: "none" for its own, "start" to start from those of the teacher, or
+            "fixed" to keep these.
         optimizer: "SGD" with momentum 0.9 and coupled weight decay, or "AdamW".
         learning_rate: learning rate for `batch_size`, after the warm-up.
         weight_decay: weight decay.
@@ -112,6 +122,11 @@ class Recipe:
     sub_centers: int = 1
     ignored_above: float = 1.0
     sample_rate: float = 1.0
+    # The teacher.
+    distillation: float = 0.0
+    head_weight: float = 1.0
+    teacher_images: str = "original"
+    teacher_centers: str = "none"
     # The optimizer.
     optimizer: str = "SGD"
     learning_rate: float = 0.1
@@ -155,6 +170,11 @@ class Recipe:
                 "stem_strides requires an IResNet. "
                 f"Received: stem_strides={self.stem_strides}, backbone={self.backbone}"
             )
+        for name, default in (("head_weight", 1.0), ("teacher_images", "original")):
+            if self.distillation == 0 and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} requires distillation above 0. Received: {name}={getattr(self, name)}, distillation=0"
+                )
         if (self.schedule == "step") != bool(self.drops):
             raise ValueError(
                 'drops and schedule="step" require each other. '
@@ -165,6 +185,11 @@ class Recipe:
     def summary(self) -> str:
         """The first line of the description."""
         return self.description.strip().partition("\n")[0]
+
+    @property
+    def needs_teacher(self) -> bool:
+        """True if a training requires a teacher."""
+        return self.distillation > 0 or self.teacher_centers != "none"
 
     def steps_per_epoch(self, num_examples: int) -> int:
         """Returns the number of steps per epoch. With accumulation, a step takes a part of the batch.

@@ -306,3 +306,65 @@ def test_a_dataset_smaller_than_a_batch_is_mentioned(train_here, monkeypatch, ca
     monkeypatch.setattr(training_run.training, "Checkpoints", None)  # ends the run before the training
     assert train_here("--batch-size", "64") == 1
     assert "has fewer images than a batch" in capsys.readouterr().out
+
+
+@pytest.fixture
+def train_small(face_folder, tmp_path):
+    """Runs the command with a teacher of 6 dimensions in this process, on a few faces."""
+    data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
+    for name, size in (("teacher", 32), ("other", 32), ("large", 48)):
+        inputs = keras.Input((size, size, 3))
+        x = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(inputs))
+        keras.Model(inputs, keras.layers.Dense(6)(x)).save(tmp_path / f"{name}.keras")
+
+    def train(output, *arguments, teacher="teacher"):
+        options = ("--recipe", "distilled", "--backbone", "IResNet18", "--width", 8, "--precision", "float32")
+        options += ("--batch-size", 4, "--dim", 6, "--every", 2, "--teacher", tmp_path / f"{teacher}.keras")
+        command = ["train", "--data", tmp_path / "records", "--output", tmp_path / output, *options, *arguments]
+        return main([*map(str, command)])
+
+    return train
+
+
+def test_a_teacher_embeds_the_dataset_once(train_small, tmp_path, capsys):
+    options = ("--teacher-images", "original", "--teacher-centers", "start", "--deterministic")
+    assert train_small("twice", *options, "--steps", 3) == 0
+    written = {path: path.read_bytes() for path in (tmp_path / "records").glob("teacher-*")}
+    assert len(written) == 2
+    assert train_small("twice", *options, "--steps", 4) == 0
+    assert "Resuming after step 2" in capsys.readouterr().out
+    assert written == {path: path.read_bytes() for path in (tmp_path / "records").glob("teacher-*")}
+    with open(tmp_path / "twice" / "steps.csv") as file:
+        assert all(-1 <= float(row["teacher_cosine"]) <= 1 for row in csv.DictReader(file))
+    assert train_small("once", *options, "--steps", 4, "--teacher-folder", tmp_path / "folder") == 0
+    assert {path.name for path in written} == {path.name for path in (tmp_path / "folder").iterdir()}
+    twice, once = (keras.saving.load_model(tmp_path / name / "embedder.keras") for name in ("twice", "once"))
+    for one, other in zip(twice.get_weights(), once.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    capsys.readouterr()
+    assert train_small("twice", *options, "--steps", 5, teacher="other") == 1
+    assert "belongs to another run. Expected: teacher='weights " in capsys.readouterr().err
+
+
+def test_a_teacher_embeds_augmented_images_in_the_step(train_small, tmp_path, capsys):
+    assert train_small("out", "--teacher-centers", "fixed", "--dim", 8, "--steps", 2) == 1
+    assert "teacher and student must have embeddings of the same dimension" in capsys.readouterr().err
+    assert train_small("out", "--dim", 8, "--steps", 2) == 0
+    assert not list((tmp_path / "records").glob("teacher-*"))
+    embedder = keras.saving.load_model(tmp_path / "out" / "embedder.keras")
+    assert embedder.output_shape == (None, 8)
+    assert train_small("large", "--steps", 2, teacher="large") == 1
+    assert "expected a network for images of 32 x 32 (height x width)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--recipe", "distilled"], "a recipe with distillation or teacher-centers requires --teacher"),
+        (["--recipe", "small", "--teacher", "a.keras"], "--teacher requires a recipe with distillation"),
+    ],
+)
+def test_a_teacher_and_a_recipe_that_uses_it_require_each_other(options, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--data", ".", *options])
+    assert message in capsys.readouterr().err

@@ -25,6 +25,7 @@ EXAMPLES = {
     "glint360k_r100": 17_091_657,
     "mobilefacenet": 5_179_510,
     "adamw": 42_474_557,
+    "distilled": 4536,
 }
 
 
@@ -91,16 +92,18 @@ def test_schedule_counts_updates_with_accumulation():
 def test_recipe_trains(name):
     """Uses the optimizer and head of the recipe, with a tiny network and dataset."""
     recipe = dataclasses.replace(recipes.get(name), batch_size=4, dim=8)
-    model = recipes.build(recipe, 3, 12, (32, 32))
+    teacher = recipes.build(recipes.get("small", dim=6), 3, 12, (32, 32)).embedder if recipe.needs_teacher else None
+    model = recipes.build(recipe, 3, 12, (32, 32), teacher)
     before = {weight.path: np.array(weight) for weight in model.trainable_weights}
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
     model.fit(images, np.arange(12) % 3, batch_size=4, shuffle=False, verbose=0)
     assert all(not np.array_equal(before[weight.path], weight) for weight in model.trainable_weights)
     dropped = [layer.rate for layer in model.embedder.layers if isinstance(layer, keras.layers.Dropout)]
     assert dropped == [recipe.dropout]
-    others = {"glint360k_r100": {"m3": 0.4}, "adamw": {"m3": 0.4}, "small": {"m2": 0.4}}
+    others = {"glint360k_r100": {"m3": 0.4}, "adamw": {"m3": 0.4}, "small": {"m2": 0.4}, "distilled": {"m2": 0.4}}
     expected = CombinedMargin(**others.get(name, {"m2": 0.5}))
-    assert model.head.margin.get_config() == expected.get_config()
+    head = model.head.head if recipe.needs_teacher else model.head
+    assert head.margin.get_config() == expected.get_config()
     limited = isinstance(model.optimizer, training.GradientAccumulationOptimizer)
     assert limited == bool(recipe.clip_norm)
 
@@ -118,6 +121,16 @@ def test_every_head_trains(head):
         assert model.head.scale == recipe.scale
         assert np.isfinite(model.head.expected_first_loss(recipe.dim))
         assert int(model.head.steps) == 3
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_recipe_with_distillation_requires_its_teacher():
+    recipe = recipes.get("distilled")
+    for changes, missing in (({}, "teacher"), ({"teacher_images": "original"}, "teacher_embeddings")):
+        with pytest.raises(ValueError, match=f"^{missing} must be given for a recipe with distillation=32"):
+            recipes.build(recipe.replace(**changes), 3, 12, (32, 32))
+    with pytest.raises(ValueError, match="teacher_embeddings must be given for a recipe with teacher_centers=start"):
+        recipes.build(recipes.get("small", teacher_centers="start"), 3, 12, (32, 32))
 
 
 def test_augmentations_preserve_shape_and_dtype():

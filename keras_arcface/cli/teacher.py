@@ -1,0 +1,94 @@
+"""The teacher of a training with distillation, by its path or name."""
+
+import dataclasses
+import hashlib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_arcface import data
+from keras_arcface import serving
+from keras_arcface._regular_files import open_regular
+from keras_arcface._replicas import predict_on_batch
+from keras_arcface.recipes import Recipe
+from keras_arcface.serving.loading import load_keras_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """What a training needs of its teacher.
+
+    Attributes:
+        fingerprint: text that identifies the weights of the teacher.
+        online: the network, if it embeds the images of each step, otherwise None.
+        stored: embeddings of the dataset, if the recipe uses them, otherwise None.
+    """
+
+    fingerprint: str
+    online: keras.Model | None
+    stored: data.TeacherEmbeddings | None
+
+
+def prepare(name: str, recipe: Recipe, directory: Path, folder: Path | None, info: data.DatasetInfo) -> Teacher:
+    """Loads a teacher, and computes its embeddings of the dataset, unless they are already stored.
+
+    Args:
+        name: path of an embedder, or name of a published network.
+        recipe: a `Recipe` that requires a teacher.
+        directory: directory of TFRecords.
+        folder: folder of the stored embeddings, or None for the directory of TFRecords.
+        info: `DatasetInfo` of the directory.
+    """
+    path = Path(name)
+    if (path / "saved_model.pb").is_file() or path.suffix in (".xml", ".tflite"):
+        network, embed, fingerprint = None, serving.load_embedder(path), _hash_files(path)
+    else:
+        network = _load_keras(name)
+        embed, fingerprint = _as_function(network), _hash_weights(network)
+        size = tuple(network.input_shape[1:3])
+        if any(side not in (None, actual) for side, actual in zip(size, info.image_size, strict=True)):
+            raise ValueError(
+                f"--teacher {name}: expected a network for images of {info.image_size[0]} x {info.image_size[1]} "
+                f"(height x width), the size of the training images. Received: one for {size[0]} x {size[1]}"
+            )
+    is_online = recipe.distillation > 0 and recipe.teacher_images == "augmented"
+    if is_online and network is None:
+        raise ValueError(
+            "--teacher-images augmented requires a teacher that Keras loads, because it is part of the training step. "
+            f"Received: --teacher {name}"
+        )
+    stored = None
+    if not is_online or recipe.teacher_centers != "none":
+        stored = data.write_teacher_embeddings(directory, embed, fingerprint, folder)
+    return Teacher(fingerprint, network if is_online else None, stored)
+
+
+def _load_keras(name: str) -> keras.Model:
+    if Path(name).suffix == ".keras":
+        model = load_keras_model(Path(name))
+        return getattr(model, "embedder", model)
+    return importlib.import_module("keras_arcface.pretrained").load(name)
+
+
+def _as_function(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda images: predict_on_batch(network, images)
+
+
+def _hash_weights(network: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for variable in network.weights:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
+    return f"weights {digest.hexdigest()}"
+
+
+def _hash_files(path: Path) -> str:
+    digest = hashlib.sha256()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path, path.with_suffix(".bin")]
+    for file in files:
+        if file.is_file():
+            with open_regular(file) as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return f"files {digest.hexdigest()}"
