@@ -180,11 +180,11 @@ def train(arguments, recipe, directory, stored, output):
     info = data.load_info(directory)
     keras.utils.set_random_seed(recipe.seed)
     training.use_precision(arguments.precision)
-    needs_teacher = recipe.distillation > 0
     # One epoch of the recipe is the whole training.
+    stored = stored if recipe.needs_teacher else None
     model = recipes.build(recipe, info.num_classes, arguments.images, info.image_size, None, stored)
     augmentation = recipes.make_augmentation(recipe)
-    if needs_teacher and arguments.augmentation:
+    if stored is not None and arguments.augmentation:
         augmentation = AUGMENTATIONS[arguments.augmentation]
     dataset = data.load_dataset(
         directory,
@@ -193,7 +193,7 @@ def train(arguments, recipe, directory, stored, output):
         seed=recipe.seed,
         augmentation=augmentation,
         cache="encoded",
-        teacher=stored if needs_teacher else None,
+        teacher=stored,
     )
     steps = recipe.total_steps(arguments.images)
     every = max(1, steps // 20)

@@ -90,5 +90,6 @@ def _hash_files(path: Path) -> str:
     for file in files:
         if file.is_file():
             with open_regular(file) as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+                while block := opened.read(1 << 20):
+                    digest.update(block)
     return f"files {digest.hexdigest()}"

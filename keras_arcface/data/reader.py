@@ -271,11 +271,9 @@ def _index_batches(
             return training_order.shuffled_indices(num_examples, seed, host_batches.positions(step))
 
     def batches():
-        if training:
-            of_steps = (indices(step) for step in itertools.count(start_step))
-        else:
-            of_steps = host_batches.from_stream(range(num_examples))
-        return ((batch, batch) for batch in of_steps)
+        in_order = host_batches.from_stream(range(num_examples))
+        shuffled = map(indices, itertools.count(start_step))
+        return ((batch, batch) for batch in (shuffled if training else in_order))
 
     return _BatchInputs(batches, tf.int64, fetch)
 

@@ -170,7 +170,7 @@ def load_teacher_embeddings(directory, teacher: str, folder=None) -> TeacherEmbe
         )
     try:
         facts = parse_object(read_regular(facts_path))
-        dim = facts.get("dim")
+        dim: Any = facts.get("dim")
         check("dim", dim, type(dim) is int and 1 <= dim <= _MAX_DIM, f"an integer in [1, {_MAX_DIM}]")
     except ValueError as error:
         raise ValueError(f"{facts_path} must be an unmodified file. Received: {error}") from error

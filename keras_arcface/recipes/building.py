@@ -9,6 +9,7 @@ from keras_arcface import backbones
 from keras_arcface import layers
 from keras_arcface import models
 from keras_arcface import training
+from keras_arcface._arguments import check
 from keras_arcface.data import TeacherEmbeddings
 from keras_arcface.data import augment
 from keras_arcface.recipes.recipe import Recipe
@@ -77,23 +78,27 @@ def build(
     backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3), **stem)
     scaled = recipe.head == "MagFace"  # its margin depends on the embedding norms
     embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout, scaled=scaled)
+    is_online = recipe.distillation > 0 and recipe.teacher_images == "augmented"
+    needs_embeddings = recipe.needs_teacher and (not is_online or recipe.teacher_centers != "none")
+    for name, value, is_needed in (
+        ("teacher", teacher, is_online),
+        ("teacher_embeddings", teacher_embeddings, needs_embeddings),
+    ):
+        expected = "given" if is_needed else "None"
+        check(
+            name,
+            value,
+            (value is not None) == is_needed,
+            f"{expected} for a recipe with distillation={recipe.distillation:g}, teacher_images="
+            f"{recipe.teacher_images} and teacher_centers={recipe.teacher_centers}",
+        )
     teacher_dim = None
-    if recipe.distillation > 0:
-        is_augmented = recipe.teacher_images == "augmented"
-        source = teacher if is_augmented else teacher_embeddings
-        if source is None:
-            raise ValueError(
-                f"{'teacher' if is_augmented else 'teacher_embeddings'} must be given for a recipe with "
-                f"distillation={recipe.distillation:g} and teacher_images={recipe.teacher_images}. Received: None"
-            )
-        teacher_dim = source.output_shape[-1] if is_augmented else source.dim
+    if teacher is not None:
+        teacher_dim = teacher.output_shape[-1]
+    elif teacher_embeddings is not None:
+        teacher_dim = teacher_embeddings.dim
     head = make_head(recipe, num_classes, num_examples, teacher_dim)
-    if recipe.teacher_centers != "none":
-        if teacher_embeddings is None:
-            raise ValueError(
-                "teacher_embeddings must be given for a recipe with "
-                f"teacher_centers={recipe.teacher_centers}. Received: None"
-            )
+    if teacher_embeddings is not None and recipe.teacher_centers != "none":
         head.build(embedder.output_shape)
         layers.set_teacher_centers(head, teacher_embeddings.class_centers(), fixed=recipe.teacher_centers == "fixed")
     model = models.RecognitionModel(embedder, head, teacher)

@@ -129,8 +129,10 @@ def test_a_recipe_with_distillation_requires_its_teacher():
     for changes, missing in (({}, "teacher"), ({"teacher_images": "original"}, "teacher_embeddings")):
         with pytest.raises(ValueError, match=f"^{missing} must be given for a recipe with distillation=32"):
             recipes.build(recipe.replace(**changes), 3, 12, (32, 32))
-    with pytest.raises(ValueError, match="teacher_embeddings must be given for a recipe with teacher_centers=start"):
+    with pytest.raises(ValueError, match=r"^teacher_embeddings must be given .* teacher_centers=start. Received: "):
         recipes.build(recipes.get("small", teacher_centers="start"), 3, 12, (32, 32))
+    with pytest.raises(ValueError, match=r"^teacher must be None for a recipe with distillation=0"):
+        recipes.build(recipes.get("small"), 3, 12, (32, 32), teacher=keras.Sequential())
 
 
 def test_augmentations_preserve_shape_and_dtype():
