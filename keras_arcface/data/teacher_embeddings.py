@@ -42,6 +42,18 @@ class TeacherEmbeddings:
         dim: dimension of the embeddings.
         values: L2-normalized embeddings, `(num_examples, 2, dim)` float16, a view of the file. Images are in the order
             of `load_dataset(training=False)`. Index 0 of the second axis is the image, 1 its mirror image.
+
+    Examples:
+        >>> teacher = write_teacher_embeddings("faces", embedder, teacher="my network")
+        >>> teacher.values.shape, teacher.values.dtype
+        ((8, 2, 8), dtype('float16'))
+
+        The embeddings of the first image and of the mirror image of the second:
+
+        >>> teacher(np.array([0, 1]), np.array([False, True])).shape
+        (2, 8)
+        >>> teacher.class_centers().shape
+        (2, 8)
     """
 
     dataset: Path
