@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from keras_arcface import data
 from keras_arcface import serving
 from keras_arcface._regular_files import open_regular
 from keras_arcface._replicas import predict_on_batch
+from keras_arcface.cli.embedders import load_embedder
 from keras_arcface.recipes import Recipe
-from keras_arcface.serving.loading import load_keras_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,9 @@ class Teacher:
     stored: data.TeacherEmbeddings | None
 
 
-def prepare(name: str, recipe: Recipe, directory: Path, folder: Path | None, info: data.DatasetInfo) -> Teacher:
+def prepare(
+    name: str, recipe: Recipe, directory: Path, folder: Path | None, info: data.DatasetInfo, accept_license: bool
+) -> Teacher:
     """Loads a teacher, and computes its embeddings of the dataset, unless they are already stored.
 
     Args:
@@ -41,12 +42,13 @@ def prepare(name: str, recipe: Recipe, directory: Path, folder: Path | None, inf
         directory: directory of TFRecords.
         folder: folder of the stored embeddings, or None for the directory of TFRecords.
         info: `DatasetInfo` of the directory.
+        accept_license: whether to accept a license of the teacher's weights that does not allow commercial use.
     """
     path = Path(name)
     if (path / "saved_model.pb").is_file() or path.suffix in (".xml", ".tflite"):
         network, embed, fingerprint = None, serving.load_embedder(path), _hash_files(path)
     else:
-        network = _load_keras(name)
+        network = load_embedder(name, accept_license)
         embed, fingerprint = _as_function(network), _hash_weights(network)
         size = tuple(network.input_shape[1:3])
         if any(side not in (None, actual) for side, actual in zip(size, info.image_size, strict=True)):
@@ -64,13 +66,6 @@ def prepare(name: str, recipe: Recipe, directory: Path, folder: Path | None, inf
     if not is_online or recipe.teacher_centers != "none":
         stored = data.write_teacher_embeddings(directory, embed, fingerprint, folder)
     return Teacher(fingerprint, network if is_online else None, stored)
-
-
-def _load_keras(name: str) -> keras.Model:
-    if Path(name).suffix == ".keras":
-        model = load_keras_model(Path(name))
-        return getattr(model, "embedder", model)
-    return importlib.import_module("keras_arcface.pretrained").load(name)
 
 
 def _as_function(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

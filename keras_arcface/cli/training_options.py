@@ -15,6 +15,9 @@ from typing import Any
 
 from keras_arcface import _choices
 from keras_arcface import recipes
+from keras_arcface.cli.embedders import add_license_option
+from keras_arcface.cli.embedders import check_embedder
+from keras_arcface.cli.embedders import is_preset
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.recipes.recipe import SETTINGS
 from keras_arcface.recipes.recipe import Recipe
@@ -31,8 +34,10 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         metavar="PATH|NAME",
-        help="trained embedder whose embeddings a recipe with distillation or teacher-centers imitates",
+        help="embedder whose embeddings a recipe with distillation or teacher-centers imitates: a file or folder, or a "
+        "published network, see `keras-arcface presets`",
     )
+    add_license_option(parser)
     parser.add_argument(
         "--teacher-folder",
         type=Path,
@@ -90,6 +95,8 @@ def check_teacher(arguments: argparse.Namespace, recipe: Recipe) -> None:
         arguments.parser.error("a recipe with distillation or teacher-centers requires --teacher")
     if arguments.teacher is not None and not recipe.needs_teacher:
         arguments.parser.error("--teacher requires a recipe with distillation or teacher-centers, such as distilled")
+    if arguments.teacher is not None and is_preset(arguments.teacher):
+        check_embedder(Path(arguments.teacher), arguments.accept_license)
 
 
 def set_output(arguments: argparse.Namespace) -> None:

@@ -126,7 +126,9 @@ def _train(
         tf.config.experimental.enable_op_determinism()
     teacher = teachers.Teacher("", None, None)
     if recipe.needs_teacher:
-        teacher = teachers.prepare(arguments.teacher, recipe, directory, arguments.teacher_folder, info)
+        teacher = teachers.prepare(
+            arguments.teacher, recipe, directory, arguments.teacher_folder, info, arguments.accept_license
+        )
     keras.utils.set_random_seed(recipe.seed)  # the weights do not depend on whether embeddings were computed now
     model = recipes.build(recipe, info.num_classes, info.num_examples, info.image_size, teacher.online, teacher.stored)
     for line in check(model.embedder, info, output, sets, arguments.shuffle_seed):
