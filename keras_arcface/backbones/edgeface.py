@@ -178,7 +178,8 @@ def _attention_block(x, stage, heads, rank_ratio, name):
 def _mlp(x, rank_ratio, name):
     channels = x.shape[-1]
     x = _dense(x, 4 * channels, rank_ratio, name=f"{name}_fc1")
-    x = layers.Activation("gelu", name=f"{name}_gelu")(x)
+    # Not layers.Activation("gelu"), whose operation of TensorFlow (Erfc) cannot be converted to ONNX.
+    x = 0.5 * x * (1 + ops.erf(x / math.sqrt(2)))
     x = _dense(x, channels, rank_ratio, name=f"{name}_fc2")
     return layer_scale(x, name=f"{name}_scale")
 
