@@ -217,18 +217,13 @@ def _record_batches(
 ) -> _BatchInputs:
     """Returns batches of serialized records, which are streamed from the files."""
 
-    starts = dict(zip(shards.paths, itertools.accumulate(shards.counts, initial=0), strict=False))
-
-    def read(path):
-        return enumerate(shards.read_shard(path), starts[path])
-
     def records():
         if not training:
-            return itertools.chain.from_iterable(map(read, shards.paths))
+            return itertools.chain.from_iterable(map(shards.read_indexed, shards.paths))
         # Batches may span two epochs, so that all images are equally frequent.
         first_epoch, skipped = divmod(start_step * host_batches.global_size, shards.num_examples)
         epochs = (
-            training_order.shuffled_epoch(shards.paths, read, seed, epoch, shuffle_buffer)
+            training_order.shuffled_epoch(shards.paths, shards.read_indexed, seed, epoch, shuffle_buffer)
             for epoch in itertools.count(first_epoch)
         )
         return itertools.islice(itertools.chain.from_iterable(epochs), skipped, None)

@@ -1,6 +1,7 @@
 """Reader of the shards of a dataset directory, for sequential and random access."""
 
 import functools
+import itertools
 import logging
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -56,6 +57,7 @@ class ShardReader:
         self.paths = [Path(directory) / shard.file for shard in info.shards]
         self.num_examples = info.num_examples
         self._num_records = {path: shard.num_examples for path, shard in zip(self.paths, info.shards, strict=True)}
+        self._starts = dict(zip(self.paths, itertools.accumulate(self._num_records.values(), initial=0), strict=False))
         self._on_damage: Callable[[tfrecord.DamagedRecordError], object] | None = None
         if not skip_damaged:
             check_sizes(directory, info)
@@ -73,14 +75,16 @@ class ShardReader:
             raise ValueError(f"{directory} must contain undamaged records. Received: {lost} damaged records")
         self._on_damage = lambda error: None
 
-    @property
-    def counts(self) -> list[int]:
-        """Number of records of each shard, as recorded in `dataset.json`."""
-        return [shard.num_examples for shard in self.info.shards]
-
     def read_shard(self, path) -> Iterator[bytes]:
         """Iterates over the records of a shard, in order."""
         return (record for _, record in self._check_number(path, tfrecord.read_records(path, self._on_damage)))
+
+    def read_indexed(self, path) -> Iterator[tuple[int, bytes]]:
+        """Iterates over pairs of the index in the dataset and the record, in the order of a shard.
+
+        The indices are wrong if damaged records are skipped.
+        """
+        return enumerate(self.read_shard(path), self._starts[path])
 
     def __iter__(self) -> Iterator[bytes]:
         return (record for path in self.paths for record in self.read_shard(path))

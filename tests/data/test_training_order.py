@@ -86,7 +86,12 @@ def test_epochs_have_different_orders():
 )
 def test_resuming_equals_skipping_and_hosts_share_the_batches(lengths, seed, size, hosts, start_step, shuffle_buffer):
     files = [[(file, record) for record in range(length)] for file, length in enumerate(lengths)]
-    shards = types.SimpleNamespace(paths=files, read_shard=lambda file: file, num_examples=sum(lengths), info=None)
+    shards = types.SimpleNamespace(
+        paths=files,
+        read_indexed=lambda file: ((100 * number + record, (number, record)) for number, record in file),
+        num_examples=sum(lengths),
+        info=None,
+    )
 
     def batches(host, num_hosts, batch_size, start):
         host_batches = reader._HostBatches(batch_size, host, num_hosts)
@@ -95,7 +100,8 @@ def test_resuming_equals_skipping_and_hosts_share_the_batches(lengths, seed, siz
 
     whole = batches(0, 1, size * hosts, 0)
     for host in range(hosts):
-        assert batches(host, hosts, size, 0) == [batch[host::hosts] for batch in whole]
+        expected = [tuple(part[host::hosts] for part in batch) for batch in whole]
+        assert batches(host, hosts, size, 0) == expected
         assert batches(host, hosts, size, start_step) == batches(host, hosts, size, 0)[start_step:]
 
 
