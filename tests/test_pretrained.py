@@ -16,6 +16,8 @@ from keras_arcface.pretrained.state_dicts import read_torch
 torch = pytest.importorskip("torch", reason="the reference networks need PyTorch")
 networks = pytest.importorskip("insightface_networks")
 torch_sface = pytest.importorskip("torch_sface")
+torch_vit = pytest.importorskip("torch_vit")
+torch_edgeface = pytest.importorskip("torch_edgeface")
 
 PRESERVE = torch.onnx.TrainingMode.PRESERVE  # keeps BatchNorm, which is otherwise folded into convolutions
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
@@ -339,6 +341,37 @@ def test_cvlface_state_dict(tmp_path, wrap):
     network = random_network(networks.TorchCVLface())
     torch.save(wrap(network.state_dict()), tmp_path / "model.ckpt")
     assert_same(load_insightface(tmp_path / "model.ckpt"), networks.embed(network, IMAGES))
+
+
+SMOOTH = np.clip(
+    np.kron(np.random.default_rng(2).normal(128, 60, (6, 7, 7, 3)), np.ones((1, 16, 16, 1)))
+    + np.random.default_rng(3).normal(0, 10, (6, 112, 112, 3)),
+    0,
+    255,
+).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("make", "images"),
+    [
+        (lambda: torch_vit.TorchViT(32, 3, size=(36, 36), dim=24), SMOOTH[:, :36, :36]),
+        (lambda: torch_vit.TorchViT(16, 1, dim=24), SMOOTH),
+        (lambda: torch_edgeface.TorchEdgeFace((8, 16, 20, 24), heads=4, ratio=0.6, dim=24), SMOOTH),
+        (lambda: torch_edgeface.TorchEdgeFace((8, 16, 20, 24), heads=4, ratio=0.5, dim=24), SMOOTH),
+        (lambda: torch_edgeface.TorchEdgeFace((8, 16, 20, 24), heads=4, ratio=None, dim=24), SMOOTH),
+    ],
+    ids=["vit", "vit of 112 x 112", "edgeface, 0.6", "edgeface, 0.5", "edgeface without factors"],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_networks_with_attention(tmp_path, make, images, suffix):
+    safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors")
+    network = networks.randomize(make(), images)
+    for parameter in network.parameters():
+        if parameter.ndim != 1 or parameter.abs().max() < 1e-4:  # LayerScale starts near 0
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    (torch.save if suffix == ".pth" else safetensors.save_file)(network.state_dict(), tmp_path / f"model{suffix}")
+    embedder = load_insightface(tmp_path / f"model{suffix}")
+    assert_same(embedder, networks.embed(network, images), images)
 
 
 def test_color_order_of_a_network_trained_on_bgr(tmp_path):

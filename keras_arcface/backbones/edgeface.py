@@ -11,7 +11,7 @@ from keras import ops
 from keras_arcface.backbones.building_blocks import layer_scale
 
 # Number of sine and cosine features of each axis.
-_POSITION_FEATURES = 32
+POSITION_FEATURES = 32
 
 
 class _Stage(NamedTuple):
@@ -30,7 +30,7 @@ class _Stage(NamedTuple):
     has_positions: bool = False
 
 
-_STAGES = (
+STAGES = (
     _Stage(convolutions=3, kernel=3, parts=0),
     _Stage(convolutions=2, kernel=5, parts=2, has_positions=True),
     _Stage(convolutions=8, kernel=7, parts=3),
@@ -77,7 +77,7 @@ def EdgeFace(channels, heads, rank_ratio=None, dim=512, input_shape=(112, 112, 3
         - [EdgeFace](https://arxiv.org/abs/2307.01838)
         - [EdgeNeXt](https://arxiv.org/abs/2206.10589)
     """
-    if len(channels) != len(_STAGES):
+    if len(channels) != len(STAGES):
         raise ValueError(f"channels must be four integers, one for each stage. Received: channels={channels}")
     if rank_ratio is not None and not 0 < rank_ratio <= 1:
         raise ValueError(f"rank_ratio must be in (0, 1] or None. Received: rank_ratio={rank_ratio}")
@@ -87,7 +87,7 @@ def EdgeFace(channels, heads, rank_ratio=None, dim=512, input_shape=(112, 112, 3
         )
     images = keras.Input(input_shape, name="images")
     x = _norm(_patch_conv(images, channels[0], 4, name="stem_conv"), name="stem_norm")
-    for number, (stage, count) in enumerate(zip(_STAGES, channels, strict=True), 1):
+    for number, (stage, count) in enumerate(zip(STAGES, channels, strict=True), 1):
         if number > 1:
             x = _norm(x, name=f"stage{number}_downsample_norm")
             x = _patch_conv(x, count, 2, name=f"stage{number}_downsample_conv")
@@ -98,8 +98,8 @@ def EdgeFace(channels, heads, rank_ratio=None, dim=512, input_shape=(112, 112, 3
     x = layers.GlobalAveragePooling2D(keepdims=True, name="last_pool")(x)
     x = _norm(x, name="last_norm")
     if rank_ratio is not None:
-        rank = _rank(channels[-1], dim, rank_ratio)
-        x = layers.Dense(rank, use_bias=False, kernel_initializer=_initializer(), name="last_dense_linear1")(x)
+        last_rank = rank(channels[-1], dim, rank_ratio)
+        x = layers.Dense(last_rank, use_bias=False, kernel_initializer=_initializer(), name="last_dense_linear1")(x)
     return keras.Model(images, x, name=name)
 
 
@@ -210,7 +210,7 @@ def _positions(x, name):
 def _sines_and_cosines(count):
     """Returns features `(count, features)` of evenly spaced positions on the circle."""
     angles = np.arange(1, count + 1) / (count + 1e-6) * 2 * math.pi
-    angles = angles[:, np.newaxis] / 10000 ** (np.arange(0, _POSITION_FEATURES, 2) / _POSITION_FEATURES)
+    angles = angles[:, np.newaxis] / 10000 ** (np.arange(0, POSITION_FEATURES, 2) / POSITION_FEATURES)
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(count, -1).astype(np.float32)
 
 
@@ -241,13 +241,14 @@ def _channel_attention(x, heads, rank_ratio, name):
 def _dense(x, units, rank_ratio, name):
     """Applies a dense layer, or its two factors."""
     if rank_ratio is not None:
-        rank = _rank(x.shape[-1], units, rank_ratio)
-        x = layers.Dense(rank, use_bias=False, kernel_initializer=_initializer(), name=f"{name}_linear1")(x)
+        inner = rank(x.shape[-1], units, rank_ratio)
+        x = layers.Dense(inner, use_bias=False, kernel_initializer=_initializer(), name=f"{name}_linear1")(x)
         name = f"{name}_linear2"
     return layers.Dense(units, kernel_initializer=_initializer(), name=name)(x)
 
 
-def _rank(inputs, outputs, rank_ratio):
+def rank(inputs, outputs, rank_ratio):
+    """Returns the rank of a dense layer."""
     return max(2, int(min(inputs, outputs) * rank_ratio))
 
 

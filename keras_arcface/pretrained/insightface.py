@@ -8,6 +8,7 @@ from keras import layers
 from keras_arcface import _arguments
 from keras_arcface._messages import cut
 from keras_arcface.models import make_embedder
+from keras_arcface.pretrained.layer_weights import set_weights
 from keras_arcface.pretrained.layouts import recognize
 from keras_arcface.pretrained.onnx_networks import read_onnx
 from keras_arcface.pretrained.state_dicts import read_safetensors
@@ -24,12 +25,12 @@ _READERS = {
 
 
 def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", color_order="RGB"):
-    """Loads a weights file of InsightFace, or of AdaFace, CVLface or SFace, as an embedder.
+    """Loads a weights file of InsightFace, or of AdaFace, CVLface, EdgeFace or SFace, as an embedder.
 
-    The file contains an IResNet or a MobileFaceNet of arcface_torch, an IResNet of AdaFace or CVLface, or the
-    MobileNetV1 of SFace. Depth, width, image size and embedding length are read from the weights. The embedder accepts
-    RGB images in 0..255, like all embedders of this package. If the file normalizes pixels, this is folded into the
-    first convolution.
+    The file contains an IResNet, a MobileFaceNet or a ViT of arcface_torch, an IResNet of AdaFace or CVLface, an
+    EdgeFace, or the MobileNetV1 of SFace. Depth, width, image size and embedding length are read from the weights; ViT
+    and EdgeFace are built for 112 x 112 images. The embedder accepts RGB images in 0..255, like all embedders of this
+    package. If the file normalizes pixels, this is folded into the first convolution.
 
     In most ONNX files, BatchNorm is folded into the preceding convolutions. They give the same embeddings, but lack the
     statistics of BatchNorm, which would normalize a second time in training. For fine-tuning use a `.pth` file, or set
@@ -42,8 +43,8 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", col
               by `torch.save`. Requires no PyTorch, and executes no code from the file.
             - `.safetensors`: weights with the same names as in a state dict. Requires safetensors.
             - `.onnx`: a network exported by torch.onnx (w600k_r50.onnx, glint360k, ...), an IResNet exported by mxnet,
-              or SFace. Requires onnx. Weights that the graph computes from constants (by reshaping, casting or
-              dequantizing) are supported.
+              or SFace, but no ViT or EdgeFace. Requires onnx. Weights that the graph computes from constants (by
+              reshaping, casting or dequantizing) are supported.
         dropout: fraction of the features that is dropped in training, as in `make_embedder`. It is 0 in arcface_torch.
         synchronized: whether BatchNorm uses the statistics of the whole batch instead of those of each replica
             (TensorFlow backend only).
@@ -59,9 +60,9 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", col
         FileNotFoundError: if the file does not exist.
         ModuleNotFoundError: if the library that reads the format is not installed.
         ValueError: if the suffix of the file or the color order is unknown; if the file is damaged, or asks for more
-            memory than its size explains; or if it contains another network, for instance a vision transformer, one
-            with squeeze-and-excitation or quantized activations, one of more than 100 blocks, or one whose pixels are
-            not centered at 127.5. The message names the file, and the key or node.
+            memory than its size explains; or if it contains another network, for instance one with
+            squeeze-and-excitation or quantized activations, one of more than 100 blocks, or one whose pixels are not
+            centered at 127.5. The message names the file, and the key or node.
 
     Examples:
         >>> embedder = load_insightface("backbone.safetensors")  # or backbone.pth, w600k_r50.onnx
@@ -84,10 +85,8 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", col
     try:
         weights = _read(path, suffix)
         network = recognize(weights, synchronized)
-        embedder = make_embedder(network.backbone, network.dim, dropout, synchronized, name=name)
-        for layer in (*network.backbone.layers, *embedder.layers):
-            _set_weights(layer, network.module_name, weights)
-        _set_neck_weights(embedder, network, weights)
+        embedder = make_embedder(network.backbone, network.dim, dropout, synchronized, name=name, neck=network.neck)
+        set_weights(embedder, network, weights)
         weights.check_is_empty()
         if color_order == "BGR":
             _reverse_colors(network.backbone)
@@ -111,53 +110,3 @@ def _read(path, suffix):
     except Exception as error:  # the readers and their libraries raise exceptions of many types
         received = f"{type(error).__name__}: {cut(str(error))}"
         raise UnsupportedFileError(f"expected {expected}. Received: a file that fails with {received}") from error
-
-
-def _set_weights(layer, module_name, weights):
-    if not layer.weights or layer.name in ("neck_dense", "embedding"):
-        return
-    if isinstance(layer, layers.Conv2D):
-        rows, columns, inputs, filters = layer.kernel.shape
-        kernel = weights.pop(f"{module_name(layer.name)}.weight", (filters, inputs, rows, columns))
-        layer.kernel.assign(kernel.transpose(2, 3, 1, 0))
-    elif isinstance(layer, layers.DepthwiseConv2D):
-        rows, columns, channels, _ = layer.kernel.shape
-        kernel = weights.pop(f"{module_name(layer.name)}.weight", (channels, 1, rows, columns))
-        layer.kernel.assign(kernel.transpose(2, 3, 0, 1))
-    elif isinstance(layer, layers.BatchNormalization):
-        for variable, array in zip(
-            (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance),
-            _pop_batch_norm(weights, module_name(layer.name), layer.gamma.shape),
-            strict=True,
-        ):
-            variable.assign(array)
-    elif isinstance(layer, layers.PReLU):
-        slopes = weights.pop(f"{module_name(layer.name)}.weight", layer.alpha.shape[-1:])
-        layer.alpha.assign(slopes.reshape(layer.alpha.shape))
-
-
-def _pop_batch_norm(weights, module, shape):
-    return [weights.pop(f"{module}.{name}", shape) for name in ("weight", "bias", "running_mean", "running_var")]
-
-
-def _set_neck_weights(embedder, network, weights):
-    """Sets the weights of the dense layer and the last BatchNorm.
-
-    The dense layer has no bias, so a bias in the file is subtracted from the mean of BatchNorm. BatchNorm has no scale,
-    so a scale in the file is multiplied with the kernel and the mean. Both are exact.
-    """
-    dense, norm = embedder.get_layer("neck_dense"), embedder.get_layer("embedding")
-    linear, batch_norm = network.module_name("neck_dense"), network.module_name("embedding")
-    rows, columns, channels = network.backbone.output_shape[1:]
-    kernel = weights.pop(f"{linear}.weight", (network.dim, channels * rows * columns))
-    scale, offset, mean, variance = _pop_batch_norm(weights, batch_norm, (network.dim,))
-    if f"{linear}.bias" in weights:
-        mean = mean - weights.pop(f"{linear}.bias", (network.dim,))
-    if np.any(scale != 1):
-        kernel, mean = kernel * scale[:, None], mean * scale
-    # PyTorch flattens a feature map with channels first, Keras with channels last.
-    kernel = kernel.reshape(network.dim, channels, rows, columns).transpose(2, 3, 1, 0)
-    dense.kernel.assign(kernel.reshape(rows * columns * channels, network.dim))
-    norm.beta.assign(offset)
-    norm.moving_mean.assign(mean)
-    norm.moving_variance.assign(variance)

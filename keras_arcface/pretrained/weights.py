@@ -101,6 +101,10 @@ class Weights:
             raise UnsupportedFileError(f"expected {name} with {rank} axes. Received: {_describe(weight)}")
         return weight.array.shape
 
+    def rank(self, name: str) -> int:
+        """Returns the number of axes of an array, or 0 if it does not exist."""
+        return self._remaining[name].array.ndim if name in self._remaining else 0
+
     def check_shape(self, name: str, shape: tuple[int, ...]) -> None:
         """Checks the shape of an array without removing it.
 

@@ -6,10 +6,12 @@ import pytest
 from keras_arcface import backbones
 from keras_arcface.pretrained import insightface
 from keras_arcface.pretrained import load_insightface
+from keras_arcface.pretrained.layouts.edgeface import edgeface_shapes
 from keras_arcface.pretrained.layouts.iresnet import iresnet_shapes
 from keras_arcface.pretrained.layouts.layout import MAX_BLOCKS
 from keras_arcface.pretrained.layouts.mobilefacenet import mobilefacenet_shapes
 from keras_arcface.pretrained.layouts.mobilenet import mobilenet_shapes
+from keras_arcface.pretrained.layouts.vit import vit_shapes
 from keras_arcface.pretrained.weights import Weights
 
 SHAPES = {
@@ -19,6 +21,8 @@ SHAPES = {
     "mobilefacenet, depthwise stem": dict(mobilefacenet_shapes(4, (1, 0, 1, 1), 1, 3, (2, 2))),
     "mobilefacenet, bottlenecks in the stem": dict(mobilefacenet_shapes(4, (2, 1, 1, 1), 1, 3, (2, 2))),
     "sface": dict(mobilenet_shapes(2, 3, (2, 2))),
+    "vit": dict(vit_shapes(8, 2, 4, 3)),
+    "edgeface": dict(edgeface_shapes((4, 4, 8, 8), 4, 3, 0.6)),
 }
 
 
@@ -52,6 +56,8 @@ def not_built(monkeypatch):
     monkeypatch.setattr(backbones, "IResNet", build)
     monkeypatch.setattr(backbones, "MobileFaceNet", build)
     monkeypatch.setattr(backbones, "MobileNetV1", build)
+    monkeypatch.setattr(backbones, "ViT", build)
+    monkeypatch.setattr(backbones, "EdgeFace", build)
 
 
 @pytest.mark.parametrize("name", SHAPES)

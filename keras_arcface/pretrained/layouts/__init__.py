@@ -1,13 +1,22 @@
 """Recognition of a network by the names and shapes of its arrays."""
 
+from keras_arcface.pretrained.layouts import edgeface
 from keras_arcface.pretrained.layouts import iresnet
 from keras_arcface.pretrained.layouts import mobilefacenet
 from keras_arcface.pretrained.layouts import mobilenet
+from keras_arcface.pretrained.layouts import vit
 from keras_arcface.pretrained.layouts.layout import Network
 from keras_arcface.pretrained.weights import UnsupportedFileError
 from keras_arcface.pretrained.weights import Weights
 
-LAYOUTS = (iresnet.ARCFACE_TORCH, iresnet.CVLFACE, mobilefacenet.ARCFACE_TORCH, mobilenet.SFACE)
+LAYOUTS = (
+    iresnet.ARCFACE_TORCH,
+    iresnet.CVLFACE,
+    mobilefacenet.ARCFACE_TORCH,
+    vit.ARCFACE_TORCH,
+    edgeface.EDGEFACE,
+    mobilenet.SFACE,
+)
 
 
 def recognize(weights: Weights, synchronized: bool) -> Network:

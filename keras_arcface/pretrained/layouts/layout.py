@@ -27,11 +27,13 @@ class Network(NamedTuple):
         backbone: randomly initialized backbone.
         dim: length of an embedding.
         module_name: function that maps the name of a Keras layer to the name of its module in the file.
+        neck: neck of the embedder, as in `make_embedder`.
     """
 
     backbone: keras.Model
     dim: int
     module_name: Callable[[str], str]
+    neck: str = "E"
 
 
 class Layout(NamedTuple):
@@ -120,3 +122,9 @@ def norm_shapes(name: str, channels: int) -> Shapes:
     """Yields the shapes of a BatchNorm."""
     for part in ("weight", "bias", "running_mean", "running_var"):
         yield f"{name}.{part}", (channels,)
+
+
+def dense_shapes(name: str, kernel: tuple[int, ...]) -> Shapes:
+    """Yields the shapes of a dense layer, a convolution with bias or a LayerNorm."""
+    yield f"{name}.weight", kernel
+    yield f"{name}.bias", kernel[:1]
