@@ -1,0 +1,76 @@
+"""Compares a published network in Keras and its exports with the original file, on real faces.
+
+    python benchmarks/published_network.py sface --pairs lfw_dev.bin --calibration cfp324/train.rec
+    python benchmarks/published_network.py sface --pairs lfw_dev.bin --calibration cfp324/train.rec --images 1000
+
+The original ONNX file runs in ONNX Runtime. `difference` is the largest L2 distance between its embedding of an image
+and that of the contender, both normalized, relative to the distance of its embedding to the mean. Accuracies are those
+of one threshold, from cross-validation over shuffled pairs with a fixed seed, with their standard deviation over the
+folds. `mirror` is the sum of the embeddings of an image and its mirror image. int8 exports are calibrated with the
+images of `--calibration`, which must not be those of the pairs.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from contenders import machine
+
+from keras_arcface import evaluation
+from keras_arcface import pretrained
+from keras_arcface import serving
+from keras_arcface.data import PairSet
+from keras_arcface.pretrained.obtaining import obtain
+from keras_arcface.serving import calibration_images
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", help="name of a published network, whose file is an ONNX file")
+    parser.add_argument("--pairs", type=Path, required=True, help="pairs of faces, .bin or .npz")
+    parser.add_argument("--calibration", type=Path, required=True, help="training images, for the int8 exports")
+    parser.add_argument("--images", type=int, default=1000, help="images for the differences (default: %(default)s)")
+    parser.add_argument("--accept-license", action="store_true", help="accept a license without commercial use")
+    arguments = parser.parse_args()
+    pairs = PairSet.load(arguments.pairs)
+    embedder = pretrained.load(arguments.network, arguments.accept_license)
+    with tempfile.TemporaryDirectory() as folder:
+        original = obtain(pretrained.presets()[arguments.network])
+        networks = {"original file, ONNX Runtime": serving.load_embedder(original), "Keras": embedder}
+        networks |= exported(embedder, Path(folder), arguments.calibration)
+        print(f"{arguments.network} on {arguments.pairs.name}, {len(pairs.same)} pairs; {machine()}\n")
+        print("| network | difference | accuracy | AUC | accuracy, mirror | AUC, mirror |\n|---|---|---|---|---|---|")
+        reference = None
+        for name, network in networks.items():
+            plain = evaluation.embed_pairs(network, pairs, flip=False)
+            reference = plain if reference is None else reference
+            results = [plain, evaluation.embed_pairs(network, pairs, flip=True)]
+            difference = relative_difference(plain[: arguments.images], reference[: arguments.images])
+            figures = [evaluation.verify(embeddings, pairs.same, shuffle_seed=0) for embeddings in results]
+            columns = [f"{figure.accuracy:.4f} ± {figure.accuracy_std:.4f} | {figure.auc:.5f}" for figure in figures]
+            print(f"| {name} | {difference:.1e} | {' | '.join(columns)} |", flush=True)
+
+
+def exported(embedder, folder, source):
+    """Returns the exports of an embedder by name, as functions of images."""
+    images = calibration_images(source, embedder.input_shape[1:3])
+    files = {
+        "SavedModel": serving.export_saved_model(embedder, folder / "saved_model"),
+        "ONNX": serving.export_onnx(embedder, folder / "model.onnx"),
+        "ONNX, int8": serving.export_onnx(embedder, folder / "int8.onnx", "int8", images),
+        "OpenVINO": serving.export_openvino(embedder, folder / "model.xml"),
+        "OpenVINO, int8": serving.export_openvino(embedder, folder / "int8.xml", "int8", images),
+    }
+    return {name: serving.load_embedder(path) for name, path in files.items()}
+
+
+def relative_difference(embeddings, reference):
+    """Returns the largest distance between unit embeddings, relative to the distance of the reference to its mean."""
+    embeddings, reference = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in (embeddings, reference))
+    distances = np.linalg.norm(embeddings - reference, axis=1)
+    return np.max(distances / np.linalg.norm(reference - reference.mean(axis=0), axis=1))
+
+
+if __name__ == "__main__":
+    main()
