@@ -552,7 +552,7 @@ def test_errors_of_files_that_cannot_be_read(tmp_path, monkeypatch):
     (tmp_path / "model.params").touch()
     with pytest.raises(
         ValueError,
-        match=r"path must be .* one of the suffixes .pth, .pt, .safetensors, .onnx. Received: .*model.params'",
+        match=r"path must be .* one of the suffixes .pth, .pt, .ckpt, .safetensors, .onnx. Received: .*model.params'",
     ):
         load_insightface(tmp_path / "model.params")
     for module, suffix in (("safetensors.numpy", ".safetensors"), ("onnx", ".onnx")):

@@ -327,7 +327,7 @@ def train_small(face_folder, tmp_path):
 
 
 def test_a_teacher_embeds_the_dataset_once(train_small, tmp_path, capsys):
-    options = ("--teacher-images", "original", "--teacher-centers", "start", "--deterministic")
+    options = ("--teacher-images", "original", "--teacher-centers", "start")
     assert train_small("twice", *options, "--steps", 3) == 0
     written = {path: path.read_bytes() for path in (tmp_path / "records").glob("teacher-*")}
     assert len(written) == 2
@@ -340,7 +340,7 @@ def test_a_teacher_embeds_the_dataset_once(train_small, tmp_path, capsys):
     assert {path.name for path in written} == {path.name for path in (tmp_path / "folder").iterdir()}
     twice, once = (keras.saving.load_model(tmp_path / name / "embedder.keras") for name in ("twice", "once"))
     for one, other in zip(twice.get_weights(), once.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)  # --deterministic would remain in this process
     capsys.readouterr()
     assert train_small("twice", *options, "--steps", 5, teacher="other") == 1
     assert "belongs to another run. Expected: teacher='weights " in capsys.readouterr().err

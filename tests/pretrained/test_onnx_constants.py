@@ -97,7 +97,10 @@ def external_constant(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (quadratic, r"DequantizeLinear 'weight', which fails with .*one for each index of an axis of \(40000, 1\)"),
+        (
+            quadratic,
+            r"DequantizeLinear 'weight', which fails with .*each index or block of an axis of \(40000, 1\)",
+        ),
         (chain, "expected constant weights in input 1 of PRelu .* Received: Cast 'cast"),
         (strings, "Cast 'weight', which fails with .*expected real numbers"),
         (external_constant, "Constant 'weight', which fails with .*expected a stored tensor. Received: external data"),
