@@ -49,7 +49,7 @@ class Network(NamedTuple):
 
 ARCFACE_TORCH = "arcface_torch's README"
 EDGEFACE = "EdgeFace's README, two operations per multiply-add"
-GHOSTFACENETS = "GhostFaceNets, which count normalization and activation too"
+GHOSTFACENETS = "GhostFaceNets' Flops.ipynb, which counts normalization and activation too"
 NETWORKS = {
     "IResNet18": Network("IResNet18", {}, millions=24.03, operations=2600, source=ARCFACE_TORCH),
     "IResNet34": Network("IResNet34", {}),
@@ -58,10 +58,10 @@ NETWORKS = {
     "IResNet200": Network("IResNet200", {}, operations=23_500, source=ARCFACE_TORCH),
     "MobileFaceNet": Network("MobileFaceNet", {}, 128, "E", 0.99, 221, "MobileFaceNets, table 2"),
     "MobileNetV1": Network("MobileNetV1", {}, 128, "E", 9.67, None, "SFace's ONNX file"),
-    "GhostFaceNetV1-1.3-1": Network("GhostFaceNetV1", {}, 512, "E", 4.09, 215.65, GHOSTFACENETS),
-    "GhostFaceNetV1-1.3-2": Network("GhostFaceNetV1", {"stem_strides": 2}, 512, "E", 4.06, 60.29, GHOSTFACENETS),
+    "GhostFaceNetV1-1.3-1": Network("GhostFaceNetV1", {}),
+    "GhostFaceNetV1-1.3-2": Network("GhostFaceNetV1", {"stem_strides": 2}),
     "GhostFaceNetV2-1.3-1": Network("GhostFaceNetV2", {}, 512, "E", 6.88, 272.11, GHOSTFACENETS),
-    "GhostFaceNetV2-1.3-2": Network("GhostFaceNetV2", {"stem_strides": 2}, 512, "E", 6.84, 76.51, GHOSTFACENETS),
+    "GhostFaceNetV2-1.3-2": Network("GhostFaceNetV2", {"stem_strides": 2}),
     "EdgeFaceXS": Network("EdgeFaceXS", {}, 512, "linear", 1.77, 154.00, EDGEFACE),
     "EdgeFaceS": Network("EdgeFaceS", {}, 512, "linear", 3.65, 306.12, EDGEFACE),
     "ViTTiny": Network("ViTTiny", {}, operations=1500, source=ARCFACE_TORCH),

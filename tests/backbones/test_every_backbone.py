@@ -74,12 +74,9 @@ def test_every_backbone_is_tested():
         # The README of EdgeFace: MPARAMS and MFLOPs, which count multiplications and additions.
         ("EdgeFaceXS", {}, 512, 1.77, 154.00, 2),
         ("EdgeFaceS", {}, 512, 3.65, 306.12, 2),
-        # The paper of GhostFaceNets, which also counts normalization and activation. The number of weights is exact for
-        # GhostFaceNetV2-1.3-1, whose notebook Flops.ipynb prints 6,880,288 with the scale of the last BatchNorm.
-        ("GhostFaceNetV1", {}, 512, 4.09, 215.65, 1),
-        ("GhostFaceNetV1", {"stem_strides": 2}, 512, 4.07, 60.29, 1),
+        # Flops.ipynb of GhostFaceNets prints 6,880,288 weights of GhostFaceNetV2-1.3-1, with the scale of the last
+        # BatchNorm, and also counts normalization and activation.
         ("GhostFaceNetV2", {}, 512, (6_880_288 - 512) / 1e6, 272.11, 1),
-        ("GhostFaceNetV2", {"stem_strides": 2}, 512, 6.84, 76.51, 1),
         # The README of arcface_torch has the FLOPs. Its ViT-T has 19,137,792 weights, with a mask token (256), a bias
         # of the patches (256) and the scale of the last BatchNorm (512), and 1536 statistics.
         ("ViTTiny", {}, 512, (19_137_792 - 1024 + 1536) / 1e6, 1500, 1),
