@@ -34,7 +34,7 @@ def load(identifier: str | os.PathLike, accept_license: bool = False, **options:
     Args:
         identifier: a name of `presets()`, or a path: of a folder that `save_preset` wrote, of a `.keras` file of an
             embedder or a `RecognitionModel`, or of a weights file for `load_insightface` (`.onnx`, `.pth`, `.pt`,
-            `.safetensors`). A name is never a path: write `./sface` for a folder of this name.
+            `.ckpt`, `.safetensors`). A name is never a path: write `./sface` for a folder of this name.
         accept_license: whether you accept a license that does not allow commercial use.
         **options: further arguments of `load_insightface` for weights files and published networks, such as `dropout`.
 

@@ -85,6 +85,8 @@ def test_a_network_with_a_missing_array_is_not_built(load, not_built, network):
         ("mobilefacenet", {"layers.1.layers.0.weight": (4, 3, 3, 3)}, "for groups of equal size of 4 channels"),
         ("mobilefacenet", {"layers.1.layers.0.weight": (4, 8, 3, 3)}, "for groups of equal size of 4 channels"),
         ("mobilefacenet", {"conv_sep.layers.0.weight": (512, 9, 1, 1)}, r"with shape \(512, 8, 1, 1\)"),
+        ("vit", {"pos_embed": (1, 5, 8)}, r"pos_embed for side\^2 patches of square images"),
+        ("vit", {"patch_embed.proj.weight": (9, 3, 9, 9)}, "with a multiple of 8 channels"),
         ("mobilefacenet", {"layers.5.layers.2.x": (1,)}, r"layers.5.layers.2.\S+ with shape"),
     ],
 )
@@ -98,6 +100,12 @@ def test_a_stage_without_blocks_is_not_built(load, not_built):
     shapes = {name: shape for name, shape in SHAPES["iresnet"].items() if not name.startswith("layer3")}
     with pytest.raises(ValueError, match=r"expected layer3\.0\.conv1\.weight"):
         load({**shapes, "layer4.0.conv1.weight": (16, 4, 3, 3)})
+
+
+def test_a_vit_without_blocks_is_not_built(load, not_built):
+    shapes = {name: shape for name, shape in SHAPES["vit"].items() if not name.startswith("blocks.")}
+    with pytest.raises(ValueError, match=r"expected blocks\.0\.norm1\.weight"):
+        load(shapes)
 
 
 @pytest.mark.parametrize(

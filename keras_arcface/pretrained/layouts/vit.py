@@ -57,13 +57,17 @@ def _vit(weights, synchronized):
     channels = weights.shape("patch_embed.proj.weight", rank=4)[0]
     tokens = weights.shape("pos_embed", rank=3)[1]
     dim = weights.shape("feature.2.weight", rank=2)[0]
-    blocks = count_blocks(weights, r"blocks\.(\d+)\.")
+    blocks = max(count_blocks(weights, r"blocks\.(\d+)\."), 1)  # a file without blocks lacks blocks.0
     check_blocks([blocks])
     side = math.isqrt(tokens)
-    if side * side != tokens or channels % _HEADS:
+    if side * side != tokens:
         raise UnsupportedFileError(
-            f"expected pos_embed for side^2 patches of square images, with a multiple of {_HEADS} channels. "
+            "expected pos_embed for side^2 patches of square images. "
             f"Received: shape {weights.shape('pos_embed', rank=3)}"
+        )
+    if channels % _HEADS:
+        raise UnsupportedFileError(
+            f"expected patch_embed.proj.weight with a multiple of {_HEADS} channels. Received: {channels} channels"
         )
     check_shapes(weights, vit_shapes(channels, blocks, tokens, dim))
     _convert(weights, channels, tokens)
