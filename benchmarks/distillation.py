@@ -14,6 +14,10 @@ the teacher labels, and the loss:
   the face from the first and some from the second, which gives faces of people that do not exist. Only a teacher can
   label them.
 
+`--layers` is the file of a MobileNetV1 such as SFace, as `.keras`. The student then is a MobileNetV1 with fewer blocks
+(`--stages`), which starts with the layers of this network that have the same name and shape. The stages before
+`--first-trained` stay unchanged.
+
 The images of a set, and the embeddings of the teacher for them and their mirror images, are computed once for all
 trainings, in OUTPUT. `--teacher` is a `.keras`, `.onnx` or OpenVINO file or a SavedModel that takes RGB in 0..255.
 """
@@ -31,8 +35,10 @@ import cv2
 import keras
 import numpy as np
 
+from keras_arcface import backbones
 from keras_arcface import data
 from keras_arcface import evaluation
+from keras_arcface import models
 from keras_arcface import recipes
 from keras_arcface import serving
 from keras_arcface import training
@@ -55,6 +61,8 @@ DISTILLATION = {
     "no_decay": ["gamma", "beta", "alpha"],
     "augmentation": "flip",
 }
+# The options of a training that the table names where they are not the default.
+OPTIONS = ("layers", "stages", "first_trained", "images", "copies", "batch_size", "augmentation", "settings", "dim")
 # Changes of the student that the teacher does not see.
 AUGMENTATIONS = {
     "flip": augment.flip,
@@ -182,7 +190,13 @@ def train(arguments, recipe, directory, stored, output):
     training.use_precision(arguments.precision)
     # One epoch of the recipe is the whole training.
     stored = stored if recipe.needs_teacher else None
-    model = recipes.build(recipe, info.num_classes, arguments.images, info.image_size, None, stored)
+    if arguments.layers is None:
+        model = recipes.build(recipe, info.num_classes, arguments.images, info.image_size, None, stored)
+    else:
+        embedder = shortened(keras.models.load_model(arguments.layers), arguments)
+        head = recipes.make_head(recipe, info.num_classes, arguments.images, stored.dim if stored else None)
+        model = models.RecognitionModel(embedder, head)
+        model.compile(recipes.make_optimizer(recipe, arguments.images))
     augmentation = recipes.make_augmentation(recipe)
     if stored is not None and arguments.augmentation:
         augmentation = AUGMENTATIONS[arguments.augmentation]
@@ -213,6 +227,20 @@ def train(arguments, recipe, directory, stored, output):
     seconds = time.perf_counter() - start
     model.embedder.save(output / "embedder.keras")
     return model.embedder, seconds
+
+
+def shortened(embedder, arguments):
+    """Returns a MobileNetV1 with fewer blocks, which starts with the weights of the layers that `embedder` shares."""
+    (original,) = (layer for layer in embedder.layers if isinstance(layer, keras.Model))
+    backbone = backbones.MobileNetV1(stages=json.loads(arguments.stages), input_shape=original.input_shape[1:])
+    known = {layer.name: layer for layer in original.layers}
+    for layer in backbone.layers:
+        source = known.get(layer.name)
+        if source is not None and [w.shape for w in source.weights] == [w.shape for w in layer.weights]:
+            layer.set_weights(source.get_weights())
+    student = models.make_embedder(backbone, dim=arguments.dim, dropout=0.0)
+    training.freeze_below(student, arguments.first_trained)
+    return student
 
 
 def evaluate(embedder, pairs):
@@ -279,6 +307,9 @@ def main():
     parser.add_argument("--variant", choices=VARIANTS, nargs="+", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--student", default="IResNet18:24:2", help="backbone:width:stem_strides")
+    parser.add_argument("--layers", type=Path, help="a MobileNetV1 whose layers the student starts with, .keras")
+    parser.add_argument("--stages", default="[[2], [4, 4], [8, 8], [16, 16, 16], [16, 4]]", help="as JSON")
+    parser.add_argument("--first-trained", default="stage3", help="stages before this one stay unchanged")
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--images", type=int, default=300_000, help="number of images of a training")
     parser.add_argument("--copies", type=int, default=20, help="size of an image set, in multiples of the dataset")
@@ -304,7 +335,17 @@ def main():
             directory, stored, teacher_seconds = prepare(arguments, kind)
         options = " ".join(
             f"{name}={getattr(arguments, name)}"
-            for name in ("images", "copies", "batch_size", "augmentation", "settings", "dim")
+            for name in (
+                "layers",
+                "stages",
+                "frozen",
+                "images",
+                "copies",
+                "batch_size",
+                "augmentation",
+                "settings",
+                "dim",
+            )
             if getattr(arguments, name) != parser.get_default(name)
         )
         for seed in arguments.seeds:

@@ -29,6 +29,20 @@ def test_stages():
     assert {name: len(layers) for name, layers in stages(embedder).items()} == expected
 
 
+def test_a_network_with_fewer_blocks_shares_the_names_and_shapes_of_the_others():
+    whole = backbones.MobileNetV1(width=4, input_shape=(32, 32, 3))
+    short = backbones.MobileNetV1(width=4, input_shape=(32, 32, 3), stages=((2,), (4, 4), (8,), (16, 4)))
+    shapes = {layer.name: [weight.shape for weight in layer.weights] for layer in whole.layers}
+    differing = {
+        layer.name
+        for layer in short.layers
+        if shapes[layer.name] != [weight.shape for weight in layer.weights] and layer.name != "images"
+    }
+    last = "stage4_block2_pointwise"
+    assert differing == {last, f"{last}_bn", f"{last}_prelu"}
+    assert short.output_shape == (None, 4, 4, 16)
+
+
 def test_it_has_the_weights_of_sface():
     # face_recognition_sface_2021dec.onnx has this many weights, without the scale of the last BatchNorm and the bias of
     # the dense layer before it, 128 weights each.
