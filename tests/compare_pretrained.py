@@ -1,41 +1,109 @@
-"""Compares imported embedders with arcface_torch's PyTorch networks at full size, from .pth and ONNX files.
+"""Compares embedders from published file formats with their PyTorch networks at full size, and times loading.
 
-    python tests/compare_pretrained.py --peer insightface/recognition/arcface_torch
+    python tests/compare_pretrained.py
+    python tests/compare_pretrained.py --networks IResNet50 IResNet100 --peer insightface/recognition/arcface_torch
 
-Weights, scales and statistics are random. The difference of an image is |imported - reference| divided by
-|reference - mean of references|, which is stricter than dividing by |reference|. The table shows the largest one.
-Requires torch, onnx and onnxruntime; takes some minutes on two cores.
+Weights, scales and statistics are random. A difference is the largest |embedding - reference| of an image, divided by
+|reference - mean of references|, which is stricter than dividing by |reference|. With `--peer`, the networks of
+arcface_torch are its original modules, otherwise those of the tests. Requires torch, safetensors, onnx and onnxruntime;
+takes some minutes on two cores. At the end it prints what files of other networks are told.
 """
 
 import argparse
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
+import insightface_networks
 import keras
 import numpy as np
 import onnxruntime
+import safetensors.torch
 import torch
+import torch_edgeface
+import torch_sface
+import torch_vit
+import torch_weights
 from insightface_networks import embed
 from insightface_networks import pixels
-from insightface_networks import randomize
 
 from keras_arcface.pretrained import load_insightface
 
-NETWORKS = ("r18", "r34", "r50", "r100", "r200", "mbf", "mbf 2,8,12,4", "mbf_large")
+SIZE = (112, 112)
 
 
-def make_network(name):
-    from backbones import iresnet
-    from backbones import mobilefacenet
+def iresnet(*blocks):
+    return lambda: insightface_networks.TorchIResNet(blocks, 64, SIZE, 512)
 
-    if name.startswith("r"):
-        return getattr(iresnet, f"iresnet{name[1:]}")()
-    if name == "mbf_large":
-        return mobilefacenet.get_mbf_large(False, 512)
-    blocks = (1, 4, 6, 2) if name == "mbf" else (2, 8, 12, 4)
-    return mobilefacenet.get_mbf(False, 512, blocks=blocks)
+
+def cvlface(*blocks):
+    return lambda: insightface_networks.TorchCVLface(blocks, 64, SIZE, 512)
+
+
+def mobilefacenet(*blocks, scale=2):
+    return lambda: insightface_networks.TorchMobileFaceNet(blocks, scale, SIZE, 512)
+
+
+def vit(channels, blocks):
+    return lambda: torch_vit.TorchViT(channels, blocks)
+
+
+def edgeface(channels, ratio):
+    return lambda: torch_edgeface.TorchEdgeFace(channels, ratio=ratio)
+
+
+NETWORKS = {
+    "IResNet18": iresnet(2, 2, 2, 2),
+    "IResNet34": iresnet(3, 4, 6, 3),
+    "IResNet50": iresnet(3, 4, 14, 3),
+    "IResNet100": iresnet(3, 13, 30, 3),
+    "IResNet200": iresnet(6, 26, 60, 6),
+    "MobileFaceNet": mobilefacenet(1, 4, 6, 2),
+    "MobileFaceNet-L": mobilefacenet(2, 8, 12, 4, scale=4),
+    "AdaFace IR-18": cvlface(2, 2, 2, 2),
+    "AdaFace IR-50": cvlface(3, 4, 14, 3),
+    "AdaFace IR-101": cvlface(3, 13, 30, 3),
+    "ViT-T": vit(256, 12),
+    "ViT-S": vit(512, 12),
+    "ViT-B": vit(512, 24),
+    "EdgeFace-XS (0.6)": edgeface((32, 64, 100, 192), 0.6),
+    "EdgeFace-S (0.5)": edgeface((48, 96, 160, 304), 0.5),
+    "SFace": lambda: torch_sface.TorchSFace(32, SIZE, 128),
+}
+# The functions of arcface_torch.
+ORIGINALS = {
+    **{f"IResNet{depth}": ("iresnet", f"iresnet{depth}", {}) for depth in (18, 34, 50, 100, 200)},
+    "MobileFaceNet": ("mobilefacenet", "get_mbf", {"fp16": False, "num_features": 512}),
+    "MobileFaceNet-L": ("mobilefacenet", "get_mbf_large", {"fp16": False, "num_features": 512}),
+}
+
+
+def make_network(name, peer):
+    if peer is None or name not in ORIGINALS:
+        return NETWORKS[name]()
+    module, function, options = ORIGINALS[name]
+    return getattr(__import__(f"backbones.{module}", fromlist=[function]), function)(**options)
+
+
+def write_files(network, images, folder):
+    """Writes the network in each format, and returns the paths."""
+    paths = {suffix: folder / f"model{suffix}" for suffix in (".pth", ".safetensors", ".onnx")}
+    torch.save(network.state_dict(), paths[".pth"])
+    safetensors.torch.save_file(network.state_dict(), paths[".safetensors"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter without further dependencies is deprecated
+        torch.onnx.export(
+            network,
+            pixels(images[:1]),
+            paths[".onnx"],
+            input_names=["data"],
+            dynamic_axes={"data": {0: "n"}},
+            opset_version=17,
+            dynamo=False,
+        )
+    return paths
 
 
 def largest_difference(received, expected):
@@ -43,48 +111,62 @@ def largest_difference(received, expected):
     return (distances / np.linalg.norm(expected - expected.mean(axis=0), axis=1)).max()
 
 
+def loaded(path, images, expected):
+    """Returns the embedder, and a cell of the table: its difference and the seconds of loading."""
+    start = time.perf_counter()
+    try:
+        embedder = load_insightface(path)
+    except ValueError:
+        return None, "not read"
+    seconds = time.perf_counter() - start
+    return embedder, f"{largest_difference(embedder.predict(images, verbose=0), expected):.1e}, {seconds:.1f} s"
+
+
+def row(network, images, folder):
+    torch_weights.randomize(network, pixels(images))
+    expected = embed(network.eval(), images)
+    paths = write_files(network, images, folder)
+    session = onnxruntime.InferenceSession(paths[".onnx"], providers=["CPUExecutionProvider"])
+    by_onnxruntime = session.run(None, {"data": pixels(images).numpy()})[0]
+    embedders, cells = zip(*(loaded(path, images, expected) for path in paths.values()), strict=True)
+    embedder = next(found for found in embedders if found is not None)
+    embedder.save(folder / "embedder.keras")
+    saved = keras.saving.load_model(folder / "embedder.keras").predict(images, verbose=0)
+    further = (f"{largest_difference(output, expected):.1e}" for output in (saved, by_onnxruntime))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return f"{parameters:,} | {' | '.join((*cells, *further))}"
+
+
+def print_refusals(folder):
+    """Prints the errors of files of networks that are not known."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Upsample(scale_factor=2, mode="bicubic"))
+    images = np.zeros((1, *SIZE, 3), np.float32)
+    for path in write_files(network, images, folder).values():
+        try:
+            load_insightface(path)
+        except ValueError as error:
+            print(f"- `{path.suffix}`: {str(error).replace(str(folder) + '/', '')}")
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--peer", type=Path, required=True, help="the folder recognition/arcface_torch of insightface")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, help="the folder recognition/arcface_torch of insightface")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(arguments.peer))
-    images = np.random.default_rng(0).integers(0, 256, (8, 112, 112, 3), dtype=np.uint8)
-    print(f"backend {keras.backend.backend()}, {len(images)} images")
-    print(f"{'network':14}{'parameters':>12}{'.pth':>10}{'ONNX':>10}{'.keras of it':>14}{'onnxruntime':>13}")
+    if arguments.peer:
+        sys.path.insert(0, str(arguments.peer))
+    images = torch_weights.smooth_images(8, SIZE)
+    print(f"backend {keras.backend.backend()}, {len(images)} images; differences and seconds of loading\n")
+    print("| network | parameters | .pth | .safetensors | ONNX | .keras of it | ONNX Runtime |")
+    print("|---|---|---|---|---|---|---|")
     for name in arguments.networks:
         torch.manual_seed(0)
-        network = randomize(make_network(name), images)
-        expected = embed(network, images)
         with tempfile.TemporaryDirectory() as folder:
-            pth, graph, saved = (Path(folder) / file for file in ("backbone.pth", "model.onnx", "embedder.keras"))
-            torch.save(network.state_dict(), pth)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the exporter without further dependencies is deprecated
-                torch.onnx.export(
-                    network,
-                    pixels(images[:1]),
-                    graph,
-                    input_names=["data"],
-                    dynamic_axes={"data": {0: "n"}},
-                    opset_version=11,
-                    dynamo=False,
-                )
-            session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-            by_onnxruntime = session.run(None, {"data": pixels(images).numpy()})[0]
-            from_pth = load_insightface(pth).predict(images, verbose=0)
-            embedder = load_insightface(graph)
-            embedder.save(saved)
-            outputs = (
-                from_pth,
-                embedder.predict(images, verbose=0),
-                keras.saving.load_model(saved).predict(images, verbose=0),
-                by_onnxruntime,
-            )
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        columns = [f"{largest_difference(output, expected):.1e}" for output in outputs]
-        print(f"{name:14}{parameters:12,}{columns[0]:>10}{columns[1]:>10}{columns[2]:>14}{columns[3]:>13}", flush=True)
+            print(f"| {name} | {row(make_network(name, arguments.peer), images, Path(folder))} |", flush=True)
         keras.backend.clear_session()
+    print("\nFiles of another network:\n")
+    with tempfile.TemporaryDirectory() as folder:
+        print_refusals(Path(folder))
 
 
 if __name__ == "__main__":
