@@ -62,7 +62,18 @@ DISTILLATION = {
     "augmentation": "flip",
 }
 # The options of a training that the table names where they are not the default.
-OPTIONS = ("layers", "stages", "first_trained", "images", "copies", "batch_size", "augmentation", "settings", "dim")
+OPTIONS = (
+    "layers",
+    "stages",
+    "stem_strides",
+    "first_trained",
+    "images",
+    "copies",
+    "batch_size",
+    "augmentation",
+    "settings",
+    "dim",
+)
 # Changes of the student that the teacher does not see.
 AUGMENTATIONS = {
     "flip": augment.flip,
@@ -232,7 +243,7 @@ def train(arguments, recipe, directory, stored, output):
 def shortened(embedder, arguments):
     """Returns a MobileNetV1 with fewer blocks, which starts with the weights of the layers that `embedder` shares."""
     (original,) = (layer for layer in embedder.layers if isinstance(layer, keras.Model))
-    backbone = backbones.MobileNetV1(stages=json.loads(arguments.stages), input_shape=original.input_shape[1:])
+    backbone = backbones.MobileNetV1(stages=json.loads(arguments.stages), stem_strides=arguments.stem_strides)
     known = {layer.name: layer for layer in original.layers}
     for layer in backbone.layers:
         source = known.get(layer.name)
@@ -308,7 +319,8 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--student", default="IResNet18:24:2", help="backbone:width:stem_strides")
     parser.add_argument("--layers", type=Path, help="a MobileNetV1 whose layers the student starts with, .keras")
-    parser.add_argument("--stages", default="[[2], [4, 4], [8, 8], [16, 16, 16], [16, 4]]", help="as JSON")
+    parser.add_argument("--stem-strides", type=int, default=2, help="of a student that starts with layers")
+    parser.add_argument("--stages", default="[[2], [4, 4], [8, 8], [16, 16, 16, 16, 16], [8]]", help="as JSON")
     parser.add_argument("--first-trained", default="stage3", help="stages before this one stay unchanged")
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--images", type=int, default=300_000, help="number of images of a training")
