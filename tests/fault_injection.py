@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-MODULES = ("file_faults", "dataset_faults", "checkpoint_faults", "publication_faults")
+MODULES = ("file_faults", "dataset_faults", "teacher_faults", "checkpoint_faults", "publication_faults")
 _WRITING = ("open for writing", "write", "truncate", "mkdir", "link", "sendfile")  # operations that need space
 _KILLED, _FAILED = 77, 78  # exit codes of a child process
 _MAX_SECONDS = 60  # of a child process

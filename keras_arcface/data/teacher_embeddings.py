@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from keras_arcface._files import write_atomically
 from keras_arcface._json import parse_object
 from keras_arcface._messages import short
 from keras_arcface._regular_files import open_regular
-from keras_arcface._regular_files import read_regular
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import load_info
 from keras_arcface.data.shards import ShardReader
 
 _DTYPE = np.dtype("<f2")  # rounds a cosine by less than 1e-3
 _MAX_DIM = 2**16
+_MAX_NAME = 10_000
+_MAX_FACTS_BYTES = 1 << 20  # more than facts with a name of this length can have
+_HEADER_BYTES = 128
 _VERSIONS = 2  # an image and its mirror image
 
 
@@ -113,8 +116,9 @@ def write_teacher_embeddings(
     Raises:
         FileNotFoundError: if the directory contains no dataset.
         FileExistsError: if another process writes the same file.
-        ValueError: if `embed` does not return one embedding per image, or one that is zero or not finite. The message
-            names the image.
+        ValueError: if `embed` does not return one embedding per image, or one that is zero or not finite, where the
+            message names the image; if `teacher` is empty or has more than 10,000 characters; or if existing files are
+            damaged, see `load_teacher_embeddings`.
         OSError: if the files cannot be written.
 
     Examples:
@@ -128,14 +132,15 @@ def write_teacher_embeddings(
     """
     from keras_arcface.data.reader import load_dataset
 
-    check("teacher", teacher, isinstance(teacher, str) and teacher != "", "a text that is not empty")
+    is_name = isinstance(teacher, str) and 0 < len(teacher) <= _MAX_NAME
+    check("teacher", teacher, is_name, f"a text of 1 to {_MAX_NAME} characters")
     check_integer("batch_size", batch_size, 1)
     info = load_info(directory)
     array_path, facts_path = _paths(directory, folder, teacher)
     if facts_path.exists():
         return load_teacher_embeddings(directory, teacher, folder)
     array_path.parent.mkdir(parents=True, exist_ok=True)
-    dim = None
+    dim, digest = None, hashlib.sha256()
     bar = tqdm(total=info.num_examples, desc="embedding by the teacher", unit="image", dynamic_ncols=True)
     with bar, replacing(array_path) as file:
         for images, _, names in load_dataset(directory, batch_size, names=True):
@@ -143,18 +148,22 @@ def write_teacher_embeddings(
             if dim is None:
                 dim = rows.shape[-1]
                 check("the dimension of the teacher's embeddings", dim, dim <= _MAX_DIM, f"at most {_MAX_DIM}")
-                header = {"descr": _DTYPE.str, "fortran_order": False, "shape": (info.num_examples, _VERSIONS, dim)}
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(rows.astype(_DTYPE).tobytes())
+                digest.update(header := _make_header((info.num_examples, _VERSIONS, dim)))
+                file.write(header)
+            digest.update(content := rows.astype(_DTYPE).tobytes())
+            file.write(content)
             bar.update(len(rows))
     # The facts are written last, so they exist only beside a complete array.
     facts = {"teacher": teacher, "dataset": _fingerprint(info), "num_examples": info.num_examples, "dim": dim}
+    facts["sha256"] = digest.hexdigest()
     write_atomically(facts_path, json.dumps(facts, indent=1) + "\n")
     return load_teacher_embeddings(directory, teacher, folder)
 
 
 def load_teacher_embeddings(directory, teacher: str, folder=None) -> TeacherEmbeddings:
     """Reads what `write_teacher_embeddings` wrote.
+
+    The whole file is read once, to compare its checksum.
 
     Args:
         directory: path of the directory of the dataset.
@@ -180,8 +189,11 @@ def load_teacher_embeddings(directory, teacher: str, folder=None) -> TeacherEmbe
             f"{facts_path.parent} must contain embeddings that write_teacher_embeddings wrote with this teacher. "
             f"Received: teacher={short(teacher)}, for which {facts_path.name} does not exist"
         )
+    with open_regular(facts_path) as file:
+        content = file.read(_MAX_FACTS_BYTES + 1)
     try:
-        facts = parse_object(read_regular(facts_path))
+        check("the number of bytes", len(content), len(content) <= _MAX_FACTS_BYTES, f"at most {_MAX_FACTS_BYTES}")
+        facts = parse_object(content)
         dim: Any = facts.get("dim")
         check("dim", dim, type(dim) is int and 1 <= dim <= _MAX_DIM, f"an integer in [1, {_MAX_DIM}]")
     except ValueError as error:
@@ -194,7 +206,7 @@ def load_teacher_embeddings(directory, teacher: str, folder=None) -> TeacherEmbe
                 f"{short(teacher)}. To compute them again, remove the file. Expected: {name}={short(value)}. "
                 f"Received: {name}={short(facts.get(name))}"
             )
-    values = _map_array(array_path, (info.num_examples, _VERSIONS, dim))
+    values = _map_array(array_path, (info.num_examples, _VERSIONS, dim), facts.get("sha256"))
     return TeacherEmbeddings(Path(directory), teacher, dim, values)
 
 
@@ -249,16 +261,21 @@ def _embed(embed: Callable, images: np.ndarray, names: np.ndarray, dim: int | No
     return values / lengths
 
 
-def _map_array(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+def _make_header(shape: tuple[int, int, int]) -> bytes:
+    """Returns the header of an `.npy` file, of a length that does not depend on the shape or the version of NumPy."""
+    text = repr({"descr": _DTYPE.str, "fortran_order": False, "shape": shape})
+    start = np.lib.format.magic(1, 0)
+    length = _HEADER_BYTES - len(start) - 2
+    return start + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
+
+
+def _map_array(path: Path, shape: tuple[int, int, int], sha256: Any) -> np.ndarray:
+    expected = _HEADER_BYTES + math.prod(shape) * _DTYPE.itemsize
     with open_regular(path) as file:
+        num_bytes, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
         try:
-            np.lib.format.read_magic(file)
-            found, is_column_major, dtype = np.lib.format.read_array_header_1_0(file)
-            num_bytes = path.stat().st_size - file.tell()
-            check("shape", found, found == shape and not is_column_major, f"{shape}")
-            check("dtype", dtype, dtype == _DTYPE, f"{_DTYPE}")
-            expected = math.prod(shape) * _DTYPE.itemsize
             check("the number of bytes", num_bytes, num_bytes == expected, f"{expected}")
+            check("sha256", digest, digest == sha256, short(sha256))
         except ValueError as error:
             raise ValueError(f"{path} must be an unmodified file. Received: {error}") from error
-        return np.memmap(file, _DTYPE, "r", file.tell(), shape)
+        return np.memmap(file, _DTYPE, "r", _HEADER_BYTES, shape)

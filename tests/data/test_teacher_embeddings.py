@@ -135,20 +135,94 @@ def test_embeddings_of_another_dataset_are_refused(directory, own_directory, tea
             read(other, teacher="mean colors")
 
 
-@pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + b"0", lambda content: b""])
-def test_a_damaged_file_is_named(change, own_directory):
-    path = next(own_directory.glob("teacher-*.npy"))
+def damage(path, change):
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"teacher-\w+.npy must be an unmodified file. Received: "):
+    with pytest.raises(ValueError, match=rf"{path.name} must .* Received: ") as error:
+        load_teacher_embeddings(path.parent, "mean colors")
+    with pytest.raises(ValueError, match=rf"{path.name} must .* Received: "):
+        write_teacher_embeddings(path.parent, embed, "mean colors")
+    return str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 129, -1])
+def test_a_truncated_array_is_named(size, own_directory):
+    message = damage(next(own_directory.glob("teacher-*.npy")), lambda content: content[:size])
+    assert "the number of bytes must be 416. Received: the number of bytes=" in message  # 128 + 12 * 2 * 6 * 2
+
+
+def test_a_longer_array_is_named(own_directory):
+    damage(next(own_directory.glob("teacher-*.npy")), lambda content: content + b"0")
+
+
+@pytest.mark.parametrize("position", [0, 60, 128, 300, 415])
+def test_a_flipped_bit_of_an_array_is_named(position, own_directory):
+    def flip(content):
+        return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+    assert "sha256 must be" in damage(next(own_directory.glob("teacher-*.npy")), flip)
+
+
+def test_embeddings_of_another_teacher_under_the_same_name_are_refused(own_directory, tmp_path):
+    other = write_teacher_embeddings(own_directory, lambda images: -embed(images), "other", tmp_path / "other")
+    path = next(own_directory.glob("teacher-*.npy"))
+    content = next((tmp_path / "other").glob("*.npy")).read_bytes()
+    assert len(content) == path.stat().st_size
+    assert other.dim == 6
+    assert "sha256 must be" in damage(path, lambda _: content)
+    facts = next((tmp_path / "other").glob("*.json")).read_bytes()
+    damage(next(own_directory.glob("teacher-*.json")), lambda _: facts)
+
+
+def test_an_array_that_is_missing_is_named(own_directory):
+    path = next(own_directory.glob("teacher-*.npy"))
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=path.name):
         load_teacher_embeddings(own_directory, "mean colors")
 
 
-@pytest.mark.parametrize("change", [{"dim": 10**9}, {"dim": None}, {"teacher": "another"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dim": 10**9},
+        {"dim": 7},
+        {"dim": None},
+        {"dim": True},
+        {"dim": 6.0},
+        {"teacher": "another"},
+        {"teacher": None},
+        {"dataset": "0" * 64},
+        {"num_examples": 13},
+        {"num_examples": 10**30},
+        {"sha256": "0" * 64},
+        {"sha256": None},
+    ],
+)
 def test_wrong_facts_are_named(change, own_directory):
     path = next(own_directory.glob("teacher-*.json"))
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ValueError, match=r"teacher-\w+.json must .* Received: "):
+    with pytest.raises(ValueError, match=r"teacher-\w+.(json|npy) must .* Received: "):
         load_teacher_embeddings(own_directory, "mean colors")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 10**5, b" " * 2**20 + b"{}"])
+def test_damaged_facts_are_named(content, own_directory):
+    damage(next(own_directory.glob("teacher-*.json")), lambda _: content)
+
+
+def test_an_array_is_an_npy_file(directory, teacher):
+    np.testing.assert_array_equal(np.load(next(directory.glob("teacher-*.npy"))), teacher.values)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 10_001, None])
+def test_the_length_of_a_name_is_limited(name, directory):
+    with pytest.raises(ValueError, match="teacher must be a text of 1 to 10000 characters"):
+        write_teacher_embeddings(directory, embed, name)
+
+
+def test_the_longest_name_can_be_read_again(directory, tmp_path):
+    name = "\U0001f600" * 10_000
+    write_teacher_embeddings(directory, embed, name, tmp_path)
+    assert load_teacher_embeddings(directory, name, tmp_path).teacher == name
 
 
 def test_a_wrong_embedding_leaves_no_file(own_directory):
