@@ -13,6 +13,7 @@ directory contains:
     Market-1501/     a folder `query` of two people and two cameras
     IJBC/            eight images of four templates in the format of IJB-C
     backbone.safetensors    random weights of a small IResNet with the names of arcface_torch
+    network.onnx            a convolution with 8 filters, and the mean of all pixels
 
 An example that contains one of these paths can also use
 
@@ -31,6 +32,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import recordio_files
 import safetensors.numpy
@@ -76,7 +78,20 @@ def files(tmp_path_factory):
     rng = np.random.default_rng(0)
     arrays = {name: rng.uniform(0.1, 1, shape).astype(np.float32) for name, shape in shapes}
     safetensors.numpy.save_file(arrays, directory / "backbone.safetensors")
+    write_onnx(directory / "network.onnx")
     return directory
+
+
+def write_onnx(path):
+    nodes = [
+        onnx.helper.make_node("Conv", ["images", "kernel"], ["features"]),
+        onnx.helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
+        onnx.helper.make_node("Flatten", ["pooled"], ["embedding"]),
+    ]
+    images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, 32, 32])
+    embedding = onnx.helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, ["n", 8])
+    kernel = onnx.numpy_helper.from_array(np.ones((8, 3, 3, 3), np.float32), "kernel")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "network", [images], [embedding], [kernel])), path)
 
 
 def write_lfw(directory, people):

@@ -110,6 +110,7 @@ MAY_KNOW = {
     "pretrained/preset_files.py": {"tomli_w"},
     "pretrained/evaluated.py": {"keras_arcface.evaluation"},
     "pretrained/state_dicts.py": {"safetensors", "numpy"},
+    "pretrained/onnx_converter.py": {"keras", "numpy", "keras_arcface._cpu_training"},
     "pretrained/onnx_constants.py": {"onnx", "numpy"},
     "pretrained/onnx_reader.py": {"onnx", "numpy"},
     # It imports all but the core for static type checkers only.

@@ -511,7 +511,7 @@ def quantize(graph, helper):
         (set_operator("PRelu", "Relu"), "expected one node PRelu after BatchNormalization .*. Received: Relu"),
         (set_operator("Flatten", "GlobalAveragePool"), "expected one node Flatten or Reshape .*GlobalAveragePool"),
         (append_normalization, "expected the end of the graph and its only output after .* Received: LpNormalization"),
-        (take_channels_last, r"images \(n, 3, height, width\). Received: 'data' \[1, 32, 32, 3\]"),
+        (take_channels_last, r"images \(n, 3, height, width\). Received: images \(n, height, width, 3\)"),
         (lambda graph, helper: graph.node.append(graph.node.pop(0)), "expected nodes in topological order. Received: "),
         (quantize, "expected constant weights in input 1 of Conv .* Received: DequantizeLinear"),
         (

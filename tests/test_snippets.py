@@ -135,6 +135,10 @@ def reduced(folder, double):
         assert Path(path).suffix in (".pth", ".onnx", ".safetensors")
         return keras.saving.load_model(folder / "embedder.keras")
 
+    def load_onnx(path):
+        assert Path(path).suffix == ".onnx"
+        return keras.saving.load_model(folder / "embedder.keras")
+
     def load(identifier, accept_license=False):
         assert identifier in pretrained.presets() or Path(identifier, "preset.toml").is_file()
         return keras.saving.load_model(folder / "embedder.keras")
@@ -157,6 +161,7 @@ def reduced(folder, double):
         patch.setattr(export_check, "check_saved_model", lambda *_, **__: None)  # starts two processes
         patch.setattr(serving, "FaceClient", client)
         patch.setattr(pretrained, "load_insightface", load_insightface)
+        patch.setattr(pretrained, "load_onnx", load_onnx)
         patch.setattr(pretrained, "load", load)
         patch.setattr(cv2.FaceDetectorYN, "create", lambda *_, **__: Detector())
         yield

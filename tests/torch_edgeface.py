@@ -64,7 +64,7 @@ class ChannelAttention(nn.Module):
         batch, tokens, channels = x.shape
         heads = len(self.temperature)
         query, key, value = self.qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 4, 1)
-        products = functional.normalize(query, dim=-1) @ functional.normalize(key, dim=-1).mT
+        products = functional.normalize(query, dim=-1) @ functional.normalize(key, dim=-1).transpose(-1, -2)
         y = (products * self.temperature).softmax(dim=-1) @ value
         return self.proj(y.permute(0, 3, 1, 2).reshape(batch, tokens, channels))
 
@@ -105,10 +105,10 @@ class AttentionBlock(nn.Module):
         if hasattr(self, "pos_embd"):
             y = y + self.pos_embd(*y.shape[2:])
         batch, channels, rows, columns = y.shape
-        y = y.flatten(2).mT
+        y = y.flatten(2).transpose(-1, -2)
         y = y + self.gamma_xca * self.xca(self.norm_xca(y))
         y = self.gamma * self.mlp(self.norm(y))
-        return x + y.mT.reshape(batch, channels, rows, columns)
+        return x + y.transpose(-1, -2).reshape(batch, channels, rows, columns)
 
 
 class Stage(nn.Module):

@@ -14,7 +14,7 @@ class Attention(nn.Module):
     def forward(self, x):
         batch, tokens, channels = x.shape
         query, key, value = self.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        weights = (query @ key.mT / (channels // self.heads) ** 0.5).softmax(dim=-1)
+        weights = (query @ key.transpose(-1, -2) / (channels // self.heads) ** 0.5).softmax(dim=-1)
         return self.proj((weights @ value).transpose(1, 2).reshape(batch, tokens, channels))
 
 
@@ -57,7 +57,7 @@ class TorchViT(nn.Module):
         )
 
     def tokens(self, x):
-        x = self.patch_embed.proj(x).flatten(2).mT + self.pos_embed
+        x = self.patch_embed.proj(x).flatten(2).transpose(-1, -2) + self.pos_embed
         for block in self.blocks:
             x = block(x)
         return self.norm(x).flatten(1)

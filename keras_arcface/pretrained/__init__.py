@@ -8,9 +8,10 @@ from keras_arcface.pretrained.preset_files import presets
 if TYPE_CHECKING:
     from keras_arcface.pretrained.insightface import load_insightface
     from keras_arcface.pretrained.loading import load
+    from keras_arcface.pretrained.onnx_converter import load_onnx
     from keras_arcface.pretrained.saving import save_preset
 
-__all__ = ["Preset", "load", "load_insightface", "presets", "save_preset"]
+__all__ = ["Preset", "load", "load_insightface", "load_onnx", "presets", "save_preset"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,7 +20,13 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'keras_arcface.pretrained' has no attribute {name!r}")
     from keras_arcface.pretrained import insightface
     from keras_arcface.pretrained import loading
+    from keras_arcface.pretrained import onnx_converter
     from keras_arcface.pretrained import saving
 
-    module = {"load": loading, "load_insightface": insightface, "save_preset": saving}[name]
-    return getattr(module, name)
+    modules = {
+        "load": loading,
+        "load_insightface": insightface,
+        "load_onnx": onnx_converter,
+        "save_preset": saving,
+    }
+    return getattr(modules[name], name)

@@ -44,7 +44,7 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", col
             - `.safetensors`: weights with the same names as in a state dict. Requires safetensors.
             - `.onnx`: a network exported by torch.onnx (w600k_r50.onnx, glint360k, ...), an IResNet exported by mxnet,
               or SFace, but no ViT or EdgeFace. Requires onnx. Weights that the graph computes from constants (by
-              reshaping, casting or dequantizing) are supported.
+              reshaping, casting or dequantizing) are supported. `load_onnx` converts other networks.
         dropout: fraction of the features that is dropped in training, as in `make_embedder`. It is 0 in arcface_torch.
         synchronized: whether BatchNorm uses the statistics of the whole batch instead of those of each replica
             (TensorFlow backend only).
@@ -91,7 +91,8 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", col
         if color_order == "BGR":
             _reverse_colors(network.backbone)
     except UnsupportedFileError as error:
-        raise ValueError(f"{path} cannot be loaded: {error}") from error
+        hint = ". If it is another network, load_onnx converts it" if suffix == ".onnx" else ""
+        raise UnsupportedFileError(f"{path} cannot be loaded: {error}{hint}") from error
     return embedder
 
 

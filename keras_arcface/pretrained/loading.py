@@ -14,7 +14,9 @@ from keras_arcface.pretrained.insightface import load_insightface
 from keras_arcface.pretrained.licenses import check_license
 from keras_arcface.pretrained.obtaining import check_sha256
 from keras_arcface.pretrained.obtaining import obtain
+from keras_arcface.pretrained.onnx_converter import load_onnx
 from keras_arcface.pretrained.preset import Preset
+from keras_arcface.pretrained.weights import UnsupportedFileError
 
 _log = logging.getLogger(__name__)
 _shown: set[tuple[str, str]] = set()  # licenses that this process has shown
@@ -34,9 +36,11 @@ def load(identifier: str | os.PathLike, accept_license: bool = False, **options:
     Args:
         identifier: a name of `presets()`, or a path: of a folder that `save_preset` wrote, of a `.keras` file of an
             embedder or a `RecognitionModel`, or of a weights file for `load_insightface` (`.onnx`, `.pth`, `.pt`,
-            `.ckpt`, `.safetensors`). A name is never a path: write `./sface` for a folder of this name.
+            `.ckpt`, `.safetensors`). `load_onnx` converts an ONNX file that `load_insightface` does not support. A name
+            is never a path: write `./sface` for a folder of this name.
         accept_license: whether you accept a license that does not allow commercial use.
         **options: further arguments of `load_insightface` for weights files and published networks, such as `dropout`.
+            A file that `load_onnx` converts takes its arguments only, such as `color_order`.
 
     Returns:
         A functional `keras.Model` from RGB images in 0..255 `(batch, height, width, 3)` to embeddings `(batch, dim)`,
@@ -81,7 +85,25 @@ def load(identifier: str | os.PathLike, accept_license: bool = False, **options:
     if path.suffix == ".keras":
         _check_no_options(path, options)
         return _load_keras(path)
-    return load_insightface(path, **options)
+    return _load_weights(path, options)
+
+
+def _load_weights(path: Path, options: dict[str, Any]) -> keras.Model:
+    """Loads a weights file of a known layout, or converts an ONNX file of another network."""
+    try:
+        return load_insightface(path, **options)
+    except UnsupportedFileError as error:
+        if path.suffix.lower() != ".onnx":
+            raise
+        others = ", ".join(sorted(options.keys() - {"color_order", "name"}))
+        if others:
+            raise ValueError(
+                f"{others} cannot be given for an ONNX file of a network that load_insightface does not support. "
+                f"Received: {path}"
+            ) from error
+        embedder = load_onnx(path, **options)
+        _log.info("%s is converted operator by operator, because load_insightface does not support it.", path)
+        return embedder
 
 
 def _load_folder(folder: Path, accept_license: bool, options: dict[str, Any]) -> keras.Model:

@@ -27,8 +27,10 @@ def read_onnx(path: Path) -> Weights:
         Exception: of many types if the file is damaged.
     """
     graph = OnnxGraph(path)
+    if graph.channels_last:
+        raise UnsupportedFileError("expected images (n, 3, height, width). Received: images (n, height, width, 3)")
     network = _WeightCollector(graph)
-    x, scale = _read_normalization(graph)
+    x, scale = _read_scale(graph)
     stem = graph.only_consumer(x, "Conv")
     if graph.attribute(stem, "strides", [1, 1]) != [1, 1]:
         network.read_mobilefacenet(stem, scale)
@@ -40,18 +42,23 @@ def read_onnx(path: Path) -> Weights:
     return network.weights
 
 
-def _read_normalization(graph):
-    """Reads the normalization of pixels in the graph, if it has one.
+def read_normalization(graph: OnnxGraph) -> tuple[str, np.ndarray, np.ndarray]:
+    """Reads the normalization of pixels at the beginning of a graph, `scale * x + offset`.
 
     Returns:
-        The name of the normalized tensor, and the ratio of its values to `x / 127.5 - 1` for each channel.
+        The name of the normalized tensor, or of the images if nothing normalizes them; and scale and offset of each
+        channel.
+
+    Raises:
+        UnsupportedFileError: if it is arithmetic with other constants.
     """
     tensor, scale, offset = graph.images, np.ones(3), np.zeros(3)
     while len(graph.consumers(tensor)) == 1 and graph.consumers(tensor)[0].op_type in ("Sub", "Add", "Mul", "Div"):
         node = graph.consumers(tensor)[0]
         index = 1 - graph.inputs(node).index(tensor)
         value = graph.constant(node, index).astype(np.float64)
-        if value.size not in (1, 3) or (value.size == 3 and value.shape[-3:] != (3, 1, 1)):
+        expected = (3,) if graph.channels_last else (3, 1, 1)
+        if value.size not in (1, 3) or (value.size == 3 and value.shape[-len(expected) :] != expected):
             raise UnsupportedFileError(
                 f"expected one number, or one per channel, in {describe(node)}. Received: shape {value.shape}"
             )
@@ -64,13 +71,19 @@ def _read_normalization(graph):
         else:
             offset = offset + (value if node.op_type == "Add" else -value)
         tensor = node.output[0]
+    return tensor, scale, offset
+
+
+def _read_scale(graph):
+    """Returns the name of the normalized tensor, and the ratio of its values to `x / 127.5 - 1` for each channel."""
+    tensor, scale, offset = read_normalization(graph)
     if tensor == graph.images:  # a file without normalization expects (x - 127.5) / 127.5
         return tensor, scale
     # Another center cannot be folded into the convolution, because it pads images with zeros.
     if not np.allclose(127.5 * scale + offset, 0, atol=1e-5 * np.abs(127.5 * scale)):
         raise UnsupportedFileError(
             "expected normalized pixels that are a multiple of x / 127.5 - 1. "
-            f"Received: {scale} * x + {offset} after {describe(node)}"
+            f"Received: {scale} * x + {offset} after {describe(graph.producer(tensor))}"
         )
     return tensor, 127.5 * scale
 

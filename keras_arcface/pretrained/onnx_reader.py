@@ -31,7 +31,12 @@ class OnnxGraph:
 
     Attributes:
         images: name of the input tensor.
+        batch_size: number of images in the file, or 0 if it is variable.
         input_size: `(height, width)` of the images, or None if the file does not contain it.
+        channels_last: whether the images are `(n, height, width, 3)` instead of `(n, 3, height, width)`.
+        nodes: all nodes, in the order of the file.
+        initializers: stored tensors by name, as protocol buffers.
+        opset: version of the operators.
         file_size: size of the file and of its files of external data in bytes.
 
     Raises:
@@ -47,23 +52,32 @@ class OnnxGraph:
         model = onnx.load(path, load_external_data=False)
         graph = model.graph
         self.file_size = path.stat().st_size + load_external_data(graph.initializer, path.parent)
-        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers, self._consumers, self._aliases = {}, defaultdict(list), {}
-        for node in graph.node:
+        self.nodes = list(graph.node)
+        self.opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+        self._direct_consumers = defaultdict(list)
+        for node in self.nodes:
             self._add(node)
+            for name in set(node.input):
+                self._direct_consumers[name].append(node)
         self._outputs = [self._resolve(value.name) for value in graph.output]
-        self.images, self.input_size = self._find_images(graph)
+        self._output_ranks = {value.name: _rank(value) for value in graph.output}
+        self.images, self.batch_size, self.input_size, self.channels_last = self._find_images(graph)
 
     def _find_images(self, graph):
         # Old files list their weights as inputs too, and quantizers leave those that they have replaced.
-        inputs = [value for value in graph.input if value.name not in self._initializers and self.consumers(value.name)]
+        inputs = [value for value in graph.input if value.name not in self.initializers and self.consumers(value.name)]
         shapes = [[axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in inputs]
-        if len(inputs) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (0, 3):  # 0: unknown
+        shape = shapes[0] if len(inputs) == 1 and len(shapes[0]) == 4 else [0, 1, 0, 1]  # 0: unknown
+        channels_last = shape[3] == 3 and shape[1] != 3
+        if shape[1] not in (0, 3) and not channels_last:
             received = [f"{short(entry.name)} {shape[:5]}" for entry, shape in zip(inputs[:3], shapes, strict=False)]
             raise UnsupportedFileError(
                 f"expected one input, images (n, 3, height, width). Received: {', '.join(received) or 'none'}"
             )
-        return inputs[0].name, tuple(shapes[0][2:]) if all(shapes[0][2:]) else None
+        size = tuple(shape[1:3] if channels_last else shape[2:])
+        return inputs[0].name, shape[0], size if all(size) else None, channels_last
 
     def _add(self, node):
         if max(len(node.input), len(node.attribute)) > _MAX_INPUTS or node.domain not in ("", "ai.onnx"):
@@ -120,6 +134,18 @@ class OnnxGraph:
         """Returns the nodes that use a tensor."""
         return self._consumers.get(tensor, [])
 
+    def direct_consumers(self, tensor: str) -> list:
+        """Returns the nodes that use a tensor itself, and not through a node that does not change values."""
+        return self._direct_consumers.get(tensor, [])
+
+    def producer(self, tensor: str):
+        """Returns the node that computes a tensor as its first output, or None."""
+        return self._producers.get(tensor)
+
+    def outputs(self, rank: int) -> list[str]:
+        """Returns the names of the outputs of the graph that may have a number of axes."""
+        return [name for name, known in self._output_ranks.items() if known in (rank, None)]
+
     def only_consumer(self, tensor, *operators):
         """Returns the only node that uses a tensor. Its operator must be one of the given ones."""
         nodes = self.consumers(tensor)
@@ -157,8 +183,8 @@ class OnnxGraph:
         if values.get(name) is not None:
             return values[name]
         node = self._producers.get(name)
-        if name in self._initializers:
-            values[name] = to_array(self._initializers[name])
+        if name in self.initializers:
+            values[name] = to_array(self.initializers[name])
         elif node is None or node.op_type not in EVALUATED or len(values) >= _MAX_CONSTANTS:
             raise UnsupportedFileError(f"{message} {describe(node) if node else f'tensor {short(name)}'}")
         else:
@@ -182,3 +208,9 @@ class OnnxGraph:
 def describe(node) -> str:
     """Returns the operator and name of a node for messages."""
     return f"{node.op_type[:40]} {short(node.name or next(iter(node.output), ''))}"
+
+
+def _rank(value):
+    """Returns the number of axes of an output, or None if the file does not contain it."""
+    tensor_type = value.type.tensor_type
+    return len(tensor_type.shape.dim) if tensor_type.HasField("shape") else None
