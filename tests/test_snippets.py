@@ -59,7 +59,7 @@ real_export, real_fit, real_client = (
 def small_network(*_, **__):
     """Returns a backbone for 112 x 112 images that is compiled and exported within seconds."""
     images = keras.Input((112, 112, 3), name="images")
-    return keras.Model(images, keras.layers.Conv2D(8, 1)(keras.layers.AveragePooling2D(16)(images)))
+    return keras.Model(images, keras.layers.Conv2D(8, 1, name="stage5_conv")(keras.layers.AveragePooling2D(16)(images)))
 
 
 @pytest.fixture(scope="module")
