@@ -16,6 +16,8 @@ from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
 from keras_arcface import _cpu_training
 from keras_arcface import backbones
+from keras_arcface.backbones import edgeface
+from keras_arcface.backbones import ghostfacenet
 from keras_arcface.models import make_embedder
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -28,9 +30,16 @@ SMALL = {
     "GhostFaceNet": (lambda: backbones.GhostFaceNetV2(0.25, (36, 32, 3)), "E"),
     "IResNet": (lambda: backbones.IResNet((1, 1), 8, (16, 16, 3)), "E"),
     "MobileFaceNet": (lambda: backbones.MobileFaceNet(16, (32, 32, 3), blocks=(1, 1, 1, 1)), "E"),
-    "MobileNetV1": (lambda: backbones.MobileNetV1(4, (32, 32, 3)), "E"),
+    "MobileNetV1": (lambda: backbones.MobileNetV1(4, (32, 32, 3), stages=((2,), (4, 4))), "E"),
     "ViT": (lambda: backbones.ViT(16, 2, heads=4, drop_path=0.2, input_shape=(19, 36, 3)), "E"),
 }
+
+# Fewer blocks of the networks whose depth is not an argument. Every kind of block remains.
+_GHOST = ghostfacenet._STAGES
+SHALLOW = [
+    (edgeface, "STAGES", tuple(stage._replace(convolutions=1) for stage in edgeface.STAGES)),
+    (ghostfacenet, "_STAGES", (_GHOST[0], _GHOST[1][:1], _GHOST[2][:1], _GHOST[3][::5], _GHOST[4][-1:])),
+]
 
 # Loads models and compares their outputs, in a process without this package.
 LOAD = """
@@ -52,7 +61,14 @@ def make_images(embedder, count=4, seed=0):
 
 def make_small(name, dim=8):
     make_backbone, neck = SMALL[name]
-    return make_embedder(make_backbone(), dim=dim, dropout=0.0, neck=neck)
+    return make_embedder(make_shallow(make_backbone), dim=dim, dropout=0.0, neck=neck)
+
+
+def make_shallow(make_backbone, **kwargs):
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, stages in SHALLOW:
+            patch.setattr(module, name, stages)
+        return make_backbone(**kwargs)
 
 
 def values_of(model):
@@ -150,13 +166,13 @@ def test_saved_embedders_are_plain_keras(trained, tmp_path):
     "make_backbone",
     [
         lambda **kwargs: backbones.IResNet((2, 1), **kwargs),
-        backbones.MobileFaceNet,
-        backbones.MobileNetV1,
+        lambda **kwargs: backbones.MobileFaceNet(blocks=(1, 1, 1, 1), **kwargs),
+        lambda **kwargs: backbones.MobileNetV1(stages=((2,), (4, 4)), **kwargs),
         lambda **kwargs: backbones.GhostFaceNetV2(0.25, **kwargs),
     ],
 )
 def test_every_batch_norm_can_be_synchronized(make_backbone):
-    model = make_backbone(input_shape=(32, 32, 3), synchronized=True)
+    model = make_shallow(make_backbone, input_shape=(32, 32, 3), synchronized=True)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert norms
     assert all(layer.synchronized for layer in norms)
