@@ -13,10 +13,11 @@ the teacher labels, and the loss:
 - "morphs": each image of this set is combined from two images of the dataset. A smooth random mask takes some parts of
   the face from the first and some from the second, which gives faces of people that do not exist. Only a teacher can
   label them.
+- "slimmed, no teacher", "slimmed": as "no teacher" and "morphs", but the student starts with weights made from those of
+  the teacher (`benchmarks/slimmed.py`).
 
-`--layers` is the file of a MobileNetV1 such as SFace, as `.keras`. The student then is a MobileNetV1 with fewer blocks
-(`--stages`), which starts with the layers of this network that have the same name and shape. The stages before
-`--first-trained` stay unchanged.
+With `--student slim`, the student is a MobileNetV1 with fewer channels than SFace. If it starts from SFace, the file
+`--wide`, the stages before `--first-trained` stay unchanged.
 
 The images of a set, and the embeddings of the teacher for them and their mirror images, are computed once for all
 trainings, in OUTPUT. `--teacher` is a `.keras`, `.onnx` or OpenVINO file or a SavedModel that takes RGB in 0..255.
@@ -34,6 +35,8 @@ from pathlib import Path
 import cv2
 import keras
 import numpy as np
+import slimmed
+import tensorflow as tf
 
 from keras_arcface import backbones
 from keras_arcface import data
@@ -44,6 +47,9 @@ from keras_arcface import serving
 from keras_arcface import training
 from keras_arcface.data import augment
 
+# The channels of a student of 1.9 million weights, and the optimizer if it starts with weights from the teacher.
+SLIM = ((2,), (4, 4), (8, 8), (12,) * 6, (16, 16, 2))
+FINE_TUNING = {"optimizer": "AdamW", "learning_rate": 5e-4, "weight_decay": 0.01}
 # The loss and the optimizer of a variant, as settings of a recipe, and its set of images.
 VARIANTS = {
     "no teacher": ({}, "images"),
@@ -52,6 +58,8 @@ VARIANTS = {
     "augmented and ArcFace": ({"distillation": 16.0}, "augmented"),
     "augmented, fixed centers": ({"distillation": 16.0, "teacher_centers": "fixed"}, "augmented"),
     "morphs": ({"head_weight": 0.0}, "morphs"),
+    "slimmed, no teacher": ({**FINE_TUNING, "distillation": 0.0, "augmentation": "small"}, "images"),
+    "slimmed": ({**FINE_TUNING, "head_weight": 0.0}, "morphs"),
 }
 DISTILLATION = {
     "distillation": 1.0,
@@ -62,18 +70,7 @@ DISTILLATION = {
     "augmentation": "flip",
 }
 # The options of a training that the table names where they are not the default.
-OPTIONS = (
-    "layers",
-    "stages",
-    "stem_strides",
-    "first_trained",
-    "images",
-    "copies",
-    "batch_size",
-    "augmentation",
-    "settings",
-    "dim",
-)
+OPTIONS = ("first_trained", "images", "copies", "batch_size", "augmentation", "settings", "dim")
 # Changes of the student that the teacher does not see.
 AUGMENTATIONS = {
     "flip": augment.flip,
@@ -185,8 +182,10 @@ def prepare(arguments, kind):
 
 
 def recipe_of(arguments, settings, seed):
-    backbone, width, strides = arguments.student.split(":")
-    common = {"backbone": backbone, "width": int(width), "stem_strides": int(strides), "dim": arguments.dim}
+    common = {"dim": arguments.dim}
+    if arguments.student != "slim":
+        backbone, width, strides = arguments.student.split(":")
+        common |= {"backbone": backbone, "width": int(width), "stem_strides": int(strides)}
     common |= {"warmup": 0.05, "warmup_margin": 0.4, "epochs": 1.0, "batch_size": arguments.batch_size, "seed": seed}
     if settings:
         settings = {**DISTILLATION, **settings}
@@ -194,17 +193,18 @@ def recipe_of(arguments, settings, seed):
     return recipes.get("small", **{**common, **settings, **chosen})
 
 
-def train(arguments, recipe, directory, stored, output):
+def train(arguments, recipe, directory, stored, output, is_slimmed):
     """Trains on `arguments.images` images, and returns the embedder and the seconds that this takes."""
+    start = time.perf_counter()
     info = data.load_info(directory)
     keras.utils.set_random_seed(recipe.seed)
     training.use_precision(arguments.precision)
     # One epoch of the recipe is the whole training.
     stored = stored if recipe.needs_teacher else None
-    if arguments.layers is None:
+    if arguments.student != "slim":
         model = recipes.build(recipe, info.num_classes, arguments.images, info.image_size, None, stored)
     else:
-        embedder = shortened(keras.models.load_model(arguments.layers), arguments)
+        embedder = make_student(arguments, directory, is_slimmed)
         head = recipes.make_head(recipe, info.num_classes, arguments.images, stored.dim if stored else None)
         model = models.RecognitionModel(embedder, head)
         model.compile(recipes.make_optimizer(recipe, arguments.images))
@@ -223,7 +223,6 @@ def train(arguments, recipe, directory, stored, output):
     steps = recipe.total_steps(arguments.images)
     every = max(1, steps // 20)
     output.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
     model.fit(
         dataset,
         steps_per_epoch=steps,
@@ -240,16 +239,13 @@ def train(arguments, recipe, directory, stored, output):
     return model.embedder, seconds
 
 
-def shortened(embedder, arguments):
-    """Returns a MobileNetV1 with fewer blocks, which starts with the weights of the layers that `embedder` shares."""
-    (original,) = (layer for layer in embedder.layers if isinstance(layer, keras.Model))
-    backbone = backbones.MobileNetV1(stages=json.loads(arguments.stages), stem_strides=arguments.stem_strides)
-    known = {layer.name: layer for layer in original.layers}
-    for layer in backbone.layers:
-        source = known.get(layer.name)
-        if source is not None and [w.shape for w in source.weights] == [w.shape for w in layer.weights]:
-            layer.set_weights(source.get_weights())
-    student = models.make_embedder(backbone, dim=arguments.dim, dropout=0.0)
+def make_student(arguments, directory, is_slimmed):
+    """Returns the student of `--student slim`."""
+    if not is_slimmed:
+        return models.make_embedder(backbones.MobileNetV1(stages=SLIM), dim=arguments.dim, dropout=0.0)
+    source = data.TFRecords(directory)
+    images = np.stack([tf.io.decode_jpeg(source[index].image).numpy() for index in range(256)])
+    student = slimmed.slim(keras.saving.load_model(arguments.wide), images, SLIM)
     training.freeze_below(student, arguments.first_trained)
     return student
 
@@ -317,11 +313,11 @@ def main():
     parser.add_argument("--teacher", type=Path, help="file of the teacher")
     parser.add_argument("--variant", choices=VARIANTS, nargs="+", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--student", default="IResNet18:24:2", help="backbone:width:stem_strides")
-    parser.add_argument("--layers", type=Path, help="a MobileNetV1 whose layers the student starts with, .keras")
-    parser.add_argument("--stem-strides", type=int, default=2, help="of a student that starts with layers")
-    parser.add_argument("--stages", default="[[2], [4, 4], [8, 8], [16, 16, 16, 16, 16], [8]]", help="as JSON")
-    parser.add_argument("--first-trained", default="stage3", help="stages before this one stay unchanged")
+    parser.add_argument("--student", default="IResNet18:24:2", help="backbone:width:stem_strides, or slim")
+    parser.add_argument("--wide", type=Path, help="SFace as a .keras file, for slimmed students")
+    parser.add_argument(
+        "--first-trained", default="stage4", help="stages of a slimmed student before it stay unchanged"
+    )
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--images", type=int, default=300_000, help="number of images of a training")
     parser.add_argument("--copies", type=int, default=20, help="size of an image set, in multiples of the dataset")
@@ -340,24 +336,17 @@ def main():
     pairs = data.PairSet.load(arguments.pairs)
     for variant in arguments.variant:
         settings, kind = VARIANTS[variant]
-        if settings and arguments.teacher is None:
+        needs_teacher = bool(settings) and settings.get("distillation") != 0
+        if needs_teacher and arguments.teacher is None:
             parser.error(f"the variant {variant} requires --teacher")
+        if variant.startswith("slimmed") and (arguments.student != "slim" or arguments.wide is None):
+            parser.error(f"the variant {variant} requires --student slim and --wide")
         directory, stored, teacher_seconds = (arguments.data, None, 0.0)
-        if settings:
+        if needs_teacher:
             directory, stored, teacher_seconds = prepare(arguments, kind)
         options = " ".join(
             f"{name}={getattr(arguments, name)}"
-            for name in (
-                "layers",
-                "stages",
-                "frozen",
-                "images",
-                "copies",
-                "batch_size",
-                "augmentation",
-                "settings",
-                "dim",
-            )
+            for name in OPTIONS
             if getattr(arguments, name) != parser.get_default(name)
         )
         for seed in arguments.seeds:
@@ -366,7 +355,8 @@ def main():
                 continue
             print(row, file=sys.stderr, flush=True)
             output = arguments.output / "runs" / hashlib.sha256(json.dumps(row).encode()).hexdigest()[:12]
-            embedder, seconds = train(arguments, recipe_of(arguments, settings, seed), directory, stored, output)
+            recipe = recipe_of(arguments, settings, seed)
+            embedder, seconds = train(arguments, recipe, directory, stored, output, variant.startswith("slimmed"))
             row |= {"images": arguments.images, "seconds": seconds, "teacher_seconds": teacher_seconds}
             row |= {"weights": embedder.count_params(), "run": output.name, **evaluate(embedder, pairs)}
             with open(path, "a") as file:

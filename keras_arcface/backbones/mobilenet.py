@@ -16,14 +16,7 @@ STAGES = ((2,), (4, 4), (8, 8), (16,) * 6, (32, 32))
 EPSILON = 1e-3
 
 
-def MobileNetV1(
-    width=32,
-    input_shape=(112, 112, 3),
-    stages=STAGES,
-    stem_strides=1,
-    synchronized=False,
-    name="mobilenetv1",
-):
+def MobileNetV1(width=32, input_shape=(112, 112, 3), stages=STAGES, synchronized=False, name="mobilenetv1"):
     """Builds a MobileNetV1 for small aligned faces, from depthwise separable convolutions with PReLU.
 
     It is the network of SFace. A 3 x 3 convolution is followed by 13 blocks of a depthwise and a pointwise convolution.
@@ -37,8 +30,6 @@ def MobileNetV1(
         input_shape: shape of an image, `(height, width, 3)`.
         stages: for each stage, the channels of its blocks, in multiples of the width. The default has 13 blocks. Each
             stage after the first halves the resolution.
-        stem_strides: strides of the first convolution, 1 in SFace. With 2, all later layers need a quarter of the
-            multiply-adds.
         synchronized: if true, BatchNorm uses the statistics of the global batch instead of the local batch of each
             replica (TensorFlow backend only).
         name: name of the model.
@@ -58,19 +49,18 @@ def MobileNetV1(
         (None, 2, 2, 256)
         >>> embedder = make_embedder(backbone, dim=64)
 
-        A network with fewer blocks, whose layers have the same names and, apart from the last block, the same shapes as
-        those of the whole network:
+        The network of SFace with narrower last stages:
 
-        >>> student = MobileNetV1(stages=((2,), (4, 4), (8, 8), (16, 16), (4,)), stem_strides=2)
-        >>> student.output_shape
-        (None, 4, 4, 128)
+        >>> backbone = MobileNetV1(stages=((2,), (4, 4), (8, 8), (12,) * 6, (16, 16, 2)))
+        >>> backbone.output_shape
+        (None, 7, 7, 64)
 
     References:
         - [MobileNets](https://arxiv.org/abs/1704.04861)
         - [SFace](https://doi.org/10.1109/TIP.2020.3048632)
     """
     images = keras.Input(input_shape, name="images")
-    x = _activated(conv(images, width, 3, stem_strides, name="stem_conv"), synchronized, "stem")
+    x = _activated(conv(images, width, 3, name="stem_conv"), synchronized, "stem")
     for stage, multiples in enumerate(stages, 1):
         for block, multiple in enumerate(multiples, 1):
             block_name = f"stage{stage}_block{block}"
