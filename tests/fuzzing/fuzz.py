@@ -85,10 +85,17 @@ def _check_but_waiting(target, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _time_limit(timer: int, number: int, seconds: float):
-    """Raises a TimeoutError after some seconds of a timer, which sends the signal `number`."""
+    """Raises a TimeoutError after some seconds of a timer, which sends the signal `number`.
+
+    It is raised again at the end, because a reader may convert every error to one that is allowed.
+    """
+    error = TimeoutError(f"reading takes more than {seconds:g} seconds")
+    is_over = False
 
     def stop(*_):
-        raise TimeoutError(f"reading takes more than {seconds:g} seconds")
+        nonlocal is_over
+        is_over = True
+        raise error
 
     previous = signal.signal(number, stop)
     signal.setitimer(timer, seconds)
@@ -97,6 +104,8 @@ def _time_limit(timer: int, number: int, seconds: float):
     finally:
         signal.setitimer(timer, 0)
         signal.signal(number, previous)
+    if is_over:
+        raise error
 
 
 @contextlib.contextmanager

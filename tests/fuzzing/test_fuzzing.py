@@ -60,11 +60,21 @@ def loop(data):
         pass
 
 
+def convert_errors(data):
+    try:
+        loop(data)
+    except Exception as error:
+        raise ValueError("expected something else") from error
+
+
 def allocate(data):
     return len(b"x" * (64 << 20))
 
 
-@pytest.mark.parametrize(("action", "error"), [(fail, KeyError), (loop, TimeoutError), (allocate, MemoryError)])
+@pytest.mark.parametrize(
+    ("action", "error"),
+    [(fail, KeyError), (loop, TimeoutError), (convert_errors, TimeoutError), (allocate, MemoryError)],
+)
 def test_finds_exceptions_endless_loops_and_allocations(action, error):
     fuzz.check(Target(refuse), b"")
     with pytest.raises(error):
