@@ -18,7 +18,7 @@ TORCH_TESTS := tests/test_registered.py \
 SLOW_TESTS := \
 	tests/packaging \
 	tests/examples/test_readme.py \
-	tests/examples/test_notebook.py::test_runs_offline_from_any_folder \
+	tests/examples/test_notebook.py \
 	tests/cli/test_train.py::test_demo_exports_a_saved_model \
 	tests/cli/test_train.py::test_ctrl_c_stops_after_a_step_with_a_checkpoint_and_no_traceback \
 	tests/evaluation/test_real_data.py \

@@ -5,8 +5,9 @@
 
 Weights, scales and statistics are random. A difference is the largest |embedding - reference| of an image, divided by
 |reference - mean of references|, which is stricter than dividing by |reference|. With `--peer`, the networks of
-arcface_torch are its original modules, otherwise those of the tests. Requires torch, safetensors, onnx and onnxruntime;
-takes some minutes on two cores. At the end it prints what files of other networks are told.
+arcface_torch are its original modules, otherwise those of the tests. `converted` marks ONNX files that are converted by
+`load_onnx`, because they have none of the known layouts. Requires torch, safetensors, onnx and onnxruntime; takes some
+minutes on two cores. At the end it prints the errors for files of a network that cannot be loaded.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import torch_weights
 from insightface_networks import embed
 from insightface_networks import pixels
 
-from keras_arcface.pretrained import load_insightface
+from keras_arcface import pretrained
 
 SIZE = (112, 112)
 
@@ -114,12 +115,10 @@ def largest_difference(received, expected):
 def loaded(path, images, expected):
     """Returns the embedder, and a cell of the table: its difference and the seconds of loading."""
     start = time.perf_counter()
-    try:
-        embedder = load_insightface(path)
-    except ValueError:
-        return None, "not read"
+    embedder = pretrained.load(path)
     seconds = time.perf_counter() - start
-    return embedder, f"{largest_difference(embedder.predict(images, verbose=0), expected):.1e}, {seconds:.1f} s"
+    kind = "" if any(isinstance(layer, keras.Model) for layer in embedder.layers) else ", converted"
+    return embedder, f"{largest_difference(embedder.predict(images, verbose=0), expected):.1e}, {seconds:.1f} s{kind}"
 
 
 def row(network, images, folder):
@@ -129,8 +128,7 @@ def row(network, images, folder):
     session = onnxruntime.InferenceSession(paths[".onnx"], providers=["CPUExecutionProvider"])
     by_onnxruntime = session.run(None, {"data": pixels(images).numpy()})[0]
     embedders, cells = zip(*(loaded(path, images, expected) for path in paths.values()), strict=True)
-    embedder = next(found for found in embedders if found is not None)
-    embedder.save(folder / "embedder.keras")
+    embedders[-1].save(folder / "embedder.keras")
     saved = keras.saving.load_model(folder / "embedder.keras").predict(images, verbose=0)
     further = (f"{largest_difference(output, expected):.1e}" for output in (saved, by_onnxruntime))
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -138,12 +136,12 @@ def row(network, images, folder):
 
 
 def print_refusals(folder):
-    """Prints the errors of files of networks that are not known."""
+    """Prints the errors for files of a network that cannot be loaded."""
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Upsample(scale_factor=2, mode="bicubic"))
     images = np.zeros((1, *SIZE, 3), np.float32)
     for path in write_files(network, images, folder).values():
         try:
-            load_insightface(path)
+            pretrained.load(path)
         except ValueError as error:
             print(f"- `{path.suffix}`: {str(error).replace(str(folder) + '/', '')}")
 
@@ -164,7 +162,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             print(f"| {name} | {row(make_network(name, arguments.peer), images, Path(folder))} |", flush=True)
         keras.backend.clear_session()
-    print("\nFiles of another network:\n")
+    print("\nErrors for files of a network that cannot be loaded:\n")
     with tempfile.TemporaryDirectory() as folder:
         print_refusals(Path(folder))
 
