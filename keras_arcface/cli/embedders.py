@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 _SUFFIXES = (".keras", ".onnx", *_WEIGHTS_SUFFIXES)
+_RUNTIME_SUFFIXES = (".xml", ".tflite")
 
 
 def add_embedder(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +46,23 @@ def is_loaded_by_pretrained(model: str | Path) -> bool:
     return is_preset(model) or Path(model).suffix in _WEIGHTS_SUFFIXES
 
 
-def check_embedder(embedder: Path, accept_license: bool) -> None:
-    """Checks an argument without loading the embedder, and without Keras."""
+def is_runtime_model(model: str | Path) -> bool:
+    """Returns whether a model is a SavedModel, OpenVINO or LiteRT file, which a runtime evaluates instead of Keras."""
+    return Path(model).suffix in _RUNTIME_SUFFIXES or (Path(model) / "saved_model.pb").is_file()
+
+
+def check_embedder(embedder: Path, accept_license: bool, runtimes: bool = False) -> None:
+    """Checks an argument without loading the embedder, and without Keras.
+
+    Args:
+        embedder: name of a published network, or path.
+        accept_license: whether to accept a license that does not allow commercial use.
+        runtimes: whether the command also takes the models of `is_runtime_model`.
+
+    Raises:
+        FileNotFoundError: if the path does not exist.
+        ValueError: if it is no embedder, or its license must be accepted.
+    """
     if is_preset(embedder):
         name = str(embedder)
         in_folder = name not in preset_files.names()
@@ -57,19 +73,21 @@ def check_embedder(embedder: Path, accept_license: bool) -> None:
         return
     if not embedder.exists() and not embedder.suffix:
         raise FileNotFoundError(
-            f"No such file or directory: {embedder}. Published networks: {', '.join(preset_files.names())}."
+            f"No such file or directory: {embedder}. Published networks: {', '.join(preset_files.names())}"
             f"{preset_files.suggestion(str(embedder))}"
         )
     check_exists(embedder)
-    if embedder.suffix not in _SUFFIXES:
+    if embedder.suffix not in _SUFFIXES and not (runtimes and is_runtime_model(embedder)):
+        others = "the directory of a SavedModel, an OpenVINO (.xml) or LiteRT (.tflite) file, " if runtimes else ""
         raise ValueError(
-            "EMBEDDER must be a file that `embedder.save('embedder.keras')` wrote, a weights file "
-            f"({', '.join(_SUFFIXES[1:])}), or a folder that contains {preset_files.PRESET_FILE}. Received: {embedder}"
+            "Expected a file that `embedder.save('embedder.keras')` wrote, a weights file "
+            f"({', '.join(_SUFFIXES[1:])}), {others}or a folder that contains {preset_files.PRESET_FILE}. "
+            f"Received: {embedder}"
         )
 
 
 def load_embedder(embedder: str | Path, accept_license: bool) -> keras.Model:
-    """Loads an embedder that `check_embedder` or `is_preset` accepts."""
+    """Loads an embedder that `check_embedder` accepts."""
     from keras_arcface import pretrained
 
     return pretrained.load(embedder, accept_license)

@@ -97,10 +97,11 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.parser.error(f"--ijb requires a square --size. Received: {' '.join(map(str, arguments.size))}")
     parsed = unique_names(map(parse_model, arguments.models), "model")
     for path, options in parsed.values():
-        if is_loaded_by_pretrained(path):
-            check_embedder(Path(path), arguments.accept_license)
-            if options:
-                raise ValueError(f"{path} takes RGB in 0..255 and no preprocessing. Received: {options}")
+        if path != "pixels":
+            check_embedder(Path(path), arguments.accept_license, runtimes=True)
+        if options and is_loaded_by_pretrained(path):
+            received = ", ".join(f"{name}={value}" for name, value in options.items())
+            raise ValueError(f"{path} takes RGB in 0..255 and no preprocessing. Received: {received}")
     require("matplotlib", "plots", "evaluate")
     if arguments.nmi:
         require("sklearn", "clustering", "--nmi")
@@ -178,7 +179,7 @@ def parse_model(text: str) -> tuple[str, tuple[str, dict[str, Any]]]:
     if path != "pixels" and not is_preset(path) and not Path(path).exists():
         raise FileNotFoundError(
             f"MODEL must be an existing path, pixels, or one of {', '.join(preset_files.names())}. "
-            f"Received: {path}.{preset_files.suggestion(path)}"
+            f"Received: {path}{preset_files.suggestion(path)}"
         )
     return name or Path(path).stem, (path, chosen)
 

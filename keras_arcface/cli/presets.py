@@ -28,9 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     found = preset_files.presets()
     for name in arguments.names:
         if name not in found:
-            raise ValueError(
-                f"NAME must be one of {', '.join(found)}. Received: {name}.{preset_files.suggestion(name)}"
-            )
+            raise ValueError(f"NAME must be one of {', '.join(found)}. Received: {name}{preset_files.suggestion(name)}")
     chosen = [found[name] for name in arguments.names or found]
     if arguments.json:
         print_json({preset.name: to_table(preset) for preset in chosen})

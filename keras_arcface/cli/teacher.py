@@ -12,6 +12,7 @@ from keras_arcface import data
 from keras_arcface import serving
 from keras_arcface._regular_files import open_regular
 from keras_arcface._replicas import predict_on_batch
+from keras_arcface.cli.embedders import is_runtime_model
 from keras_arcface.cli.embedders import load_embedder
 from keras_arcface.recipes import Recipe
 
@@ -45,7 +46,7 @@ def prepare(
         accept_license: whether to accept a license of the teacher's weights that does not allow commercial use.
     """
     path = Path(name)
-    if (path / "saved_model.pb").is_file() or path.suffix in (".xml", ".tflite"):
+    if is_runtime_model(path):
         network, embed, fingerprint = None, serving.load_embedder(path), _hash_files(path)
     else:
         network = load_embedder(name, accept_license)

@@ -17,7 +17,6 @@ from keras_arcface import _choices
 from keras_arcface import recipes
 from keras_arcface.cli.embedders import add_license_option
 from keras_arcface.cli.embedders import check_embedder
-from keras_arcface.cli.embedders import is_preset
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.recipes.recipe import SETTINGS
 from keras_arcface.recipes.recipe import Recipe
@@ -90,13 +89,13 @@ def recipe_of(arguments: argparse.Namespace, default: str) -> Recipe:
 
 
 def check_teacher(arguments: argparse.Namespace, recipe: Recipe) -> None:
-    """Exits with an error if the recipe requires a teacher and none is given, or the other way around."""
+    """Checks that a teacher is given exactly if the recipe requires one, and the teacher without loading it."""
     if recipe.needs_teacher and arguments.teacher is None:
         arguments.parser.error("a recipe with distillation or teacher-centers requires --teacher")
     if arguments.teacher is not None and not recipe.needs_teacher:
         arguments.parser.error("--teacher requires a recipe with distillation or teacher-centers, such as distilled")
-    if arguments.teacher is not None and is_preset(arguments.teacher):
-        check_embedder(Path(arguments.teacher), arguments.accept_license)
+    if arguments.teacher is not None:
+        check_embedder(Path(arguments.teacher), arguments.accept_license, runtimes=True)
 
 
 def set_output(arguments: argparse.Namespace) -> None:

@@ -10,5 +10,6 @@ def check_license(preset: Preset, accept_license: bool) -> None:
         name = f"{terms.name or 'not stated'}{f' ({terms.url})' if terms.url else ''}"
         raise ValueError(
             f"The license of the weights of {preset.name} does not allow commercial use: {name}. If you accept it, "
-            f"pass accept_license=True, or --accept-license on the command line. Received: {accept_license}"
+            "pass accept_license=True, or --accept-license on the command line. "
+            f"Received: accept_license={accept_license}"
         )

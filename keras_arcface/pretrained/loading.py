@@ -80,7 +80,7 @@ def load(identifier: str | os.PathLike, accept_license: bool = False, **options:
     if not path.exists():
         raise FileNotFoundError(
             f"identifier must be an existing path or one of {', '.join(preset_files.names())}. "
-            f"Received: {cut(text)!r}.{preset_files.suggestion(text)}"
+            f"Received: {cut(text)!r}{preset_files.suggestion(text)}"
         )
     if path.suffix == ".keras":
         _check_no_options(path, options)

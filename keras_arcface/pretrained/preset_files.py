@@ -45,9 +45,9 @@ def get(name: str) -> Preset:
 
 
 def suggestion(name: str) -> str:
-    """Returns ` Did you mean NAME?` for a misspelled name of a preset, and an empty text otherwise."""
+    """Returns `. Did you mean NAME?` for a misspelled name of a preset, and an empty text otherwise."""
     meant = difflib.get_close_matches(name.lower(), names(), n=1)
-    return f" Did you mean {meant[0]}?" if meant else ""
+    return f". Did you mean {meant[0]}?" if meant else ""
 
 
 def read(path: Path, name: str | None = None) -> Preset:

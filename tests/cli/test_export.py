@@ -177,7 +177,7 @@ def test_errors_are_printed_in_one_line(embedder, run, tmp_path):
         ([tmp_path / "nothing.keras", output], f"error: No such file or directory: {tmp_path / 'nothing.keras'}"),
         (
             [tmp_path / "model.h5", output],
-            "error: EMBEDDER must be a file that `embedder.save(",
+            "error: Expected a file that `embedder.save(",
         ),
         ([tmp_path / "text.keras", output], "text.keras: expected a model that Keras can load"),
         ([embedder, output, "--calibration", tmp_path / "has_no_images"], "has_no_images must contain one sub-folder"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_evaluate_takes_presets_and_folders(run, tiny, tmp_path):
     assert list(results) == ["tiny", "mine", "direct"]
     assert results["tiny"] == results["mine"] == results["direct"]
     refused = run("evaluate", "a=mine,color=BGR", "--pairs", "pairs.npz")
-    assert "error: mine takes RGB in 0..255 and no preprocessing. Received: {'color': 'BGR'}" in refused.err
+    assert "error: mine takes RGB in 0..255 and no preprocessing. Received: color=BGR" in refused.err
 
 
 @pytest.mark.parametrize("command", [("onnx", "model.onnx"), ("saved-model", "exported")])
@@ -129,5 +130,31 @@ def test_files_that_exports_take(tmp_path):
         embedders.check_embedder(tmp_path / name, accept_license=False)
     (tmp_path / "a.txt").touch()
     for path in (tmp_path / "a.txt", tmp_path):
-        with pytest.raises(ValueError, match=r"EMBEDDER must be a file that .*, or a folder that contains preset.toml"):
+        with pytest.raises(ValueError, match=r"Expected a file that .*\), or a folder that contains preset.toml"):
             embedders.check_embedder(path, accept_license=False)
+
+
+def test_models_that_runtimes_evaluate(tmp_path):
+    (tmp_path / "saved_model.pb").touch()
+    for path in (tmp_path, tmp_path / "a.xml", tmp_path / "a.tflite"):
+        path.exists() or path.touch()
+        embedders.check_embedder(path, accept_license=False, runtimes=True)
+        with pytest.raises(ValueError, match=r"Expected a file that .*Received: "):
+            embedders.check_embedder(path, accept_license=False)
+    (tmp_path / "a.h5").touch()
+    with pytest.raises(ValueError, match=r"Expected a file that .*, the directory of a SavedModel, .*Received: .*a.h5"):
+        embedders.check_embedder(tmp_path / "a.h5", accept_license=False, runtimes=True)
+
+
+def test_a_wrong_model_is_an_error_before_tensorflow_loads(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "pairs.npz")
+    Path("a.h5").touch()
+    done = run("evaluate", "a.h5", "--pairs", "pairs.npz")
+    assert done.err.startswith("error: Expected a file that ")
+    assert not Path("evaluation").exists()
+    for teacher, message in {"sfac": "Did you mean sface?", "a.h5": "Received: a.h5"}.items():
+        done = run("train", "--data", ".", "--recipe", "distilled", "--teacher", teacher)
+        assert done.code == 1
+        assert done.err.endswith(f"{message}\n")
+        assert not Path("runs").exists()

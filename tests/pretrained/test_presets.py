@@ -209,7 +209,7 @@ def test_a_huge_description_is_refused(tmp_path):
 def test_misspelled_names():
     with raises(FileNotFoundError, r"existing path or one of ", "sface. Received: 'SFaces'. Did you mean sface?"):
         pretrained.load("SFaces")
-    with raises(FileNotFoundError, "Received: 'a/b.onnx'.") as error:
+    with raises(FileNotFoundError, "Received: 'a/b.onnx'") as error:
         pretrained.load("a/b.onnx")
     assert "Did you mean" not in str(error.value)
 
