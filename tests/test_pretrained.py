@@ -377,10 +377,10 @@ def test_networks_with_attention(tmp_path, make, images, suffix):
 def test_color_order_of_a_network_trained_on_bgr(tmp_path):
     network = random_network(networks.TorchCVLface((1, 1, 1, 1)))
     torch.save(network.state_dict(), tmp_path / "model.ckpt")
-    embedder = load_insightface(tmp_path / "model.ckpt", color_order="BGR")
+    embedder = load_insightface(tmp_path / "model.ckpt", color="BGR")
     assert_same(embedder, networks.embed(network, IMAGES[..., ::-1].copy()))
-    with pytest.raises(ValueError, match=r"color_order must be RGB or BGR\. Received: color_order='bgr'"):
-        load_insightface(tmp_path / "model.ckpt", color_order="bgr")
+    with pytest.raises(ValueError, match=r"color must be one of RGB, BGR\. Received: color='bgr'"):
+        load_insightface(tmp_path / "model.ckpt", color="bgr")
 
 
 def test_mobilefacenet_state_dict(tmp_path):

@@ -8,6 +8,7 @@ from keras import layers
 from keras_arcface import _arguments
 from keras_arcface._messages import cut
 from keras_arcface.models import make_embedder
+from keras_arcface.pretrained import preset_files
 from keras_arcface.pretrained.layer_weights import set_weights
 from keras_arcface.pretrained.layouts import recognize
 from keras_arcface.pretrained.onnx_networks import read_onnx
@@ -17,14 +18,14 @@ from keras_arcface.pretrained.weights import UnsupportedFileError
 
 _TORCH = (read_torch, "a state dict, as written by torch.save(network.state_dict(), path)")
 # Reader and description of each format.
-_READERS = {
+READERS = {
     **{".pth": _TORCH, ".pt": _TORCH, ".ckpt": _TORCH},
     ".safetensors": (read_safetensors, "a safetensors file"),
     ".onnx": (read_onnx, "an ONNX file"),
 }
 
 
-def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", color_order="RGB"):
+def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", color="RGB"):
     """Loads a weights file of InsightFace, or of AdaFace, CVLface, EdgeFace or SFace, as an embedder.
 
     The file contains an IResNet, a MobileFaceNet or a ViT of arcface_torch, an IResNet of AdaFace or CVLface, an
@@ -49,7 +50,7 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", col
         synchronized: whether BatchNorm uses the statistics of the whole batch instead of those of each replica
             (TensorFlow backend only).
         name: name of the model.
-        color_order: order of the channels in which the network was trained, "RGB" or "BGR". The checkpoints of AdaFace
+        color: order of the channels in which the network was trained, "RGB" or "BGR". The checkpoints of AdaFace
             (`adaface_ir50_ms1mv2.ckpt`, ...) require "BGR". The embedder takes RGB in both cases.
 
     Returns:
@@ -77,18 +78,17 @@ def load_insightface(path, dropout=0.0, synchronized=False, name="embedder", col
         - [arcface_torch of InsightFace](https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch)
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be an existing file. Received: path={str(path)!r}")
+    preset_files.check_is_file(path)
     suffix = path.suffix.lower()
-    _arguments.check("path", str(path), suffix in _READERS, f"a file with one of the suffixes {', '.join(_READERS)}")
-    _arguments.check("color_order", color_order, color_order in ("RGB", "BGR"), "RGB or BGR")
+    _arguments.check("path", str(path), suffix in READERS, f"a file with one of the suffixes {', '.join(READERS)}")
+    _arguments.check_choice("color", color, ("RGB", "BGR"))
     try:
         weights = _read(path, suffix)
         network = recognize(weights, synchronized)
         embedder = make_embedder(network.backbone, network.dim, dropout, synchronized, name=name, neck=network.neck)
         set_weights(embedder, network, weights)
         weights.check_is_empty()
-        if color_order == "BGR":
+        if color == "BGR":
             _reverse_colors(network.backbone)
     except UnsupportedFileError as error:
         hint = ". If it is another network, load_onnx converts it" if suffix == ".onnx" else ""
@@ -103,7 +103,7 @@ def _reverse_colors(backbone):
 
 def _read(path, suffix):
     """Reads the weights of a file, and converts every error of a damaged file to an UnsupportedFileError."""
-    reader, expected = _READERS[suffix]
+    reader, expected = READERS[suffix]
     try:
         return reader(path)
     except (UnsupportedFileError, ImportError):

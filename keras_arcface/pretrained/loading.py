@@ -10,6 +10,7 @@ import keras
 from keras_arcface._messages import cut
 from keras_arcface.models import RecognitionModel
 from keras_arcface.pretrained import preset_files
+from keras_arcface.pretrained.insightface import READERS
 from keras_arcface.pretrained.insightface import load_insightface
 from keras_arcface.pretrained.licenses import check_license
 from keras_arcface.pretrained.obtaining import check_sha256
@@ -40,7 +41,7 @@ def load(identifier: str | os.PathLike, accept_license: bool = False, **options:
             is never a path: write `./sface` for a folder of this name.
         accept_license: whether you accept a license that does not allow commercial use.
         **options: further arguments of `load_insightface` for weights files and published networks, such as `dropout`.
-            A file that `load_onnx` converts takes its arguments only, such as `color_order`.
+            A file that `load_onnx` converts takes its arguments only, such as `color`.
 
     Returns:
         A functional `keras.Model` from RGB images in 0..255 `(batch, height, width, 3)` to embeddings `(batch, dim)`,
@@ -85,6 +86,12 @@ def load(identifier: str | os.PathLike, accept_license: bool = False, **options:
     if path.suffix == ".keras":
         _check_no_options(path, options)
         return _load_keras(path)
+    if path.suffix.lower() not in READERS:
+        hint = ". If keras.saving.load_model loads it, save the model as a .keras file" if path.suffix == ".h5" else ""
+        raise ValueError(
+            "identifier must be a published network, a folder of save_preset, or a file with one of the suffixes "
+            f".keras, {', '.join(READERS)}. Received: {cut(text)!r}{hint}"
+        )
     return _load_weights(path, options)
 
 
@@ -95,7 +102,7 @@ def _load_weights(path: Path, options: dict[str, Any]) -> keras.Model:
     except UnsupportedFileError as error:
         if path.suffix.lower() != ".onnx":
             raise
-        others = ", ".join(sorted(options.keys() - {"color_order", "name"}))
+        others = ", ".join(sorted(options.keys() - {"color", "name"}))
         if others:
             raise ValueError(
                 f"{others} cannot be given for an ONNX file of a network that load_insightface does not support. "

@@ -12,6 +12,7 @@ from keras_arcface import _arguments
 from keras_arcface import _cpu_training
 from keras_arcface._messages import cut
 from keras_arcface._messages import short
+from keras_arcface.pretrained import preset_files
 from keras_arcface.pretrained.onnx_constants import to_array
 from keras_arcface.pretrained.onnx_networks import read_normalization
 from keras_arcface.pretrained.onnx_operators import OPERATORS
@@ -32,7 +33,7 @@ _MAX_NODES = 5000
 _ARITHMETIC = ("Sub", "Add", "Mul", "Div")
 
 
-def load_onnx(path, color_order="RGB", name="embedder"):
+def load_onnx(path, color="RGB", name="embedder"):
     """Converts an ONNX file of any embedder to a Keras model, operator by operator.
 
     `load_insightface` builds the backbones of this package and is the better choice for the networks that it knows.
@@ -50,7 +51,7 @@ def load_onnx(path, color_order="RGB", name="embedder"):
     Args:
         path: path of the file. Its input are images `(n, 3, height, width)` or `(n, height, width, 3)` with n of 1 or
             variable size. If height and width are variable, the embedder takes 112 x 112 images.
-        color_order: order of the channels in which the network was trained, "RGB" or "BGR". The embedder takes RGB in
+        color: order of the channels in which the network was trained, "RGB" or "BGR". The embedder takes RGB in
             both cases.
         name: name of the model.
 
@@ -74,11 +75,10 @@ def load_onnx(path, color_order="RGB", name="embedder"):
         >>> embedder.save("converted.keras")
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be an existing file. Received: path={str(path)!r}")
-    _arguments.check("color_order", color_order, color_order in ("RGB", "BGR"), "RGB or BGR")
+    preset_files.check_is_file(path)
+    _arguments.check_choice("color", color, ("RGB", "BGR"))
     try:
-        return _cpu_training.speed_up(_convert(_read(path), color_order, name))
+        return _cpu_training.speed_up(_convert(_read(path), color, name))
     except UnsupportedFileError as error:
         raise UnsupportedFileError(f"{path} cannot be converted: {error}") from error
 
@@ -93,7 +93,7 @@ def _read(path):
         raise UnsupportedFileError(f"expected an ONNX file. Received: a file that fails with {received}") from error
 
 
-def _convert(graph, color_order, name):
+def _convert(graph, color, name):
     if graph.batch_size > 1:
         raise UnsupportedFileError(
             f"expected a batch of 1 or variable size. Received: a graph for {graph.batch_size} images"
@@ -103,7 +103,7 @@ def _convert(graph, color_order, name):
         raise UnsupportedFileError(f"expected images of a positive size. Received: {size[0]} x {size[1]}")
     images = keras.Input((*size, 3), dtype="float32", name="images")
     builder = Builder(graph, images)
-    start, normalized = _normalize(graph, images, color_order)
+    start, normalized = _normalize(graph, images, color)
     for tensor, value in ((graph.images, images), (start, normalized)):
         builder.values[tensor] = Symbol(value, channels_last=not graph.channels_last)
         check_size(builder.values[tensor])
@@ -133,9 +133,9 @@ def _array(tensor):
         raise UnsupportedFileError(f"expected values in {short(tensor.name)}. Received: {received}") from error
 
 
-def _normalize(graph, images, color_order):
+def _normalize(graph, images, color):
     """Returns the name of the first tensor after the normalization of pixels, and its value."""
-    if color_order == "BGR":
+    if color == "BGR":
         images = ops.flip(images, axis=-1)
     start, scale, offset = graph.images, np.ones(3), np.zeros(3)
     try:

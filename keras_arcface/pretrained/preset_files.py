@@ -50,6 +50,13 @@ def suggestion(name: str) -> str:
     return f". Did you mean {meant[0]}?" if meant else ""
 
 
+def check_is_file(path: Path) -> None:
+    """Raises a FileNotFoundError if the argument `path` of a function is no file."""
+    if not path.is_file():
+        hint = f". pretrained.load({str(path)!r}) loads the published network" if str(path) in names() else ""
+        raise FileNotFoundError(f"path must be an existing file. Received: path={str(path)!r}{hint}")
+
+
 def read(path: Path, name: str | None = None) -> Preset:
     """Reads a preset.
 

@@ -230,9 +230,9 @@ def test_saved_model(tmp_path, exported):
 
 def test_bgr(tmp_path, exported):
     network, path, _ = exported
-    assert_same(load_onnx(path, color_order="BGR"), networks.embed(network, IMAGES[..., ::-1].copy()))
-    with pytest.raises(ValueError, match=r"color_order must be RGB or BGR. Received: color_order='GBR'"):
-        load_onnx(path, color_order="GBR")
+    assert_same(load_onnx(path, color="BGR"), networks.embed(network, IMAGES[..., ::-1].copy()))
+    with pytest.raises(ValueError, match=r"color must be one of RGB, BGR. Received: color='GBR'"):
+        load_onnx(path, color="GBR")
 
 
 def edit(source, change, path):

