@@ -2,12 +2,13 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -272,7 +273,8 @@ def _make_header(shape: tuple[int, int, int]) -> bytes:
 def _map_array(path: Path, shape: tuple[int, int, int], sha256: Any) -> np.ndarray:
     expected = _HEADER_BYTES + math.prod(shape) * _DTYPE.itemsize
     with open_regular(path) as file:
-        num_bytes, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        num_bytes = os.fstat(file.fileno()).st_size
+        digest = hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
         try:
             check("the number of bytes", num_bytes, num_bytes == expected, f"{expected}")
             check("sha256", digest, digest == sha256, short(sha256))
