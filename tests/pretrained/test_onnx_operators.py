@@ -190,6 +190,7 @@ CASES = {
             {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
         ),
     ],
+    "resize, nearest, half a pixel": [PIXELS, ("Resize", [None, np.array([1, 1, 2, 3], "f4")], {})],
     "resize, linear": [
         PIXELS,
         ("Resize", [None, None, np.array([1, 6, 18, 16])], {"mode": "linear"}),
@@ -246,6 +247,33 @@ def test_old_versions_have_attributes_instead_of_inputs(tmp_path):
     ]
     path = write(tmp_path / "model.onnx", steps, opset=9)
     np.testing.assert_allclose(load_onnx(path)(IMAGES), expected(path), rtol=1e-5)
+
+
+def test_resize_before_opset_11_has_other_defaults(tmp_path):
+    scales = [np.array([1, 1, 2, 3], "f4")]
+    path = write(tmp_path / "nearest.onnx", [PIXELS, ("Resize", scales, {})], opset=10)
+    values = expected(path)
+    np.testing.assert_allclose(load_onnx(path)(IMAGES), values, rtol=1e-5, atol=2e-5 * np.abs(values).max())
+    path = write(tmp_path / "linear.onnx", [PIXELS, ("Resize", scales, {"mode": "linear"})], opset=10)
+    with pytest.raises(UnsupportedFileError, match=r"nearest or linear with half_pixel.*b'linear' with b'asymmetric'"):
+        load_onnx(path)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"coordinate_transformation_mode": "asymmetric"},  # rounds 2 / 3 to 1
+        {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil"},
+        {"nearest_mode": "floor"},
+        {"coordinate_transformation_mode": "align_corners"},
+        {"mode": "cubic"},
+        {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+    ],
+)
+def test_other_kinds_of_resize_are_refused(tmp_path, attributes):
+    path = write(tmp_path / "model.onnx", [PIXELS, ("Resize", [None, np.array([1, 1, 2, 3], "f4")], attributes)])
+    with pytest.raises(UnsupportedFileError, match=r"Resize 'node1': expected (mode|each pixel 2 x 3 times)"):
+        load_onnx(path)
 
 
 N = BATCH

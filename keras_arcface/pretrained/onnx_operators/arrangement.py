@@ -15,6 +15,14 @@ from keras_arcface.pretrained.onnx_operators.values import describe
 from keras_arcface.pretrained.onnx_operators.values import reshaped
 from keras_arcface.pretrained.weights import UnsupportedFileError
 
+_HALF_PIXEL = (b"half_pixel", b"pytorch_half_pixel", b"half_pixel_symmetric")  # equal for whole factors
+_ROUNDINGS = {
+    b"floor": np.floor,
+    b"ceil": np.ceil,
+    b"round_prefer_floor": lambda positions: np.ceil(positions - 0.5),
+    b"round_prefer_ceil": lambda positions: np.floor(positions + 0.5),
+}
+
 
 def identity(node: Node, x: Value, *_: Value) -> Symbol:
     """Returns the values."""
@@ -184,10 +192,13 @@ def resize(node: Node, x: Value, *values: Value | None) -> Symbol:
     """Enlarges feature maps by a whole number, by the nearest pixel or linearly."""
     x = node.symbol(x).with_channels_last()
     mode = node.attribute("mode", b"nearest")
-    transform = node.attribute("coordinate_transformation_mode", b"half_pixel")
-    if mode not in (b"nearest", b"linear") or (mode == b"linear" and b"half_pixel" not in transform):
+    is_old = node.builder.graph.opset < 11
+    transform = node.attribute("coordinate_transformation_mode", b"asymmetric" if is_old else b"half_pixel")
+    known = {b"nearest": (*_HALF_PIXEL, b"asymmetric"), b"linear": _HALF_PIXEL}
+    if transform not in known.get(mode, ()):
         raise UnsupportedFileError(
-            f"expected mode nearest, or linear with half_pixel. Received: {mode[:20]} with {transform[:20]}"
+            f"expected mode nearest or linear with half_pixel, or nearest with asymmetric. "
+            f"Received: {mode[:20]} with {transform[:20]}"
         )
     if len(values) < 3:  # scales alone are input 1 in old files, and input 2 in new ones
         factors = node.constant(values[-1], "scales").tolist()
@@ -199,7 +210,19 @@ def resize(node: Node, x: Value, *values: Value | None) -> Symbol:
     if mode == b"linear":
         size = x.shape[2] * rows, x.shape[3] * columns
         return x.replaced(ops.image.resize(x.tensor, size, interpolation="bilinear", data_format="channels_last"))
+    rounding = node.attribute("nearest_mode", b"floor" if is_old else b"round_prefer_floor")
+    if not all(_repeats_pixels(factor, transform, rounding) for factor in (rows, columns)):
+        raise UnsupportedFileError(
+            f"expected each pixel {rows} x {columns} times. Received: {transform[:20]} with {rounding[:20]}"
+        )
     return x.replaced(ops.repeat(ops.repeat(x.tensor, rows, axis=1), columns, axis=2))
+
+
+def _repeats_pixels(factor, transform, rounding):
+    """Returns whether the nearest pixel of each new pixel is the one in whose place it is."""
+    offset = 0.5 if transform in _HALF_PIXEL else 0.0
+    positions = (np.arange(factor) + offset) / factor - offset  # of the new pixels in the place of pixel 0
+    return rounding in _ROUNDINGS and not np.any(_ROUNDINGS[rounding](positions))
 
 
 def _expect_other_axes(x, axes):
