@@ -7,9 +7,9 @@
 A seed chooses the people that are held out, the batches and the first centers. Each training appends a line to
 OUTPUT/results.jsonl, and a finished one is skipped. The row "before" of a seed is the network without training.
 
-Stages before `--stage` are frozen. Their output for each image is computed once, by OpenVINO, and kept in OUTPUT as
-float16, so that a step only computes the stages that are trained. `stem` trains all stages. There is no augmentation,
-and no mirror image is added in the evaluation.
+Stages before `--stage` are frozen. Their output for each image is computed once, by OpenVINO, and kept in a folder of
+the network in OUTPUT as float16, so that a step only computes the stages that are trained. Use another OUTPUT for other
+images. `stem` trains all stages. There is no augmentation, and no mirror image is added in the evaluation.
 
 Figures of the people held out: `accuracy` of all genuine and as many impostor pairs, the threshold cross-validated;
 `AUC` and `TAR` of all pairs of their images; `rank 1`, the share of images whose person is found among the first images
@@ -225,7 +225,9 @@ def main():
     source = data.open_source(arguments.data)
     embedder = pretrained.load(arguments.network, arguments.accept_license)
     weights = embedder.get_weights()
-    images = Images(source, data.PairSet.load(arguments.pairs), embedder, arguments.stage, arguments.output)
+    folder = arguments.output / Path(arguments.network).stem
+    folder.mkdir(exist_ok=True)
+    images = Images(source, data.PairSet.load(arguments.pairs), embedder, arguments.stage, folder)
     for row in rows:
         embedder.set_weights(weights)
         parts = data.split_identities(source, arguments.held_out, row["seed"])

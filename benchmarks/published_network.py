@@ -27,7 +27,7 @@ from keras_arcface.serving import calibration_images
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", help="name of a published network, whose file is an ONNX file")
+    parser.add_argument("network", help="published network whose ONNX file normalizes pixels itself, such as sface")
     parser.add_argument("--pairs", type=Path, required=True, help="pairs of faces, .bin or .npz")
     parser.add_argument("--calibration", type=Path, required=True, help="training images, for the int8 exports")
     parser.add_argument("--images", type=int, default=1000, help="images for the differences (default: %(default)s)")
