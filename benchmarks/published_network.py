@@ -39,7 +39,7 @@ def main():
         original = obtain(pretrained.presets()[arguments.network])
         networks = {"original file, ONNX Runtime": serving.load_embedder(original), "Keras": embedder}
         networks |= exported(embedder, Path(folder), arguments.calibration)
-        print(f"{arguments.network} on {arguments.pairs.name}, {len(pairs.same)} pairs; {machine()}\n")
+        print(f"{arguments.network} on {arguments.pairs.name}, {len(pairs.same)} pairs; {machine()[1]}\n")
         print("| network | difference | accuracy | AUC | accuracy, mirror | AUC, mirror |\n|---|---|---|---|---|---|")
         reference = None
         for name, network in networks.items():

@@ -131,8 +131,9 @@ def reduced(folder, double):
     def client(address, **options):
         return real_client(double.rest if address.startswith("http") else double.grpc, **options)
 
-    def load_insightface(path):
-        assert Path(path).suffix in (".pth", ".onnx", ".safetensors")
+    def load_insightface(path, color="RGB"):
+        assert Path(path).suffix in (".pth", ".ckpt", ".onnx", ".safetensors")
+        assert color in ("RGB", "BGR")
         return keras.saving.load_model(folder / "embedder.keras")
 
     def load_onnx(path):
