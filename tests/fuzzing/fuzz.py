@@ -238,6 +238,14 @@ def _load_instrumented(names: list[str]) -> None:
     with atheris.instrument_imports(include=["keras_arcface"]):
         for name in names:
             load_target(name)
+            _check_that_a_fork_works(name)
+
+
+def _check_that_a_fork_works(name: str) -> None:
+    """Raises an error if TensorFlow has started threads: it hangs in a process that is forked then."""
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    if any(thread.startswith("tf_") for thread in threads):
+        raise RuntimeError(f"target {name}: the import must not start threads of TensorFlow")
 
 
 def _output(command: list[str]) -> str:
