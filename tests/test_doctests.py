@@ -43,7 +43,7 @@ from conftest import make_face
 import keras_arcface
 from keras_arcface import data
 from keras_arcface import serving
-from keras_arcface.data.alignment import TEMPLATE
+from keras_arcface._alignment import TEMPLATE
 from keras_arcface.models import make_embedder
 from keras_arcface.pretrained.layouts.iresnet import iresnet_shapes
 from keras_arcface.serving.saved_model import export_check

@@ -24,7 +24,10 @@ MAY_KNOW = {
     "backbones": {"keras", "numpy"},
     "_arguments.py": set(),
     "_choices.py": set(),
+    "_alignment.py": {"cv2", "numpy"},
     "_files.py": set(),
+    "_image_files.py": {"keras_arcface._image_headers"},
+    "_image_headers.py": set(),
     "_messages.py": set(),
     "_regular_files.py": set(),
     "_unfinished.py": set(),
@@ -120,8 +123,8 @@ MAY_KNOW = {
 
 # Small helpers that every part may import.
 SHARED_NAMES = (
-    *("_arguments", "_choices", "_files", "_json", "_locks", "_messages", "_npz", "_optional", "_private_api"),
-    *("_regular_files", "_unfinished"),
+    *("_alignment", "_arguments", "_choices", "_files", "_image_files", "_image_headers", "_json", "_locks"),
+    *("_messages", "_npz", "_optional", "_private_api", "_regular_files", "_unfinished"),
 )
 SHARED = {f"keras_arcface.{name}" for name in SHARED_NAMES}
 

@@ -1,7 +1,7 @@
 """Sources of labeled images in many formats, conversion to TFRecords, and `tf.data` pipelines."""
 
+from keras_arcface._alignment import align
 from keras_arcface.data import augment
-from keras_arcface.data.alignment import align
 from keras_arcface.data.camera_folder import CameraFolder
 from keras_arcface.data.ijb import IjbSet
 from keras_arcface.data.image_check import ImageCheck

@@ -5,17 +5,19 @@ these pixels, unless EXIF data rotates them. OpenCV decodes rotated files and al
 PNG files.
 """
 
+import re
+
 import cv2
 import numpy as np
 import tensorflow as tf
 
-from keras_arcface.data import image_headers
-from keras_arcface.data.image_headers import BMP
-from keras_arcface.data.image_headers import JPEG
-from keras_arcface.data.image_headers import PNG
+from keras_arcface import _image_headers
+from keras_arcface._image_headers import BMP
+from keras_arcface._image_headers import JPEG
+from keras_arcface._image_headers import PNG
 
 _IMAGES_PER_ITERATION = 16
-_PNG_START = np.frombuffer(PNG + image_headers.IMAGE_HEADER, ">i4")
+_PNG_START = np.frombuffer(PNG + _image_headers.IMAGE_HEADER, ">i4")
 _JPEG_OF_ONE_PIXEL = bytes.fromhex("ffd8 ffc0 000b 08 0001 0001 01 01 11 00 ffda 0008 01 01 00 00 3f 00")
 _EXIF_MARKERS = {JPEG: b"Exif\0\0", PNG: b"eXIf"}
 # EXIF marker, followed in either byte order by the tag of the orientation, its type and count, and a value from 2 to 8.
@@ -56,7 +58,7 @@ def declared_sizes(encoded):
 
 def max_png_bytes(pixels):
     """Returns the largest number of bytes of a PNG file that is decoded without an exact check."""
-    return 8 * pixels + image_headers.MAX_EXTRA_BYTES
+    return 8 * pixels + _image_headers.MAX_EXTRA_BYTES
 
 
 def has_complete_chunks(encoded):
@@ -86,7 +88,7 @@ def has_complete_chunks(encoded):
         lambda start, has_more, is_complete: tf.reduce_any(has_more),
         read_chunk,
         (start, is_png & (start + 12 <= num_bytes), ~is_png),
-        maximum_iterations=image_headers.MAX_CHUNKS,
+        maximum_iterations=_image_headers.MAX_CHUNKS,
     )
     return is_complete
 
@@ -184,7 +186,7 @@ def to_jpeg_or_png(encoded: bytes, name: str) -> bytes:
 
     Raises:
         ValueError: if the format is unknown, OpenCV cannot read the image, PNG cannot store it without loss, or a limit
-            of `image_headers` is exceeded. The message names the image.
+            of `_image_headers` is exceeded. The message names the image.
     """
     header_size(encoded, name)
     signature = next((signature for signature in _EXIF_MARKERS if encoded.startswith(signature)), None)
@@ -221,14 +223,14 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
         uint8 array `(height, width, 3)`.
 
     Raises:
-        ValueError: if the image cannot be decoded, or a limit of `image_headers` is exceeded. The message names the
+        ValueError: if the image cannot be decoded, or a limit of `_image_headers` is exceeded. The message names the
             image.
     """
     header_size(encoded, name)
     try:
         return decode_jpeg_or_png(encoded).numpy()
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(_not_readable(encoded, name, image_headers.first_line(error))) from error
+        raise ValueError(_not_readable(encoded, name, first_line(error))) from error
 
 
 def decoded_size(encoded: bytes, name: str) -> tuple[int, int]:
@@ -265,17 +267,22 @@ def header_size(encoded: bytes, name: str) -> tuple[int, int]:
     """Returns the `(height, width)` for which a decoder of the image allocates memory.
 
     Raises:
-        ValueError: if the format is unknown, the header is damaged, or a limit of `image_headers` is exceeded. The
+        ValueError: if the format is unknown, the header is damaged, or a limit of `_image_headers` is exceeded. The
             message names the image.
     """
     try:
-        return image_headers.read_size(encoded)
+        return _image_headers.read_size(encoded)
     except ValueError as error:
         raise ValueError(_not_readable(encoded, name, str(error))) from error
 
 
+def first_line(error: tf.errors.OpError) -> str:
+    """Returns the first line of the message of a TensorFlow error, without the names of operations."""
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*\]", "", (error.message or "unknown reason").splitlines()[0]).strip()
+
+
 def _not_readable(encoded: bytes, name: str, reason: str) -> str:
     return (
-        f"{name} is not a readable image. Expected: an undamaged {image_headers.FORMATS} file. "
+        f"{name} is not a readable image. Expected: an undamaged {_image_headers.FORMATS} file. "
         f"Received: {len(encoded)} bytes that cannot be decoded ({reason})"
     )

@@ -6,12 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from keras_arcface._alignment import align
 from keras_arcface._arguments import check_choice
+from keras_arcface._image_files import ImageFiles
 from keras_arcface._messages import cut
 from keras_arcface._messages import short
 from keras_arcface.data import encoded_images
-from keras_arcface.data.alignment import align
-from keras_arcface.data.image_files import ImageFiles
 
 _log = logging.getLogger(__name__)
 

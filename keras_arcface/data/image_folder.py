@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_arcface.data.image_files import ImageFiles
+from keras_arcface._image_files import ImageFiles
 from keras_arcface.data.list_files import IMAGE_SUFFIXES
 from keras_arcface.data.sources import Record
 from keras_arcface.data.sources import Source

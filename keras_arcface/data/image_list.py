@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from keras_arcface._image_files import ImageFiles
 from keras_arcface._messages import cut
-from keras_arcface.data.image_files import ImageFiles
 from keras_arcface.data.list_files import read_csv
 from keras_arcface.data.list_files import read_lst
 from keras_arcface.data.sources import Record

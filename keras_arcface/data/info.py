@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from keras_arcface._alignment import check_alignment
 from keras_arcface._arguments import check
 from keras_arcface._files import is_file_name
 from keras_arcface._files import write_atomically
+from keras_arcface._image_headers import MAX_PIXELS
 from keras_arcface._json import parse_object
 from keras_arcface.data import schema
 from keras_arcface.data import tfrecord
-from keras_arcface.data.alignment import check_alignment
-from keras_arcface.data.image_headers import MAX_PIXELS
 
 FILE_NAME = "dataset.json"
 _MAX_BYTES = 1 << 30  # of `dataset.json`; the names of 10 million classes take less

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_arcface._messages import cut
 
-# Suffixes of the formats in `image_headers`.
+# Suffixes of the formats in `_image_headers`.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp")
 
 _PATH_COLUMN_NAMES = {"path", "filepath", "imagepath", "file", "filename", "image", "images", "img", "name"}

@@ -7,13 +7,13 @@ import numpy as np
 
 from keras_arcface._files import is_file_name
 from keras_arcface._files import replacing
+from keras_arcface._image_files import ImageFiles
 from keras_arcface._messages import cut
 from keras_arcface._messages import short
 from keras_arcface._npz import open_npz
 from keras_arcface._npz import read_array
 from keras_arcface.data import encoded_images
 from keras_arcface.data import verification_pickle
-from keras_arcface.data.image_files import ImageFiles
 from keras_arcface.data.list_files import IMAGE_SUFFIXES
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from keras_arcface._alignment import check_alignment
 from keras_arcface._arguments import check_choice
 from keras_arcface._arguments import check_integer
 from keras_arcface._files import temporary_path
@@ -20,7 +21,6 @@ from keras_arcface._messages import short
 from keras_arcface._regular_files import read_regular
 from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
-from keras_arcface.data.alignment import check_alignment
 from keras_arcface.data.existing_dataset import describe_conversion
 from keras_arcface.data.existing_dataset import reuse_dataset
 from keras_arcface.data.info import FILE_NAME

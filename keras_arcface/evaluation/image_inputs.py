@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from keras_arcface._image_files import read_image_file
 from keras_arcface._pixels import check_pixels
 from keras_arcface._pixels import warn_if_unit_range
 from keras_arcface.data import encoded_images
-from keras_arcface.data.image_files import read_image_file
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.sources import Source
 

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from conftest import make_face
 
+from keras_arcface._alignment import TEMPLATE
 from keras_arcface.data import IjbSet
 from keras_arcface.data import align
-from keras_arcface.data.alignment import TEMPLATE
 from keras_arcface.evaluation import pool_templates
 from keras_arcface.evaluation import verify_templates
 

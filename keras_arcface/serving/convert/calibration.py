@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from keras_arcface._arguments import check_integer
+from keras_arcface._image_files import ImageFiles
 from keras_arcface.data import Record
 from keras_arcface.data import encoded_images
 from keras_arcface.data import open_source
-from keras_arcface.data.image_files import ImageFiles
 from keras_arcface.data.list_files import IMAGE_SUFFIXES
 from keras_arcface.data.sources import suffix
 from keras_arcface.data.sources import visible_entries

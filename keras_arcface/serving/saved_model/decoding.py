@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_arcface import _image_headers
 from keras_arcface.data import encoded_images
-from keras_arcface.data import image_headers
 
 # Limit of JPEG and PNG files. The time of a crafted file is in proportion to its size: 4 seconds per MB of a PNG file.
 MAX_SERVED_BYTES = 16 * 2**20
@@ -65,7 +65,7 @@ def _resize(pixels: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
 def _decode(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tensor:
     """Decodes one image of any size after a check of its header, so that a small file cannot exhaust the memory."""
     return tf.cond(
-        _starts_with(image, image_headers.BMP),
+        _starts_with(image, _image_headers.BMP),
         lambda: _decode_bmp(image),
         lambda: _decode_jpeg_or_png(image, has_orientation),
     )
@@ -74,16 +74,16 @@ def _decode(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tensor:
 def _decode_jpeg_or_png(image: tf.Tensor, has_orientation: tf.Tensor) -> tf.Tensor:
     height, width = tf.unstack(encoded_images.declared_sizes(image[tf.newaxis])[0])
     texts = tf.add_n(
-        [_count(image, text, image_headers.MAX_COMPRESSED_TEXTS) for text in image_headers.COMPRESSED_TEXTS]
+        [_count(image, text, _image_headers.MAX_COMPRESSED_TEXTS) for text in _image_headers.COMPRESSED_TEXTS]
     )
     max_png_bytes = encoded_images.max_png_bytes(tf.cast(height, tf.int64) * tf.cast(width, tf.int64))
-    is_png = _starts_with(image, image_headers.PNG)
+    is_png = _starts_with(image, _image_headers.PNG)
     is_bounded = (
         (tf.strings.length(image) <= MAX_SERVED_BYTES)
         & encoded_images.has_complete_chunks(image[tf.newaxis])[0]
-        & (texts <= image_headers.MAX_COMPRESSED_TEXTS)
-        & ~tf.reduce_any([_has_frame(image, start) for start in image_headers.ARITHMETIC_FRAMES])
-        & (_count(image, image_headers.SCAN, image_headers.MAX_SCANS) <= image_headers.MAX_SCANS)
+        & (texts <= _image_headers.MAX_COMPRESSED_TEXTS)
+        & ~tf.reduce_any([_has_frame(image, start) for start in _image_headers.ARITHMETIC_FRAMES])
+        & (_count(image, _image_headers.SCAN, _image_headers.MAX_SCANS) <= _image_headers.MAX_SCANS)
         # libpng expands all data behind the last row, and the graph cannot check how much that is.
         & (~is_png | (tf.cast(tf.strings.length(image), tf.int64) <= max_png_bytes))
     )
@@ -121,7 +121,8 @@ def _decode_if(known: Any, height: tf.Tensor, width: tf.Tensor, decode: Callable
     """Returns `decode()` with an assertion that the format is known and the size is allowed."""
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     sides = tf.stack([height, width])
-    is_allowed = tf.reduce_all((sides >= 1) & (sides <= image_headers.MAX_SIDE)) & (pixels <= image_headers.MAX_PIXELS)
+    is_allowed = tf.reduce_all((sides >= 1) & (sides <= _image_headers.MAX_SIDE))
+    is_allowed &= pixels <= _image_headers.MAX_PIXELS
     with tf.control_dependencies([tf.debugging.Assert(known & is_allowed, [height, width])]):
         return tf.ensure_shape(decode(), (None, None, 3))
 
@@ -169,7 +170,7 @@ def _count(image: tf.Tensor, pattern: bytes, limit: int) -> tf.Tensor:
 def _has_frame(image: tf.Tensor, start: bytes) -> tf.Tensor:
     """Returns whether a JPEG frame occurs, or its first three bytes so often that they are not by chance."""
     parts = _split(image, start, _MAX_CHANCES)[1:]
-    ends = tf.strings.substr(parts, 0, 2)[:, tf.newaxis] == tf.constant(image_headers.FRAME_LENGTHS_AND_BITS)
+    ends = tf.strings.substr(parts, 0, 2)[:, tf.newaxis] == tf.constant(_image_headers.FRAME_LENGTHS_AND_BITS)
     return tf.reduce_any(ends) | (tf.size(parts) > _MAX_CHANCES)
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_arcface._alignment import TEMPLATE
+from keras_arcface._alignment import TEMPLATE_SIZE
+from keras_arcface._alignment import check_alignment
 from keras_arcface._choices import BATCH_SIZES
 from keras_arcface._optional import install_hint
 from keras_arcface._unfinished import move_directory
 from keras_arcface._unfinished import unfinished_directory
-from keras_arcface.data.alignment import TEMPLATE
-from keras_arcface.data.alignment import TEMPLATE_SIZE
-from keras_arcface.data.alignment import check_alignment
 from keras_arcface.serving.embedder_facts import image_size_of
 from keras_arcface.serving.layer_replacement import without_xla
 from keras_arcface.serving.saved_model import export_check

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_arcface.data import encoded_images
-from keras_arcface.data.image_headers import first_line
+from keras_arcface.data.encoded_images import first_line
 from keras_arcface.serving.embedder_facts import MIN_NORM
 
 # Path in a SavedModel at which TensorFlow Serving expects the requests, and their maximum number.

@@ -5,7 +5,7 @@ from image_formats import CASES
 
 from keras_arcface.data import encoded_images
 
-COVERS = ("keras_arcface/data/image_headers.py", "keras_arcface/data/encoded_images.py")
+COVERS = ("keras_arcface/_image_headers.py", "keras_arcface/data/encoded_images.py")
 ALLOWED = (ValueError,)
 MAX_SECONDS = 5
 MAX_MIB = 512

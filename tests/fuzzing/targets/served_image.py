@@ -9,7 +9,7 @@ from image_formats import CASES
 from image_formats import NOT_SERVED
 from image_formats import PNG
 
-from keras_arcface.data import image_headers
+from keras_arcface import _image_headers
 from keras_arcface.serving.saved_model.decoding import decode_rows
 
 COVERS = ("keras_arcface/serving/saved_model/decoding.py",)
@@ -41,5 +41,5 @@ def run(data: bytes) -> None:
     np.testing.assert_array_equal(images[0], expected)
     if not valid[1]:
         assert not images[1].any()
-    elif not data.startswith(image_headers.JPEG):  # conversion also refuses faults behind the last row of a JPEG file
-        image_headers.read_size(data)  # the same limits as in conversion
+    elif not data.startswith(_image_headers.JPEG):  # conversion also refuses faults behind the last row of a JPEG file
+        _image_headers.read_size(data)  # the same limits as in conversion

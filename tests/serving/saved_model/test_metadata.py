@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_arcface import evaluation
-from keras_arcface.data.alignment import TEMPLATE
+from keras_arcface._alignment import TEMPLATE
 from keras_arcface.serving import export_saved_model
 from keras_arcface.serving.embedder_facts import weights_sha256
 from keras_arcface.serving.saved_model.metadata import METADATA_FILE

@@ -8,9 +8,9 @@ import errno
 import os
 from pathlib import Path
 
+from keras_arcface._image_headers import MAX_FILE_BYTES
 from keras_arcface._regular_files import describe_link
 from keras_arcface._regular_files import open_regular
-from keras_arcface.data.image_headers import MAX_FILE_BYTES
 
 
 def read_image_file(path: str | os.PathLike) -> bytes:

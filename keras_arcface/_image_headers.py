@@ -12,12 +12,11 @@ import zlib
 from collections.abc import Callable
 from collections.abc import Iterator
 
-import tensorflow as tf
-
 # Limits on one image. Served models have the same limits, except that a PNG file is limited by its bytes per pixel
 # instead of its size and the data behind its rows, and JPEG and BMP files have any size.
 MAX_PIXELS = 4096 * 4096
 MAX_SIDE = 16384  # resizing stores `served height * width` float values per channel
+MAX_PHOTO_PIXELS = 2**28  # of a photo whose faces are detected. It takes 768 MiB
 MAX_FILE_BYTES = 8 * MAX_PIXELS  # every pixel in 16 bits per channel, not compressed
 MAX_SCANS = (
     64  # of a JPEG file. Encoders write up to about 20; each costs 12 ms at 16 million pixels, and up to 50 ms per MB
@@ -37,11 +36,13 @@ IMAGE_HEADER = b"\0\0\0\rIHDR"  # length and name of the chunk that must be the 
 COMPRESSED_TEXTS = (b"zTXt", b"iTXt", b"iCCP")
 
 
-def read_size(encoded: bytes) -> tuple[int, int]:
+def read_size(encoded: bytes, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> tuple[int, int]:
     """Returns the `(height, width)` for which a decoder of the image allocates memory.
 
     Args:
         encoded: content of the file.
+        max_pixels: limit of height * width.
+        max_side: limit of the height and of the width.
 
     Raises:
         ValueError: if the format is not one of `FORMATS`, the header is damaged or unusual, or a limit is exceeded. The
@@ -58,8 +59,8 @@ def read_size(encoded: bytes) -> tuple[int, int]:
         raise ValueError("the file ends in the header") from None
     if height < 1 or width < 1:
         raise ValueError(f"{height} x {width} pixels in the header")
-    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
-        raise ValueError(f"{height} x {width} pixels; the limit is {MAX_PIXELS}, and {MAX_SIDE} for each side")
+    if height * width > max_pixels or max(height, width) > max_side:
+        raise ValueError(f"{height} x {width} pixels; the limit is {max_pixels}, and {max_side} for each side")
     return height, width
 
 
@@ -95,11 +96,6 @@ _JPEG_FRAMES = {b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"}  # sequential and progres
 _REFUSED_FRAMES = {bytes([0xFF, 0xC0 + kind]) for kind in (3, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15)}
 
 
-def first_line(error: tf.errors.OpError) -> str:
-    """Returns the first line of the message of a TensorFlow error, without the names of operations."""
-    return re.sub(r"\{\{.*?\}\}|\[Op:.*\]", "", (error.message or "unknown reason").splitlines()[0]).strip()
-
-
 def _read_png(encoded: bytes) -> tuple[int, int]:
     if encoded[8:16] != IMAGE_HEADER:
         raise ValueError(f"{encoded[12:16]!r} as the first chunk instead of b'IHDR' of 13 bytes")
@@ -108,7 +104,7 @@ def _read_png(encoded: bytes) -> tuple[int, int]:
     if texts > MAX_COMPRESSED_TEXTS:
         raise ValueError(f"{texts} compressed texts; the limit is {MAX_COMPRESSED_TEXTS}")
     width, height, depth, color = struct.unpack_from(">IIBB", encoded, 16)
-    if len(encoded) > MAX_EXTRA_BYTES and height * width <= MAX_PIXELS:
+    if len(encoded) > MAX_EXTRA_BYTES and height * width <= MAX_PHOTO_PIXELS:
         row_bytes = 1 + -(-width * _PNG_CHANNELS.get(color, 4) * depth // 8)
         _check_compressed_rows(
             encoded, chunks, 2 * height * row_bytes + MAX_EXTRA_BYTES

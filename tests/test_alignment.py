@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
+from keras_arcface._alignment import TEMPLATE
+from keras_arcface._alignment import similarity_transform
 from keras_arcface.data import align
-from keras_arcface.data.alignment import TEMPLATE
-from keras_arcface.data.alignment import similarity_transform
 
 
 def moved(points, degrees=0.0, scale=1.0, shift=(0.0, 0.0)):

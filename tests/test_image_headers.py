@@ -19,8 +19,8 @@ from image_formats import CASES
 from image_formats import NOT_READ
 from PIL import Image
 
+from keras_arcface import _image_headers
 from keras_arcface.data import encoded_images
-from keras_arcface.data import image_headers
 from keras_arcface.serving.saved_model.decoding import MAX_SERVED_BYTES
 from keras_arcface.serving.saved_model.decoding import decode_rows
 
@@ -69,21 +69,21 @@ def test_the_size_is_that_of_the_decoded_image(name):
     encoded = CASES[name]
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    assert image_headers.read_size(encoded) == decoded.shape[:2]
+    assert _image_headers.read_size(encoded) == decoded.shape[:2]
 
 
 @pytest.mark.parametrize("name", READ)
 def test_a_truncated_header_is_refused_or_read_alike(name):
     for length in range(64):
         try:
-            size = image_headers.read_size(CASES[name][:length])
+            size = _image_headers.read_size(CASES[name][:length])
         except ValueError:
             continue
-        assert size == image_headers.read_size(CASES[name])
+        assert size == _image_headers.read_size(CASES[name])
 
 
 def size_of(encoded: bytes):
-    return image_headers.read_size(encoded)
+    return _image_headers.read_size(encoded)
 
 
 def test_jpeg_segments_before_the_frame_are_skipped_like_in_the_decoder():
@@ -169,9 +169,9 @@ def test_the_compressed_rows_of_a_png_file_are_read_from_all_chunks():
 
 
 def test_ordinary_progressive_images_and_texts_are_accepted():
-    assert size_of(jpeg(64, 64, image_headers.MAX_SCANS - 1)) == (64, 64)
-    assert size_of(png(8, 8, before=image_bombs.texts(image_headers.MAX_COMPRESSED_TEXTS))) == (8, 8)
-    encoded = tf.constant([jpeg(64, 64, image_headers.MAX_SCANS - 1), jpeg(64, 64, image_headers.MAX_SCANS)])
+    assert size_of(jpeg(64, 64, _image_headers.MAX_SCANS - 1)) == (64, 64)
+    assert size_of(png(8, 8, before=image_bombs.texts(_image_headers.MAX_COMPRESSED_TEXTS))) == (8, 8)
+    encoded = tf.constant([jpeg(64, 64, _image_headers.MAX_SCANS - 1), jpeg(64, 64, _image_headers.MAX_SCANS)])
     assert decode_rows(encoded, (8, 8))[1].numpy().tolist() == [True, False]
 
 
@@ -244,6 +244,6 @@ def test_comments_of_a_pnm_file():
 
 
 def test_a_file_of_more_than_128_mib_is_refused(monkeypatch):
-    monkeypatch.setattr(image_headers, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(_image_headers, "MAX_FILE_BYTES", 100)
     with pytest.raises(ValueError, match="a file of more than 100 bytes"):
         size_of(jpeg(8, 8))

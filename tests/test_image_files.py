@@ -9,14 +9,14 @@ import pytest
 from conftest import encode
 from conftest import make_face
 
+from keras_arcface import _image_files
+from keras_arcface._image_files import ImageFiles
+from keras_arcface._image_files import read_image_file
 from keras_arcface.data import CameraFolder
 from keras_arcface.data import ImageFolder
 from keras_arcface.data import ImageList
 from keras_arcface.data import PairSet
-from keras_arcface.data import image_files
 from keras_arcface.data import write_dataset
-from keras_arcface.data.image_files import ImageFiles
-from keras_arcface.data.image_files import read_image_file
 from keras_arcface.evaluation import embed_images
 
 IMAGE = encode(make_face(0, 0))
@@ -131,9 +131,9 @@ def test_a_listed_path_outside_of_the_root_is_refused(name, folder, tmp_path):
 
 def test_a_large_file_is_refused_before_it_is_read(folder, monkeypatch):
     with open(folder / "ann" / "0.png", "wb") as file:
-        file.truncate(image_files.MAX_FILE_BYTES + 1)
+        file.truncate(_image_files.MAX_FILE_BYTES + 1)
     with pytest.raises(ValueError, match=r"ann/0.png must have at most 134217728 bytes. Received: 134217729 bytes"):
         ImageFolder(folder)[0]
-    monkeypatch.setattr(image_files, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(_image_files, "MAX_FILE_BYTES", 100)
     with pytest.raises(ValueError, match=r"must have at most 100 bytes. Received: .* bytes or more"):
         read_image_file("/proc/self/smaps")  # a regular file of 0 bytes with content
