@@ -20,8 +20,8 @@ from contenders import machine
 from keras_arcface import evaluation
 from keras_arcface import pretrained
 from keras_arcface import serving
+from keras_arcface._weights_files import obtain
 from keras_arcface.data import PairSet
-from keras_arcface.pretrained.obtaining import obtain
 from keras_arcface.serving import calibration_images
 
 
@@ -36,7 +36,7 @@ def main():
     pairs = PairSet.load(arguments.pairs)
     embedder = pretrained.load(arguments.network, arguments.accept_license)
     with tempfile.TemporaryDirectory() as folder:
-        original = obtain(pretrained.presets()[arguments.network])
+        original = obtain(arguments.network, pretrained.presets()[arguments.network].files)
         networks = {"original file, ONNX Runtime": serving.load_embedder(original), "Keras": embedder}
         networks |= exported(embedder, Path(folder), arguments.calibration)
         print(f"{arguments.network} on {arguments.pairs.name}, {len(pairs.same)} pairs; {machine()[1]}\n")

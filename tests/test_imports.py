@@ -31,6 +31,7 @@ MAY_KNOW = {
     "_messages.py": set(),
     "_regular_files.py": set(),
     "_unfinished.py": set(),
+    "_weights_files.py": {"keras"},
     "_json.py": set(),
     "_locks.py": set(),
     "_npz.py": {"numpy"},
@@ -124,7 +125,7 @@ MAY_KNOW = {
 # Small helpers that every part may import.
 SHARED_NAMES = (
     *("_alignment", "_arguments", "_choices", "_files", "_image_files", "_image_headers", "_json", "_locks"),
-    *("_messages", "_npz", "_optional", "_private_api", "_regular_files", "_unfinished"),
+    *("_messages", "_npz", "_optional", "_private_api", "_regular_files", "_unfinished", "_weights_files"),
 )
 SHARED = {f"keras_arcface.{name}" for name in SHARED_NAMES}
 

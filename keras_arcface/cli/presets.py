@@ -10,12 +10,12 @@ weights with their checksums and where they may come from. Nothing is downloaded
 
 import argparse
 
+from keras_arcface._weights_files import WeightsFile
+from keras_arcface._weights_files import cache_folder
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.pretrained import preset_files
-from keras_arcface.pretrained.obtaining import cache_folder
 from keras_arcface.pretrained.preset import Preset
-from keras_arcface.pretrained.preset import WeightsFile
 from keras_arcface.pretrained.preset import to_table
 
 

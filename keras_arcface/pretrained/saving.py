@@ -13,13 +13,13 @@ from keras_arcface._files import write_atomically
 from keras_arcface._messages import cut
 from keras_arcface._unfinished import move_directory
 from keras_arcface._unfinished import unfinished_directory
+from keras_arcface._weights_files import WeightsFile
+from keras_arcface._weights_files import sha256_of
 from keras_arcface.pretrained.model_card import model_card
-from keras_arcface.pretrained.obtaining import sha256_of
 from keras_arcface.pretrained.preset import Figure
 from keras_arcface.pretrained.preset import License
 from keras_arcface.pretrained.preset import Preset
 from keras_arcface.pretrained.preset import Threshold
-from keras_arcface.pretrained.preset import WeightsFile
 from keras_arcface.pretrained.preset_files import PRESET_FILE
 from keras_arcface.pretrained.preset_files import to_toml
 

