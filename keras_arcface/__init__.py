@@ -1,8 +1,8 @@
 """Keras layers, models and tools for embeddings of faces and of other classes that do not occur in training.
 
 `import keras_arcface` is fast, because it imports neither Keras nor TensorFlow; the first use of a name does. The
-layers and models run on every backend of Keras. The subpackages `data`, `training`, `evaluation`, `serving` and
-`pretrained` have more dependencies.
+layers and models run on every backend of Keras. The subpackages `data`, `training`, `evaluation`, `gallery`, `serving`
+and `pretrained` have more dependencies.
 """
 
 import importlib
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from keras_arcface import backbones
     from keras_arcface import data
     from keras_arcface import evaluation
+    from keras_arcface import gallery
     from keras_arcface import layers
     from keras_arcface import losses
     from keras_arcface import margins
@@ -55,6 +56,7 @@ __all__ = [
     "backbones",
     "data",
     "evaluation",
+    "gallery",
     "layers",
     "losses",
     "margins",

@@ -15,3 +15,6 @@ LITERT_PRECISIONS = ("float32", "float16", "int8")
 # Device of a server, and the sizes to which it pads a batch.
 DEVICES = ("cpu", "gpu")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+
+# Methods of `gallery.cluster`.
+CLUSTERING_METHODS = ("agglomerative", "hdbscan")

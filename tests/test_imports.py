@@ -61,6 +61,8 @@ MAY_KNOW = {
     "evaluation/image_inputs.py": {"tensorflow", "numpy", "cv2", "keras_arcface._pixels", "keras_arcface.data"},
     "evaluation/report.py": {"numpy", "keras_arcface.data"},
     "evaluation/scores.py": {"keras", "tensorflow", "jax", "torch", "numpy", "tqdm"},
+    "gallery": {"numpy", "keras_arcface.evaluation"},
+    "gallery/clustering.py": {"numpy", "sklearn", "keras_arcface.evaluation"},
     "serving": {"keras", "tensorflow", "numpy"},
     "serving/loading.py": {
         *("keras", "tensorflow", "numpy", "onnx", "onnxruntime", "openvino", "ai_edge_litert"),

@@ -1,5 +1,7 @@
 """Metrics of the published evaluation protocols, plots and reports."""
 
+from keras_arcface.evaluation.clustering import ClusteringResult
+from keras_arcface.evaluation.clustering import score_clusters
 from keras_arcface.evaluation.embedding import embed_dataset
 from keras_arcface.evaluation.embedding import embed_images
 from keras_arcface.evaluation.embedding import embed_pairs
@@ -32,6 +34,7 @@ from keras_arcface.evaluation.verification import VerificationResult
 from keras_arcface.evaluation.verification import verify
 
 __all__ = [
+    "ClusteringResult",
     "DistractorResult",
     "FoldAccuracies",
     "IdentificationResult",
@@ -59,6 +62,7 @@ __all__ = [
     "results_table",
     "retrieve",
     "score_blocks",
+    "score_clusters",
     "to_json",
     "verify",
     "verify_templates",

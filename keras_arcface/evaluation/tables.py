@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_arcface.evaluation.clustering import ClusteringResult
 from keras_arcface.evaluation.folds import FoldAccuracies
 from keras_arcface.evaluation.identification import DistractorResult
 from keras_arcface.evaluation.identification import IdentificationResult
@@ -60,8 +61,8 @@ def results_table(results) -> Table:
     """Creates a table of one or several results of a protocol.
 
     Args:
-        results: result of `verify`, `verify_templates`, `identify`, `identify_among_distractors`, `reidentify` or
-            `retrieve`; or a mapping from the names of models to results of the same protocol.
+        results: result of `verify`, `verify_templates`, `identify`, `identify_among_distractors`, `reidentify`,
+            `retrieve` or `score_clusters`; or a mapping from the names of models to results of the same protocol.
 
     Returns:
         A `Table` with one row per model. Columns of false accept rates with too few impostor pairs are left out, or
@@ -160,6 +161,21 @@ def retrieval_table(results: Mapping[str, RetrievalResult]) -> Table:
     return Table(["", *(f"Recall@{k}" for k in ks), "mAP@R", "R-precision"], rows)
 
 
+def clustering_table(results: Mapping[str, ClusteringResult]) -> Table:
+    """Creates a table of the number of clusters, pairwise and BCubed figures, and NMI."""
+    rows = [
+        [
+            *(model, f"{r.clusters:,}", f"{r.noise:,}"),
+            *map(_percent, (r.pairwise_precision, r.pairwise_recall, r.pairwise_f)),
+            *map(_percent, (r.bcubed_precision, r.bcubed_recall, r.bcubed_f)),
+            f"{r.nmi:.4f}",
+        ]
+        for model, r in results.items()
+    ]
+    figures = [f"{kind} {figure}" for kind in ("pairwise", "BCubed") for figure in ("precision", "recall", "F")]
+    return Table(["", "clusters", "noise", *figures, "NMI"], rows)
+
+
 def _rank_table(results: Mapping[str, Any], name: str, rates: Mapping[str, dict[float, float]]) -> Table:
     fars = list(next(iter(rates.values())))
     rows = [
@@ -176,6 +192,7 @@ _TABLES: dict[type, Callable[[Mapping[str, Any]], Table]] = {
     DistractorResult: distractor_table,
     ReidentificationResult: reidentification_table,
     RetrievalResult: retrieval_table,
+    ClusteringResult: clustering_table,
 }
 
 

@@ -23,6 +23,7 @@ def results():
         evaluation.identify_among_distractors(rows[known], labels[known], rows[~known], (0.1,), progress=False),
         evaluation.reidentify(rows[::2], labels[::2], cameras[::2], rows[1::2], labels[1::2], cameras[1::2], False),
         evaluation.retrieve(rows, labels, (1, 2), progress=False),
+        evaluation.score_clusters(labels, labels // 2),
         evaluation.find_label_noise(rows, labels, np.eye(10, 16)),
     ]
 
@@ -47,6 +48,10 @@ def test_table_of_each_protocol(results):
         ["rank-1", "rank-5", "rank-10", "TAR@0.1"],
         ["mAP", "mAP (trapezoid)", "rank-1", "rank-5", "rank-10"],
         ["Recall@1", "Recall@2", "mAP@R", "R-precision"],
+        [
+            *("clusters", "noise", "pairwise precision", "pairwise recall", "pairwise F"),
+            *("BCubed precision", "BCubed recall", "BCubed F", "NMI"),
+        ],
     ]
     for result, expected in zip(results, columns, strict=False):
         table = evaluation.results_table({"ours": result, "again": result})

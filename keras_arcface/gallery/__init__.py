@@ -1,0 +1,5 @@
+"""Grouping of faces by person."""
+
+from keras_arcface.gallery.clustering import cluster
+
+__all__ = ["cluster"]
