@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from keras_arcface import backbones
     from keras_arcface import data
     from keras_arcface import evaluation
+    from keras_arcface import faces
     from keras_arcface import gallery
     from keras_arcface import layers
     from keras_arcface import losses
@@ -56,6 +57,7 @@ __all__ = [
     "backbones",
     "data",
     "evaluation",
+    "faces",
     "gallery",
     "layers",
     "losses",

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 # instead of its size and the data behind its rows, and JPEG and BMP files have any size.
 MAX_PIXELS = 4096 * 4096
 MAX_SIDE = 16384  # resizing stores `served height * width` float values per channel
-MAX_PHOTO_PIXELS = 2**28  # of a photo whose faces are detected. It takes 768 MiB
+MAX_PHOTO_PIXELS, MAX_PHOTO_SIDE = 2**28, 65535  # of a photo whose faces are detected. It takes 768 MiB
 MAX_FILE_BYTES = 8 * MAX_PIXELS  # every pixel in 16 bits per channel, not compressed
 MAX_SCANS = (
     64  # of a JPEG file. Encoders write up to about 20; each costs 12 ms at 16 million pixels, and up to 50 ms per MB

@@ -14,6 +14,7 @@ directory contains:
     IJBC/            eight images of four templates in the format of IJB-C
     backbone.safetensors    random weights of a small IResNet with the names of arcface_torch
     network.onnx            a convolution with 8 filters, and the mean of all pixels
+    party/                  a photo of two "people", `group.jpg`, whose faces the function `detector` returns
 
 An example that contains one of these paths can also use
 
@@ -79,7 +80,18 @@ def files(tmp_path_factory):
     arrays = {name: rng.uniform(0.1, 1, shape).astype(np.float32) for name, shape in shapes}
     safetensors.numpy.save_file(arrays, directory / "backbone.safetensors")
     write_onnx(directory / "network.onnx")
+    (directory / "party").mkdir()
+    (directory / "party" / "group.jpg").write_bytes(encode(make_face(0, 0, (160, 300)), ".jpg"))
     return directory
+
+
+def detector(photo):
+    """Returns two faces of the size of the template."""
+    offsets = np.array([[10, 20], [150, 20]])
+    return [
+        keras_arcface.faces.Face(np.array([*offset, 112, 112]), (TEMPLATE + offset).astype(np.float32), 0.9)
+        for offset in offsets
+    ]
 
 
 def write_onnx(path):
@@ -160,7 +172,13 @@ def test_examples(file, files, tmp_path, monkeypatch, request):
         monkeypatch.setattr(export_check, "check_saved_model", lambda *arguments: [])
     names = file.relative_to(PACKAGE.parent).with_suffix("").parts
     module = importlib.import_module(".".join(names).removesuffix(".__init__"))
-    globs = {"keras": keras, "np": np, "keras_arcface": keras_arcface, "make_embedder": make_embedder}
+    globs = {
+        "keras": keras,
+        "np": np,
+        "keras_arcface": keras_arcface,
+        "make_embedder": make_embedder,
+        "detector": detector,
+    }
     for part in (keras_arcface, *(getattr(keras_arcface, name) for name in keras_arcface.__all__)):
         globs |= {name: getattr(part, name) for name in getattr(part, "__all__", ())}
     if re.search(r"^ *(>>>|\.\.\.) [^#]*\b(model|embedder)\b", file.read_text(), re.MULTILINE):

@@ -22,6 +22,7 @@ DISTRIBUTIONS = {
     "google_crc32c": "google-crc32c",
     "grpc": "grpcio",
     "litert_quantizer": "litert-quantizer",
+    "pillow_heif": "pillow-heif",
     "sklearn": "scikit-learn",
     "tensorflow_serving": "tensorflow-serving-api",
     "tomli_w": "tomli-w",
