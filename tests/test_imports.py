@@ -26,6 +26,7 @@ MAY_KNOW = {
     "_choices.py": set(),
     "_alignment.py": {"cv2", "numpy"},
     "_files.py": set(),
+    "_html.py": set(),
     "_image_files.py": {"keras_arcface._image_headers"},
     "_image_headers.py": set(),
     "_messages.py": set(),
@@ -70,6 +71,7 @@ MAY_KNOW = {
     },
     "faces/scrfd.py": {"cv2", "numpy", "onnxruntime"},
     "gallery": {"numpy", "keras_arcface.evaluation"},
+    "gallery/album.py": {"numpy", "cv2", "keras_arcface.evaluation"},
     "gallery/clustering.py": {"numpy", "sklearn", "keras_arcface.evaluation"},
     "serving": {"keras", "tensorflow", "numpy"},
     "serving/loading.py": {
@@ -134,8 +136,18 @@ MAY_KNOW = {
 
 # Small helpers that every part may import.
 SHARED_NAMES = (
-    *("_alignment", "_arguments", "_choices", "_files", "_image_files", "_image_headers", "_json", "_locks"),
-    *("_messages", "_npz", "_optional", "_private_api", "_regular_files", "_unfinished", "_weights_files"),
+    *("_alignment", "_arguments", "_choices", "_files", "_html", "_image_files", "_image_headers"),
+    *(
+        "_json",
+        "_locks",
+        "_messages",
+        "_npz",
+        "_optional",
+        "_private_api",
+        "_regular_files",
+        "_unfinished",
+        "_weights_files",
+    ),
 )
 SHARED = {f"keras_arcface.{name}" for name in SHARED_NAMES}
 

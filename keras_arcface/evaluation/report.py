@@ -1,14 +1,14 @@
 """HTML report of evaluation results in one self-contained file."""
 
-import base64
-import html
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from keras_arcface import _files
+from keras_arcface._html import data_uri
+from keras_arcface._html import escape
+from keras_arcface._html import write_page
 from keras_arcface.data import encoded_images
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.evaluation import plots
@@ -98,7 +98,7 @@ class Report:
                     f"pairs must contain the {len(result.same)} pairs of the result of {model!r}. Received: {pairs!r}"
                 )
         parts = [
-            f"<h2>{_escape(name)}</h2>",
+            f"<h2>{escape(name)}</h2>",
             *_verification_tables(results, note),
             *_verification_plots(results),
             "<h3>Thresholds</h3>",
@@ -119,7 +119,7 @@ class Report:
             table: the table.
             note: text below the heading.
         """
-        self._sections.append(f"<h2>{_escape(name)}</h2>\n{_paragraph(note)}\n{_table(table)}")
+        self._sections.append(f"<h2>{escape(name)}</h2>\n{_paragraph(note)}\n{_table(table)}")
 
     def write(self, path) -> Path:
         """Writes the report to a file, which is replaced if it exists.
@@ -133,16 +133,9 @@ class Report:
         Raises:
             OSError: if the file cannot be written.
         """
-        path = Path(path)
-        body = "\n".join(self._sections)
-        _files.write_atomically(
-            path,
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{_escape(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-            f"<h1>{_escape(self.title)}</h1>\n{_paragraph(self.note)}\n{body}\n</main>\n</body>\n</html>\n",
+        return write_page(
+            path, self.title, _STYLE, [f"<h1>{escape(self.title)}</h1>", _paragraph(self.note), *self._sections]
         )
-        return path
 
 
 def _verification_tables(results: Mapping[str, VerificationResult], note: str) -> list[str]:
@@ -150,7 +143,7 @@ def _verification_tables(results: Mapping[str, VerificationResult], note: str) -
     genuine, impostors = int(np.sum(first.same)), int(np.sum(~first.same))
     return [
         f"<p>{genuine:,} genuine and {impostors:,} impostor pairs, {len(first.grid.accuracies)} folds. "
-        f"{_escape(note)}</p>",
+        f"{escape(note)}</p>",
         _table(verification_table(results)),
         "<p>Accuracy: mean and standard deviation over the folds. The threshold of each fold is the best one on the "
         "other folds, of the published grid or of all thresholds (exact). In brackets: 95% bootstrap intervals. "
@@ -182,14 +175,14 @@ def _error_gallery(model: str, result: VerificationResult, images: Sequence[byte
         count = f"The {len(worst)} worst of {len(errors)}" if len(errors) > len(worst) else f"All {len(errors)}"
         note = f"{count} errors, each with its score and the threshold of its fold." if len(errors) else "No errors."
         pairs = "\n".join(_pair(result, pair, verdict, images) for pair in worst)
-        parts.append(f'<h3>{_escape(model)}: {title}</h3>\n<p>{note}</p>\n<div class="pairs">{pairs}</div>')
+        parts.append(f'<h3>{escape(model)}: {title}</h3>\n<p>{note}</p>\n<div class="pairs">{pairs}</div>')
     return "\n".join(parts)
 
 
 def _pair(result: VerificationResult, pair: int, verdict: str, images: Sequence[bytes]) -> str:
     names = [f"pair {pair}, {side} image" for side in ("first", "second")]
     pictures = "".join(
-        f'<img src="{_data_uri(image, name)}" alt="{name}">'
+        f'<img src="{_image_uri(image, name)}" alt="{name}">'
         for image, name in zip(images[2 * pair : 2 * pair + 2], names, strict=True)
     )
     threshold = result.grid.thresholds[result.fold_of_pair[pair]]
@@ -200,9 +193,9 @@ def _pair(result: VerificationResult, pair: int, verdict: str, images: Sequence[
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{_escape(column) or "model"}</th>' for column in table.columns)
+    head = "".join(f'<th scope="col">{escape(column) or "model"}</th>' for column in table.columns)
     rows = "\n".join(
-        f'<tr><th scope="row">{_escape(cells[0])}</th>'
+        f'<tr><th scope="row">{escape(cells[0])}</th>'
         + "".join(f"<td>{_cell(cell)}</td>" for cell in cells[1:])
         + "</tr>"
         for cells in table.rows
@@ -215,24 +208,18 @@ def _table(table: Table) -> str:
 
 def _cell(cell: str) -> str:
     value, bracket, interval = cell.partition(" [")
-    return _escape(value) + (f"<small>[{_escape(interval)}</small>" if bracket else "")
+    return escape(value) + (f"<small>[{escape(interval)}</small>" if bracket else "")
 
 
 def _paragraph(text: str) -> str:
-    return f"<p>{_escape(text)}</p>" if text else ""
+    return f"<p>{escape(text)}</p>" if text else ""
 
 
 def _figure(svg: bytes, description: str) -> str:
-    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    return f'<figure><img src="{source}" alt="{_escape(description)}"></figure>'
+    return f'<figure><img src="{data_uri(svg, "image/svg+xml")}" alt="{escape(description)}"></figure>'
 
 
-def _data_uri(image: bytes, name: str) -> str:
+def _image_uri(image: bytes, name: str) -> str:
     """Returns the URI of an image in a format that every browser shows, with the orientation that the model saw."""
     image = encoded_images.to_jpeg_or_png(image, name)
-    media_type = "image/jpeg" if image.startswith(_JPEG) else "image/png"
-    return f"data:{media_type};base64,{base64.b64encode(image).decode()}"
-
-
-def _escape(text: str) -> str:
-    return html.escape(text)
+    return data_uri(image, "image/jpeg" if image.startswith(_JPEG) else "image/png")

@@ -1,5 +1,6 @@
 """Grouping of faces by person."""
 
+from keras_arcface.gallery.album import write_album
 from keras_arcface.gallery.clustering import cluster
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "write_album"]

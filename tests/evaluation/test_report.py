@@ -1,12 +1,12 @@
 import json
 import math
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from conftest import encode
 from conftest import make_face
+from html_page import Page
 
 from keras_arcface.data import PairSet
 from keras_arcface.evaluation import Report
@@ -40,24 +40,6 @@ def results(pairs):
         "a <b> model": verify(np.stack([first, second], axis=1).reshape(120, 6), pairs.same),
         "blind": verify(blind, pairs.same),
     }
-
-
-class Page(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.sources, self.open, self.text = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.sources.extend(value for name, value in attributes if name in ("src", "href"))
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def test_page_is_complete_and_self_contained(results, pairs, tmp_path):
