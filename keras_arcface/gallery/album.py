@@ -53,7 +53,7 @@ class _Face(NamedTuple):
     jpeg: bytes
 
 
-def write_album(path, faces: Iterable[tuple], title: str = "Album", note: str = "") -> Path:
+def write_album(path, faces: Iterable[tuple], title: str = "Album", note: str = "", root=None) -> Path:
     """Writes an album of faces as one HTML page, with a section for each person.
 
     The page contains the crops, about 6 KB for each face of 112 x 112 pixels, and links to the photos relative to its
@@ -66,6 +66,7 @@ def write_album(path, faces: Iterable[tuple], title: str = "Album", note: str = 
             clusters. Faces of cluster -1 are in a last section.
         title: title of the page.
         note: text below the title.
+        root: folder of the photos. The page shows the names of the photos relative to it; with None, as in `faces`.
 
     Returns:
         The path.
@@ -83,7 +84,7 @@ def write_album(path, faces: Iterable[tuple], title: str = "Album", note: str = 
     path = Path(path)
     # Only the encoded crops stay in memory.
     encoded = [_encode(*face) for face in faces]
-    names = face_names([photo for photo, _, _ in encoded])
+    names = face_names([photo if root is None else os.path.relpath(photo, root) for photo, _, _ in encoded])
     sections: dict[int, list[_Face]] = {}
     for (photo, jpeg, cluster), name in zip(encoded, names, strict=True):
         sections.setdefault(cluster, []).append(_Face(photo, name, jpeg))
@@ -156,7 +157,7 @@ def _section(heading: str, faces: list[_Face], note: str, folder: Path) -> Itera
         yield (
             f'<li><a href="{escape(_address(face.photo, folder))}" title="{name}">'
             f'<img src="{data_uri(face.jpeg, "image/jpeg")}" alt="face in {name}" loading="lazy" decoding="async">'
-            f"<span>{escape(os.path.basename(face.name))}</span></a></li>"
+            f"<span>{name}</span></a></li>"
         )
     yield "</ul>\n</section>"
 

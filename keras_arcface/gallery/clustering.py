@@ -58,10 +58,11 @@ def cluster(
         size: 0 is the largest one. Of two clusters of the same size, the one with the first image comes first.
 
     Raises:
+        ContradictoryPairs: if `must_link` joins images of a pair of `cannot_link`, directly or through others. The
+            error gives the pair.
         ModuleNotFoundError: if scikit-learn is not installed, for `"hdbscan"`. The message says what to install.
-        ValueError: if an embedding is zero or not finite (the error names its row), an argument has another value,
-            `threshold` is given for `"hdbscan"`, or `must_link` joins images of a pair of `cannot_link`, directly or
-            through others (the error gives the pair).
+        ValueError: if an embedding is zero or not finite (the error names its row), an argument has another value, or
+            `threshold` is given for `"hdbscan"`.
 
     Examples:
         >>> embeddings = np.array([[5, 0, 0], [5, 1, 0], [0, 5, 0], [1, 5, 0], [0, 5, 1], [0, 0, 5]])

@@ -7,6 +7,18 @@ import numpy as np
 from keras_arcface._messages import short
 
 
+class ContradictoryPairs(ValueError):
+    """A pair of `cannot_link` that `must_link` joins.
+
+    Attributes:
+        number: index of the pair in `cannot_link`.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
+
+
 def join_linked(must_link: Any, cannot_link: Any, num_images: int) -> tuple[np.ndarray, np.ndarray]:
     """Joins the images that must be in the same cluster, directly or through others.
 
@@ -20,8 +32,8 @@ def join_linked(must_link: Any, cannot_link: Any, num_images: int) -> tuple[np.n
         first images, and the pairs of items that must not be in the same cluster, `(n, 2)`.
 
     Raises:
-        ValueError: if a pair does not consist of two images, or `cannot_link` contains images that `must_link` joins.
-            The error gives the pair.
+        ContradictoryPairs: if `cannot_link` contains images that `must_link` joins. The error gives the pair.
+        ValueError: if a pair does not consist of two images. The error gives the pair.
     """
     must_link = check_links("must_link", must_link, num_images)
     cannot_link = check_links("cannot_link", cannot_link, num_images)
@@ -40,9 +52,10 @@ def join_linked(must_link: Any, cannot_link: Any, num_images: int) -> tuple[np.n
     if len(contradictions):
         first, second = cannot_link[contradictions[0]].tolist()
         reason = "an image and itself" if first == second else "which must_link joins, directly or through others"
-        raise ValueError(
+        raise ContradictoryPairs(
             "cannot_link must contain pairs of images that must_link does not join. "
-            f"Received: cannot_link[{contradictions[0]}]=({first}, {second}), {reason}"
+            f"Received: cannot_link[{contradictions[0]}]=({first}, {second}), {reason}",
+            int(contradictions[0]),
         )
     return item_of_image, item_of_image[cannot_link]
 

@@ -18,7 +18,8 @@ def crops(count, size=(112, 112)):
 
 def test_sections_counts_and_order(tmp_path):
     photos = [tmp_path / name for name in ("a.jpg", "b.jpg", "a.jpg", "c.jpg", "d.jpg")]
-    path = write_album(tmp_path / "album.html", zip(photos, crops(5), [1, 0, 0, 0, -1], strict=True), "Summer & <sun>")
+    faces = zip(photos, crops(5), [1, 0, 0, 0, -1], strict=True)
+    path = write_album(tmp_path / "album.html", faces, "Summer & <sun>", root=tmp_path)
     page = Page(path.read_text("utf-8"))
     assert page.open == []
     headings = [text for text in page.text if re.match("Person|Unsure", text)]
@@ -28,7 +29,7 @@ def test_sections_counts_and_order(tmp_path):
     assert "Person 21 face in 1 photo" in text
     assert "4 faces of 2 people, and 1 face that belong to no group." in text
     assert "Summer & <sun>" in text
-    assert re.findall(r"\w\.jpg(?:#\d)?", text) == ["b.jpg", "a.jpg#2", "c.jpg", "a.jpg#1", "d.jpg"]
+    assert [part for part in page.text if ".jpg" in part] == ["b.jpg", "a.jpg#2", "c.jpg", "a.jpg#1", "d.jpg"]
 
 
 def test_page_contains_the_crops(tmp_path):

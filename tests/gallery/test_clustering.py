@@ -11,6 +11,7 @@ from sklearn.cluster import HDBSCAN
 from sklearn.cluster import AgglomerativeClustering
 
 from keras_arcface.evaluation import score_clusters
+from keras_arcface.gallery import ContradictoryPairs
 from keras_arcface.gallery import average_linkage
 from keras_arcface.gallery import cluster
 
@@ -193,6 +194,12 @@ def test_no_image_and_one_image(method):
 def test_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         cluster(**{"embeddings": np.eye(4), **arguments})
+
+
+def test_contradiction_gives_the_number_of_the_pair():
+    with pytest.raises(ContradictoryPairs) as caught:
+        cluster(np.eye(4), must_link=[(0, 1), (1, 2)], cannot_link=[(0, 3), (2, 0)])
+    assert caught.value.number == 1
 
 
 def test_hdbscan_names_its_extra(monkeypatch):
