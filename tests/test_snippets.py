@@ -16,7 +16,6 @@ import shutil
 import warnings
 from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
 import pytest
@@ -28,12 +27,13 @@ from keras_arcface import ArcFace
 from keras_arcface import backbones
 from keras_arcface import data
 from keras_arcface import evaluation
+from keras_arcface import faces
 from keras_arcface import models
 from keras_arcface import pretrained
 from keras_arcface import serving
+from keras_arcface._alignment import TEMPLATE
 from keras_arcface.cli.main import COMMANDS
 from keras_arcface.cli.main import build_parser
-from keras_arcface.data import alignment
 from keras_arcface.serving.saved_model import export_check
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +74,7 @@ def prepared(tmp_path_factory):
     shutil.copytree(folder / "faces", folder / "photos")
     for person, name in enumerate(("first", "second")):
         shutil.copy(folder / "faces" / f"person_{person}" / "0.jpg", folder / f"{name}.jpg")
+    shutil.copy(folder / "first.jpg", folder / "group.jpg")
     for name in ("faces_tfrecord", "ms1m_tfrecord"):
         data.write_dataset(data.ImageFolder(folder / "faces"), folder / name)
     write_pairs(folder / "lfw.bin")
@@ -93,13 +94,13 @@ def prepared(tmp_path_factory):
 
 def write_pairs(path):
     """Writes 10 folds of 10 genuine and 10 impostor pairs."""
-    faces = [[encode(make_face(person, image, (112, 112)), ".jpg") for image in range(4)] for person in range(PEOPLE)]
+    encoded = [[encode(make_face(person, image, (112, 112)), ".jpg") for image in range(4)] for person in range(PEOPLE)]
     images, same = [], []
     for pair in range(200):
         same.append(pair % 20 < 10)
         first = pair % PEOPLE
         second = first if same[-1] else (first + 1 + pair // 20) % PEOPLE
-        images += [faces[first][pair % 3], faces[second][3]]
+        images += [encoded[first][pair % 3], encoded[second][3]]
     path.write_bytes(pickle.dumps((images, same)))
 
 
@@ -144,14 +145,9 @@ def reduced(folder, double):
         assert identifier in pretrained.presets() or Path(identifier, "preset.toml").is_file()
         return keras.saving.load_model(folder / "embedder.keras")
 
-    class Detector:
+    def detector(photo):
         """Finds one face, whose landmarks are those of the template."""
-
-        def setInputSize(self, size):
-            assert size == (112, 112)
-
-        def detect(self, photo):
-            return 1, np.concatenate([np.zeros(4), alignment.TEMPLATE.ravel(), [0.9]])[np.newaxis]
+        return [faces.Face(np.array([0, 0, 112, 112], np.float32), TEMPLATE.astype(np.float32), 0.9)]
 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few images, few pairs
@@ -164,18 +160,18 @@ def reduced(folder, double):
         patch.setattr(pretrained, "load_insightface", load_insightface)
         patch.setattr(pretrained, "load_onnx", load_onnx)
         patch.setattr(pretrained, "load", load)
-        patch.setattr(cv2.FaceDetectorYN, "create", lambda *_, **__: Detector())
+        patch.setattr(faces, "YuNet", lambda: detector)
         yield
 
 
 def names_of(folder):
     """Returns what every snippet can use: an embedder, a head, images and labels."""
-    faces = [make_face(person, image, (112, 112)) for image in range(4) for person in range(4)]
+    aligned = [make_face(person, image, (112, 112)) for image in range(4) for person in range(4)]
     return {
         "np": np,
         "keras": keras,
         "embedder": keras.saving.load_model(folder / "embedder.keras"),
-        "images": np.stack(faces),
+        "images": np.stack(aligned),
         "labels": np.arange(16, dtype="int32") % 4,
         "num_classes": 4,
         "head": ArcFace(4),

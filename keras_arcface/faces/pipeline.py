@@ -334,7 +334,7 @@ def _published_threshold(embedder: str | os.PathLike) -> float | None:
 def _as_function(embedder: Any) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from uint8 images to unnormalized float32 embeddings."""
     from keras_arcface.evaluation import embed_images
-    from keras_arcface.serving import FaceClient
+    from keras_arcface.serving.client.face_client import FaceClient
 
     if isinstance(embedder, FaceClient):
 

@@ -8,8 +8,8 @@ from conftest import make_face
 
 from keras_arcface import data
 from keras_arcface import evaluation
+from keras_arcface._alignment import TEMPLATE
 from keras_arcface.backbones import IResNet
-from keras_arcface.data import alignment
 from keras_arcface.models import make_embedder
 
 
@@ -28,7 +28,7 @@ def test_models_are_compared_on_all_kinds_of_sets(run, tmp_path):
                 (tmp_path / path).write_bytes(encode(face))
     (tmp_path / "ijb" / "meta").mkdir(parents=True)
     (tmp_path / "ijb" / "loose_crop").mkdir()
-    landmarks = " ".join(map(str, alignment.TEMPLATE.ravel()))
+    landmarks = " ".join(map(str, TEMPLATE.ravel()))
     listed = [(f"{person}_{image}.png", person * 2 + image // 2, image) for person in faces for image in range(4)]
     for name, template, _ in listed:
         person, image = map(int, name.removesuffix(".png").split("_"))
