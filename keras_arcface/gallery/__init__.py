@@ -2,6 +2,5 @@
 
 from keras_arcface.gallery.album import write_album
 from keras_arcface.gallery.clustering import cluster
-from keras_arcface.gallery.constraints import ContradictoryPairs
 
-__all__ = ["ContradictoryPairs", "cluster", "write_album"]
+__all__ = ["cluster", "write_album"]

@@ -10,12 +10,12 @@ from keras_arcface._choices import CLUSTERING_METHODS
 from keras_arcface._optional import optional_import
 from keras_arcface.evaluation.clustering import NOISE
 from keras_arcface.evaluation.vectors import l2_normalize
-from keras_arcface.gallery.average_linkage import merge_by_average_linkage
 from keras_arcface.gallery.constraints import join_linked
+from keras_arcface.gallery.mean_linkage import merge_by_mean
 
 # Chosen with SFace on 162 people of CFP: the lowest threshold, in steps of 0.02, at which 98% of the pairs in a cluster
 # are of the same person, with 2, 4, 8 and 14 images per person. See benchmarks/results/clustering.md.
-DEFAULT_THRESHOLD = 0.4
+DEFAULT_THRESHOLD = 0.5
 # Chosen on the same images: the pairwise F was best with 5 of the sizes 2, 3 and 5.
 _HDBSCAN_MIN_SIZE = 5
 _BELOW_ALL_COSINES = -2.0
@@ -31,23 +31,24 @@ def cluster(
 ) -> np.ndarray:
     """Groups the embeddings of images by person.
 
-    - `"agglomerative"` starts with one cluster per image and merges the two most similar clusters, until the mean
-      cosine between the images of any two clusters is below `threshold` (average linkage). It needs memory for the
-      embeddings only: 50,000 images of 512 dimensions took 70 seconds and 0.5 GB on 2 cores.
+    - `"agglomerative"` starts with one cluster per image. It merges clusters that are each other's nearest, until the
+      cosine of the mean embeddings of any two clusters is below `threshold`. It needs memory for the embeddings only:
+      50,000 images of 512 dimensions took XX seconds and 0.5 GB on 2 cores.
     - `"hdbscan"` finds clusters of different densities, without a threshold, with scikit-learn. It finds people with
       at least `min_size` images, and needs several images per person to do so well. Its time grows with the square of
       the number of images: 10,000 images of 128 dimensions took 6 seconds.
 
     Pairs that a user has confirmed or corrected are kept exactly. With `"agglomerative"`, images of `must_link` start
     as one cluster, and clusters with a pair of `cannot_link` are not merged. `"hdbscan"` sees the images of `must_link`
-    at their mean. A cluster that contains a pair of `cannot_link` is then split by average linkage.
+    at their mean. A cluster that contains a pair of `cannot_link` is then split by
+    `"agglomerative"`.
 
     Args:
         embeddings: `(n, dim)` embeddings, of any norm. n can be 0.
         method: `"agglomerative"` or `"hdbscan"`.
-        threshold: lowest mean cosine of clusters that are merged, for `"agglomerative"`. None for 0.4, which was chosen
-            for SFace so that few clusters contain two people. Other embedders require another threshold, and the best
-            one is higher for many people with few images each than for few people with many images.
+        threshold: lowest cosine of the mean embeddings of clusters that are merged, for `"agglomerative"`. None for
+            0.5, which was chosen for SFace so that few clusters contain two people. Other embedders require another
+            one.
         min_size: smallest number of images of a cluster. Images of smaller clusters get -1, except if `must_link` joins
             two of them. None for 2, or 5 for `"hdbscan"`, where it is at least 2.
         must_link: pairs of indices of images that are in the same cluster.
@@ -58,11 +59,10 @@ def cluster(
         size: 0 is the largest one. Of two clusters of the same size, the one with the first image comes first.
 
     Raises:
-        ContradictoryPairs: if `must_link` joins images of a pair of `cannot_link`, directly or through others. The
-            error gives the pair.
         ModuleNotFoundError: if scikit-learn is not installed, for `"hdbscan"`. The message says what to install.
-        ValueError: if an embedding is zero or not finite (the error names its row), an argument has another value, or
-            `threshold` is given for `"hdbscan"`.
+        ValueError: if an embedding is zero or not finite (the error names its row), an argument has another value,
+            `threshold` is given for `"hdbscan"`, or `must_link` joins images of a pair of `cannot_link`, directly or
+            through others (the error gives the pair).
 
     Examples:
         >>> embeddings = np.array([[5, 0, 0], [5, 1, 0], [0, 5, 0], [1, 5, 0], [0, 5, 1], [0, 0, 5]])
@@ -104,7 +104,7 @@ def cluster(
     if is_hdbscan:
         clusters = _split(_hdbscan(means, item_of_image, min_size), means, sizes, apart)
     else:
-        clusters = merge_by_average_linkage(means, sizes, threshold, apart)
+        clusters = merge_by_mean(means, sizes, threshold, apart)
     return _numbered_by_size(clusters, item_of_image, sizes, min_size)
 
 
@@ -132,7 +132,7 @@ def _split(clusters: np.ndarray, means: np.ndarray, sizes: np.ndarray, apart: np
     for broken in np.unique(clusters[inside[:, 0]]):
         items = np.flatnonzero(clusters == broken)
         pairs = np.searchsorted(items, inside[clusters[inside[:, 0]] == broken])
-        parts = merge_by_average_linkage(means[items], sizes[items], _BELOW_ALL_COSINES, pairs)
+        parts = merge_by_mean(means[items], sizes[items], _BELOW_ALL_COSINES, pairs)
         clusters[items] = clusters.max() + 1 + parts
     return clusters
 

@@ -1,8 +1,7 @@
-"""Agglomerative clustering by the mean cosine of all pairs, in memory proportional to the number of images.
+"""Agglomerative clustering by the cosine of mean embeddings, in memory proportional to the number of images.
 
 The implementations of SciPy and scikit-learn need the matrix of all distances, which takes 20 GB for 50,000 images, and
-know no constraints. The matrix is not needed: the mean cosine between the images of two clusters is the dot product of
-the means of their L2-normalized embeddings.
+know no pairs that must be apart.
 """
 
 from collections import defaultdict
@@ -14,18 +13,17 @@ import numpy as np
 _BLOCK_BYTES = 2**26
 
 
-def merge_by_average_linkage(
+def merge_by_mean(
     means: np.ndarray, sizes: np.ndarray, threshold: float, cannot_link: Iterable[Sequence[int]] = ()
 ) -> np.ndarray:
-    """Merges the two most similar clusters, until the mean cosine of any two is below the threshold.
+    """Merges clusters whose mean embeddings have a cosine of at least the threshold.
 
-    Each round merges all pairs of clusters that are each other's nearest. The result is the same as with one pair after
-    the other, because with average linkage, a merged cluster is not nearer to a third one than the nearer of its parts.
+    Each round merges all pairs of clusters that are each other's nearest.
 
     Args:
         means: `(n, dim)` float32, the mean of the L2-normalized embeddings of each item.
         sizes: `(n,)` int, the number of images of each item.
-        threshold: lowest mean cosine of two clusters that are merged.
+        threshold: lowest cosine of two clusters that are merged.
         cannot_link: pairs of items that must not be in the same cluster.
 
     Returns:
@@ -34,14 +32,11 @@ def merge_by_average_linkage(
     means, sizes = means.copy(), sizes.astype(np.float32)
     apart = _sets_of_partners(cannot_link)
     cluster_of = np.arange(len(means))
-    nearest, cosine = np.zeros(len(means), np.int64), np.empty(len(means), np.float32)
-    # The others can never be merged: a mean cosine below the threshold remains below it when other clusters merge.
-    is_open = np.ones(len(means), bool)
-    changed = np.arange(len(means))
+    nearest, cosine = np.zeros(len(means), np.int64), np.full(len(means), -np.inf, np.float32)
+    alive = changed = np.arange(len(means))
     while True:
-        _find_nearest(changed, np.flatnonzero(is_open), means, apart, nearest, cosine)
-        is_open[changed] = cosine[changed] >= threshold
-        candidates = np.flatnonzero(is_open)
+        _find_nearest(changed, alive, means, apart, nearest, cosine)
+        candidates = alive[cosine[alive] >= threshold]
         if not len(candidates):
             break
         mutual = candidates[nearest[nearest[candidates]] == candidates]
@@ -54,33 +49,41 @@ def merge_by_average_linkage(
         sizes[kept] = total
         cluster_of[dropped] = kept
         _merge_partners(apart, kept, dropped)
-        is_open[kept], is_open[dropped] = True, False
-        is_changed = np.isin(nearest, np.concatenate([kept, dropped]))
-        is_changed[kept] = True
-        changed = np.flatnonzero(is_changed & is_open)
+        alive = np.setdiff1d(alive, dropped, assume_unique=True)
+        changed = np.union1d(kept, alive[np.isin(nearest[alive], np.concatenate([kept, dropped]))])
     while not np.array_equal(cluster_of, cluster_of[cluster_of]):
         cluster_of = cluster_of[cluster_of]
     return cluster_of
 
 
 def _find_nearest(
-    rows: np.ndarray, columns: np.ndarray, means: np.ndarray, apart: dict[int, set[int]], nearest, cosine
+    changed: np.ndarray, alive: np.ndarray, means: np.ndarray, apart: dict[int, set[int]], nearest, cosine
 ) -> None:
-    """Sets the nearest cluster of each row among the columns, and its mean cosine, -inf if it has none.
+    """Sets the nearest cluster of each changed cluster, and of those to which a changed cluster is nearer than before.
 
-    Rows and columns are sorted indices of clusters, and the columns contain the rows.
+    The cosine is -inf if there is no other cluster. `changed` and `alive` are sorted indices of clusters, and all
+    changed clusters are alive.
     """
-    others = means[columns].T
-    step = max(1, _BLOCK_BYTES // (4 * len(columns)))
-    for start in range(0, len(rows), step):
-        block = rows[start : start + step]
-        scores = means[block] @ others
-        scores[np.arange(len(block)), np.searchsorted(columns, block)] = -np.inf
+    others = _unit(means[alive]).T
+    step = max(1, _BLOCK_BYTES // (4 * len(alive)))
+    for start in range(0, len(changed), step):
+        block = changed[start : start + step]
+        scores = _unit(means[block]) @ others
+        scores[np.arange(len(block)), np.searchsorted(alive, block)] = -np.inf
         for index in np.flatnonzero([row in apart for row in block.tolist()]) if apart else ():
             partners = np.fromiter(apart[block[index]], np.int64)
-            scores[index, np.isin(columns, partners)] = -np.inf
+            scores[index, np.isin(alive, partners)] = -np.inf
         best = scores.argmax(axis=1)
-        nearest[block], cosine[block] = columns[best], scores[np.arange(len(block)), best]
+        nearest[block], cosine[block] = alive[best], scores[np.arange(len(block)), best]
+        if len(changed) < len(alive):
+            highest = scores.max(axis=0)
+            nearer = np.flatnonzero(highest > cosine[alive])
+            nearest[alive[nearer]] = block[scores[:, nearer].argmax(axis=0)]
+            cosine[alive[nearer]] = highest[nearer]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def _sets_of_partners(pairs: Iterable[Sequence[int]]) -> dict[int, set[int]]:
