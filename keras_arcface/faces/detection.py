@@ -9,6 +9,7 @@ from keras_arcface.faces.face import Face
 from keras_arcface.faces.face import remove_duplicates
 
 MAX_SIDE = 1280  # of the copy in which faces are searched
+_MAX_TILE_FACE = 48  # pixels in the reduced copy. Larger faces are found there, and a tile may show only a part of them
 _MAX_OVERLAP = 0.5  # of two boxes, relative to the smaller one, for faces of different tiles
 
 
@@ -56,7 +57,8 @@ def detect(photo: np.ndarray, detector: Detector, max_side: int = MAX_SIDE, tile
             for left in _starts(width, max_side):
                 tile = np.ascontiguousarray(photo[top : top + max_side, left : left + max_side])
                 found = [face.moved(1.0, left, top) for face in detector(tile)]
-                faces += [face for face in found if not _is_cut(face, left, top, max_side, (height, width))]
+                tiny = [face for face in found if max(face.box[2:]) * scale <= _MAX_TILE_FACE]
+                faces += [face for face in tiny if not _is_cut(face, left, top, max_side, (height, width))]
         faces = remove_duplicates(faces, _MAX_OVERLAP)
     return faces
 

@@ -12,7 +12,7 @@ from keras_arcface import faces
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    monkeypatch.setattr(faces, "YuNet", lambda path=None, min_score=0.6: SquareDetector())
+    monkeypatch.setattr(faces, "YuNet", lambda path=None, min_score=0.7: SquareDetector())
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "0.png").write_bytes(encode(photo_with_squares((100, 60, 120), (300, 200, 30))))
     (tmp_path / "photos" / "1.png").write_bytes(b"damaged")
