@@ -50,8 +50,8 @@ class YuNet:
 
     Args:
         path: path of `face_detection_yunet_2023mar.onnx` or another version of this year. None searches for it.
-        min_score: lowest score of a face, in 0..1. The central faces of 1549 photos of LFW have at least 0.86; objects that
-            look like a face may have 0.7 too.
+        min_score: lowest score of a face, in 0..1. The central faces of 1549 photos of LFW have at least 0.86; things
+            that look like a face may have 0.7.
 
     Raises:
         FileNotFoundError: if the network is not found. The message lists all places.
