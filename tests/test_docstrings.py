@@ -36,6 +36,10 @@ EXCEPTIONS: dict[str, set[str]] = {
     # These raise no errors; `write_configuration` reads the files of `Tls`.
     "evaluation.Report": {"Raises"},
     "evaluation.to_json": {"Raises"},
+    "gallery.EmbedderMismatchError": {"Raises"},
+    "gallery.GalleryFileError": {"Raises"},
+    "gallery.StaleThresholdWarning": {"Raises"},
+    "gallery.UnknownPersonError": {"Raises"},
     "margins.NoMargin": {"Raises"},
     "plan.Setup": {"Raises"},
     "pretrained.presets": {"Raises"},

@@ -73,6 +73,7 @@ MAY_KNOW = {
     "gallery": {"numpy", "keras_arcface.evaluation"},
     "gallery/album.py": {"numpy", "cv2", "keras_arcface.evaluation"},
     "gallery/clustering.py": {"numpy", "sklearn", "keras_arcface.evaluation"},
+    "gallery/faiss_search.py": {"numpy", "faiss"},
     "serving": {"keras", "tensorflow", "numpy"},
     "serving/loading.py": {
         *("keras", "tensorflow", "numpy", "onnx", "onnxruntime", "openvino", "ai_edge_litert"),

@@ -235,7 +235,7 @@ class Roc:
         accepted = np.concatenate([accepted_genuine[:1], accepted_impostor[:1]])
         return OperatingPoint(
             target_far=far,
-            threshold=_threshold_between(float(rejected), float(accepted.min()) if len(accepted) else None),
+            threshold=threshold_between(float(rejected), float(accepted.min()) if len(accepted) else None),
             far=len(accepted_impostor) / impostors,
             tar=len(accepted_genuine) / len(self.genuine),
             impostors_accepted=len(accepted_impostor),
@@ -311,7 +311,7 @@ def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
     return far[before] + share * (far[after] - far[before])
 
 
-def _threshold_between(rejected: float, accepted: float | None) -> float:
+def threshold_between(rejected: float, accepted: float | None) -> float:
     """Returns a threshold between the highest rejected score and the lowest accepted score, None if no score is."""
     if accepted is None:
         return float(np.nextafter(rejected, np.inf))

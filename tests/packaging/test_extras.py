@@ -19,6 +19,7 @@ PACKAGE = Path(keras_arcface.__file__).parent
 DISTRIBUTIONS = {
     "ai_edge_litert": "ai-edge-litert",
     "cv2": "opencv-python-headless",
+    "faiss": "faiss-cpu",
     "google_crc32c": "google-crc32c",
     "grpc": "grpcio",
     "litert_quantizer": "litert-quantizer",
