@@ -48,6 +48,13 @@ class AlignedFolder(NamedTuple):
         photos: number of photos.
         kept: number of crops in `faces/`.
         rejected: number of photos and faces by reason.
+
+    Examples:
+        >>> result = align_folder("party", "aligned", detector, QualityLimits(min_size=40), progress=False)
+        >>> result.kept, result.rejected
+        (0, {'size is below 40': 2})
+        >>> result.contact_sheet.name
+        'contact_sheet.html'
     """
 
     directory: Path
@@ -127,7 +134,7 @@ def align_folder(
 
     Examples:
         >>> limits = QualityLimits(min_size=20)
-        >>> result = align_folder("party", "aligned", detector, limits, progress=False)
+        >>> result = align_folder("party", "crops", detector, limits, progress=False)
         >>> result.photos, result.kept, result.rejected
         (1, 2, {})
     """

@@ -1,6 +1,5 @@
 """A page with the kept and rejected faces of a folder of photos."""
 
-import html
 import os
 import urllib.parse
 from collections import defaultdict
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_arcface._files import write_atomically
+from keras_arcface._html import escape
+from keras_arcface._html import write_page
 from keras_arcface.faces.manifest import Entry
 
 CONTACT_SHEET = "contact_sheet.html"
@@ -48,17 +48,8 @@ def write_contact_sheet(directory: Path, photos: Path, entries: Sequence[Entry])
         for reason in sorted(groups, key=lambda reason: -len(groups[reason]))
     ]
     total = len({entry.photo for entry in entries})
-    path = directory / CONTACT_SHEET
-    write_atomically(
-        path,
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Aligned faces</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>Aligned faces</h1>\n<p>{total:,} photos, {len(kept):,} kept faces.</p>\n"
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n",
-    )
-    return path
+    heading = f"<h1>Aligned faces</h1>\n<p>{total:,} photos, {len(kept):,} kept faces.</p>"
+    return write_page(directory / CONTACT_SHEET, "Aligned faces", _STYLE, [heading, *parts])
 
 
 def _section(title: str, entries: list[Entry], photos: str) -> str:
@@ -68,7 +59,7 @@ def _section(title: str, entries: list[Entry], photos: str) -> str:
         shown = [entries[index] for index in np.linspace(0, len(entries) - 1, _MAX_SHOWN).astype(int)]
         note += f", of which {_MAX_SHOWN} are shown"
     items = "\n".join(_item(entry, photos) for entry in shown)
-    return f"<h2>{html.escape(title)}</h2>\n<p>{note}</p>\n<ul>\n{items}\n</ul>"
+    return f"<h2>{escape(title)}</h2>\n<p>{note}</p>\n<ul>\n{items}\n</ul>"
 
 
 def _item(entry: Entry, photos: str) -> str:
@@ -76,5 +67,5 @@ def _item(entry: Entry, photos: str) -> str:
     image = f'<img loading="lazy" alt="" src="{urllib.parse.quote(entry.crop)}">' if entry.crop else ""
     details = "" if entry.score is None else f"<br>score {entry.score:.2f}"
     if not entry.crop and ":" in entry.reason:
-        details = f"<br>{html.escape(entry.reason.partition(':')[2].strip()[:200])}"
-    return f'<li><a href="{link}">{image}{html.escape(entry.photo)}{details}</a></li>'
+        details = f"<br>{escape(entry.reason.partition(':')[2].strip()[:200])}"
+    return f'<li><a href="{link}">{image}{escape(entry.photo)}{details}</a></li>'

@@ -15,6 +15,13 @@ class Face:
         landmarks: `(5, 2)` float32 of x and y in pixels, in the order of `data.align`: the eye on the left side of the
             photo, the eye on the right side, the tip of the nose, and the left and right corners of the mouth.
         score: confidence of the detector. Scores of different detectors cannot be compared.
+
+    Examples:
+        >>> face = detector(read_photo("party/group.jpg"))[0]
+        >>> face.box.tolist(), face.landmarks.shape, face.score
+        ([10, 20, 112, 112], (5, 2), 0.9)
+        >>> round(face.eye_distance, 1)
+        35.2
     """
 
     box: np.ndarray
@@ -37,10 +44,16 @@ class Face:
 class Detector(Protocol):
     """A function that finds the faces of a photo. `YuNet`, `MTCNN` and `SCRFD` are detectors.
 
-    A function with the same argument and result is a detector too:
+    A function with the same argument and result is a detector too.
 
-        def detector(photo):
-            return [Face(box, landmarks, score) for box, landmarks, score in my_network(photo)]
+    Raises:
+        ValueError: if the photo has another shape.
+
+    Examples:
+        The faces of an own network:
+
+        >>> def my_detector(photo):
+        ...     return [Face(box, landmarks, score) for box, landmarks, score in my_network(photo)]
     """
 
     def __call__(self, photo: np.ndarray, /) -> list[Face]:

@@ -35,10 +35,19 @@ class PhotoFace(Face):
     """A face of a photo with its crop and its embedding.
 
     Attributes:
+        box: see `Face`.
+        landmarks: see `Face`.
+        score: see `Face`.
         crop: aligned face, uint8 `(height, width, 3)` of RGB.
         quality: its `Quality`.
         embedding: `(dim,)` float32, not normalized. None for a rejected face.
         reason: why the limits of the pipeline reject the face, or None.
+
+    Examples:
+        >>> (result,) = FacePipeline(detector, embedder)(["party/group.jpg"], progress=False)
+        >>> face = result.faces[0]
+        >>> face.crop.shape, face.embedding.shape, round(face.quality.size)
+        ((32, 32, 3), (8,), 35)
     """
 
     crop: np.ndarray
@@ -57,6 +66,11 @@ class PhotoFaces:
         faces: faces within the limits of the pipeline, the highest score of the detector first.
         rejected: all other faces, with the reason.
         error: why the photo cannot be read, or None.
+
+    Examples:
+        >>> (result,) = FacePipeline(detector, embedder)(["party/group.jpg"], progress=False)
+        >>> result.size, len(result.faces), result.main is result.faces[1]
+        ((160, 300), 2, True)
     """
 
     photo: str
@@ -81,6 +95,12 @@ class Comparison(NamedTuple):
         same: whether the score is at least the threshold.
         first: main face of the first photo.
         second: main face of the second photo.
+
+    Examples:
+        >>> photo = read_photo("party/group.jpg")
+        >>> comparison = FacePipeline(detector, embedder, threshold=0.4).compare(photo, photo)
+        >>> comparison.same, comparison.threshold
+        (True, 0.4)
     """
 
     score: float

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_arcface._alignment import TEMPLATE
 from keras_arcface._alignment import similarity_transform
+from keras_arcface._arguments import check
 from keras_arcface.faces.face import Face
 
 # How far the landmarks of an average face are in front of its eyes, in pixels of the template, which has 35 pixels for
@@ -28,6 +29,12 @@ class Quality:
         sharpness: variance of the Laplacian of the aligned crop in gray. It is low for blurred faces.
         score: confidence of the detector.
         norm: norm of the embedding, None before it is computed. It is low for bad images.
+
+    Examples:
+        >>> photo = read_photo("party/group.jpg")
+        >>> face = detector(photo)[0]
+        >>> face_quality(face, data.align(photo, face.landmarks)).score
+        0.9
     """
 
     size: float
@@ -51,6 +58,9 @@ class QualityLimits:
         min_score: lowest confidence of the detector.
         min_norm: lowest norm of the embedding.
 
+    Raises:
+        ValueError: if a limit is negative.
+
     Examples:
         >>> limits = QualityLimits(min_size=20, max_yaw=45)
         >>> quality = Quality(size=14.2, yaw=-3.0, pitch=2.0, roll=0.0, sharpness=310.0, score=0.93)
@@ -64,6 +74,10 @@ class QualityLimits:
     min_sharpness: float | None = None
     min_score: float | None = None
     min_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in dataclasses.asdict(self).items():
+            check(name, limit, limit is None or limit >= 0, "at least 0, or None for no limit")
 
     def reason(self, quality: Quality) -> str | None:
         """Returns why a face is rejected, or None if it is within all limits."""
@@ -90,6 +104,9 @@ def face_quality(face: Face, crop: np.ndarray) -> Quality:
 
     Returns:
         A `Quality` without the norm of an embedding.
+
+    Raises:
+        ValueError: if the landmarks are all the same point.
 
     Examples:
         >>> photo = read_photo("party/group.jpg")
