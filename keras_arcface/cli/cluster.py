@@ -95,7 +95,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     say = text_printer(arguments)
     embedder = load_embedder(arguments.embedder, arguments.accept_license)
-    pipeline = faces.FacePipeline(make_detector(arguments), embedder, make_limits(arguments))
+    pipeline = faces.FacePipeline(
+        make_detector(arguments),
+        embedder,
+        make_limits(arguments),
+        max_side=arguments.max_side,
+        tiles=arguments.tiles,
+    )
     found, owners, errors, rejected = [], [], {}, 0
     for result in tqdm(pipeline.stream(photos), total=len(photos), unit="photo", desc="faces"):
         found += result.faces

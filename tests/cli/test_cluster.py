@@ -118,6 +118,22 @@ def test_options_reach_the_clustering(run, photos, embedder, tmp_path):
     assert 'threshold must be None for method="hdbscan"' in done.err
 
 
+def test_options_reach_the_detection(run, photos, embedder, tmp_path, monkeypatch):
+    sides = []
+
+    def detector(photo):
+        sides.append(max(photo.shape))
+        return []
+
+    monkeypatch.setattr(faces, "YuNet", lambda path=None, min_score=0.7: detector)
+    command = ("cluster", photos, "--output", tmp_path / "album.html", "--embedder", embedder)
+    assert run(*command).code == 0
+    assert sides == [60, 120, 60, 60]
+    sides.clear()
+    assert run(*command, "--max-side", 64, "--tiles").code == 0
+    assert sides == [60, 64, 64, 64, 64, 60, 60]
+
+
 def test_photos_without_faces(run, photos, embedder, tmp_path):
     for name in ("a.png", "b.png", "more/d.png", "more/e & f.png"):
         (photos / name).write_bytes(encode(np.zeros((20, 20, 3), np.uint8)))
