@@ -33,7 +33,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-MODULES = ("file_faults", "dataset_faults", "teacher_faults", "checkpoint_faults", "publication_faults")
+MODULES = (
+    *("file_faults", "dataset_faults", "teacher_faults", "checkpoint_faults", "publication_faults"),
+    "gallery_faults",
+)
 _WRITING = ("open for writing", "write", "truncate", "mkdir", "link", "sendfile")  # operations that need space
 _KILLED, _FAILED = 77, 78  # exit codes of a child process
 _MAX_SECONDS = 60  # of a child process
@@ -333,7 +336,7 @@ def main():
     parser.add_argument("store", nargs="?", default="", help="part of the name of the stores; all by default")
     arguments = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
-    sys.path[1:1] = [str(Path(__file__).with_name(folder)) for folder in ("data", "training", "serving")]
+    sys.path[1:1] = [str(Path(__file__).with_name(folder)) for folder in ("data", "gallery", "training", "serving")]
     print("store | operations | cases | old | new | mixed | other | litter\n---|---|---|---|---|---|---|---")
     num_bad = 0
     for store in find_stores(arguments.store):

@@ -8,9 +8,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_arcface._files import sync_directory
+from keras_arcface._messages import cut
 from keras_arcface._regular_files import open_regular
 from keras_arcface.gallery import schema
 from keras_arcface.gallery.errors import GalleryFileError
@@ -63,8 +66,10 @@ class Database:
         try:
             with self.named_errors():
                 self._prepare()
-        except BaseException:
+        except BaseException as error:
             self.connection.close()
+            if isinstance(error, MemoryError):  # SQLite's answer to some damaged files
+                raise _damaged(self.path, "a file that SQLite cannot read in the available memory") from error
             raise
 
     def _prepare(self) -> None:
@@ -119,6 +124,28 @@ class Database:
             self.roll_back()
             raise
 
+    def select(self, query: str, values: Sequence = (), types: tuple = (int,)) -> Iterator[tuple]:
+        """Iterates over the rows of a query, inside a transaction.
+
+        Args:
+            query: the query.
+            values: values of its placeholders.
+            types: expected type of each column. The type of a value in a damaged file may be another one than that of
+                its table.
+
+        Raises:
+            GalleryFileError: if a value has another type.
+        """
+        for row in self.connection.execute(query, values):
+            if not all(map(isinstance, row, types)):
+                raise _damaged(self.path, f"a row with the types {[type(value).__name__ for value in row]}")
+            yield row
+
+    def select_one(self, query: str, values: Sequence = (), types: tuple = (int,)) -> Any:
+        """Returns the first row of a query, its value if it has one column, or None if there is no row."""
+        row = next(self.select(query, values, types), None)
+        return row if row is None or len(row) > 1 else row[0]
+
     def empty_log(self) -> bool:
         """Moves all transactions from the write-ahead log to the database, and truncates the log to 0 bytes.
 
@@ -154,6 +181,8 @@ class Database:
             raise ValueError(f"The gallery must be open. Received: {self.path}, which was closed") from error
         except sqlite3.DatabaseError as error:
             raise _named(error, self.path) from error
+        except UnicodeDecodeError as error:  # in a message of SQLite about a damaged table
+            raise _damaged(self.path, error) from error
 
 
 def _named(error: sqlite3.DatabaseError, path: Path) -> Exception:
@@ -172,7 +201,11 @@ def _named(error: sqlite3.DatabaseError, path: Path) -> Exception:
     }
     if code in numbers:
         return OSError(numbers[code], f"SQLite: {error}", str(path))
-    return GalleryFileError(f"{path} must be the undamaged file of a gallery. Received: {error}")
+    return _damaged(path, error)
+
+
+def _damaged(path: Path, received: object) -> GalleryFileError:
+    return GalleryFileError(f"{path} must be the undamaged file of a gallery. Received: {cut(str(received))}")
 
 
 def _create_file(path: Path) -> None:
@@ -201,11 +234,9 @@ def _check_size(path: Path) -> None:
     page = 65536 if page == 1 else page
     expected = page * int.from_bytes(header[28:32], "big")
     if header.startswith(b"SQLite format 3\0") and size < expected:
-        raise GalleryFileError(
-            f"{path} must be the undamaged file of a gallery. Received: {size:,} of {expected:,} bytes"
-        )
+        raise _damaged(path, f"{size:,} of {expected:,} bytes")
     if size < _HEADER_BYTES:
-        raise GalleryFileError(f"{path} must be the undamaged file of a gallery. Received: {size} bytes")
+        raise _damaged(path, f"{size} bytes")
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

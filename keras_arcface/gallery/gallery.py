@@ -168,8 +168,8 @@ class Gallery:
     @property
     def embedder_sha256(self) -> str | None:
         """Checksum of the embedder; None if the gallery was created without one."""
-        with self._database.reading() as connection:
-            return connection.execute("SELECT embedder_sha256 FROM meta").fetchone()[0]
+        with self._database.reading():
+            return self._database.select_one("SELECT embedder_sha256 FROM meta", types=(str | None,))
 
     def __repr__(self) -> str:
         return f"Gallery({str(self.path)!r}, people={len(self)})"
@@ -318,6 +318,7 @@ class Gallery:
             image: name of the image; None for the person. If it is the only one, the person is removed.
 
         Raises:
+            OSError: if a file cannot be written. A note of the error says whether the person is removed.
             UnknownPersonError: if the person or the image is not enrolled.
             ValueError: if the remaining embeddings cancel each other.
         """
@@ -418,8 +419,8 @@ class Gallery:
 
     def thresholds(self) -> dict[str, IdentificationThreshold]:
         """Returns the stored thresholds by their names."""
-        with self._database.reading() as connection:
-            return threshold_records.read(connection)
+        with self._database.reading():
+            return threshold_records.read(self._database)
 
     def _resolve_threshold(self, threshold: float | str | None) -> float:
         if threshold is None:
@@ -446,8 +447,9 @@ class Gallery:
     def _check_embedder(self, sha256: str | None) -> None:
         if sha256 is None:
             return
-        with self._database.reading() as connection:
-            stored, dimension = connection.execute("SELECT embedder_sha256, dimension FROM meta").fetchone()
+        with self._database.reading():
+            query = "SELECT embedder_sha256, dimension FROM meta"
+            stored, dimension = self._database.select_one(query, types=(str | None, int | None))
         if stored is None and dimension is None:
             with self._database.writing() as connection:
                 connection.execute("UPDATE meta SET embedder_sha256 = ? WHERE embedder_sha256 IS NULL", (sha256,))
@@ -472,8 +474,16 @@ class Gallery:
         self._database.empty_log()
         with self._database.reading() as connection:
             is_mapped = connection.execute("SELECT 1 FROM scrubs LIMIT 1").fetchone() is not None
-        if is_mapped:
+        if not is_mapped:
+            return
+        try:
             erase_removed_rows(self._database)
+        except OSError as error:
+            error.add_note(
+                f"What was to be removed from {self.path} is removed and not found any more. Its copy in the matrix "
+                "file is erased when the gallery is opened again, or with the next removal."
+            )
+            raise
 
 
 class _Enrollment(NamedTuple):

@@ -102,8 +102,7 @@ class TemplateMatrix:
 
     def _token(self) -> bytes | None:
         query = "SELECT token FROM matrices WHERE kind = ?"
-        found = self._database.connection.execute(query, (self.kind,)).fetchone()
-        return None if found is None else found[0]
+        return self._database.select_one(query, (self.kind,), (bytes,))
 
     def rebuild(self) -> None:
         """Creates the file from the database, unless another process has just done so.
@@ -111,7 +110,7 @@ class TemplateMatrix:
         The caller must hold the lock of the database, and not be inside a transaction.
         """
         self._clear()
-        with FileLock(_lock_path(self.path), timeout=_LOCK_SECONDS):
+        with FileLock(_lock_path(self.path), timeout=_LOCK_SECONDS), self._database.named_errors():
             with self._database.reading():
                 if self.refresh():
                     return
@@ -171,16 +170,16 @@ def erase_removed_rows(database: Database) -> None:
     """
     connection = database.connection
     with database.writing():
-        pending = connection.execute("SELECT kind, slot FROM scrubs").fetchall()
+        pending = list(database.select("SELECT kind, slot FROM scrubs", types=(str, int)))
         for kind in dict.fromkeys(kind for kind, _ in pending):
             if kind not in matrix_file.KINDS:
                 continue
             path = matrix_path(database.path, kind)
             _remove_unfinished(path)
-            old = connection.execute("SELECT token FROM matrices WHERE kind = ?", (kind,)).fetchone()
+            old = database.select_one("SELECT token FROM matrices WHERE kind = ?", (kind,), (bytes,))
             new = secrets.token_bytes(matrix_file.TOKEN_BYTES)
             slots = [slot for other, slot in pending if other == kind]
-            if old is not None and matrix_file.erase(path, kind, old[0], new, slots):
+            if old is not None and matrix_file.erase(path, kind, old, new, slots):
                 connection.execute("UPDATE matrices SET token = ? WHERE kind = ?", (new, kind))
             else:
                 connection.execute("DELETE FROM matrices WHERE kind = ?", (kind,))

@@ -60,7 +60,10 @@ class Records:
 
     def generation(self) -> int:
         """Returns the number of transactions that changed people or images."""
-        return self._connection.execute("SELECT generation FROM meta").fetchone()[0]
+        generation = self._database.select_one("SELECT generation FROM meta")
+        if generation < 0:
+            raise self.damage("a generation of at least 0", f"generation {generation}")
+        return generation
 
     def dimension(self) -> int | None:
         """Returns the dimension of the embeddings; None if none was ever enrolled.
@@ -68,7 +71,7 @@ class Records:
         Raises:
             GalleryFileError: if it is out of range.
         """
-        dimension = self._connection.execute("SELECT dimension FROM meta").fetchone()[0]
+        dimension = self._database.select_one("SELECT dimension FROM meta", types=(int | None,))
         if dimension is not None and not 1 <= dimension <= MAX_DIMENSION:
             raise self.damage(f"a dimension in [1, {MAX_DIMENSION}]", f"dimension {dimension}")
         return dimension
@@ -84,11 +87,11 @@ class Records:
 
     def count(self) -> int:
         """Returns the number of people."""
-        return self._connection.execute("SELECT coalesce(max(slot) + 1, 0) FROM people").fetchone()[0]
+        return self._database.select_one("SELECT coalesce(max(slot) + 1, 0) FROM people")
 
     def find(self, person: str) -> tuple[int, int] | None:
         """Returns the id and the slot of a person; None if the person is not enrolled."""
-        return self._connection.execute("SELECT id, slot FROM people WHERE name = ?", (person,)).fetchone()
+        return self._database.select_one("SELECT id, slot FROM people WHERE name = ?", (person,), (int, int))
 
     def get(self, person: str) -> tuple[int, int]:
         """Returns the id and the slot of a person, or raises an UnknownPersonError."""
@@ -102,12 +105,13 @@ class Records:
 
     def people(self) -> list[str]:
         """Returns the names of all people, sorted."""
-        return [name for (name,) in self._connection.execute("SELECT name FROM people ORDER BY name")]
+        return [name for (name,) in self._database.select("SELECT name FROM people ORDER BY name", types=(str,))]
 
     def images(self, person: str) -> list[EnrolledImage]:
         """Returns the images of a person in the order of their enrollment."""
         query = "SELECT name, norm, time FROM images WHERE person = ? ORDER BY id"
-        return [EnrolledImage(*row) for row in self._connection.execute(query, (self.get(person)[0],))]
+        rows = self._database.select(query, (self.get(person)[0],), (str, float, float))
+        return [EnrolledImage(*row) for row in rows]
 
     def embeddings(self, person: str) -> np.ndarray:
         """Returns the embeddings of a person, `(n, dim)` float32, in the order of their enrollment."""
@@ -116,7 +120,7 @@ class Records:
             "SELECT embedding FROM images CROSS JOIN vectors ON vectors.id = images.vector WHERE person = ? "
             "ORDER BY images.id"
         )
-        return self._array([(slot, *row) for row in self._connection.execute(query, (number,))])
+        return self._array([(slot, *row) for row in self._database.select(query, (number,), (bytes,))])
 
     def add(self, person: str, embeddings: np.ndarray, norms: np.ndarray, images: list[str] | None) -> None:
         """Adds images of a new or an enrolled person."""
@@ -131,7 +135,7 @@ class Records:
         else:
             number = found[0]
             query = "SELECT name FROM images WHERE person = ?"
-            taken = {name for (name,) in self._connection.execute(query, (number,))}
+            taken = {name for (name,) in self._database.select(query, (number,), (str,))}
         names = _free_names(taken, len(embeddings)) if images is None else images
         if not taken.isdisjoint(names):
             repeated = next(name for name in names if name in taken)
@@ -154,7 +158,7 @@ class Records:
     def _store(self, embeddings: np.ndarray) -> list[int]:
         """Writes embeddings, and returns the numbers of their rows."""
         query = "SELECT id FROM free_vectors LIMIT ?"
-        free = [number for (number,) in self._connection.execute(query, (len(embeddings),))]
+        free = [number for (number,) in self._database.select(query, (len(embeddings),))]
         self._connection.executemany("DELETE FROM free_vectors WHERE id = ?", [(number,) for number in free])
         self._overwrite(free, [row.tobytes() for row in embeddings[: len(free)]])
         for row in embeddings[len(free) :]:
@@ -172,7 +176,7 @@ class Records:
         number, slot = self.get(person)
         condition, values = ("person = ?", [number]) if image is None else ("person = ? AND name = ?", [number, image])
         query = f"SELECT vector FROM images WHERE {condition}"
-        vectors = [vector for (vector,) in self._connection.execute(query, values)]
+        vectors = [vector for (vector,) in self._database.select(query, values)]
         if image is not None and not vectors:
             raise UnknownPersonError(
                 f"image must be one of the images of {short(person)} in {self._database.path}. Received: "
@@ -189,7 +193,7 @@ class Records:
     def has_images(self, person: str) -> bool:
         """Returns whether a person has an image."""
         query = "SELECT 1 FROM images WHERE person = ? LIMIT 1"
-        return self._connection.execute(query, (self.get(person)[0],)).fetchone() is not None
+        return self._database.select_one(query, (self.get(person)[0],)) is not None
 
     def remove(self, person: str) -> None:
         """Removes a person. The person in the last slot moves to the free one, so that slots have no gaps."""
@@ -198,11 +202,11 @@ class Records:
         last = self.count() - 1
         self._connection.execute("DELETE FROM people WHERE id = ?", (number,))
         if last != slot:
-            moved = self._connection.execute("SELECT id FROM people WHERE slot = ?", (last,)).fetchone()
+            moved = self._database.select_one("SELECT id FROM people WHERE slot = ?", (last,))
             if moved is None:
                 raise self.damage("a person in each slot", f"nobody in slot {last}")
-            self._connection.execute("UPDATE people SET slot = ? WHERE id = ?", (slot, moved[0]))
-            self._touch(moved[0])
+            self._connection.execute("UPDATE people SET slot = ? WHERE id = ?", (slot, moved))
+            self._touch(moved)
             self._scrub(last)
 
     def count_transaction(self) -> None:
@@ -229,11 +233,11 @@ class Records:
     def stale_slots(self, generation: int) -> np.ndarray:
         """Returns the slots whose person has changed after a generation."""
         query = "SELECT slot FROM people WHERE generation > ? ORDER BY slot"
-        return np.array([slot for (slot,) in self._connection.execute(query, (generation,))], np.int64)
+        return np.array([slot for (slot,) in self._database.select(query, (generation,))], np.int64)
 
     def names(self, slots: Iterable[int]) -> dict[int, str]:
         """Returns the names of the people in slots."""
-        return dict(self._in_slots("SELECT slot, name FROM people WHERE slot IN ({})", slots))
+        return dict(self._in_slots("SELECT slot, name FROM people WHERE slot IN ({})", slots, (int, str)))
 
     def templates(self, slots: Iterable[int] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Iterates over the templates of the people in slots, or of all people, in chunks.
@@ -252,9 +256,9 @@ class Records:
             "CROSS JOIN vectors ON vectors.id = images.vector"
         )
         if slots is None:
-            rows: Iterable[tuple] = self._connection.execute(f"{query} ORDER BY slot, images.id")
+            rows = self._database.select(f"{query} ORDER BY slot, images.id", types=(int, bytes))
         else:
-            rows = self._in_slots(f"{query} WHERE slot IN ({{}}) ORDER BY slot, images.id", slots)
+            rows = self._in_slots(f"{query} WHERE slot IN ({{}}) ORDER BY slot, images.id", slots, (int, bytes))
         chunk: list[tuple[int, bytes]] = []
         for row in rows:
             if len(chunk) >= _IMAGES_PER_CHUNK and row[0] != chunk[-1][0]:
@@ -286,15 +290,16 @@ class Records:
         array = np.frombuffer(b"".join(content for _, content in rows), DTYPE)
         return array.reshape(len(rows), dimension).astype(np.float32)
 
-    def _in_slots(self, query: str, slots: Iterable[int]) -> Iterator[tuple]:
+    def _in_slots(self, query: str, slots: Iterable[int], types: tuple) -> Iterator[tuple]:
         values = [int(slot) for slot in slots]
         for start in range(0, len(values), _VARIABLES_PER_STATEMENT):
             part = values[start : start + _VARIABLES_PER_STATEMENT]
-            yield from self._connection.execute(query.format(", ".join("?" * len(part))), part)
+            yield from self._database.select(query.format(", ".join("?" * len(part))), part, types)
 
     def check_slots(self) -> None:
         """Raises a GalleryFileError unless the slots of the people are 0, 1, 2, ... without a gap."""
-        people, slots = self._connection.execute("SELECT count(*), coalesce(max(slot) + 1, 0) FROM people").fetchone()
+        query = "SELECT count(*), coalesce(max(slot) + 1, 0) FROM people"
+        people, slots = self._database.select_one(query, types=(int, int))
         if people != slots:
             raise self.damage("a person in each slot", f"{people} people in {slots} slots")
 

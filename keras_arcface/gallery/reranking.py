@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_arcface.gallery.records import Records
+from keras_arcface.gallery.search_engines import best_of
 
 _PROBES_AT_ONCE = 32  # limits the templates in memory
 
@@ -27,9 +28,7 @@ def rerank(
         slots = np.unique(np.concatenate([slots for slots, _ in candidates[group]]))
         templates = _templates(records, slots)
         for probe, (of_probe, _) in zip(probes[group], candidates[group], strict=True):
-            scores = np.vecdot(templates[np.searchsorted(slots, of_probe)], probe)
-            order = np.lexsort((of_probe, -scores))[:top_k]
-            results.append((of_probe[order], scores[order]))
+            results.append(best_of(of_probe, templates[np.searchsorted(slots, of_probe)], probe, top_k))
     return results
 
 

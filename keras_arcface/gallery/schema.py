@@ -81,7 +81,8 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise GalleryFileError(f"{path} must be the file of a gallery. Received: another SQLite database")
     found = _definitions(connection)
-    versions = connection.execute("SELECT schema_version FROM meta LIMIT 2").fetchall() if "meta" in found else []
+    query = "SELECT schema_version FROM meta LIMIT 2"
+    versions = connection.execute(query).fetchall() if "schema_version" in found.get("meta", "") else []
     if len(versions) != 1:
         raise GalleryFileError(f"{path} must have one row in the table meta. Received: {len(versions)} rows")
     if versions[0][0] != VERSION:
@@ -96,7 +97,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 
 def _definitions(connection: sqlite3.Connection) -> dict[str, str]:
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
-    return dict(rows.fetchall())
+    return {str(name): str(sql) for name, sql in rows}
 
 
 @functools.cache

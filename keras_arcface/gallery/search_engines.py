@@ -21,9 +21,13 @@ _BLOCK_SCORES = 2**20
 _MAX_BLOCK_ROWS = 2**16
 # Rows of a part of a block that fits into the cache of a core, so that several probes read it from there.
 _PART_BYTES = 2**20
+# The threads of a product start for each part of a block of int8 rows, which is therefore larger.
+_PRODUCT_BYTES = 2**23
 _PROBES_AT_ONCE = 256
-# Largest number of int8 rows per probe whose templates are compared again.
+# Largest number of rows per probe that are compared again.
 _MAX_CANDIDATES = 2048
+# Scores of the same vectors by different products differ by less.
+_ROUNDING = 1e-5
 
 
 class SearchEngine(Protocol):
@@ -71,22 +75,43 @@ class ExactSearch:
         return results
 
     def _search(self, matrix: TemplateMatrix, probes: np.ndarray, top_k: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        # A score differs by at most `largest_error` from the exact one. So the exact score of the k-th best row is at
-        # least the k-th highest score minus `largest_error`, and a row with a higher exact score is within twice that.
-        # The last term covers the rounding of float32.
-        margin = 0.0 if matrix.scales is None else 2 * matrix.largest_error + 1e-5
-        limit = None if matrix.scales is None else max(_MAX_CANDIDATES, 4 * top_k)
-        best = BestMatches(len(probes), top_k, margin, limit)
+        # An int8 score differs by at most `largest_error` from the exact one. So the exact score of the k-th best row
+        # is at least the k-th highest score minus `largest_error`, and the scores of the k best rows are within twice
+        # that. All products are rounded.
+        margin = _ROUNDING + 2 * matrix.largest_error
+        best = BestMatches(len(probes), top_k, margin, max(_MAX_CANDIDATES, 4 * top_k))
         for first, scores in _score_blocks(matrix.rows, matrix.scales, probes):
             best.add(first, scores)
-        return best.results()
+        if matrix.scales is not None:
+            return best.results()
+        return [
+            best_of(slots, matrix.rows[slots], probe, top_k)
+            for (slots, _), probe in zip(best.results(), probes, strict=True)
+        ]
+
+
+def best_of(slots: np.ndarray, templates: np.ndarray, probe: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Computes the scores of candidates, which do not depend on other probes and other candidates.
+
+    Args:
+        slots: `(n,)` slots of the candidates.
+        templates: `(n, dim)` float32, their templates.
+        probe: `(dim,)` float32.
+        top_k: number of candidates to return.
+
+    Returns:
+        `(slots, scores)` of the best candidates, best first, the lower slot first among equal scores.
+    """
+    scores = np.vecdot(templates, probe)
+    order = np.lexsort((slots, -scores))[:top_k]
+    return slots[order], scores[order]
 
 
 def _score_blocks(rows: np.ndarray, scales: np.ndarray | None, probes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the first slot and the scores `(rows, probes)` of each block of rows."""
     is_product = len(probes) >= _MIN_PRODUCT
     block_rows = min(_MAX_BLOCK_ROWS, max(1, _BLOCK_SCORES // len(probes)))
-    part_rows = max(1, _PART_BYTES // (4 * rows.shape[1]))
+    part_rows = max(1, (_PRODUCT_BYTES if is_product else _PART_BYTES) // (4 * rows.shape[1]))
 
     def scores_of(first: int) -> np.ndarray:
         block = rows[first : first + block_rows]

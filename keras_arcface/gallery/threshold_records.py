@@ -2,8 +2,10 @@
 
 import sqlite3
 
+from keras_arcface.gallery.database import Database
 from keras_arcface.gallery.thresholds import IdentificationThreshold
 
+_TYPES = (str, float, float, int, int, float, float, float, int)
 _COLUMNS = "target_fpir, threshold, accepted, impostors, fpir, low, high, gallery_size"
 
 
@@ -16,9 +18,9 @@ def write(connection: sqlite3.Connection, name: str, threshold: IdentificationTh
     )
 
 
-def read(connection: sqlite3.Connection) -> dict[str, IdentificationThreshold]:
+def read(database: Database) -> dict[str, IdentificationThreshold]:
     """Returns all thresholds by their names."""
-    rows = connection.execute(f"SELECT name, {_COLUMNS} FROM thresholds ORDER BY name").fetchall()
+    rows = database.select(f"SELECT name, {_COLUMNS} FROM thresholds ORDER BY name", types=_TYPES)
     return {
         name: IdentificationThreshold(target, threshold, accepted, impostors, fpir, (low, high), size)
         for name, target, threshold, accepted, impostors, fpir, low, high, size in rows

@@ -89,6 +89,16 @@ def test_int8_finds_the_same_as_float32_among_near_duplicates(path, rng):
         assert quantized._matrix.rows.nbytes * 4 == gallery._matrix.rows.nbytes
 
 
+def test_scores_do_not_depend_on_the_precision_or_the_other_probes(path, rng):
+    images = clustered(rng, 800, 1)
+    probes = np.concatenate([images[:40, 0], rng.normal(size=(40, 32)).astype(np.float32)])
+    with Gallery.open(path) as gallery, Gallery.open(path, precision="int8") as quantized:
+        gallery.enroll_many((str(person), rows, None) for person, rows in enumerate(images))
+        together = gallery.search(probes)
+        assert quantized.search(probes) == together
+        assert [gallery.search([probe])[0] for probe in probes] == together
+
+
 def test_the_error_of_quantization_is_bounded(rng):
     templates = unit(rng.normal(size=(100, 48))).astype(np.float32)
     rows, scales, largest_error = quantize(templates)
