@@ -74,6 +74,7 @@ MAY_KNOW = {
     "gallery/album.py": {"numpy", "cv2", "keras_arcface.evaluation"},
     "gallery/clustering.py": {"numpy", "sklearn", "keras_arcface.evaluation"},
     "gallery/faiss_search.py": {"numpy", "faiss"},
+    "gallery/milvus_gallery.py": {"numpy", "pymilvus", "keras_arcface.evaluation"},
     "serving": {"keras", "tensorflow", "numpy"},
     "serving/loading.py": {
         *("keras", "tensorflow", "numpy", "onnx", "onnxruntime", "openvino", "ai_edge_litert"),

@@ -1,13 +1,14 @@
 """Galleries of people: enroll embeddings and search them, choose thresholds, group faces without names."""
 
 from keras_arcface.gallery.album import write_album
+from keras_arcface.gallery.calibration import Match
 from keras_arcface.gallery.clustering import cluster
 from keras_arcface.gallery.errors import EmbedderMismatchError
 from keras_arcface.gallery.errors import GalleryFileError
 from keras_arcface.gallery.errors import StaleThresholdWarning
 from keras_arcface.gallery.errors import UnknownPersonError
 from keras_arcface.gallery.gallery import Gallery
-from keras_arcface.gallery.gallery import Match
+from keras_arcface.gallery.milvus_gallery import MilvusGallery
 from keras_arcface.gallery.records import EnrolledImage
 from keras_arcface.gallery.thresholds import IdentificationThreshold
 from keras_arcface.gallery.thresholds import extrapolate_threshold
@@ -20,6 +21,7 @@ __all__ = [
     "GalleryFileError",
     "IdentificationThreshold",
     "Match",
+    "MilvusGallery",
     "StaleThresholdWarning",
     "UnknownPersonError",
     "cluster",

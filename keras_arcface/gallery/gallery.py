@@ -1,59 +1,38 @@
 """Gallery of people: enrolling, removing and searching."""
 
 import os
-import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from keras_arcface._arguments import check
 from keras_arcface._arguments import check_choice
 from keras_arcface._arguments import check_integer
-from keras_arcface._messages import short
 from keras_arcface.evaluation.vectors import l2_normalize
-from keras_arcface.evaluation.vectors import l2_norms
 from keras_arcface.gallery import search_engines
 from keras_arcface.gallery import threshold_records
+from keras_arcface.gallery.calibration import CalibratedSearch
+from keras_arcface.gallery.calibration import Match
 from keras_arcface.gallery.database import Database
+from keras_arcface.gallery.enrollment import check_enrollment
+from keras_arcface.gallery.enrollment import check_name
+from keras_arcface.gallery.enrollment import check_sha256
+from keras_arcface.gallery.enrollment import in_batches
 from keras_arcface.gallery.errors import EmbedderMismatchError
-from keras_arcface.gallery.errors import StaleThresholdWarning
 from keras_arcface.gallery.matrix import TemplateMatrix
 from keras_arcface.gallery.matrix import erase_removed_rows
 from keras_arcface.gallery.matrix_file import KINDS
-from keras_arcface.gallery.records import DTYPE
-from keras_arcface.gallery.records import MAX_DIMENSION
 from keras_arcface.gallery.records import EnrolledImage
 from keras_arcface.gallery.records import Records
 from keras_arcface.gallery.reranking import rerank
 from keras_arcface.gallery.thresholds import IdentificationThreshold
-from keras_arcface.gallery.thresholds import identification_threshold
-
-_IMAGES_PER_BATCH = 4096
 
 
-class Match(NamedTuple):
-    """Person found by a search.
-
-    Attributes:
-        person: name of the person.
-        score: cosine of the probe and the template of the person, in [-1, 1].
-
-    Examples:
-        >>> person, score = Match("ann", 0.75)
-        >>> person
-        'ann'
-    """
-
-    person: str
-    score: float
-
-
-class Gallery:
+class Gallery(CalibratedSearch):
     """People with the embeddings of their images, stored in a file, and search among them.
 
     A person is found by a template: the L2-normalized mean of the L2-normalized embeddings of their images. Use
@@ -116,7 +95,7 @@ class Gallery:
         is_possible = engine != "faiss" or precision == "float32"
         check("precision", precision, is_possible, "float32 for the engine faiss")
         if embedder_sha256 is not None:
-            embedder_sha256 = _check_sha256(embedder_sha256)
+            embedder_sha256 = check_sha256(embedder_sha256)
         self._engine = search_engines.get(engine)
         self._database = Database(path)
         self._records = Records(self._database)
@@ -171,6 +150,10 @@ class Gallery:
         with self._database.reading():
             return self._database.select_one("SELECT embedder_sha256 FROM meta", types=(str | None,))
 
+    @property
+    def _place(self) -> str:
+        return str(self.path)
+
     def __repr__(self) -> str:
         return f"Gallery({str(self.path)!r}, people={len(self)})"
 
@@ -204,7 +187,7 @@ class Gallery:
             UnknownPersonError: if the person is not enrolled.
         """
         with self._database.reading():
-            return self._records.images(_check_name("person", person))
+            return self._records.images(check_name("person", person))
 
     def embeddings(self, person: str) -> np.ndarray:
         """Returns the embeddings of a person's images, for a request for information or to move a gallery.
@@ -219,7 +202,7 @@ class Gallery:
             UnknownPersonError: if the person is not enrolled.
         """
         with self._database.reading():
-            return self._records.embeddings(_check_name("person", person))
+            return self._records.embeddings(check_name("person", person))
 
     def enroll(self, person: str, embeddings: Any, images: Sequence[str] | None = None) -> int:
         """Adds images of a person, who may be new.
@@ -237,7 +220,7 @@ class Gallery:
             ValueError: if an embedding is zero or not finite (the error names its row), the embeddings of the person
                 cancel each other, or a name is not valid, repeated, or that of an enrolled image.
         """
-        enrollment = _check_enrollment(person, embeddings, images)
+        enrollment = check_enrollment(person, embeddings, images)
         with self._database.writing():
             self._records.add(*enrollment)
             self._records.count_transaction()
@@ -268,7 +251,7 @@ class Gallery:
         """
         num_images = acknowledged = 0
         try:
-            for batch in _batches(people):
+            for batch in in_batches(people):
                 with self._database.writing():
                     for enrollment in batch:
                         self._records.add(*enrollment)
@@ -298,7 +281,7 @@ class Gallery:
             UnknownPersonError: if the person is not enrolled.
             ValueError: as `enroll`.
         """
-        enrollment = _check_enrollment(person, embeddings, images)
+        enrollment = check_enrollment(person, embeddings, images)
         with self._database.lock:
             with self._database.writing():
                 self._records.remove_images(enrollment.person)
@@ -322,11 +305,11 @@ class Gallery:
             UnknownPersonError: if the person or the image is not enrolled.
             ValueError: if the remaining embeddings cancel each other.
         """
-        person = _check_name("person", person)
+        person = check_name("person", person)
         with self._database.lock:
             with self._database.writing():
                 if image is not None:
-                    self._records.remove_images(person, _check_name("image", image))
+                    self._records.remove_images(person, check_name("image", image))
                 if image is None or not self._records.has_images(person):
                     self._records.remove(person)
                 self._records.count_transaction()
@@ -379,70 +362,14 @@ class Gallery:
             for slots, scores in ((slots, np.clip(scores, -1, 1).tolist()) for slots, scores in found)
         ]
 
-    def calibrate(self, impostors: Any, fpir: float, name: str | None = None) -> IdentificationThreshold:
-        """Stores a threshold for a false positive identification rate (FPIR), for `search(threshold=name)`.
-
-        Args:
-            impostors: `(n, dim)` embeddings of people who are not in the gallery, best one of each person, at least
-                `1 / fpir`. They should resemble those who will be searched: cameras, age, origin.
-            fpir: the share of searches for people outside the gallery that may return somebody, in (0, 1].
-            name: name of the threshold, which may exist already; None for `fpir=RATE`, such as `"fpir=0.01"`.
-
-        Returns:
-            The threshold, with the confidence interval of its rate.
-
-        Raises:
-            EmbedderMismatchError: if the embeddings have another dimension than those in the gallery.
-            ValueError: if the gallery is empty, there are fewer than `1 / fpir` embeddings, an embedding is zero or
-                not finite (the error names its row), or an argument is not valid.
-
-        Examples:
-            >>> rng = np.random.default_rng(0)
-            >>> with Gallery.open("calibrated.db") as gallery:
-            ...     _ = gallery.enroll_many((f"person {n}", rng.normal(size=(1, 32)), None) for n in range(100))
-            ...     result = gallery.calibrate(rng.normal(size=(1000, 32)), fpir=0.01)
-            ...     gallery.search(rng.normal(size=(1, 32)), threshold="fpir=0.01")
-            [[]]
-            >>> result.accepted, result.impostors, result.gallery_size
-            (10, 1000, 100)
-        """
-        name = f"fpir={fpir:g}" if name is None else _check_name("name", name)
-        with self._database.lock:
-            size = len(self)
-            best = [matches[0].score for matches in self.search(impostors, top_k=1) if matches]
-            if not best:
-                raise ValueError(f"{self.path} must have at least one person. Received: none")
-            result = identification_threshold(best, fpir, size)
-            with self._database.writing() as connection:
-                threshold_records.write(connection, name, result)
-        return result
-
     def thresholds(self) -> dict[str, IdentificationThreshold]:
         """Returns the stored thresholds by their names."""
         with self._database.reading():
             return threshold_records.read(self._database)
 
-    def _resolve_threshold(self, threshold: float | str | None) -> float:
-        if threshold is None:
-            return -np.inf
-        if not isinstance(threshold, str):
-            check("threshold", threshold, -1 <= threshold <= 1, "a cosine in [-1, 1]")
-            return float(threshold)
-        stored = self.thresholds()
-        if threshold not in stored:
-            raise ValueError(
-                f"threshold must be a cosine or the name of a threshold that `calibrate` stored in {self.path}: "
-                f"{short(sorted(stored))}. Received: threshold={short(threshold)}"
-            )
-        found = stored[threshold]
-        if found.is_stale(len(self)):
-            warnings.warn(
-                f"The threshold {short(threshold)} was calibrated for {found.gallery_size:,} people, and {self.path} "
-                f"now has {len(self):,}. Its false positive identification rate is another one; call `calibrate` again",
-                StaleThresholdWarning,
-                stacklevel=3,
-            )
-        return found.threshold
+    def _store_threshold(self, name: str, threshold: IdentificationThreshold) -> None:
+        with self._database.writing() as connection:
+            threshold_records.write(connection, name, threshold)
 
     def _check_embedder(self, sha256: str | None) -> None:
         if sha256 is None:
@@ -484,60 +411,3 @@ class Gallery:
                 "file is erased when the gallery is opened again, or with the next removal."
             )
             raise
-
-
-class _Enrollment(NamedTuple):
-    """Checked arguments of `Records.add`."""
-
-    person: str
-    embeddings: np.ndarray
-    norms: np.ndarray
-    images: list[str] | None
-
-
-def _batches(people: Iterable[tuple[str, Any, Sequence[str] | None]]) -> Iterator[list[_Enrollment]]:
-    """Yields checked enrollments in lists of a few thousand images."""
-    batch: list[_Enrollment] = []
-    num_images = 0
-    for item in people:
-        batch.append(_check_enrollment(*item))
-        num_images += len(batch[-1].embeddings)
-        if num_images >= _IMAGES_PER_BATCH:
-            yield batch
-            batch, num_images = [], 0
-    if batch:
-        yield batch
-
-
-def _check_enrollment(person: Any, embeddings: Any, images: Sequence[str] | None) -> _Enrollment:
-    person = _check_name("person", person)
-    embeddings = np.asarray(embeddings)
-    norms = l2_norms(embeddings, f"embeddings of {short(person)}")
-    if embeddings.dtype != DTYPE:
-        with np.errstate(over="ignore"):
-            embeddings = embeddings.astype(DTYPE)
-        norms = l2_norms(embeddings, f"embeddings of {short(person)}, as float32,")
-    check_integer("dimension of the embeddings", embeddings.shape[1], 1, MAX_DIMENSION)
-    if images is None:
-        return _Enrollment(person, embeddings, norms, None)
-    names = [_check_name("each of images", image) for image in ([images] if isinstance(images, str) else images)]
-    if len(names) != len(embeddings):
-        raise ValueError(
-            f"images must be {len(embeddings)} names, one for each row of embeddings. Received: {len(names)} names"
-        )
-    if len(set(names)) != len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"images must be different names. Received: {short(repeated)} several times")
-    return _Enrollment(person, embeddings, norms, names)
-
-
-def _check_name(argument: str, name: Any) -> str:
-    is_valid = isinstance(name, str) and name != "" and "\0" not in name and name.isprintable()
-    check(argument, name, is_valid, "a text of at least one printable character")
-    return str(name)
-
-
-def _check_sha256(text: str) -> str:
-    is_valid = isinstance(text, str) and len(text) == 64 and all(digit in "0123456789abcdefABCDEF" for digit in text)
-    check("embedder_sha256", text, is_valid, "64 hexadecimal digits")
-    return text.lower()

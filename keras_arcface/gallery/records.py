@@ -11,14 +11,15 @@ from keras_arcface._messages import short
 from keras_arcface.evaluation.templates import pool_templates
 from keras_arcface.evaluation.vectors import l2_normalize
 from keras_arcface.gallery.database import Database
+from keras_arcface.gallery.enrollment import DTYPE
+from keras_arcface.gallery.enrollment import MAX_DIMENSION
+from keras_arcface.gallery.enrollment import check_mean
+from keras_arcface.gallery.enrollment import check_new_names
+from keras_arcface.gallery.enrollment import free_names
 from keras_arcface.gallery.errors import EmbedderMismatchError
 from keras_arcface.gallery.errors import GalleryFileError
 from keras_arcface.gallery.errors import UnknownPersonError
 
-DTYPE = np.dtype("<f4")
-MAX_DIMENSION = 65536
-# Length of the mean of the normalized embeddings of a person, below which it has no meaningful direction.
-_MIN_MEAN = 1e-3
 _IMAGES_PER_CHUNK = 8192
 _VARIABLES_PER_STATEMENT = 500
 
@@ -136,13 +137,8 @@ class Records:
             number = found[0]
             query = "SELECT name FROM images WHERE person = ?"
             taken = {name for (name,) in self._database.select(query, (number,), (str,))}
-        names = _free_names(taken, len(embeddings)) if images is None else images
-        if not taken.isdisjoint(names):
-            repeated = next(name for name in names if name in taken)
-            raise ValueError(
-                f"images must be new names among the images of {short(person)}; `update` replaces all of them. "
-                f"Received: {short(repeated)}, which is enrolled"
-            )
+        names = free_names(taken, len(embeddings)) if images is None else images
+        check_new_names(person, names, taken)
         now = time.time()
         rows = [
             (number, name, vector, float(norm), now)
@@ -152,7 +148,7 @@ class Records:
             "INSERT INTO images (person, name, vector, norm, time) VALUES (?, ?, ?, ?, ?)", rows
         )
         if len(rows) + len(taken) > 1:
-            self._check_mean(person)
+            check_mean(person, self.embeddings(person))
         self._touch(number)
 
     def _store(self, embeddings: np.ndarray) -> list[int]:
@@ -188,7 +184,7 @@ class Records:
         self._scrub(slot)
         self._touch(number)
         if image is not None and self.has_images(person):
-            self._check_mean(person)
+            check_mean(person, self.embeddings(person))
 
     def has_images(self, person: str) -> bool:
         """Returns whether a person has an image."""
@@ -221,14 +217,6 @@ class Records:
     def _scrub(self, slot: int) -> None:
         """Demands that the row of a slot is erased from all matrix files."""
         self._connection.execute("INSERT OR IGNORE INTO scrubs SELECT kind, ? FROM matrices", (slot,))
-
-    def _check_mean(self, person: str) -> None:
-        length = float(np.linalg.norm(l2_normalize(self.embeddings(person), "embeddings").mean(axis=0)))
-        if length < _MIN_MEAN:
-            raise ValueError(
-                f"embeddings of {short(person)} must have a mean, after their normalization, of a length of at least "
-                f"{_MIN_MEAN:g}. Received: length {length:.2g}. They cancel each other, as opposite embeddings do"
-            )
 
     def stale_slots(self, generation: int) -> np.ndarray:
         """Returns the slots whose person has changed after a generation."""
@@ -306,18 +294,3 @@ class Records:
     def damage(self, expected: str, received: str) -> GalleryFileError:
         """Returns an error for a damaged database."""
         return GalleryFileError(f"{self._database.path} must have {expected}. Received: {received}")
-
-
-def _free_names(taken: set[str], count: int) -> list[str]:
-    """Returns names for images without one: numbers that are not taken.
-
-    >>> _free_names({"1", "3"}, 3)
-    ['2', '4', '5']
-    """
-    names: list[str] = []
-    number = 1
-    while len(names) < count:
-        if str(number) not in taken:
-            names.append(str(number))
-        number += 1
-    return names

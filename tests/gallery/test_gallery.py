@@ -85,7 +85,7 @@ def test_the_last_person_takes_the_place_of_a_removed_one(gallery):
 
 
 def test_enroll_many_acknowledges_batches(gallery, monkeypatch):
-    monkeypatch.setattr("keras_arcface.gallery.gallery._IMAGES_PER_BATCH", 4)
+    monkeypatch.setattr("keras_arcface.gallery.enrollment._IMAGES_PER_BATCH", 4)
     acknowledged = []
     people = [(f"p{number}", [[1.0, number], [2.0, number]], None) for number in range(5)]
     assert gallery.enroll_many(iter(people), lambda count: acknowledged.append((count, len(gallery)))) == 10
@@ -93,7 +93,7 @@ def test_enroll_many_acknowledges_batches(gallery, monkeypatch):
 
 
 def test_enroll_many_keeps_the_batches_before_an_error(gallery, monkeypatch):
-    monkeypatch.setattr("keras_arcface.gallery.gallery._IMAGES_PER_BATCH", 2)
+    monkeypatch.setattr("keras_arcface.gallery.enrollment._IMAGES_PER_BATCH", 2)
     people = [("a", [[1.0]], None), ("b", [[1.0]], None), ("c", [[1.0]], None), ("d", [[0.0]], None)]
     with pytest.raises(ValueError, match="embeddings of 'd' must have rows") as caught:
         gallery.enroll_many(people)
