@@ -25,10 +25,10 @@ def open_regular(path: str | os.PathLike, buffering: int = -1) -> BinaryIO:
         ValueError: if the path is not a regular file. The message names it and what it is.
     """
     path = os.fspath(path)
-    _check_is_regular(os.stat(path), path)  # opening some devices has effects
+    check_is_regular(os.stat(path), path)  # opening some devices has effects
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        _check_is_regular(os.fstat(descriptor), path)
+        check_is_regular(os.fstat(descriptor), path)
     except ValueError:
         os.close(descriptor)
         raise
@@ -48,7 +48,8 @@ def describe_link(path: str | os.PathLike) -> str:
     return ""
 
 
-def _check_is_regular(status: os.stat_result, path: str) -> None:
+def check_is_regular(status: os.stat_result, path: str) -> None:
+    """Raises a ValueError that names the path unless a status is that of a regular file."""
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
         raise ValueError(f"{path} must be a regular file. Received: {kind}{describe_link(path)}")

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +15,13 @@ from typing import Any
 
 from keras_arcface._files import sync_directory
 from keras_arcface._messages import cut
-from keras_arcface._regular_files import open_regular
+from keras_arcface._regular_files import check_is_regular
 from keras_arcface.gallery import schema
 from keras_arcface.gallery.errors import GalleryFileError
 
 # Seconds that a transaction waits for those of other processes, before it raises an error.
 BUSY_SECONDS = 60.0
 _MIN_SQLITE = (3, 37)  # with STRICT tables
-_HEADER_BYTES = 100  # of an SQLite file
 _SETTINGS = (
     # A commit is on the disk when it returns. macOS needs `fullfsync` for that.
     "PRAGMA synchronous = FULL",
@@ -30,10 +30,14 @@ _SETTINGS = (
     "PRAGMA secure_delete = ON",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA foreign_keys = ON",
+    # 32 MiB for the inner pages of the tables. The operating system caches the rest.
+    "PRAGMA cache_size = -32768",
     # A damaged or manipulated file causes an error.
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cell_size_check = ON",
 )
+# Held while a new file is open, so that another thread cannot have locked it already.
+_creation = threading.Lock()
 _logger = logging.getLogger(__name__)
 
 
@@ -57,8 +61,8 @@ class Database:
             )
         self.path = Path(path)
         self.lock = threading.RLock()
+        self._process = os.getpid()
         _create_file(self.path)
-        _check_size(self.path)
         with self.named_errors():
             self.connection = sqlite3.connect(
                 self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -76,6 +80,7 @@ class Database:
         for setting in _SETTINGS:
             self.connection.execute(setting)
         self.connection.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
+        _check_size(self.connection, self.path)
         _switch_to_wal(self.connection)
         if schema.is_empty(self.connection):
             with self.writing():
@@ -124,7 +129,7 @@ class Database:
             self.roll_back()
             raise
 
-    def select(self, query: str, values: Sequence = (), types: tuple = (int,)) -> Iterator[tuple]:
+    def select(self, query: str, values: Sequence = (), types: tuple = (int,)) -> Generator[tuple, None, None]:
         """Iterates over the rows of a query, inside a transaction.
 
         Args:
@@ -136,14 +141,20 @@ class Database:
         Raises:
             GalleryFileError: if a value has another type.
         """
-        for row in self.connection.execute(query, values):
-            if not all(map(isinstance, row, types)):
-                raise _damaged(self.path, f"a row with the types {[type(value).__name__ for value in row]}")
-            yield row
+        cursor = self.connection.execute(query, values)
+        try:
+            for row in cursor:
+                if not all(map(isinstance, row, types)):
+                    raise _damaged(self.path, f"a row with the types {[type(value).__name__ for value in row]}")
+                yield row
+        finally:
+            cursor.close()  # an unfinished query would keep the transaction open
 
     def select_one(self, query: str, values: Sequence = (), types: tuple = (int,)) -> Any:
         """Returns the first row of a query, its value if it has one column, or None if there is no row."""
-        row = next(self.select(query, values, types), None)
+        rows = self.select(query, values, types)
+        row = next(rows, None)
+        rows.close()
         return row if row is None or len(row) > 1 else row[0]
 
     def empty_log(self) -> bool:
@@ -173,6 +184,11 @@ class Database:
     @contextlib.contextmanager
     def named_errors(self) -> Iterator[None]:
         """Converts the errors of SQLite to errors that name the file."""
+        if os.getpid() != self._process:
+            raise ValueError(
+                f"The gallery must be opened by the process that uses it. Received: {self.path}, which another process "
+                "opened before it was forked"
+            )
         try:
             yield
         except sqlite3.ProgrammingError as error:
@@ -209,34 +225,28 @@ def _damaged(path: Path, received: object) -> GalleryFileError:
 
 
 def _create_file(path: Path) -> None:
-    """Creates an empty file if it does not exist, and refuses anything but a regular file."""
-    try:
+    """Creates an empty file if it does not exist, and refuses anything but a regular file.
+
+    An existing file is not opened. Locks of SQLite belong to the process, and the operating system releases all of them
+    when the process closes any descriptor of the file. Other processes could then delete the log that this one writes.
+    """
+    with _creation, contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        open_regular(path).close()
+    check_is_regular(os.stat(path), os.fspath(path))
 
 
-def _check_size(path: Path) -> None:
+def _check_size(connection: sqlite3.Connection, path: Path) -> None:
     """Raises a GalleryFileError for a truncated file, whose missing part SQLite would read as zeros.
 
-    With a write-ahead log, the file may be shorter than it says, because a killed process has not copied all of the
-    log.
+    With a write-ahead log, the file may be shorter than it says, because the log has not been copied.
     """
     log = path.with_name(f"{path.name}-wal")
-    with open_regular(path) as file:
-        if log.exists():
-            return
-        header = file.read(_HEADER_BYTES)
-        size = os.fstat(file.fileno()).st_size
-    if log.exists() or not size:
+    if log.exists() and log.stat().st_size:
         return
-    page = int.from_bytes(header[16:18], "big")
-    page = 65536 if page == 1 else page
-    expected = page * int.from_bytes(header[28:32], "big")
-    if header.startswith(b"SQLite format 3\0") and size < expected:
-        raise _damaged(path, f"{size:,} of {expected:,} bytes")
-    if size < _HEADER_BYTES:
-        raise _damaged(path, f"{size} bytes")
+    page_size, pages = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count"))
+    size = path.stat().st_size
+    if size % page_size or size < page_size * pages:
+        raise _damaged(path, f"{size:,} bytes, not {pages:,} pages of {page_size:,} bytes")
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

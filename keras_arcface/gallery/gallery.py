@@ -46,6 +46,10 @@ class Gallery(CalibratedSearch):
     `people.db.int8`, a copy of the templates that a search maps into memory. This copy may be deleted; the next search
     creates it again. Back up `people.db` when no process uses it, or with SQLite's command `.backup`.
 
+    A process that has a gallery open must not open `people.db` in other ways, for example to copy it, because closing
+    it again would release the locks of SQLite on which the gallery relies. A forked process must open the gallery
+    again.
+
     `remove` and `update` overwrite removed embeddings with zeros in all of these files. They cannot overwrite copies
     elsewhere: backups, snapshots of the file system, and blocks that the file system or an SSD has replaced. Encrypt
     the disk if they matter. The names of removed people and images may remain in unused parts of `people.db` until
@@ -350,7 +354,9 @@ class Gallery(CalibratedSearch):
 
     def _search(self, probes: np.ndarray, top_k: int, lowest: float) -> list[list[Match]]:
         if self._searched_generation != self._matrix.generation:
-            self._engine.refresh(self._matrix, self._records.stale_slots(self._searched_generation))
+            is_first = self._searched_generation < 0
+            stale = np.empty(0, np.int64) if is_first else self._records.stale_slots(self._searched_generation)
+            self._engine.refresh(self._matrix, stale)
             self._searched_generation = self._matrix.generation
         top_k = min(top_k, len(self._matrix.rows))
         found = self._engine.search(probes, top_k)

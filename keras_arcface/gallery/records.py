@@ -244,7 +244,7 @@ class Records:
             "CROSS JOIN vectors ON vectors.id = images.vector"
         )
         if slots is None:
-            rows = self._database.select(f"{query} ORDER BY slot, images.id", types=(int, bytes))
+            rows: Iterator[tuple] = self._database.select(f"{query} ORDER BY slot, images.id", types=(int, bytes))
         else:
             rows = self._in_slots(f"{query} WHERE slot IN ({{}}) ORDER BY slot, images.id", slots, (int, bytes))
         chunk: list[tuple[int, bytes]] = []

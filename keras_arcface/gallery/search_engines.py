@@ -38,7 +38,7 @@ class SearchEngine(Protocol):
 
         Args:
             matrix: the matrix, which is the same object in each call.
-            stale: slots of the rows that have changed since the last call.
+            stale: slots of the rows that have changed since the last call; empty in the first one.
         """
 
     def search(self, probes: np.ndarray, top_k: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -1,5 +1,6 @@
 """Enrolling, updating and removing people."""
 
+import os
 import sqlite3
 import stat
 
@@ -222,6 +223,13 @@ def test_a_closed_gallery_says_so(path):
     for call in (gallery.people, lambda: gallery.enroll("ann", [[1.0]]), lambda: gallery.search([[1.0]])):
         with pytest.raises(ValueError, match=r"gallery must be open. Received: .*people\.db, which was closed"):
             call()
+
+
+def test_a_gallery_does_not_survive_a_fork(gallery, monkeypatch):
+    process = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)
+    with pytest.raises(ValueError, match=r"Received: .*people\.db, which another process opened before it was forked"):
+        gallery.people()
 
 
 def test_files_are_readable_for_their_owner_only_and_durable(path, gallery):

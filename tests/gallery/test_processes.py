@@ -58,6 +58,17 @@ def test_two_processes_write_while_a_third_one_searches(path, rng):
             assert gallery.search(gallery.embeddings(person).mean(axis=0)[np.newaxis], top_k=1)[0]
 
 
+def test_opening_a_gallery_twice_does_not_release_its_locks(path):
+    """Otherwise another process that closes it would delete the log to which this one writes."""
+    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM people'); c.close()"
+    with Gallery.open(path) as gallery:
+        gallery.enroll("ann", [[1.0]])
+        with Gallery.open(path, precision="int8") as other:
+            other.search([[1.0]])
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+        assert path.with_name("people.db-wal").exists()
+
+
 def test_two_processes_create_a_gallery_at_once(path):
     program = textwrap.dedent("""
         import sys
