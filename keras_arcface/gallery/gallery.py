@@ -31,6 +31,9 @@ from keras_arcface.gallery.records import Records
 from keras_arcface.gallery.reranking import rerank
 from keras_arcface.gallery.thresholds import IdentificationThreshold
 
+# A matrix file may be out of date when it is finished, because other processes remove and enroll people.
+_MAX_REBUILDS = 20
+
 
 class Gallery(CalibratedSearch):
     """People with the embeddings of their images, stored in a file, and search among them.
@@ -333,6 +336,7 @@ class Gallery(CalibratedSearch):
         Raises:
             EmbedderMismatchError: if the embeddings have another dimension than those in the gallery.
             GalleryFileError: if the file is damaged.
+            OSError: if the matrix file cannot be written or read.
             ValueError: if an embedding is zero or not finite (the error names its row), or an argument is not valid.
 
         Warns:
@@ -343,7 +347,7 @@ class Gallery(CalibratedSearch):
         check_integer("top_k", top_k, 1)
         with self._database.lock:
             lowest = self._resolve_threshold(threshold)
-            while True:
+            for _ in range(_MAX_REBUILDS):
                 with self._database.reading():
                     self._records.check_dimension(probes.shape[1])
                     if not self._records.count():
@@ -351,6 +355,10 @@ class Gallery(CalibratedSearch):
                     if self._matrix.refresh():
                         return self._search(probes, top_k, lowest)
                 self._matrix.rebuild()
+        raise OSError(
+            f"{self._matrix.path} must be a file that stays valid until it is read. Received: {_MAX_REBUILDS} files "
+            "that were damaged or out of date at once"
+        )
 
     def _search(self, probes: np.ndarray, top_k: int, lowest: float) -> list[list[Match]]:
         if self._searched_generation != self._matrix.generation:

@@ -12,6 +12,7 @@ from keras_arcface._files import temporary_path
 from keras_arcface.gallery import Gallery
 from keras_arcface.gallery import GalleryFileError
 from keras_arcface.gallery import matrix
+from keras_arcface.gallery import matrix_file
 
 DIM = 48
 
@@ -247,6 +248,27 @@ def test_a_removal_during_the_creation_of_a_matrix_is_erased(filled, rows, monke
         assert found(filled, rows[[14, 5]], precision) == ["new", "5"]
         monkeypatch.undo()
         assert remains(filled, rows[4]) == []
+
+
+def test_the_last_person_who_is_removed_during_the_creation_of_a_matrix_is_erased(filled, rows, monkeypatch):
+    write = matrix.TemplateMatrix._write
+
+    def write_and_remove(self, file):
+        header = write(self, file)
+        with Gallery.open(filled) as other:
+            other.remove("9")
+        return header
+
+    matrix_files(filled)[0].unlink()
+    monkeypatch.setattr(matrix.TemplateMatrix, "_write", write_and_remove)
+    assert found(filled, rows[5:6]) == ["5"]
+    assert remains(filled, rows[9]) == []
+
+
+def test_a_file_that_is_damaged_again_and_again_is_reported(filled, rows, monkeypatch):
+    monkeypatch.setattr(matrix_file, "read_header", lambda *_: None)
+    with pytest.raises(OSError, match=r"people\.db\.float32 must be a file that stays valid"):
+        found(filled, rows[:1])
 
 
 def test_the_temporary_matrix_of_a_killed_process_is_removed_with_a_person(filled, rows):
