@@ -36,7 +36,7 @@ class BestMatches:
                 rows = np.flatnonzero(scores[:, probe] >= self._floors[probe])
             else:
                 rows = (groups[:, None] + np.arange(_GROUP)).ravel()
-                rows = rows[: len(rows) - max(0, rows[-1] + 1 - len(scores))]
+                rows = rows[rows < len(scores)]
                 rows = rows[scores[rows, probe] >= self._floors[probe]]
             self._merge(probe, first_slot + rows, scores[rows, probe])
 

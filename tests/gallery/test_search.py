@@ -91,6 +91,7 @@ def test_int8_finds_the_same_as_float32_among_near_duplicates(path, rng):
 
 def test_scores_do_not_depend_on_the_precision_or_the_other_probes(path, rng):
     images = clustered(rng, 800, 1)
+    images[:100] = images[0] + 3e-4 * images[:100]  # whose scores differ by less than the rounding of a product
     probes = np.concatenate([images[:40, 0], rng.normal(size=(40, 32)).astype(np.float32)])
     with Gallery.open(path) as gallery, Gallery.open(path, precision="int8") as quantized:
         gallery.enroll_many((str(person), rows, None) for person, rows in enumerate(images))
