@@ -7,7 +7,8 @@ The original ONNX file runs in ONNX Runtime. `difference` is the largest L2 dist
 and that of the contender, both normalized, relative to the distance of its embedding to the mean. Accuracies are those
 of one threshold, from cross-validation over shuffled pairs with a fixed seed, with their standard deviation over the
 folds. `mirror` is the sum of the embeddings of an image and its mirror image. int8 exports are calibrated with the
-images of `--calibration`, which must not be those of the pairs.
+images of `--calibration`, which must not be those of the pairs. The last row is the signature `serve_bytes`, which
+decodes the images itself.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from contenders import machine
 
 from keras_arcface import evaluation
@@ -50,6 +52,28 @@ def main():
             figures = [evaluation.verify(embeddings, pairs.same, shuffle_seed=0) for embeddings in results]
             columns = [f"{figure.accuracy:.4f} ± {figure.accuracy_std:.4f} | {figure.auc:.5f}" for figure in figures]
             print(f"| {name} | {difference:.1e} | {' | '.join(columns)} |", flush=True)
+        print(encoded_row(embedder, Path(folder), pairs, reference, arguments.images), flush=True)
+
+
+def encoded_row(embedder, folder, pairs, reference, num_images):
+    """Returns the row of a SavedModel that decodes the images itself, exported without and with mirror images."""
+    columns = []
+    for mirror in (False, True):
+        directory = serving.export_saved_model(embedder, folder / f"encoded_{mirror}", mirror=mirror, check=False)
+        embeddings = serve_bytes(directory, pairs.images)
+        if not mirror:
+            columns.append(f"{relative_difference(embeddings[:num_images], reference[:num_images]):.1e}")
+        figure = evaluation.verify(embeddings, pairs.same, shuffle_seed=0)
+        columns.append(f"{figure.accuracy:.4f} ± {figure.accuracy_std:.4f} | {figure.auc:.5f}")
+    return f"| SavedModel, encoded images | {' | '.join(columns)} |"
+
+
+def serve_bytes(directory, images):
+    """Returns the answers of the signature `serve_bytes` to encoded images."""
+    loaded = tf.saved_model.load(str(directory))
+    batches = [images[start : start + 64] for start in range(0, len(images), 64)]
+    answers = [loaded.signatures["serve_bytes"](image_bytes=tf.constant(batch)) for batch in batches]
+    return np.concatenate([answer["embedding"].numpy() for answer in answers])
 
 
 def exported(embedder, folder, source):
