@@ -88,12 +88,19 @@ def read(path: Path) -> tuple[list[Entry], int]:
     waiting: list[Entry] = []
     complete = size = len(heading)
     for number, line in enumerate(lines[1:], start=2):
-        row = next(csv.reader([line.decode("utf-8", "replace")]), [])
-        if len(row) != len(COLUMNS) or not row[1].isdecimal():
-            raise ValueError(f"{path}, line {number}: expected {len(COLUMNS)} values. Received: {cut(str(line), 200)}")
+        try:
+            row = next(csv.reader([line.decode("utf-8")]), [])
+            faces, score = int(row[1]), float(row[5]) if row[5] else None
+            is_valid = len(row) == len(COLUMNS) and all(entry.photo == row[0] for entry in waiting)
+        except (ValueError, IndexError, csv.Error):
+            is_valid = False
+        if not is_valid:
+            raise ValueError(
+                f"{path}, line {number}: expected the {len(COLUMNS)} values of a face. Received: {cut(str(line), 200)}"
+            )
         size += len(line) + 1
-        waiting.append(Entry(row[0], row[3], row[4], float(row[5]) if row[5] else None))
-        if len(waiting) == max(1, int(row[1])):
+        waiting.append(Entry(row[0], row[3], row[4], score))
+        if len(waiting) == max(1, faces):
             entries += waiting
             waiting, complete = [], size
     return entries, complete

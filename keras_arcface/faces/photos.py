@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_arcface import _image_headers
 from keras_arcface._image_files import read_image_file
+from keras_arcface._messages import cut
 from keras_arcface._optional import optional_import
 
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND"
@@ -81,8 +82,8 @@ def _decode_heic(encoded: bytes) -> np.ndarray:
         if width * height > _image_headers.MAX_PHOTO_PIXELS:
             raise ValueError(f"{height} x {width} pixels; the limit is {_image_headers.MAX_PHOTO_PIXELS}")
         pixels = np.asarray(image)
-    except (ValueError, EOFError, SyntaxError, RuntimeError, OSError) as error:
-        raise ValueError(f"libheif cannot decode it: {error}") from None
+    except Exception as error:  # pillow-heif raises errors of many types
+        raise ValueError(f"libheif cannot decode it: {cut(str(error), 200)}") from None
     return _check_pixels(np.ascontiguousarray(pixels[..., :3]) if pixels.ndim == 3 else pixels)
 
 
