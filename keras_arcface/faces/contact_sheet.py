@@ -21,8 +21,10 @@ h2 { margin: 40px 0 4px; font-size: 1.25rem; }
 p { margin: 4px 0 12px; opacity: .75; }
 ul { list-style: none; margin: 0; padding: 0; display: grid; gap: 8px;
      grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); }
-img { width: 100%; max-width: 112px; aspect-ratio: 1; display: block; border-radius: 4px; background: #8884; }
-a { color: inherit; text-decoration: none; font-size: .75rem; line-height: 1.3; overflow-wrap: anywhere; }
+img { width: 100%; max-width: 112px; aspect-ratio: 1; display: block; margin-bottom: 4px; border-radius: 4px;
+      background: #8884; }
+a { display: block; color: inherit; text-decoration: none; font-size: .75rem; line-height: 1.3;
+    overflow-wrap: anywhere; }
 """
 
 
