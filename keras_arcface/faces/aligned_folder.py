@@ -203,7 +203,7 @@ def _check_settings(path: Path, job: _Job) -> None:
     settings: dict[str, Any] = {
         # The representation of a function has its address.
         "detector": getattr(job.detector, "__qualname__", repr(job.detector)),
-        "limits": dataclasses.asdict(job.limits),
+        **dataclasses.asdict(job.limits),
         "select": job.select,
         "image_size": job.image_size,
         "max_side": job.max_side,

@@ -159,7 +159,7 @@ def test_other_arguments_are_refused(people, tmp_path):
     align(people, tmp_path / "out")
     with pytest.raises(ValueError, match="whose select is 'main' instead of 'all'"):
         align(people, tmp_path / "out", select="all")
-    with pytest.raises(ValueError, match="whose limits is"):
+    with pytest.raises(ValueError, match="whose min_size is None instead of 3"):
         align(people, tmp_path / "out", limits=QualityLimits(min_size=3))
 
 
@@ -241,4 +241,4 @@ def test_settings_are_readable(people, tmp_path):
     align(people, tmp_path / "out", limits=QualityLimits(max_yaw=45))
     settings = json.loads((tmp_path / "out" / "align.json").read_text())
     assert settings["detector"] == "SquareDetector()"
-    assert settings["limits"]["max_yaw"] == 45
+    assert settings["max_yaw"] == 45
