@@ -99,7 +99,7 @@ def test_yunet_refuses_other_files(tmp_path):
 @pytest.mark.slow
 def test_mtcnn_finds_the_landmarks_of_another_mtcnn(photos):
     pytest.importorskip("mtcnn")
-    detector = MTCNN(min_face_side=60)
+    detector = MTCNN()
     for photo, expected in photos[:3]:
         assert min(distance(face, expected) for face in detector(photo)) < 0.15
     assert detector(np.zeros((10, 200, 3), np.uint8)) == []
