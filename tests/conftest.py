@@ -1,11 +1,16 @@
 """Fixtures and images that several packages' tests share."""
 
+import os
+
 import hypothesis
 import numpy as np
 import pytest
 
 # Keras and OpenCV are imported late: the process that starts the workers of pytest-xdist loads this file too.
 pytest.register_assert_rewrite("comparing", "layer_checks")
+
+# OpenVINO sends usage statistics from a forked process, which fails where JAX is loaded. It does not in CI.
+os.environ.setdefault("CI", "true")
 
 # The same examples in every run, and no time limit, which a busy machine would exceed.
 hypothesis.settings.register_profile("tests", max_examples=50, deadline=None, derandomize=True)
