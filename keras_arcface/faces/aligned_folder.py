@@ -130,7 +130,8 @@ def align_folder(
         BlockingIOError: if another process writes to `output`.
         FileNotFoundError: if `photos` does not exist or contains no photo.
         RuntimeError: if a process died.
-        ValueError: if an argument is not valid, or `output` was written with other arguments.
+        ValueError: if an argument is not valid, `output` is inside of `photos` or was written with other arguments, or
+            one of its files is damaged.
 
     Examples:
         >>> limits = QualityLimits(min_size=20)
@@ -144,6 +145,10 @@ def align_folder(
     if select is not None:
         check_choice("select", select, SELECTIONS)
     root, directory = Path(photos), Path(output)
+    if directory.resolve().is_relative_to(root.resolve()):
+        raise ValueError(
+            f"output must be outside of the folder of the photos. Received: photos={root}, output={output}"
+        )
     names, is_flat = _list_photos(root)
     select = select or ("all" if is_flat else "main")
     job = _Job(ImageFiles(root, follow_links=False), detector, limits, image_size, select, max_side, tiles)
@@ -212,7 +217,10 @@ def _check_settings(path: Path, job: _Job) -> None:
     if not path.exists():
         write_atomically(path, json.dumps(settings, indent=2) + "\n")
         return
-    written = json.loads(path.read_text())
+    try:
+        written = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} must contain the arguments of the first call. Received: a damaged file") from None
     changed = [key for key in settings if written.get(key) != settings[key]]
     if changed:
         raise ValueError(
@@ -245,9 +253,8 @@ def _write_crops(directory: Path, name: str, found: _Found) -> str:
 
 
 def _printable(name: str) -> str:
-    """Returns a name without line breaks and bytes that are not UTF-8, which a line of the manifest cannot have."""
-    escaped = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in escaped)
+    """Returns a name for a line of the manifest: line breaks, bytes that are not UTF-8 and backslashes are escaped."""
+    return "".join(char if char.isprintable() and char != "\\" else f"\\u{ord(char):06x}" for char in name)
 
 
 def _align_all(job: _Job, names: list[str], processes: int) -> Iterator[tuple[str, _Found]]:
@@ -298,7 +305,11 @@ def _align(job: _Job, name: str) -> _Found:
         pixels = read_photo(job.photos.read(name))
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return _Found([], [], f"cannot be read: {error}")
-    found = find_faces(pixels, job.detector, job.limits, job.image_size, name, job.max_side, job.tiles)
+    try:
+        found = find_faces(pixels, job.detector, job.limits, job.image_size, name, job.max_side, job.tiles)
+    except Exception as error:
+        error.add_note(f"The photo is {name}.")
+        raise
     kept, rejected = list(found.faces), list(found.rejected)
     if job.select == "main":
         # The main face is that of the person even if it is rejected. Another face must not take its place.

@@ -1,5 +1,6 @@
 """Checks of people, images and embeddings that are enrolled."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -36,7 +37,38 @@ class Enrollment(NamedTuple):
     images: list[str] | None
 
 
-def in_batches(people: Iterable[tuple[str, Any, Sequence[str] | None]]) -> Iterator[list[Enrollment]]:
+def enroll_in_batches(
+    people: Iterable[tuple[str, Any, Sequence[str] | None]],
+    store: Callable[[list[Enrollment]], None],
+    place: object,
+    acknowledge: Callable[[int], object] | None,
+) -> int:
+    """Stores the images of many people in batches of a few thousand images.
+
+    Args:
+        people: `(person, embeddings, images)` tuples.
+        store: function that stores a batch.
+        place: where it stores them, for a note of an error.
+        acknowledge: is called with the number of tuples so far, each time a batch is stored.
+
+    Returns:
+        The number of images.
+    """
+    num_images = acknowledged = 0
+    try:
+        for batch in _in_batches(people):
+            store(batch)
+            num_images += sum(len(enrollment.embeddings) for enrollment in batch)
+            acknowledged += len(batch)
+            if acknowledge is not None:
+                acknowledge(acknowledged)
+    except Exception as error:
+        error.add_note(f"The first {acknowledged:,} tuples are enrolled in {place}.")
+        raise
+    return num_images
+
+
+def _in_batches(people: Iterable[tuple[str, Any, Sequence[str] | None]]) -> Iterator[list[Enrollment]]:
     """Yields checked enrollments in lists of a few thousand images."""
     batch: list[Enrollment] = []
     num_images = 0

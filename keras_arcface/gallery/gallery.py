@@ -18,10 +18,11 @@ from keras_arcface.gallery import threshold_records
 from keras_arcface.gallery.calibration import CalibratedSearch
 from keras_arcface.gallery.calibration import Match
 from keras_arcface.gallery.database import Database
+from keras_arcface.gallery.enrollment import Enrollment
 from keras_arcface.gallery.enrollment import check_enrollment
 from keras_arcface.gallery.enrollment import check_name
 from keras_arcface.gallery.enrollment import check_sha256
-from keras_arcface.gallery.enrollment import in_batches
+from keras_arcface.gallery.enrollment import enroll_in_batches
 from keras_arcface.gallery.errors import EmbedderMismatchError
 from keras_arcface.gallery.matrix import TemplateMatrix
 from keras_arcface.gallery.matrix import erase_removed_rows
@@ -228,9 +229,7 @@ class Gallery(CalibratedSearch):
                 cancel each other, or a name is not valid, repeated, or that of an enrolled image.
         """
         enrollment = check_enrollment(person, embeddings, images)
-        with self._database.writing():
-            self._records.add(*enrollment)
-            self._records.count_transaction()
+        self._store([enrollment])
         return len(enrollment.embeddings)
 
     def enroll_many(
@@ -256,21 +255,13 @@ class Gallery(CalibratedSearch):
             ...     gallery.enroll_many((f"person {n}", np.eye(4)[n : n + 1], None) for n in range(4))
             4
         """
-        num_images = acknowledged = 0
-        try:
-            for batch in in_batches(people):
-                with self._database.writing():
-                    for enrollment in batch:
-                        self._records.add(*enrollment)
-                    self._records.count_transaction()
-                num_images += sum(len(enrollment.embeddings) for enrollment in batch)
-                acknowledged += len(batch)
-                if acknowledge is not None:
-                    acknowledge(acknowledged)
-        except Exception as error:
-            error.add_note(f"The first {acknowledged:,} tuples are enrolled in {self.path}.")
-            raise
-        return num_images
+        return enroll_in_batches(people, self._store, self.path, acknowledge)
+
+    def _store(self, batch: list[Enrollment]) -> None:
+        with self._database.writing():
+            for enrollment in batch:
+                self._records.add(*enrollment)
+            self._records.count_transaction()
 
     def update(self, person: str, embeddings: Any, images: Sequence[str] | None = None) -> int:
         """Replaces all images of an enrolled person, and erases the former ones as `remove` does.

@@ -29,8 +29,8 @@ from keras_arcface.gallery.enrollment import check_mean
 from keras_arcface.gallery.enrollment import check_name
 from keras_arcface.gallery.enrollment import check_new_names
 from keras_arcface.gallery.enrollment import check_sha256
+from keras_arcface.gallery.enrollment import enroll_in_batches
 from keras_arcface.gallery.enrollment import free_names
-from keras_arcface.gallery.enrollment import in_batches
 from keras_arcface.gallery.errors import EmbedderMismatchError
 from keras_arcface.gallery.errors import GalleryFileError
 from keras_arcface.gallery.errors import UnknownPersonError
@@ -219,18 +219,7 @@ class MilvusGallery(CalibratedSearch):
         Returns:
             The number of images that were added.
         """
-        num_images = acknowledged = 0
-        try:
-            for batch in in_batches(people):
-                self._add(batch)
-                num_images += sum(len(enrollment.embeddings) for enrollment in batch)
-                acknowledged += len(batch)
-                if acknowledge is not None:
-                    acknowledge(acknowledged)
-        except Exception as error:
-            error.add_note(f"The first {acknowledged:,} tuples are enrolled in {self._place}.")
-            raise
-        return num_images
+        return enroll_in_batches(people, self._add, self._place, acknowledge)
 
     def update(self, person: str, embeddings: Any, images: Sequence[str] | None = None) -> int:
         """Replaces all images of an enrolled person. Arguments, result and errors are those of `Gallery.update`.

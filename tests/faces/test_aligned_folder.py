@@ -121,6 +121,37 @@ def test_names_are_escaped_everywhere(tmp_path):
     assert align(folder, tmp_path / "out") == result
 
 
+def test_names_that_look_alike_when_escaped_are_different_photos(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("a\n.png", "a\\u00000a.png", "a\\x0a.png"):
+        (tmp_path / "photos" / name).write_bytes(encode(photo_with_squares(*ANN)))
+    assert align(tmp_path / "photos", tmp_path / "out").kept == 3
+    assert len({row["photo"] for row in rows(tmp_path / "out")}) == 3
+
+
+def test_the_output_must_be_elsewhere(people):
+    for output in (people, people / "aligned", people / "ann" / ".." / "x"):
+        with pytest.raises(ValueError, match="output must be outside of the folder of the photos"):
+            align(people, output)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"5", b"\xff"])
+def test_damaged_settings_are_named(people, tmp_path, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "align.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"align\.json must contain the arguments of the first call"):
+        align(people, tmp_path / "out")
+
+
+def test_an_error_of_the_detector_names_the_photo(people, tmp_path):
+    def failing(photo):
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory") as caught:
+        align_folder(people, tmp_path / "out", failing, progress=False)
+    assert caught.value.__notes__ == ["The photo is ann/0.png."]
+
+
 def test_several_processes_write_the_same_files(people, tmp_path):
     align(people, tmp_path / "one")
     align(people, tmp_path / "two", processes=2)
