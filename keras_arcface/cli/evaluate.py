@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_writable(arguments.output)
     load_tensorflow()
     from keras_arcface import evaluation
-    from keras_arcface.cli import evaluation_protocols
+    from keras_arcface.cli import protocols
 
     say = text_printer(arguments)
     models = {name: load_model(path, options, arguments.accept_license) for name, (path, options) in parsed.items()}
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> None:
     report = evaluation.Report("Evaluation", f"{', '.join(models)}: {flipped}.")
     for name, (protocol, path) in sets.items():
         say(f"\n{name}")
-        evaluate = getattr(evaluation_protocols, protocol)
+        evaluate = getattr(protocols, protocol)
         by_model = evaluate(name, path, models, arguments, report, say)
         results.setdefault(protocol, {})[name] = {model: evaluation.to_json(r) for model, r in by_model.items()}
         results_file.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", "utf-8")
@@ -133,14 +133,14 @@ def find_sets(arguments: argparse.Namespace) -> dict[str, tuple[str, Path]]:
     """Returns name -> (protocol, path). Missing files raise an error before anything is embedded."""
     sets = []
     for option, protocol in PROTOCOLS.items():
-        for text in getattr(arguments, option):
+        for text in getattr(arguments, option.replace("-", "_")):
             name, given = split_name(text)
             path = Path(given)
             if not path.exists():
                 raise FileNotFoundError(f"--{option}: expected an existing path. Received: {path}")
             sets.append((name or (path.stem if path.is_file() else path.resolve().name), (protocol, path)))
     if not sets:
-        arguments.parser.error("expected at least one set: --pairs, --retrieval, --market or --ijb")
+        arguments.parser.error("expected at least one set: " + ", ".join(f"--{option}" for option in PROTOCOLS))
     return unique_names(sets, "set")
 
 
