@@ -178,18 +178,26 @@ class FacePipeline:
 
     @property
     def embedder_sha256(self) -> str:
-        """SHA-256 hash of the weights of a Keras model, which `gallery.Gallery` stores to refuse those of another one.
+        """SHA-256 hash of the weights of the embedder, which `gallery.Gallery` stores to refuse those of another one.
+
+        It is `weights_sha256` in the metadata of an export. A client whose server adds mirror images has another hash.
 
         Raises:
-            ValueError: if the embedder is not a Keras model.
+            ValueError: if the embedder is neither a Keras model nor a client.
+            ServingError: if the server does not return its metadata.
         """
+        from keras_arcface.serving.client.face_client import FaceClient
+        from keras_arcface.serving.embedder_facts import weights_sha256
+
+        if isinstance(self._embedder, FaceClient):
+            metadata = self._embedder.metadata()
+            sha256 = metadata["weights_sha256"]
+            return hashlib.sha256(f"{sha256} mirrored".encode()).hexdigest() if metadata["mirrored"] else sha256
         if not hasattr(self._embedder, "get_weights"):
-            raise ValueError(f"embedder must be a Keras model, whose weights can be hashed. Received: {self._embedder}")
-        digest = hashlib.sha256()
-        for array in self._embedder.get_weights():
-            digest.update(f"{array.dtype} {array.shape} ".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+            raise ValueError(
+                f"embedder must be a Keras model or a FaceClient, whose weights have a hash. Received: {self._embedder}"
+            )
+        return weights_sha256(self._embedder)
 
     def __call__(self, photos: Iterable, progress: bool = True) -> list[PhotoFaces]:
         """Embeds the faces of photos.

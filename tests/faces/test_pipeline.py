@@ -128,7 +128,7 @@ def test_a_keras_model_decides_the_size_of_the_crops(tmp_path):
             result.faces[0].embedding, mean_color(result.faces[0].crop[np.newaxis])[0], rtol=1e-5
         )
     assert len(pipeline.embedder_sha256) == 64
-    with pytest.raises(ValueError, match="embedder must be a Keras model, whose weights can be hashed"):
+    with pytest.raises(ValueError, match="embedder must be a Keras model or a FaceClient, whose weights have a hash"):
         _ = make_pipeline().embedder_sha256
 
 
@@ -139,6 +139,30 @@ def test_the_hash_of_an_embedder_changes_with_its_weights():
     before = FacePipeline(SquareDetector(), model).embedder_sha256
     assert FacePipeline(SquareDetector(), keras.models.clone_model(model)).embedder_sha256 != before
     assert FacePipeline(SquareDetector(), model).embedder_sha256 == before
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_server_and_its_embedder_have_the_same_hash_if_their_embeddings_are_equal(mirrored):
+    import keras
+
+    from keras_arcface.serving import FaceClient
+    from keras_arcface.serving.embedder_facts import embedder_facts
+
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+
+    class Client(FaceClient):
+        def __init__(self):
+            pass
+
+        def metadata(self, version=None, timeout=None):
+            return embedder_facts(model, mirrored)
+
+        def close(self):
+            pass
+
+    served, local = (FacePipeline(SquareDetector(), embedder).embedder_sha256 for embedder in (Client(), model))
+    assert (served == local) == (not mirrored)
+    assert len(served) == 64
 
 
 def test_other_arguments_are_refused():
