@@ -11,6 +11,8 @@ directory contains:
     pairs.npz        a `PairSet` of four pairs
     pairs.txt, lfw/  a list of four pairs in the format of LFW, and its images
     Market-1501/     a folder `query` of two people and two cameras
+    CUB_200_2011/, cars196/, Stanford_Online_Products/, In-shop/
+                     eight images of two classes in the formats of these benchmarks
     IJBC/            eight images of four templates in the format of IJB-C
     backbone.safetensors    random weights of a small IResNet with the names of arcface_torch
     network.onnx            a convolution with 8 filters, and the mean of all pixels
@@ -36,6 +38,7 @@ import numpy as np
 import onnx
 import pytest
 import recordio_files
+import retrieval_trees
 import safetensors.numpy
 import tensorflow as tf
 from conftest import encode
@@ -75,6 +78,7 @@ def files(tmp_path_factory):
     write_lfw(directory, people)
     write_market(directory / "Market-1501" / "query", people)
     write_ijbc(directory / "IJBC", people)
+    retrieval_trees.write_all(directory, people)
     shapes = iresnet_shapes(width=8, blocks=(1, 1, 1, 1), dim=512, feature_map=(2, 2))
     rng = np.random.default_rng(0)
     arrays = {name: rng.uniform(0.1, 1, shape).astype(np.float32) for name, shape in shapes}

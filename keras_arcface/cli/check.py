@@ -10,6 +10,7 @@
 | .bin or .npz file of pairs | decodes every image, and counts the pairs of each kind |
 | directory of a SavedModel | runs the warm-up requests in two separate processes, and compares the outputs |
 | .rec file, folder of folders, .csv or .lst file | decodes every image, and checks the labels |
+| directory of a benchmark, see `convert`, with --subset | decodes every image of the subset |
 
 The exit code is 1 if PATH is damaged. The command only reads.
 """
@@ -46,12 +47,13 @@ class Checked(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="file or directory of a kind in the table above")
     parser.add_argument("--follow-links", action="store_true", help="follow links that leave the folder of the images")
+    parser.add_argument("--subset", metavar="NAME", help="subset of a benchmark, such as train")
     add_json_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     path = arguments.path
-    kind, check = recognize(path, arguments.follow_links)
+    kind, check = recognize(path, arguments.follow_links, arguments.subset)
     load_tensorflow()
     try:
         summary, facts, errors = check(path)
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def recognize(path: Path, follow_links: bool) -> tuple[str, Callable[[Path], Checked]]:
+def recognize(path: Path, follow_links: bool, subset: str | None) -> tuple[str, Callable[[Path], Checked]]:
     """Returns the kind of a path in words, and the function that checks it."""
     check_exists(path)
     if (path / "dataset.json").is_file():
@@ -80,7 +82,7 @@ def recognize(path: Path, follow_links: bool) -> tuple[str, Callable[[Path], Che
     if path.is_file() and suffix in (".bin", ".npz"):
         return "verification set", check_pairs
     if path.is_dir() or suffix in (".rec", ".csv", ".lst"):
-        return "source of images", lambda path: check_source(path, follow_links)
+        return "source of images", lambda path: check_source(path, follow_links, subset)
     raise ValueError(
         "PATH must be a directory of TFRecords, a SavedModel or folders of images, or a .bin, .npz, .rec, .csv or .lst "
         f"file. Received: {path}"
@@ -131,15 +133,15 @@ def check_saved_model(path: Path) -> Checked:
     return Checked(summary, {"loaders": loaders, "metadata": metadata}, [])
 
 
-def check_source(path: Path, follow_links: bool) -> Checked:
+def check_source(path: Path, follow_links: bool, subset: str | None) -> Checked:
     from keras_arcface import data
 
-    source = data.open_source(path, follow_links)
+    source = data.open_source(path, follow_links, subset)
     found = data.check_images(source)
     facts = {"source": type(source).__name__, "num_classes": source.num_classes, **_image_facts(found)}
     summary = f"{source}: {found.num_images:,} images of {source.num_classes:,} people, {_format_sizes(found)}"
     if len(found.image_sizes) > 1:
-        summary += ". `convert` requires images of one size"
+        summary += ". `convert` requires images of one size, or --size"
     return Checked(summary, facts, list(found.errors))
 
 

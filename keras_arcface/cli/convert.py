@@ -1,13 +1,16 @@
-"""Converts aligned faces to TFRecords for training.
+"""Converts aligned faces, or other images with labels, to TFRecords for training.
 
     keras-arcface convert faces_emore/train.rec ms1m_tfrecord --processes 8 --alignment five_points
     keras-arcface convert faces faces_tfrecord --min-images 3 --validation 0.05
+    keras-arcface convert CUB_200_2011 birds_tfrecord --subset train --resize 256 --size 256 256
+    keras-arcface convert Market-1501 market_tfrecord --subset train --size 256 128
 
 The source is a RecordIO file (or a folder with train.rec), a folder with one sub-folder of images per person, a CSV
-file of `path,label`, or a `.lst` file of mxnet or InsightFace. Every image is decoded once to check it. JPEG and PNG
-files are copied unchanged, other formats are converted to PNG. The same command continues an interrupted conversion,
-and leaves a finished one unchanged. --alignment five_points records that the faces are aligned by the five-point
-template, as in InsightFace's sets and by data.align.
+file of `path,label`, or a `.lst` file of mxnet or InsightFace; or the directory of CUB-200-2011, Cars196, Stanford
+Online Products, In-Shop, Market-1501 or DukeMTMC-reID, with --subset train. Every image is decoded once to check it.
+JPEG and PNG files are copied unchanged, other formats are converted to PNG, and --size resizes images of any size,
+also to PNG. The same command continues an interrupted conversion, and leaves a finished one unchanged. --alignment
+five_points records that the faces are aligned by the five-point template, as in InsightFace's sets and by data.align.
 """
 
 import argparse
@@ -16,6 +19,8 @@ from pathlib import Path
 from keras_arcface._choices import ALIGNMENTS
 from keras_arcface.cli.dataset_facts import dataset_facts
 from keras_arcface.cli.dataset_facts import dataset_summary
+from keras_arcface.cli.image_size import add_size_options
+from keras_arcface.cli.image_size import check_size_options
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
@@ -24,8 +29,10 @@ from keras_arcface.cli.startup import load_tensorflow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE", help=".rec file, folder of folders, .csv or .lst file")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="source of images, see above")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="directory for the TFRecords")
+    parser.add_argument("--subset", metavar="NAME", help="subset of a benchmark, such as train")
+    add_size_options(parser, "size to which all images are resized; default: all images must have the same size")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="number of processes; default 1")
     parser.add_argument(
         "--min-images", type=int, default=1, metavar="N", help="leave out people with fewer images; default 1"
@@ -60,11 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     check_exists(arguments.source)
+    check_size_options(arguments)
     load_tensorflow()
     from keras_arcface import data
 
     say = text_printer(arguments)
-    source = data.open_source(arguments.source, arguments.follow_links)
+    source = data.open_source(arguments.source, arguments.follow_links, arguments.subset)
+    if arguments.size is not None:
+        source = data.Resized(source, arguments.size, arguments.resize)
     parts: dict[Path, data.Source] = {arguments.output: source}
     if arguments.validation:
         training, validation = data.split_identities(

@@ -3,18 +3,23 @@
 from keras_arcface._alignment import align
 from keras_arcface.data import augment
 from keras_arcface.data.camera_folder import CameraFolder
+from keras_arcface.data.cars196 import Cars196
+from keras_arcface.data.cub200 import Cub200
 from keras_arcface.data.ijb import IjbSet
 from keras_arcface.data.image_check import ImageCheck
 from keras_arcface.data.image_check import check_images
 from keras_arcface.data.image_folder import ImageFolder
 from keras_arcface.data.image_list import ImageList
+from keras_arcface.data.in_shop import InShop
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import load_info
 from keras_arcface.data.integrity import check_dataset
+from keras_arcface.data.online_products import StanfordOnlineProducts
 from keras_arcface.data.opening import open_source
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.reader import load_dataset
 from keras_arcface.data.recordio import RecordIO
+from keras_arcface.data.resized import Resized
 from keras_arcface.data.sources import Record
 from keras_arcface.data.sources import Source
 from keras_arcface.data.subsets import ClassSubset
@@ -29,17 +34,22 @@ from keras_arcface.data.writer import write_dataset
 
 __all__ = [
     "CameraFolder",
+    "Cars196",
     "ClassSubset",
+    "Cub200",
     "DatasetInfo",
     "IjbSet",
     "ImageCheck",
     "ImageFolder",
     "ImageList",
+    "InShop",
     "PairSet",
     "Record",
     "RecordIO",
     "Relabeled",
+    "Resized",
     "Source",
+    "StanfordOnlineProducts",
     "TFRecords",
     "TeacherEmbeddings",
     "align",

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import recordio_files
+import retrieval_trees
 import small_models
 from conftest import encode
 from conftest import make_face
@@ -115,7 +116,7 @@ def test_sources_of_images(run, face_folder, tmp_path):
     (face_folder / "person_0" / "0.png").write_bytes(encode(make_face(0, 0, (48, 40))))
     other = run("check", face_folder)
     assert other.code == 0
-    assert "images: 11 of 32 x 32, 1 of 48 x 40. `convert` requires images of one size" in other.out
+    assert "images: 11 of 32 x 32, 1 of 48 x 40. `convert` requires images of one size, or --size" in other.out
     (face_folder / "person_1" / "1.jpg").write_bytes(b"broken")
     (face_folder / "person_1" / "2.png").unlink()
     (face_folder / "person_1" / "2.png").symlink_to(tmp_path / "outside.png")
@@ -123,6 +124,15 @@ def test_sources_of_images(run, face_folder, tmp_path):
     assert (damaged.code, damaged.out) == (1, "")
     assert "person_1/1.jpg is not a readable image" in damaged.err
     assert "person_1/2.png must be inside of the folder" in damaged.err
+
+
+def test_a_subset_of_a_benchmark(run, tmp_path):
+    retrieval_trees.write_cub(tmp_path, {1: [encode(make_face(0, 0))] * 2, 101: [b"broken"]})
+    done = run("check", tmp_path, "--subset", "train")
+    assert (done.code, done.out.endswith("subset='train'): 2 images of 1 people, 32 x 32\n")) == (0, True), done.err
+    damaged = run("check", tmp_path, "--subset", "test")
+    assert damaged.code == 1
+    assert "0001.jpg is not a readable image" in damaged.err
 
     people = [[encode(make_face(person, image), ".jpg") for image in range(3)] for person in range(2)]
     recordio_files.write(tmp_path / "train.rec", recordio_files.ms1m_layout(people), "2,32,32\n")

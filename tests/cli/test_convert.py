@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import recordio_files
+import retrieval_trees
 from conftest import encode
 from conftest import make_face
 
@@ -95,3 +96,41 @@ def test_links_are_followed_on_request(run, face_folder, tmp_path):
 def test_a_missing_source_is_named(run, tmp_path):
     done = run("convert", tmp_path / "absent", tmp_path / "out")
     assert done == (1, "", f"error: No such file or directory: {tmp_path / 'absent'}\n")
+
+
+def test_the_training_subset_of_a_benchmark_is_converted(run, tmp_path):
+    images = [[encode(make_face(person, i, (40 + 8 * i, 60)), ".jpg") for i in range(4)] for person in range(2)]
+    retrieval_trees.write_all(tmp_path, images)
+    retrieval_trees.write_market(tmp_path / "market", {1: images[0], 3: images[1]}, {2: images[1]}, {2: images[1]})
+    failed = run("convert", tmp_path / "CUB_200_2011", tmp_path / "out")
+    assert failed.code == 1
+    assert "error: subset must be one of train, test, to choose images of the benchmark in " in failed.err
+    failed = run("convert", tmp_path / "CUB_200_2011", tmp_path / "out", "--subset", "train")
+    assert failed.code == 1
+    assert "must have the size of the other images" in failed.err
+    for name in ("CUB_200_2011", "cars196", "Stanford_Online_Products", "In-shop", "market"):
+        output = tmp_path / "out" / f"{name}_resized"
+        command = ("convert", tmp_path / name, output, "--subset", "train", "--resize", 36, "--size", 36, 32)
+        done = run(*command)
+        assert done.code == 0, done.err
+        assert f"{8 if name == 'market' else 4} images of {2 if name == 'market' else 1} people, 36 x 32" in done.out
+        assert "already exists" in run(*command).out
+        source = data.Resized(data.open_source(tmp_path / name, subset="train"), (36, 32), 36)
+        assert {record.image for record in data.TFRecords(output)} == {record.image for record in source}
+    stretched = run(*command[:2], tmp_path / "stretched", "--subset", "train", "--size", 36, 32)
+    assert stretched.code == 0, stretched.err
+    source = data.Resized(data.CameraFolder(tmp_path / "market" / "bounding_box_train"), (36, 32))
+    assert {record.image for record in data.TFRecords(tmp_path / "stretched")} == {record.image for record in source}
+
+
+def test_sizes_that_cannot_be_combined_are_named(run, face_folder, tmp_path):
+    for options, message in (
+        (("--resize", 32), "--resize requires a --size of at most 32 x 32. Received: no --size"),
+        (("--resize", 32, "--size", 24, 33), "--resize requires a --size of at most 32 x 32. Received: --size 24 33"),
+    ):
+        done = run("convert", face_folder, tmp_path / "out", *options)
+        assert done.code == 2
+        assert message in done.err
+    done = run("convert", face_folder, tmp_path / "out", "--subset", "train")
+    assert done.code == 1
+    assert "subset must be None for " in done.err
