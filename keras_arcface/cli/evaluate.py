@@ -14,7 +14,14 @@ Each option takes any number of evaluation sets. The prefix `NAME=` sets a name 
     --pairs      verification pairs: .bin of InsightFace, or .npz (accuracy over folds, TAR@FAR, AUC, EER)
     --retrieval  images with labels: TFRecords, a folder of folders, a .rec file or a list (Recall@K, mAP@R, NMI)
     --market     Market-1501 or DukeMTMC-reID: a folder with query/ and bounding_box_test/ (mAP, CMC)
+    --cub        CUB-200-2011, its test classes: a folder with images.txt (Recall@1, 2, 4, 8, mAP@R, NMI)
+    --cars       Cars196, its test classes: a folder with cars_annos.mat (as --cub)
+    --sop        Stanford Online Products: a folder with Ebay_test.txt (Recall@1, 10, 100, 1000, mAP@R, NMI)
+    --in-shop    In-Shop Clothes Retrieval: a folder with list_eval_partition.txt (Recall@1, 10, 20, 30, mAP@R, NMI)
     --ijb        IJB-B or IJB-C: a folder with meta/ and loose_crop/ (TAR@FAR of pairs of templates)
+
+Published figures of image retrieval use the options --resize 256 --size 224 224 --no-flip: images are resized to a
+shorter side of 256, cropped to their center, and not mirrored.
 
 The command prints tables and writes results.json and an HTML report. Results are written after each set, so an error
 in a later set does not lose them.
@@ -33,6 +40,8 @@ from keras_arcface.cli.embedders import check_embedder
 from keras_arcface.cli.embedders import is_loaded_by_pretrained
 from keras_arcface.cli.embedders import is_preset
 from keras_arcface.cli.embedders import load_embedder
+from keras_arcface.cli.image_size import add_size_options
+from keras_arcface.cli.image_size import check_size_options
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
@@ -41,7 +50,16 @@ from keras_arcface.cli.startup import load_tensorflow
 from keras_arcface.pretrained import preset_files
 
 # Option of each kind of set, and its name in results.json.
-PROTOCOLS = {"pairs": "verification", "retrieval": "retrieval", "market": "reidentification", "ijb": "templates"}
+PROTOCOLS = {
+    "pairs": "verification",
+    "retrieval": "retrieval",
+    "market": "reidentification",
+    "cub": "cub200",
+    "cars": "cars196",
+    "sop": "online_products",
+    "in-shop": "in_shop",
+    "ijb": "templates",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,13 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-flip", dest="flip", action="store_false", help="do not add the embedding of the mirror image"
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per batch; default 64")
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="size to which images of --retrieval and --market are resized, and those of --ijb aligned",
-    )
+    add_size_options(parser, "size to which images are resized, those of --ijb aligned; not for --pairs")
     parser.add_argument("--folds", type=int, default=10, metavar="N", help="--pairs: number of folds; default 10")
     parser.add_argument(
         "--shuffle-seed", type=int, metavar="N", help="--pairs: shuffle the pairs before they are split into folds"
@@ -87,12 +99,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="--ijb: do not weight images by the detector score",
     )
-    parser.add_argument("--nmi", action="store_true", help="--retrieval: also compute the NMI of a clustering (slow)")
+    parser.add_argument("--nmi", action="store_true", help="retrieval: also compute the NMI of a clustering (slow)")
     add_json_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     sets = find_sets(arguments)
+    check_size_options(arguments)
     if arguments.ijb and arguments.size and arguments.size[0] != arguments.size[1]:
         arguments.parser.error(f"--ijb requires a square --size. Received: {' '.join(map(str, arguments.size))}")
     parsed = unique_names(map(parse_model, arguments.models), "model")
@@ -105,6 +118,8 @@ def run(arguments: argparse.Namespace) -> None:
     require("matplotlib", "plots", "evaluate")
     if arguments.nmi:
         require("sklearn", "clustering", "--nmi")
+    if arguments.cars:
+        require("scipy", "retrieval", "--cars")
     arguments.output.mkdir(parents=True, exist_ok=True)
     results_file, report_file = arguments.output / "results.json", arguments.output / "report.html"
     check_writable(arguments.output)

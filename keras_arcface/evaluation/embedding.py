@@ -25,6 +25,7 @@ def embed_images(
     progress: bool = True,
     name_of: Callable[[int], str] | None = None,
     size: tuple[int, int] | None = None,
+    resize: int | None = None,
 ) -> np.ndarray:
     """Computes the embeddings of images.
 
@@ -43,17 +44,20 @@ def embed_images(
         progress: if true, shows a progress bar.
         name_of: function from the index of an image to its name in errors. By default, the name is the path, the name
             of the record, or the index.
-        size: `(height, width)` to which encoded images are resized, without keeping the aspect ratio. None for images
-            of the same size, which are not resized.
+        size: `(height, width)` to which encoded images are resized. None for images of the same size, which are not
+            resized.
+        resize: length in pixels to which the shorter side of encoded images is resized, before the central `size` is
+            cropped; at least both sides of `size`. None to resize to `size` without keeping the aspect ratio.
 
     Returns:
         `(n, dim)` float32, not normalized.
 
     Raises:
         FileNotFoundError: if a path does not exist.
-        ValueError: if `images` has another type or is empty, its pixels are outside of 0..255, or `batch_size` is below
-            1; if an image cannot be decoded or has another size than the first one (without `size`); or if the model
-            does not return one embedding per image, or an embedding is zero or not finite. The error names the image.
+        ValueError: if `images` has another type or is empty, its pixels are outside of 0..255, or `batch_size`, `size`
+            or `resize` is out of range; if an image cannot be decoded or has another size than the first one (without
+            `size`); or if the model does not return one embedding per image, or an embedding is zero or not finite. The
+            error names the image.
 
     Warns:
         UserWarning: if all pixels of an array are in 0..1 or -1..1; at most once per process.
@@ -72,9 +76,14 @@ def embed_images(
         ...     return images.mean(axis=(1, 2))
         >>> embed_images(mean_color, photos, progress=False).shape
         (8, 3)
+
+        The preprocessing of most papers on image retrieval, for images of any size:
+
+        >>> embed_images(mean_color, photos, size=(224, 224), resize=256, progress=False).shape
+        (8, 3)
     """
     check_integer("batch_size", batch_size, minimum=1)
-    reader = ImageReader(images, name_of, size)
+    reader = ImageReader(images, name_of, size, resize)
     embed = _as_function(model)
     rows = []
     with _progress_bar(len(reader), progress) as bar:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -16,6 +15,8 @@ from keras_arcface._pixels import check_pixels
 from keras_arcface._pixels import warn_if_unit_range
 from keras_arcface.data import encoded_images
 from keras_arcface.data.pairs import PairSet
+from keras_arcface.data.resized import check_size
+from keras_arcface.data.resized import resize_image
 from keras_arcface.data.sources import Source
 
 _OTHER_IMAGES = ", or a sequence of encoded images, of paths or of records"
@@ -47,16 +48,27 @@ class ImageReader:
         images: array, tensor, sequence or source of images, as for `embed_images`.
         name_of: function from the index of an image to its name in errors; None for the default names.
         size: `(height, width)` of the resized images; None for images of the same size.
+        resize: length to which the shorter side is resized before the central `size` is cropped; None for neither.
 
     Raises:
-        ValueError: if `images` is not a collection of images, or is empty.
+        ValueError: if `images` is not a collection of images, or is empty; or if `size` or `resize` is out of range.
     """
 
-    def __init__(self, images: Any, name_of: Callable[[int], str] | None, size: tuple[int, int] | None):
+    def __init__(
+        self,
+        images: Any,
+        name_of: Callable[[int], str] | None,
+        size: tuple[int, int] | None,
+        resize: int | None = None,
+    ):
         _check_collection(images)
+        if size is not None:
+            check_size(size, resize)
+        elif resize is not None:
+            raise ValueError(f"resize requires a size to crop. Received: resize={resize}, size=None")
         if len(images) == 0:
             raise ValueError("images must contain at least one image. Received: 0 images")
-        self._images, self._name_of, self._size = images, name_of, size
+        self._images, self._name_of, self._size, self._resize = images, name_of, size, resize
         self._first_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -78,7 +90,11 @@ class ImageReader:
                 names[row] = own_name
             encoded.append(encoded_images.to_jpeg_or_png(image, names[row]))
         if self._size is not None:
-            return _decode_and_resize(encoded, names, self._size), names
+            resized = [
+                resize_image(encoded_images.decode(image, name), self._size, self._resize, name)
+                for image, name in zip(encoded, names, strict=True)
+            ]
+            return np.stack(resized), names
         self._first_size = self._first_size or encoded_images.decoded_size(encoded[0], names[0])
         return _decode(encoded, names, self._first_size), names
 
@@ -129,17 +145,6 @@ def _read_item(item: Any, name: str) -> tuple[bytes, str | None]:
         shape = f" and shape {item.shape}. Stack the arrays with np.stack" if isinstance(item, _Array) else ""
         raise _unexpected(f"a sequence whose {own_name or name} has the type {type(item).__name__}{shape}")
     return bytes(item), own_name
-
-
-def _decode_and_resize(encoded: Sequence[bytes], names: Sequence[str], size: tuple[int, int]) -> np.ndarray:
-    images = []
-    for image, name in zip(encoded, names, strict=True):
-        pixels = encoded_images.decode(image, name)
-        height, width, _ = pixels.shape
-        shrinks = height > size[0] or width > size[1]
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        images.append(cv2.resize(pixels, size[::-1], interpolation=interpolation))
-    return np.stack(images)
 
 
 def _decode(encoded: Sequence[bytes], names: Sequence[str], size: tuple[int, int]) -> np.ndarray:

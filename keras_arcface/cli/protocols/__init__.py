@@ -4,5 +4,18 @@ from keras_arcface.cli.protocols.camera_folders import reidentification
 from keras_arcface.cli.protocols.ijb import templates
 from keras_arcface.cli.protocols.labeled_images import retrieval
 from keras_arcface.cli.protocols.pair_sets import verification
+from keras_arcface.cli.protocols.retrieval_sets import cars196
+from keras_arcface.cli.protocols.retrieval_sets import cub200
+from keras_arcface.cli.protocols.retrieval_sets import in_shop
+from keras_arcface.cli.protocols.retrieval_sets import online_products
 
-__all__ = ["reidentification", "retrieval", "templates", "verification"]
+__all__ = [
+    "cars196",
+    "cub200",
+    "in_shop",
+    "online_products",
+    "reidentification",
+    "retrieval",
+    "templates",
+    "verification",
+]

@@ -26,8 +26,21 @@ def embed_all(
     embed: Callable, images: Any, arguments: argparse.Namespace, name_of: Callable[[int], str] | None = None
 ) -> np.ndarray:
     return evaluation.embed_images(
-        embed, images, arguments.flip, arguments.batch_size, name_of=name_of, size=arguments.size
+        *(embed, images, arguments.flip, arguments.batch_size),
+        name_of=name_of,
+        size=arguments.size,
+        resize=arguments.resize,
     )
+
+
+def describe_size(arguments: argparse.Namespace) -> str:
+    """Returns a sentence about the preprocessing of images, or an empty text if they are not resized."""
+    if arguments.size is None:
+        return ""
+    height, width = arguments.size
+    if arguments.resize is None:
+        return f" Images resized to {height} x {width}."
+    return f" Images resized to a shorter side of {arguments.resize}, and cropped to the central {height} x {width}."
 
 
 def show(name: str, table: evaluation.Table, note: str, report: evaluation.Report, say: Say) -> None:
