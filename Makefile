@@ -14,7 +14,7 @@ JAX_TESTS := tests/margins tests/test_models.py tests/test_keras_habits.py \
 TORCH_TESTS := tests/test_registered.py \
 	$(patsubst %,tests/layers/test_%.py,chunked custom_reduction inner_product modern_presets)
 # Slow tests that CI runs after `make test`, because they guard what matters most to users: the wheel in a clean environment,
-# the demo, the notebook, Ctrl-C, several replicas against one device. `pytest -m slow` has more.
+# the demo, the notebook, Ctrl-C, killed writers of a gallery, several replicas against one device. `pytest -m slow` has more.
 SLOW_TESTS := \
 	tests/packaging \
 	tests/examples/test_readme.py \
@@ -22,7 +22,9 @@ SLOW_TESTS := \
 	tests/cli/test_train.py::test_demo_exports_a_saved_model \
 	tests/cli/test_train.py::test_ctrl_c_stops_after_a_step_with_a_checkpoint_and_no_traceback \
 	tests/evaluation/test_real_data.py \
+	tests/faces \
 	tests/fuzzing \
+	tests/gallery/test_processes.py \
 	tests/layers/test_every_head.py::test_degenerate_batches_have_a_finite_loss_and_gradient \
 	tests/layers/test_partial_fc.py::test_it_learns_and_continues_after_loading \
 	tests/layers/test_partial_fc.py::test_other_classes_and_pairs_are_drawn_with_equal_probability \
