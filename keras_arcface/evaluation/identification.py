@@ -1,9 +1,14 @@
 """Identification (1:N) on closed and open sets, and among many distractors."""
 
 import dataclasses
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from keras_arcface.evaluation import ranking
 from keras_arcface.evaluation.formatting import format_result
@@ -16,6 +21,7 @@ from keras_arcface.evaluation.scores import score_blocks
 from keras_arcface.evaluation.vectors import l2_normalize
 
 _CMC_RANKS = 100
+_DISTRACTORS_PER_BLOCK = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +67,39 @@ class IdentificationResult:
         """
         return ranking.cmc_at(self.cmc, k)
 
+    @classmethod
+    def mean(cls, results: Sequence["IdentificationResult"]) -> "IdentificationResult":
+        """Returns the mean of the rates of several galleries, as IJB-B and IJB-C publish it for their two.
+
+        Args:
+            results: results of `identify`, with the same false accept rates.
+
+        Returns:
+            An `IdentificationResult` with the mean rates. A mean of NaN is NaN. The numbers of probes are those of all
+            results together, so a probe counts once for each gallery.
+
+        Raises:
+            ValueError: if there is no result, or the false accept rates differ.
+
+        Examples:
+            >>> first = identify([[1.0, 0.2], [0.6, 0.5]], [7, 8], [[1.0, 0.0]], [7], fars=(1.0,), progress=False)
+            >>> second = identify([[1.0, 0.2], [0.6, 0.5]], [7, 8], [[0.0, 1.0]], [8], fars=(1.0,), progress=False)
+            >>> IdentificationResult.mean([first, second])
+            IdentificationResult(rank_1=1.0000, rank_5=1.0000, dir={1: 1.0000}, mated=2, nonmated=2)
+        """
+        fars = [list(result.dir) for result in results]
+        if not results or any(other != fars[0] for other in fars):
+            raise ValueError(
+                f"results must be one or more results with the same false accept rates. Received: {len(results)} "
+                f"results with the rates {fars}"
+            )
+        return cls(
+            cmc=np.mean([result.cmc for result in results], axis=0),
+            dir={far: float(np.mean([result.dir[far] for result in results])) for far in fars[0]},
+            mated=sum(result.mated for result in results),
+            nonmated=sum(result.nonmated for result in results),
+        )
+
 
 def identify(
     probes, probe_labels, gallery, gallery_labels, fars: Iterable[float] = (0.01, 0.1), progress: bool = True
@@ -68,8 +107,9 @@ def identify(
     """Searches each probe's identity in a gallery, by cosine, as in IJB-B and IJB-C 1:N.
 
     Probes whose label is not in the gallery (nonmated probes) determine the thresholds for DIR@FAR, the detection and
-    identification rate: the lowest threshold that accepts at most this share of them. IJB-C publishes the mean over its
-    two galleries; call this function once per gallery. A gallery entry with the same score as a mate ranks before it.
+    identification rate: the lowest threshold that accepts at most this share of them. IJB-B and IJB-C publish the mean
+    over their two galleries: call this function once per gallery, and then `IdentificationResult.mean`. A gallery entry
+    with the same score as a mate ranks before it.
 
     Args:
         probes: `(n, dim)` embeddings of images or templates, of any norm.
@@ -184,7 +224,9 @@ def identify_among_distractors(
     Args:
         probes: `(n, dim)` embeddings, of any norm. The published protocol has 3,530 FaceScrub images of 80 people.
         labels: `(n,)` int, the identities of the probes.
-        distractors: `(m, dim)` embeddings of other identities, of any norm. The published protocol has one million.
+        distractors: `(m, dim)` embeddings of other identities, of any norm, as an array or as an object whose slices
+            are arrays, such as `data.FeatureFiles`. They are read once, in blocks of 65,536 rows, so that a memory map
+            or files of a million distractors, which the published protocol has, are never in memory at once.
         fars: false accept rates for TAR. The highest one determines the number of scores in memory.
         progress: if true, shows a progress bar.
 
@@ -207,7 +249,11 @@ def identify_among_distractors(
     References:
         - [The MegaFace Benchmark](https://arxiv.org/abs/1512.00596)
     """
-    probes, distractors = l2_normalize(probes, "probes"), l2_normalize(distractors, "distractors")
+    probes = l2_normalize(probes, "probes")
+    if isinstance(distractors, list | tuple):
+        distractors = np.asarray(distractors)
+    if not len(distractors):
+        raise ValueError("distractors must contain at least one embedding. Received: 0 embeddings")
     labels = check_labels(labels, probes, "labels", "probes")
     fars = check_fars(fars)
     mate_scores = _scores_with_mates(probes, labels)
@@ -219,21 +265,38 @@ def identify_among_distractors(
         )
     impostors = len(probes) * len(distractors)
     top = ranking.TopScores(max((max_accepted(far, impostors) for far in fars), default=0) + 1)
-    ranks = []
-    for rows, scores in score_blocks(probes, distractors, progress="distractors" if progress else None):
-        for mates, row in zip(mate_scores[rows], scores, strict=True):
-            # Low scores affect neither the ranks nor the top scores, so they are removed first.
-            row = row[np.flatnonzero(row >= min([*mates[:1], top.floor]))]
-            if len(mates):
-                ranks.append(ranking.count_at_least(row, mates))
-            top.add(row)
+    ahead = [np.zeros(len(mates), np.int64) for mates in mate_scores]
+    for block in _normalized_blocks(distractors, progress):
+        for rows, scores in score_blocks(probes, block):
+            for probe, row in zip(range(rows.start, rows.stop), scores, strict=True):
+                mates = mate_scores[probe]
+                # Low scores affect neither the ranks nor the top scores, so they are removed first.
+                row = row[np.flatnonzero(row >= min([*mates[:1], top.floor]))]
+                if len(mates):
+                    ahead[probe] += ranking.count_at_least(row, mates)
+                top.add(row)
     impostor_scores = top.descending()
     return DistractorResult(
-        cmc=ranking.cmc_curve(np.concatenate(ranks), _CMC_RANKS),
+        cmc=ranking.cmc_curve(np.concatenate(ahead), _CMC_RANKS),
         tar={far: _rate_at_far(far, genuine, impostor_scores, impostors) for far in fars},
         genuine=len(genuine),
         impostor=impostors,
     )
+
+
+def _normalized_blocks(distractors: Any, progress: bool) -> Iterator[np.ndarray]:
+    """Iterates over the L2-normalized rows of distractors in blocks."""
+    # An explicit False would override the environment variable TQDM_DISABLE.
+    disable = {} if progress else {"disable": True}
+    with tqdm(total=len(distractors), desc="distractors", unit="row", leave=False, **disable) as bar:
+        for start in range(0, len(distractors), _DISTRACTORS_PER_BLOCK):
+            block = np.asarray(distractors[start : start + _DISTRACTORS_PER_BLOCK])
+            yield l2_normalize(block, "distractors", _row_names(start))
+            bar.update(len(block))
+
+
+def _row_names(first: int) -> Callable[[int], str]:
+    return lambda row: f"row {first + row}"
 
 
 def _scores_with_mates(probes: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from keras_arcface.evaluation import IdentificationResult
+from keras_arcface.evaluation import identification
 from keras_arcface.evaluation import identify
 from keras_arcface.evaluation import identify_among_distractors
 
@@ -64,6 +66,35 @@ def test_closed_set_has_no_dir():
         identify(rows[1::2], labels[1::2] + 100, rows[::2], labels[::2], progress=False)
 
 
+def test_mean_over_galleries():
+    rows, labels = people(60, 4)
+    first, second = np.arange(0, 80, 4), np.arange(80, 200, 4)  # 20 and 30 people; 10 people are in no gallery
+    probes = np.setdiff1d(np.arange(240), [*first, *second])
+    results = [
+        identify(rows[probes], labels[probes], rows[gallery], labels[gallery], fars=(0.1, 0.001), progress=False)
+        for gallery in (first, second)
+    ]
+    mean = IdentificationResult.mean(results)
+    plain = [plain_one_to_many(rows[probes], labels[probes], rows[g], labels[g], (0.1,)) for g in (first, second)]
+    np.testing.assert_array_equal(mean.cmc, (plain[0][0] + plain[1][0]) / 2)
+    assert mean.dir[0.1] == (plain[0][1][0.1] + plain[1][1][0.1]) / 2
+    assert np.isnan(mean.dir[0.001])
+    assert (mean.mated, mean.nonmated) == (150, 2 * len(probes) - 150)
+    assert 0 < mean.dir[0.1] < mean.rank(1) < 1
+
+
+def test_mean_of_different_results_is_refused():
+    rows, labels = people(10, 2)
+    sides = rows, labels, rows[:4], labels[:4]
+    other = [identify(*sides, fars=fars, progress=False) for fars in ((0.1,), (0.2,))]
+    with pytest.raises(
+        ValueError, match=r"same false accept rates. Received: 2 results with the rates \[\[0.1\], \[0.2\]\]"
+    ):
+        IdentificationResult.mean(other)
+    with pytest.raises(ValueError, match=r"results must be one or more results.* Received: 0 results"):
+        IdentificationResult.mean([])
+
+
 def plain_megaface(probes, labels, distractors, fars):
     p, d = unit(probes), unit(distractors)
     own, others = p @ p.T, p @ d.T
@@ -92,6 +123,38 @@ def test_megaface_matches_plain_implementation(seed):
     assert np.isnan(result.tar[1e-5])
     assert (result.genuine, result.impostor) == (12 * 5 * 4, 60 * 700)
     print(f"CMC and TAR differ by 0; rank-1 {result.rank(1):.3f}, TAR@1e-3 {result.tar[1e-3]:.3f}")
+
+
+class Slices:
+    """Rows that can only be read in slices, such as feature files. It records the slices."""
+
+    def __init__(self, rows):
+        self.rows, self.read = rows, []
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice)
+        self.read.append(rows)
+        return self.rows[rows]
+
+
+def test_distractors_are_read_once_in_blocks(monkeypatch):
+    monkeypatch.setattr(identification, "_DISTRACTORS_PER_BLOCK", 64)
+    rows, labels = people(12, 5)
+    distractors = np.random.default_rng(100).normal(size=(700, 8)).astype(np.float32)
+    slices = Slices(distractors)
+    result = identify_among_distractors(rows, labels, slices, fars=(0.1, 1e-2), progress=False)
+    cmc, tars = plain_megaface(rows, labels, distractors, (0.1, 1e-2))
+    np.testing.assert_array_equal(result.cmc, cmc)
+    assert result.tar == tars
+    assert slices.read == [slice(start, start + 64) for start in range(0, 700, 64)]
+    distractors[130] = 0
+    with pytest.raises(ValueError, match=r"distractors must have rows that are finite and not zero.*: row 130$"):
+        identify_among_distractors(rows, labels, distractors, progress=False)
+    with pytest.raises(ValueError, match=r"distractors must contain at least one embedding. Received: 0 embeddings"):
+        identify_among_distractors(rows, labels, distractors[:0], progress=False)
 
 
 def test_ranks_count_scores_that_are_not_kept():
