@@ -12,6 +12,9 @@ from keras_arcface._image_headers import MAX_FILE_BYTES
 from keras_arcface._regular_files import describe_link
 from keras_arcface._regular_files import open_regular
 
+# Folders whose check is remembered: MegaFace has 700,000 folders, which would take 100 MB.
+_MAX_REMEMBERED = 2**16
+
 
 def read_image_file(path: str | os.PathLike) -> bytes:
     """Reads a regular file of at most `MAX_FILE_BYTES` bytes. Links are followed.
@@ -76,6 +79,8 @@ class ImageFiles:
             raise ValueError(f"{folder} must be inside of the folder {self.root}. Received: a path that leaves it")
         if not self.follow_links:
             self._check_target(folder)
+        if len(self._checked) >= _MAX_REMEMBERED:
+            self._checked.clear()
         self._checked.add(folder)
 
     def _check_target(self, path: str) -> None:

@@ -14,6 +14,8 @@ directory contains:
     CUB_200_2011/, cars196/, Stanford_Online_Products/, In-shop/
                      eight images of two classes in the formats of these benchmarks
     IJBC/            eight images of four templates in the format of IJB-C
+    YouTubeFaces/    eight frames of four videos, and four pairs in two splits
+    MegaFace/        four probes of two people, four distractors, and lists of noise
     backbone.safetensors    random weights of a small IResNet with the names of arcface_torch
     network.onnx            a convolution with 8 filters, and the mean of all pixels
     party/                  a photo of two "people", `group.jpg`, whose faces the function `detector` returns
@@ -33,6 +35,7 @@ import re
 import shutil
 from pathlib import Path
 
+import face_trees
 import keras
 import numpy as np
 import onnx
@@ -77,7 +80,7 @@ def files(tmp_path_factory):
     pairs.save(directory / "pairs.npz")
     write_lfw(directory, people)
     write_market(directory / "Market-1501" / "query", people)
-    write_ijbc(directory / "IJBC", people)
+    write_benchmarks(directory, people)
     retrieval_trees.write_all(directory, people)
     shapes = iresnet_shapes(width=8, blocks=(1, 1, 1, 1), dim=512, feature_map=(2, 2))
     rng = np.random.default_rng(0)
@@ -126,20 +129,35 @@ def write_market(directory, people):
             (directory / f"{identity:04d}_c{camera}s1_{camera:06d}_00.jpg").write_bytes(images[camera])
 
 
-def write_ijbc(directory, people):
-    for name in ("meta", "loose_crop"):
-        (directory / name).mkdir(parents=True)
-    names = [f"{number}.jpg" for number in range(1, 9)]
-    for name, image in zip(names, itertools.chain.from_iterable(people), strict=True):
-        (directory / "loose_crop" / name).write_bytes(image)
-    landmarks = " ".join(f"{value:.2f}" for value in np.ravel(TEMPLATE) * 32 / 112)
-    files = {
-        "face_tid_mid": [f"{name} {number // 2 + 1} {number + 1}" for number, name in enumerate(names)],
-        "name_5pts_score": [f"{name} {landmarks} 0.99" for name in names],
-        "template_pair_label": ["1 2 1", "3 4 1", "1 3 0", "2 4 0"],
-    }
-    for name, lines in files.items():
-        (directory / "meta" / f"ijbc_{name}.txt").write_text("\n".join(lines) + "\n")
+def write_benchmarks(directory, people):
+    ann, bob = people
+    images = dict(zip((f"{number}.jpg" for number in range(1, 9)), itertools.chain(ann, bob), strict=True))
+    face_trees.write_ijb(
+        directory / "IJBC",
+        {name: (image, number // 2 + 1, number + 1, 0.99) for number, (name, image) in enumerate(images.items())},
+        pairs=[(1, 2, 1), (3, 4, 1), (1, 3, 0), (2, 4, 0)],
+        galleries={"G1": {1: 7}, "G2": {3: 8}},
+        probes={2: 7, 4: 8},
+        size=32,
+    )
+    videos = {"ann/0": ann[:2], "ann/1": ann[2:], "bob/0": bob[:2], "bob/1": bob[2:]}
+    pairs = [(1, "ann/0", "ann/1", True), (1, "ann/0", "bob/0", False)]
+    pairs += [(2, "bob/0", "bob/1", True), (2, "ann/1", "bob/1", False)]
+    face_trees.write_ytf(directory / "YouTubeFaces", videos, pairs)
+    face_trees.write_megaface(
+        directory / "MegaFace",
+        {
+            f"{name}/{name}_{number}.jpg": images[number]
+            for name, images in (("ann", ann), ("bob", bob))
+            for number in (0, 1)
+        },
+        {
+            f"1/{name}@N00/{number}.jpg": images[number]
+            for name, images in (("ann", ann), ("bob", bob))
+            for number in (2, 3)
+        },
+        noisy_distractors=["1/bob@N00/3.jpg"],
+    )
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,10 @@ from keras_arcface.data import augment
 from keras_arcface.data.camera_folder import CameraFolder
 from keras_arcface.data.cars196 import Cars196
 from keras_arcface.data.cub200 import Cub200
+from keras_arcface.data.feature_files import FeatureFiles
+from keras_arcface.data.feature_files import write_feature_files
 from keras_arcface.data.ijb import IjbSet
+from keras_arcface.data.ijb_galleries import IjbIdentificationSet
 from keras_arcface.data.image_check import ImageCheck
 from keras_arcface.data.image_check import check_images
 from keras_arcface.data.image_folder import ImageFolder
@@ -14,6 +17,7 @@ from keras_arcface.data.in_shop import InShop
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import load_info
 from keras_arcface.data.integrity import check_dataset
+from keras_arcface.data.megaface import MegaFaceSet
 from keras_arcface.data.online_products import StanfordOnlineProducts
 from keras_arcface.data.opening import open_source
 from keras_arcface.data.pairs import PairSet
@@ -31,6 +35,7 @@ from keras_arcface.data.teacher_embeddings import load_teacher_embeddings
 from keras_arcface.data.teacher_embeddings import write_teacher_embeddings
 from keras_arcface.data.tfrecord_source import TFRecords
 from keras_arcface.data.writer import write_dataset
+from keras_arcface.data.ytf import YtfSet
 
 __all__ = [
     "CameraFolder",
@@ -38,11 +43,14 @@ __all__ = [
     "ClassSubset",
     "Cub200",
     "DatasetInfo",
+    "FeatureFiles",
+    "IjbIdentificationSet",
     "IjbSet",
     "ImageCheck",
     "ImageFolder",
     "ImageList",
     "InShop",
+    "MegaFaceSet",
     "PairSet",
     "Record",
     "RecordIO",
@@ -52,6 +60,7 @@ __all__ = [
     "StanfordOnlineProducts",
     "TFRecords",
     "TeacherEmbeddings",
+    "YtfSet",
     "align",
     "augment",
     "check_dataset",
@@ -63,5 +72,6 @@ __all__ = [
     "open_source",
     "split_identities",
     "write_dataset",
+    "write_feature_files",
     "write_teacher_embeddings",
 ]

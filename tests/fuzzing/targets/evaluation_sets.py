@@ -8,7 +8,7 @@ from fuzzing.named_errors import named_errors
 from keras_arcface.data import CameraFolder
 from keras_arcface.data import IjbSet
 
-COVERS = ("keras_arcface/data/ijb.py", "keras_arcface/data/camera_folder.py")
+COVERS = tuple(f"keras_arcface/data/{name}.py" for name in ("ijb", "ijb_images", "camera_folder"))
 ALLOWED = (ValueError,)
 MAX_SECONDS = 2
 MAX_MIB = 32
