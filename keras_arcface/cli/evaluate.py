@@ -19,6 +19,16 @@ Each option takes any number of evaluation sets. The prefix `NAME=` sets a name 
     --sop        Stanford Online Products: a folder with Ebay_test.txt (Recall@1, 10, 100, 1000, mAP@R, NMI)
     --in-shop    In-Shop Clothes Retrieval: a folder with list_eval_partition.txt (Recall@1, 10, 20, 30, mAP@R, NMI)
     --ijb        IJB-B or IJB-C: a folder with meta/ and loose_crop/ (TAR@FAR of pairs of templates)
+    --ijb-1n     IJB-B or IJB-C 1:N: the same folder (CMC and DIR@FAR of probes in two galleries)
+    --ytf        YouTube Faces: a folder with splits.txt and aligned_images_DB/, or the path of another list of pairs
+                 beside it (accuracy over the splits, TAR@FAR, AUC, EER of pairs of videos)
+    --megaface   MegaFace with FaceScrub: a folder with devkit/, facescrub_images/ and megaface_images/ (rank-1 and
+                 TAR@FAR among distractors)
+
+MegaFace can also be evaluated from files of features (embeddings) in the format of its development kit, of any program,
+with or without models. The folder contains `facescrub/` and `megaface/` with one file `<image><ending>` per image:
+
+    keras-arcface evaluate --megaface MegaFace --megaface-features theirs=feature_out,ending=_r100.bin
 
 Published figures of image retrieval use the options --resize 256 --size 224 224 --no-flip: images are resized to a
 shorter side of 256, cropped to their center, and not mirrored.
@@ -59,13 +69,16 @@ PROTOCOLS = {
     "sop": "online_products",
     "in-shop": "in_shop",
     "ijb": "templates",
+    "ijb-1n": "identification",
+    "ytf": "videos",
+    "megaface": "distractors",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models",
-        nargs="+",
+        nargs="*",
         metavar="MODEL",
         help="[NAME=]PATH[,color=BGR][,mean=X][,std=X], a published network, or pixels",
     )
@@ -79,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-flip", dest="flip", action="store_false", help="do not add the embedding of the mirror image"
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per batch; default 64")
-    add_size_options(parser, "size to which images are resized, those of --ijb aligned; not for --pairs")
+    add_size_options(parser, "size to which images are resized, those of --ijb and --ijb-1n aligned; not for --pairs")
     parser.add_argument("--folds", type=int, default=10, metavar="N", help="--pairs: number of folds; default 10")
     parser.add_argument(
         "--shuffle-seed", type=int, metavar="N", help="--pairs: shuffle the pairs before they are split into folds"
@@ -88,16 +101,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--undetected",
         choices=("raise", "skip", "crop"),
         default="raise",
-        help="--ijb: treatment of images without landmarks; crop uses the center of the loose crop",
+        help="--ijb, --ijb-1n: treatment of images without landmarks; crop uses the center of the loose crop",
     )
     parser.add_argument(
-        "--no-norm", dest="norm", action="store_false", help="--ijb: do not weight images by the embedding norm"
+        "--no-norm", dest="norm", action="store_false", help="--ijb, --ijb-1n: do not weight images by the norm"
     )
     parser.add_argument(
         "--no-detector-score",
         dest="detector_score",
         action="store_false",
-        help="--ijb: do not weight images by the detector score",
+        help="--ijb, --ijb-1n: do not weight images by the detector score",
+    )
+    parser.add_argument(
+        "--refined", action="store_true", help="--megaface: leave out the images in InsightFace's lists of noise"
+    )
+    parser.add_argument(
+        "--megaface-features",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]PATH[,ending=X]",
+        help="--megaface: folders of features, see above",
     )
     parser.add_argument("--nmi", action="store_true", help="retrieval: also compute the NMI of a clustering (slow)")
     add_json_option(parser)
@@ -106,15 +129,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     sets = find_sets(arguments)
     check_size_options(arguments)
-    if arguments.ijb and arguments.size and arguments.size[0] != arguments.size[1]:
-        arguments.parser.error(f"--ijb requires a square --size. Received: {' '.join(map(str, arguments.size))}")
-    parsed = unique_names(map(parse_model, arguments.models), "model")
-    for path, options in parsed.values():
-        if path != "pixels":
-            check_embedder(Path(path), arguments.accept_license, runtimes=True)
-        if options and is_loaded_by_pretrained(path):
+    check_combination(arguments)
+    given_models = [parse_model(text) for text in arguments.models]
+    features = [parse_features(text) for text in arguments.megaface_features]
+    unique_names([*given_models, *features], "model")
+    parsed, arguments.megaface_features = dict(given_models), dict(features)
+    for model, options in parsed.values():
+        if model != "pixels":
+            check_embedder(Path(model), arguments.accept_license, runtimes=True)
+        if options and is_loaded_by_pretrained(model):
             received = ", ".join(f"{name}={value}" for name, value in options.items())
-            raise ValueError(f"{path} takes RGB in 0..255 and no preprocessing. Received: {received}")
+            raise ValueError(f"{model} takes RGB in 0..255 and no preprocessing. Received: {received}")
     require("matplotlib", "plots", "evaluate")
     if arguments.nmi:
         require("sklearn", "clustering", "--nmi")
@@ -131,8 +156,11 @@ def run(arguments: argparse.Namespace) -> None:
     models = {name: load_model(path, options, arguments.accept_license) for name, (path, options) in parsed.items()}
     results: dict[str, dict[str, Any]] = {}
     flipped = "with the embedding of the mirror image added" if arguments.flip else "without mirror images"
-    report = evaluation.Report("Evaluation", f"{', '.join(models)}: {flipped}.")
-    for name, (protocol, path) in sets.items():
+    notes = [f"{', '.join(models)}: {flipped}."] if models else []
+    if arguments.megaface_features:
+        notes.append(f"Features from files: {', '.join(arguments.megaface_features)}.")
+    report = evaluation.Report("Evaluation", " ".join(notes))
+    for protocol, name, path in sets:
         say(f"\n{name}")
         evaluate = getattr(protocols, protocol)
         by_model = evaluate(name, path, models, arguments, report, say)
@@ -144,19 +172,38 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(results)
 
 
-def find_sets(arguments: argparse.Namespace) -> dict[str, tuple[str, Path]]:
-    """Returns name -> (protocol, path). Missing files raise an error before anything is embedded."""
+def check_combination(arguments: argparse.Namespace) -> None:
+    """Exits with an error if the options do not fit together."""
+    if (arguments.ijb or arguments.ijb_1n) and arguments.size and arguments.size[0] != arguments.size[1]:
+        size = " ".join(map(str, arguments.size))
+        arguments.parser.error(f"--ijb and --ijb-1n require a square --size. Received: {size}")
+    if arguments.megaface_features and not arguments.megaface:
+        arguments.parser.error("--megaface-features requires --megaface, the lists of images")
+    others = [option for option in PROTOCOLS if option != "megaface" and getattr(arguments, dest(option))]
+    if not arguments.models and (others or not arguments.megaface_features):
+        arguments.parser.error("expected a MODEL. Only --megaface needs none, with --megaface-features")
+
+
+def dest(option: str) -> str:
+    """Returns the attribute of the arguments of an option."""
+    return option.replace("-", "_")
+
+
+def find_sets(arguments: argparse.Namespace) -> list[tuple[str, str, Path]]:
+    """Returns (protocol, name, path) of each set. Missing files raise an error before anything is embedded."""
     sets = []
     for option, protocol in PROTOCOLS.items():
-        for text in getattr(arguments, option.replace("-", "_")):
+        entries = []
+        for text in getattr(arguments, dest(option)):
             name, given = split_name(text)
             path = Path(given)
             if not path.exists():
                 raise FileNotFoundError(f"--{option}: expected an existing path. Received: {path}")
-            sets.append((name or (path.stem if path.is_file() else path.resolve().name), (protocol, path)))
+            entries.append((name or (path.stem if path.is_file() else path.resolve().name), path))
+        sets += [(protocol, name, path) for name, path in unique_names(entries, "set").items()]
     if not sets:
         arguments.parser.error("expected at least one set: " + ", ".join(f"--{option}" for option in PROTOCOLS))
-    return unique_names(sets, "set")
+    return sets
 
 
 def unique_names(entries: Iterable[tuple[str, Any]], kind: str) -> dict[str, Any]:
@@ -197,6 +244,19 @@ def parse_model(text: str) -> tuple[str, tuple[str, dict[str, Any]]]:
             f"Received: {path}{preset_files.suggestion(path)}"
         )
     return name or Path(path).stem, (path, chosen)
+
+
+def parse_features(text: str) -> tuple[str, tuple[Path, str | None]]:
+    """Parses `NAME=PATH,ending=_x.bin` and returns the name, and the folder with the ending, None if not given."""
+    first, comma, option = text.partition(",")
+    key, _, ending = option.partition("=")
+    if comma and (key != "ending" or not ending):
+        raise ValueError(f"Expected [NAME=]PATH[,ending=X] for --megaface-features. Received: {text}")
+    name, path = split_name(first)
+    for part in ("facescrub", "megaface"):
+        if not Path(path, part).is_dir():
+            raise FileNotFoundError(f"--megaface-features: expected an existing folder {Path(path, part)}")
+    return name or Path(path).resolve().name, (Path(path), ending or None)
 
 
 def load_model(path: str, preprocessing: dict[str, Any], accept_license: bool) -> Callable:

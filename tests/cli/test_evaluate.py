@@ -84,7 +84,10 @@ def test_errors(run, tmp_path, monkeypatch):
         (["pixels", "--pairs", pairs, pairs], "error: Every set needs a unique name, as in NAME=PATH"),
         (["pixels,mean=abc", "--pairs", pairs], "mean=NUMBER, std=NUMBER. Received: 'mean=abc', in pixels,mean=abc"),
         (["lr=0.1.keras", "--pairs", pairs], "error: lr=0.1.keras expects images of 48 x 48"),
-        (["pixels", "--ijb", tmp_path, "--size", 112, 96], "error: --ijb requires a square --size. Received: 112 96"),
+        (
+            ["pixels", "--ijb", tmp_path, "--size", 112, 96],
+            "error: --ijb and --ijb-1n require a square --size. Received: 112 96",
+        ),
         (["pixels"], "expected at least one set: --pairs, --retrieval, --market"),
     ):
         done = run("evaluate", *arguments)
