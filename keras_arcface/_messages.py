@@ -1,4 +1,4 @@
-"""Bounded text of values in error messages."""
+"""Text of values in messages."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +35,15 @@ def cut(text: Any, limit: int = 200) -> str:
     if not isinstance(text, str):
         return short(text, limit)
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Returns a number with its noun, whose plural is `many`, or `one` and an s.
+
+    >>> counted(1, "photo"), counted(2000, "photo"), counted(0, "person", "people")
+    ('1 photo', '2,000 photos', '0 people')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _pieces(value: Any, limit: int) -> Iterator[str]:

@@ -26,18 +26,15 @@ from pathlib import Path
 
 from keras_arcface._choices import CLUSTERING_METHODS
 from keras_arcface._messages import cut
-from keras_arcface.cli.detectors import add_detector_options
-from keras_arcface.cli.detectors import check_detector
-from keras_arcface.cli.detectors import make_detector
-from keras_arcface.cli.detectors import make_limits
-from keras_arcface.cli.embedders import add_license_option
-from keras_arcface.cli.embedders import check_embedder
-from keras_arcface.cli.embedders import load_embedder
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
 from keras_arcface.cli.paths import check_exists
 from keras_arcface.cli.paths import check_writable
+from keras_arcface.cli.photo_files import list_folder
+from keras_arcface.cli.pipelines import add_pipeline_options
+from keras_arcface.cli.pipelines import check_pipeline
+from keras_arcface.cli.pipelines import make_pipeline
 from keras_arcface.cli.startup import load_tensorflow
 
 
@@ -46,15 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("album.html"), metavar="FILE", help="HTML page; default album.html"
     )
-    parser.add_argument(
-        "--embedder",
-        type=Path,
-        default=Path("sface"),
-        metavar="EMBEDDER",
-        help="embedder.keras, a weights file (.onnx, .pth, .safetensors), a folder of save_preset, or a published "
-        "network, see `keras-arcface presets`; default sface",
-    )
-    add_license_option(parser)
     parser.add_argument("--method", choices=CLUSTERING_METHODS, default="agglomerative", help="default agglomerative")
     parser.add_argument(
         "--threshold",
@@ -69,39 +57,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="smallest number of faces of a group; default 2, or 5 for hdbscan",
     )
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="CSV file of face,face,same or face,face,different")
-    add_detector_options(parser)
+    add_pipeline_options(parser)
     add_json_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     check_exists(arguments.photos, *([arguments.pairs] if arguments.pairs else []))
-    check_embedder(arguments.embedder, arguments.accept_license)
-    check_detector(arguments)
+    check_pipeline(arguments)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     check_writable(arguments.output.parent)
     if arguments.method == "hdbscan":
         from keras_arcface._optional import require
 
         require("sklearn", "clustering", "--method hdbscan")
-    photos, skipped = list_photos(arguments.photos)
+    photos, skipped = list_folder(arguments.photos)
     load_tensorflow()
     import numpy as np
     from tqdm import tqdm
 
-    from keras_arcface import faces
     from keras_arcface import gallery
     from keras_arcface.gallery.album import face_names
     from keras_arcface.gallery.constraints import ContradictoryPairs
 
     say = text_printer(arguments)
-    embedder = load_embedder(arguments.embedder, arguments.accept_license)
-    pipeline = faces.FacePipeline(
-        make_detector(arguments),
-        embedder,
-        make_limits(arguments),
-        max_side=arguments.max_side,
-        tiles=arguments.tiles,
-    )
+    pipeline = make_pipeline(arguments)
     found, owners, errors, rejected = [], [], {}, 0
     for result in tqdm(pipeline.stream(photos), total=len(photos), unit="photo", desc="faces"):
         found += result.faces
@@ -162,36 +141,6 @@ def run(arguments: argparse.Namespace) -> None:
                 "album": str(arguments.output),
             }
         )
-
-
-def list_photos(folder: Path) -> tuple[list[str], int]:
-    """Returns the paths of the photos in a folder and its subfolders, without hidden ones.
-
-    Returns:
-        The paths, and the number of files that are not photos.
-
-    Raises:
-        FileNotFoundError: if there is no photo.
-        OSError: if a subfolder cannot be read.
-    """
-    from keras_arcface.faces.aligned_folder import PHOTO_SUFFIXES
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    photos, skipped = [], 0
-    for current, subfolders, files in os.walk(folder, onerror=stop):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(name for name in files if not name.startswith(".")):
-            if os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES:
-                photos.append(os.path.join(current, name))
-            else:
-                skipped += 1
-    if not photos:
-        raise FileNotFoundError(
-            f"PHOTOS must be a folder with photos ({', '.join(PHOTO_SUFFIXES)}). Received: {folder} without any"
-        )
-    return photos, skipped
 
 
 def read_pairs(path: Path, names: Sequence[str]) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -33,6 +34,24 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\nFor the options, run: {self.prog} --help\n")
+
+
+class Alternative(argparse.Action):
+    """Option after which some positional arguments are not required.
+
+    Args:
+        instead_of: names of the positional arguments.
+    """
+
+    def __init__(self, *args: Any, instead_of: Sequence[str], **options: Any):
+        super().__init__(*args, **options)
+        self._instead_of = instead_of
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, *_: Any) -> None:
+        setattr(namespace, self.dest, self.const if self.nargs == 0 else value)
+        for action in parser._get_positional_actions():
+            if action.dest in self._instead_of:
+                action.required = False
 
 
 class _Commands(argparse._SubParsersAction):

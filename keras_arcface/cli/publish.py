@@ -21,17 +21,9 @@ from typing import Any
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
+from keras_arcface.cli.parser import Alternative
 from keras_arcface.cli.paths import check_exists
 from keras_arcface.cli.startup import load_tensorflow
-
-
-class _Alternative(argparse.Action):
-    """Option with a base path, after which the positional arguments are not required."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, *_: Any) -> None:
-        setattr(namespace, self.dest, value)
-        for action in parser._get_positional_actions():
-            action.required = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-check", action="store_true", help="publish without a check of the model")
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument(
-        "--rollback", type=Path, action=_Alternative, metavar="BASE", help="withdraw the newest version of BASE"
-    )
-    instead.add_argument("--list", type=Path, action=_Alternative, metavar="BASE", help="print the versions of BASE")
+    options: dict[str, Any] = {
+        "type": Path,
+        "action": Alternative,
+        "instead_of": ("saved_model", "base"),
+        "metavar": "BASE",
+    }
+    instead.add_argument("--rollback", help="withdraw the newest version of BASE", **options)
+    instead.add_argument("--list", help="print the versions of BASE", **options)
     parser.add_argument("--to", type=int, metavar="N", help="with --rollback: withdraw all versions after N")
     parser.add_argument("--dry-run", action="store_true", help="only print the planned changes")
     add_json_option(parser)

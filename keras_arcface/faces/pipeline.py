@@ -85,6 +85,16 @@ class PhotoFaces:
         main = main_face([*self.faces, *self.rejected], self.size)
         return main if main is not None and main.reason is None else None
 
+    @property
+    def problem(self) -> str | None:
+        """Why there is no main face, with the photo. None if there is one."""
+        if self.error is not None:
+            return self.error
+        main = main_face([*self.faces, *self.rejected], self.size)
+        if main is None:
+            return f"{self.photo}: no face was found"
+        return None if main.reason is None else f"{self.photo}: the main face is rejected: {main.reason}"
+
 
 class Comparison(NamedTuple):
     """Result of `FacePipeline.compare`.
@@ -167,7 +177,7 @@ class FacePipeline:
         self.max_side, self.tiles, self._batch_size = max_side, tiles, batch_size
         if isinstance(embedder, str | os.PathLike):
             if threshold is None:
-                self.threshold = _published_threshold(embedder)
+                self.threshold = published_threshold(embedder)
             embedder = _load(embedder)
         self._embedder = embedder
         size = getattr(embedder, "input_shape", (None, None, None))[1:3]
@@ -254,10 +264,8 @@ class FacePipeline:
         for name, result in zip(("first", "second"), results, strict=True):
             if result.error is not None:
                 raise ValueError(f"{name} must be a readable photo. Received: {result.error}")
-            if result.main is None:
-                rejected = main_face(result.rejected, result.size)
-                reason = "no face was found" if rejected is None else f"the main face is rejected: {rejected.reason}"
-                raise ValueError(f"{name} must show a face. Received: {reason}")
+            if result.problem is not None:
+                raise ValueError(f"{name} must show a face. Received: {result.problem}")
         faces = [result.main for result in results]
         score = float(np.dot(*(face.embedding / np.linalg.norm(face.embedding) for face in faces)))
         return Comparison(score, self.threshold, score >= self.threshold, *faces)
@@ -346,7 +354,8 @@ def _load(embedder: str | os.PathLike) -> Any:
     return pretrained.load(embedder)
 
 
-def _published_threshold(embedder: str | os.PathLike) -> float | None:
+def published_threshold(embedder: str | os.PathLike) -> float | None:
+    """Returns the threshold of a published network or of a folder of `pretrained.save_preset`; None if unknown."""
     from keras_arcface.pretrained import preset_files
 
     path = Path(embedder)

@@ -16,6 +16,7 @@ import numpy as np
 from keras_arcface._html import data_uri
 from keras_arcface._html import escape
 from keras_arcface._html import write_page
+from keras_arcface._messages import counted
 from keras_arcface._messages import short
 from keras_arcface.evaluation.clustering import NOISE
 
@@ -133,10 +134,9 @@ def _body(sections: dict[int, list[_Face]], title: str, note: str, folder: Path)
     people = [sections[cluster] for cluster in sorted(sections.keys() - {NOISE})]
     in_groups = sum(map(len, people))
     yield f"<h1>{escape(title)}</h1>"
-    summary = (
-        f"{_count(in_groups, 'face')} of {_count(len(people), 'person', 'people')}, and {_count(len(unsure), 'face')}"
-    )
-    yield f"<p>{summary} that belong to no group.</p>" if sections else "<p>No faces.</p>"
+    grouped = f"{counted(in_groups, 'face')} of {counted(len(people), 'person', 'people')}"
+    summary = f"{grouped}, and {counted(len(unsure), 'face')} that belong to no group."
+    yield f"<p>{summary}</p>" if sections else "<p>No faces.</p>"
     if note:
         yield f"<p>{escape(note)}</p>"
     for number, faces in enumerate(people, start=1):
@@ -147,7 +147,7 @@ def _body(sections: dict[int, list[_Face]], title: str, note: str, folder: Path)
 
 def _section(heading: str, faces: list[_Face], note: str, folder: Path) -> Iterator[str]:
     photos = len({face.photo for face in faces})
-    count = f"{_count(len(faces), 'face')} in {_count(photos, 'photo')}"
+    count = f"{counted(len(faces), 'face')} in {counted(photos, 'photo')}"
     yield f"<section>\n<h2>{heading}<small>{count}</small></h2>"
     if note:
         yield f"<p>{note}</p>"
@@ -160,10 +160,6 @@ def _section(heading: str, faces: list[_Face], note: str, folder: Path) -> Itera
             f"<span>{name}</span></a></li>"
         )
     yield "</ul>\n</section>"
-
-
-def _count(number: int, name: str, plural: str = "") -> str:
-    return f"{number:,} {name if number == 1 else plural or name + 's'}"
 
 
 def _address(photo: str, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import pytest
+from faces.detectors import ColorDetector
 
 from keras_arcface.cli.main import main
 
@@ -20,6 +21,24 @@ def _environment(monkeypatch):
     """Restores the environment variables that a command sets."""
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
     monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
+@pytest.fixture
+def color_detector(monkeypatch):
+    """Replaces the default detector by one for squares of color."""
+    from keras_arcface import faces
+
+    monkeypatch.setattr(faces, "YuNet", lambda path=None, min_score=0.6: ColorDetector())
+
+
+@pytest.fixture
+def color_embedder(tmp_path):
+    """Path of an embedder, whose embedding is the mean color."""
+    import keras
+
+    images = keras.Input((112, 112, 3))
+    keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)).save(tmp_path / "color.keras")
+    return tmp_path / "color.keras"
 
 
 @pytest.fixture

@@ -3,38 +3,21 @@
 import json
 import os
 
-import cv2
-import keras
 import numpy as np
 import pytest
 from conftest import encode
-from faces.detectors import face_in
+from faces.detectors import BLUE
+from faces.detectors import DARK_RED
+from faces.detectors import GREEN
+from faces.detectors import RED
+from faces.detectors import photo_of
 from html_page import Page
 
 from keras_arcface import faces
 
-RED, GREEN, BLUE = (255, 20, 20), (20, 255, 20), (20, 20, 255)
-DARK_RED = (200, 60, 60)
-
-
-class ColorDetector:
-    """Finds bright squares, from left to right."""
-
-    def __call__(self, photo):
-        _, _, stats, _ = cv2.connectedComponentsWithStats((photo.max(axis=2) > 150).astype(np.uint8))
-        return [face_in(stat[:4]) for stat in sorted(stats[1:], key=lambda stat: stat[0])]
-
-
-def photo_of(*colors):
-    photo = np.zeros((60, 60 * len(colors), 3), np.uint8)
-    for number, color in enumerate(colors):
-        photo[10:50, 60 * number + 10 : 60 * number + 50] = color
-    return encode(photo)
-
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
-    monkeypatch.setattr(faces, "YuNet", lambda path=None, min_score=0.6: ColorDetector())
+def photos(tmp_path, color_detector):
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     (folder / "a.png").write_bytes(photo_of(RED))
@@ -48,10 +31,8 @@ def photos(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def embedder(tmp_path):
-    images = keras.Input((112, 112, 3))
-    keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)).save(tmp_path / "color.keras")
-    return tmp_path / "color.keras"
+def embedder(color_embedder):
+    return color_embedder
 
 
 def test_album_and_json(run, photos, embedder, tmp_path):

@@ -2,12 +2,15 @@
 
 import cv2
 import numpy as np
+from conftest import encode
 from conftest import make_face
 
 from keras_arcface._alignment import TEMPLATE
 from keras_arcface.faces import Face
 
 MARK = 255, 0, 255
+RED, GREEN, BLUE = (255, 20, 20), (20, 255, 20), (20, 20, 255)
+DARK_RED = (200, 60, 60)
 
 
 class SquareDetector:
@@ -21,6 +24,22 @@ class SquareDetector:
 
     def __repr__(self):
         return "SquareDetector()"
+
+
+class ColorDetector:
+    """Finds bright squares, from left to right."""
+
+    def __call__(self, photo):
+        _, _, stats, _ = cv2.connectedComponentsWithStats((photo.max(axis=2) > 150).astype(np.uint8))
+        return [face_in(stat[:4]) for stat in sorted(stats[1:], key=lambda stat: stat[0])]
+
+
+def photo_of(*colors):
+    """Returns a photo with a square of each color, for `ColorDetector`, as a PNG file."""
+    photo = np.zeros((60, 60 * max(1, len(colors)), 3), np.uint8)
+    for number, color in enumerate(colors):
+        photo[10:50, 60 * number + 10 : 60 * number + 50] = color
+    return encode(photo)
 
 
 def face_in(box, score=0.9):

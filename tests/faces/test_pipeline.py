@@ -101,7 +101,7 @@ def test_comparison():
     ("photos", "message"),
     [
         ((b"x", PHOTOS[0]), "first must be a readable photo. Received: photo is not"),
-        ((PHOTOS[0], PHOTOS[2]), "second must show a face. Received: no face was found"),
+        ((PHOTOS[0], PHOTOS[2]), "second must show a face. Received: 1: no face was found"),
     ],
 )
 def test_comparison_names_the_photo_without_a_face(photos, message):
