@@ -1,4 +1,4 @@
-"""Source that reads a folder with one sub-folder of images per class."""
+"""Source that reads a folder with one folder of images per class."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_arcface._arguments import check_integer
 from keras_arcface._image_files import ImageFiles
 from keras_arcface.data.list_files import IMAGE_SUFFIXES
 from keras_arcface.data.sources import Record
@@ -30,17 +31,21 @@ class ImageFolder(Source):
         path: path of the folder.
         follow_links: whether to follow links to files and folders outside of `path`. If false, such a folder raises an
             error, and such a file raises an error when it is read. Links within `path` are always followed.
+        depth: number of levels of folders from `path` to the images: 1 for `path/class/image.jpg`, 2 for
+            `path/group/class/image.jpg`, where every group has classes of its own.
 
     Attributes:
         num_classes: number of classes.
-        class_names: names of the sub-folders. The label of a class is the index of its name.
+        class_names: paths of the folders of the classes, relative to `path`: names of sub-folders, or names such as
+            `"group/class"` with a `depth` of 2. The label of a class is the index of its name.
         labels: labels of all images, `(len,)` int64 array.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        ValueError: if the folder contains no classes or no images, if a class contains folders instead of images, or if
-            a file does not have the suffix of an image. Reading an image that is not a regular file, has more than
-            128 MiB, or is outside of the folder also raises an error. The message names the file.
+        ValueError: if the folder contains no classes or no images, if a class contains folders instead of images, if an
+            image is outside of the folders of the classes, if a file does not have the suffix of an image, or if
+            `depth` is below 1. Reading an image that is not a regular file, has more than 128 MiB, or is outside of the
+            folder also raises an error. The message names the file.
 
     Examples:
         >>> faces = ImageFolder("photos")  # photos/ann/0.jpg, photos/ann/1.jpg, ..., photos/bob/3.jpg
@@ -51,33 +56,27 @@ class ImageFolder(Source):
         >>> image, label, name = faces[4]
         >>> label, name
         (1, 'bob/0.jpg')
+
+        Groups of classes:
+
+        >>> import shutil
+        >>> groups = shutil.copytree("photos", "groups/friends")  # groups/friends/ann/0.jpg, ...
+        >>> ImageFolder("groups", depth=2).class_names
+        ['friends/ann', 'friends/bob']
     """
 
-    def __init__(self, path, follow_links: bool = False):
+    def __init__(self, path, follow_links: bool = False, depth: int = 1):
+        check_integer("depth", depth, 1)
         self.path = Path(path)
         if not self.path.is_dir():
             raise FileNotFoundError(
                 f"path must be a folder with one sub-folder per class. Received: path={str(path)!r}"
             )
         self._files = ImageFiles(self.path, follow_links)
-        entries = visible_entries(self.path)
-        for entry in entries:
-            if suffix(entry) in IMAGE_SUFFIXES:
-                raise ValueError(
-                    f"{path} must contain one sub-folder of images per class. "
-                    f"Received: image {entry.name} outside of a sub-folder"
-                )
-        folders = [entry for entry in entries if is_folder(entry)]
-        if not folders:
-            raise ValueError(
-                f"{path} must contain one sub-folder of images per class, as in "
-                f"{self.path / 'some_person' / 'image.jpg'}. Received: a folder without sub-folders"
-            )
-        for folder in folders:
-            self._files.check_folder(folder.path)
-        self.class_names = [folder.name for folder in folders]
+        folders = self._class_folders(self.path, depth)
+        self.class_names = list(folders)
         self.num_classes = len(folders)
-        files = [_list_images(folder) for folder in folders]
+        files = [_list_images(self.path, folder) for folder in folders.values()]
         self._names = [
             f"{name}/{image}" for name, images in zip(self.class_names, files, strict=True) for image in images
         ]
@@ -93,6 +92,30 @@ class ImageFolder(Source):
                 "%s: %d of %d sub-folders contain no images: %s",
                 *(path, len(empty), len(folders), ", ".join(empty[:10]) + (" ..." if len(empty) > 10 else "")),
             )
+
+    def _class_folders(self, path: Path, depth: int, prefix: str = "") -> dict[str, os.DirEntry]:
+        """Returns the folders of the classes by their names."""
+        entries = visible_entries(path)
+        for entry in entries:
+            if suffix(entry) in IMAGE_SUFFIXES:
+                raise ValueError(
+                    f"{path} must contain one sub-folder of images per class. "
+                    f"Received: image {entry.name} outside of a sub-folder"
+                )
+        folders = {f"{prefix}{entry.name}": entry for entry in entries if is_folder(entry)}
+        if not folders:
+            raise ValueError(
+                f"{path} must contain one sub-folder of images per class, as in "
+                f"{path / 'some_person' / 'image.jpg'}. Received: a folder without sub-folders"
+            )
+        for folder in folders.values():
+            self._files.check_folder(folder.path)
+        if depth == 1:
+            return folders
+        classes: dict[str, os.DirEntry] = {}
+        for name, folder in folders.items():
+            classes |= self._class_folders(Path(folder.path), depth - 1, f"{name}/")
+        return classes
 
     def __len__(self) -> int:
         return len(self._names)
@@ -112,11 +135,11 @@ class ImageFolder(Source):
         return fingerprint_files(self.path, self._names)
 
 
-def _list_images(folder: os.DirEntry) -> list[str]:
+def _list_images(root: Path, folder: os.DirEntry) -> list[str]:
     files = visible_entries(folder)
     nested = [file for file in files if is_folder(file)]
     if nested:
-        raise ValueError(_nested_folders_message(folder, nested))
+        raise ValueError(_nested_folders_message(root, folder, nested))
     for file in files:
         if suffix(file) not in IMAGE_SUFFIXES:
             raise ValueError(
@@ -126,13 +149,15 @@ def _list_images(folder: os.DirEntry) -> list[str]:
     return [file.name for file in files]
 
 
-def _nested_folders_message(folder: os.DirEntry, nested: list[os.DirEntry]) -> str:
-    """Returns the error message for a class that contains folders, with a suggestion for the path."""
+def _nested_folders_message(root: Path, folder: os.DirEntry, nested: list[os.DirEntry]) -> str:
+    """Returns the error message for a class that contains folders, with suggestions for the path and the depth."""
     suggested = folder
     while inner := [entry for entry in visible_entries(nested[0]) if is_folder(entry)]:
         suggested, nested = nested[0], inner
     names = ", ".join(entry.name for entry in nested[:3]) + (" ..." if len(nested) > 3 else "")
+    depth = len(Path(nested[0].path).relative_to(root).parts)
     return (
         f"{folder.path} must contain only the images of one class. If {names} are the classes, use "
-        f"ImageFolder({suggested.path!r}). Received: folders in {folder.name}"
+        f"ImageFolder({suggested.path!r}), or ImageFolder({str(root)!r}, depth={depth}) for the classes of all folders "
+        f"beside {suggested.name}. Received: folders in {folder.name}"
     )

@@ -79,8 +79,55 @@ def test_for_nested_folders_the_right_one_is_suggested(above, face_folder, tmp_p
     with pytest.raises(ValueError, match=r"(train|data) must contain only the images of one class") as caught:
         ImageFolder(tmp_path / "root")
     suggested = f"ImageFolder({str(tmp_path / 'root' / above)!r})"
-    assert f"If person_0, person_1, person_2 are the classes, use {suggested}. Received" in str(caught.value)
+    assert f"If person_0, person_1, person_2 are the classes, use {suggested}, or" in str(caught.value)
     assert len(ImageFolder(tmp_path / "root" / above)) == 12
+    depth = 2 + above.count("/")
+    assert f"ImageFolder({str(tmp_path / 'root')!r}, depth={depth}) for the classes of all folders" in str(caught.value)
+    assert len(ImageFolder(tmp_path / "root", depth=depth)) == 12
+
+
+def in_groups(face_folder, root):
+    """Moves people 0 and 1 to one group and person 2 to another, beside a file and an ignored folder."""
+    for group, people in (("left", (0, 1)), ("right", (2,))):
+        (root / group).mkdir(parents=True)
+        for person in people:
+            (face_folder / f"person_{person}").rename(root / group / f"person_{person}")
+        (root / group / "LICENSE").write_text("")
+    (root / "__MACOSX" / "left").mkdir(parents=True)
+    return root
+
+
+def test_folders_of_classes_in_folders(face_folder, tmp_path):
+    groups = ImageFolder(in_groups(face_folder, tmp_path / "groups"), depth=2)
+    assert groups.class_names == ["left/person_0", "left/person_1", "right/person_2"]
+    assert groups.labels.tolist() == [0] * 4 + [1] * 3 + [2] * 5
+    assert groups[7].name == "right/person_2/0.png"
+    assert groups[7].image == (tmp_path / "groups" / "right" / "person_2" / "0.png").read_bytes()
+    face_folder.rmdir()
+    assert ImageFolder(tmp_path, depth=3).class_names[0] == "groups/left/person_0"
+    written = write_dataset(groups, tmp_path / "records")
+    assert written.class_names == tuple(groups.class_names)
+
+
+def test_a_depth_that_does_not_fit_is_named(face_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"depth must be an integer of at least 1. Received: depth=0"):
+        ImageFolder(face_folder, depth=0)
+    with pytest.raises(ValueError, match=r"person_0 must contain one sub-folder.*Received: image 0.png outside of a"):
+        ImageFolder(face_folder, depth=2)
+    root = in_groups(face_folder, tmp_path / "groups")
+    with pytest.raises(ValueError, match=r"or ImageFolder\('[^']*groups', depth=2\) for the classes of all folders"):
+        ImageFolder(root)
+    (root / "middle").mkdir()
+    with pytest.raises(ValueError, match=r"middle must contain one sub-folder.*Received: a folder without sub-folders"):
+        ImageFolder(root, depth=2)
+
+
+def test_a_group_that_leads_out_of_the_folder_is_refused(face_folder, tmp_path):
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "groups" / "group").symlink_to(face_folder)
+    with pytest.raises(ValueError, match=r"group must be inside of the folder .*Received: a link to"):
+        ImageFolder(tmp_path / "groups", depth=2)
+    assert len(ImageFolder(tmp_path / "groups", follow_links=True, depth=2)) == 12
 
 
 def test_a_fingerprint_does_not_depend_on_where_the_folder_is(face_folder, tmp_path, monkeypatch):
