@@ -389,7 +389,7 @@ def jpeg(images, seed, probability=0.1, quality=(20, 95)):
     return _apply_randomly(images, seed, probability, compress)
 
 
-def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1):
+def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1, flip_probability=0.5):
     """Flips half of the images, and rotates, zooms and shifts every image.
 
     Use it for small datasets, where a network otherwise learns the exact position of the faces. Beyond the border of an
@@ -401,12 +401,15 @@ def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1):
         rotation: largest angle of rotation about the center in either direction, in radians.
         zoom: largest absolute value of the logarithm of the zoom factor. With 0.2, factors are in [0.82, 1.22].
         shift: largest shift in each direction, as a fraction of height and width.
+        flip_probability: probability that an image is mirrored, in [0, 1]. Use 0 for images whose mirror image is of
+            another class, such as characters.
 
     Returns:
         uint8 tensor of the shape of `images`.
 
     Raises:
-        ValueError: if `images` or `seed` has another type or shape, or the height or width is not known.
+        ValueError: if `images` or `seed` has another type or shape, the height or width is not known, or
+            `flip_probability` is outside of [0, 1].
 
     Examples:
         >>> images = np.zeros((4, 32, 32, 3), "uint8")
@@ -414,7 +417,8 @@ def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1):
         >>> moved.shape
         TensorShape([4, 32, 32, 3])
     """
-    images = flip(images, seed)
+    check_number("flip_probability", flip_probability, lambda value: 0 <= value <= 1, "in [0, 1]")
+    images = flip(images, seed, flip_probability)
     height, width = _size(images)
     draw = _RandomNumbers(seed, tf.range(tf.shape(images)[0]), tf.shape(images)[0])
     angle = draw(1, -rotation, rotation)

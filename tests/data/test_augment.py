@@ -219,6 +219,14 @@ def test_affine_without_limits_only_flips():
     np.testing.assert_array_equal(still, apply("flip"))
 
 
+def test_affine_without_flips():
+    still = {"rotation": 0.0, "zoom": 0.0, "shift": 0.0}
+    np.testing.assert_array_equal(apply("affine", flip_probability=0.0, **still), FACES)
+    np.testing.assert_array_equal(apply("affine", flip_probability=1.0, **still), FACES[:, :, ::-1])
+    with pytest.raises(ValueError, match=r"flip_probability must be in \[0, 1\]. Received: flip_probability=1.5"):
+        apply("affine", flip_probability=1.5)
+
+
 def center_of(dots):
     weights = dots[..., 0] / dots[..., 0].sum(axis=(1, 2), keepdims=True)
     down, across = (weights * np.arange(33)[:, None]).sum(axis=(1, 2)), (weights * np.arange(33)).sum(axis=(1, 2))
