@@ -6,14 +6,19 @@ from keras_arcface.evaluation.embedding import embed_dataset
 from keras_arcface.evaluation.embedding import embed_images
 from keras_arcface.evaluation.embedding import embed_pairs
 from keras_arcface.evaluation.folds import FoldAccuracies
+from keras_arcface.evaluation.groups import GroupRates
+from keras_arcface.evaluation.groups import GroupResult
+from keras_arcface.evaluation.groups import by_group
 from keras_arcface.evaluation.identification import DistractorResult
 from keras_arcface.evaluation.identification import IdentificationResult
 from keras_arcface.evaluation.identification import identify
 from keras_arcface.evaluation.identification import identify_among_distractors
 from keras_arcface.evaluation.label_noise import LabelNoise
 from keras_arcface.evaluation.label_noise import find_label_noise
+from keras_arcface.evaluation.plots import plot_groups
 from keras_arcface.evaluation.plots import plot_label_noise
 from keras_arcface.evaluation.plots import plot_verification
+from keras_arcface.evaluation.rate_differences import RateDifference
 from keras_arcface.evaluation.reidentification import ReidentificationResult
 from keras_arcface.evaluation.reidentification import reidentify
 from keras_arcface.evaluation.report import Report
@@ -37,9 +42,12 @@ __all__ = [
     "ClusteringResult",
     "DistractorResult",
     "FoldAccuracies",
+    "GroupRates",
+    "GroupResult",
     "IdentificationResult",
     "LabelNoise",
     "OperatingPoint",
+    "RateDifference",
     "ReidentificationResult",
     "Report",
     "RetrievalResult",
@@ -47,6 +55,7 @@ __all__ = [
     "Table",
     "TemplateResult",
     "VerificationResult",
+    "by_group",
     "clustering_nmi",
     "embed_dataset",
     "embed_images",
@@ -55,6 +64,7 @@ __all__ = [
     "identify",
     "identify_among_distractors",
     "pair_scores",
+    "plot_groups",
     "plot_label_noise",
     "plot_verification",
     "pool_templates",

@@ -1,4 +1,4 @@
-"""Plots of verification results and of label noise."""
+"""Plots of verification results, of groups of people and of label noise."""
 
 import io
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_arcface import _files
 from keras_arcface._optional import optional_import
+from keras_arcface.evaluation.groups import GroupResult
 from keras_arcface.evaluation.label_noise import LabelNoise
 from keras_arcface.evaluation.verification import VerificationResult
 
@@ -58,6 +59,32 @@ def plot_verification(results: Mapping[str, VerificationResult], path) -> Path:
     return _save(figure, Path(path))
 
 
+def plot_groups(results: Mapping[str, GroupResult], path) -> Path:
+    """Plots the error rates of groups with their confidence intervals, and the overall rates as lines.
+
+    Args:
+        results: mapping from the name of a model to its result of `by_group`, all with the same groups.
+        path: file to write, which is replaced if it exists. The suffix determines the format, such as `.png`, `.svg` or
+            `.pdf`; without a suffix, it is PNG.
+
+    Returns:
+        The path.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib is not installed. The message says what to install.
+        OSError: if the file cannot be written.
+        ValueError: if matplotlib does not support the format, or the results have different groups.
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> same, groups = np.arange(12000) % 2 == 0, np.repeat(["a", "b", "c"], 4000)
+        >>> scores = rng.normal(np.where(same, 0.45, np.where(groups == "c", 0.03, 0.0)), 0.1)
+        >>> plot_groups({"ours": by_group(scores, same, groups, far=0.01)}, "groups.png")
+        PosixPath('groups.png')
+    """
+    return _save(_draw_groups(results), Path(path))
+
+
 def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[[int], np.ndarray], path) -> Path:
     """Plots the angles between images and their class, and shows the farthest images.
 
@@ -99,6 +126,11 @@ def plot_label_noise(noise: LabelNoise, cleaned: np.ndarray, image_of: Callable[
         panel.set_title(f"class {noise.labels[image]}, {np.rad2deg(noise.angles[image]):.0f}°: {verdict}", fontsize=8)
         panel.axis("off")
     return _save(figure, Path(path))
+
+
+def groups_svg(results: Mapping[str, GroupResult]) -> bytes:
+    """Returns a plot of the error rates of groups as SVG."""
+    return _svg(_draw_groups(results))
 
 
 def roc_svg(results: Mapping[str, VerificationResult]) -> bytes:
@@ -239,6 +271,34 @@ def _draw_scores(panel: Any, result: VerificationResult) -> None:
     panel.set(xlabel="score: cosine of the two embeddings", ylabel="density")
     panel.margins(y=0.35)  # room for the legend
     panel.legend(loc="upper left", fontsize=9)
+
+
+def _draw_groups(results: Mapping[str, GroupResult]) -> Any:
+    names = list(next(iter(results.values())).groups)
+    for model, result in results.items():
+        if list(result.groups) != names:
+            raise ValueError(f"results must have the groups {names}. Received: {list(result.groups)} of {model!r}")
+    figure = _figure((10, 1.6 + len(names) * (0.2 + 0.2 * len(results))))
+    panels = figure.subplots(1, 2, sharey=True)
+    for number, (model, result) in enumerate(results.items()):
+        color = _MODEL_COLORS[number % len(_MODEL_COLORS)]
+        places = np.arange(len(names)) + (number - (len(results) - 1) / 2) * 0.7 / len(results)
+        for panel, rate in zip(panels, ("fnmr", "fmr"), strict=True):
+            values = np.array([getattr(rates, rate) for rates in result.groups.values()])
+            low, high = np.transpose([getattr(rates, f"{rate}_interval") for rates in result.groups.values()])
+            overall = getattr(result.overall, rate)
+            label = f"{_escape(model)}, threshold {result.threshold:.3f}; line: all groups" if rate == "fnmr" else None
+            panel.errorbar(values, places, xerr=[values - low, high - values], fmt="o", color=color, label=label)
+            panel.axvline(overall, color=color, linewidth=0.8, linestyle="--")
+    panels[0].set(title="False non-matches", xlabel="FNMR = 1 - TAR: genuine pairs rejected")
+    panels[1].set(title="False matches", xlabel="FMR = FAR: impostor pairs accepted")
+    panels[0].set_yticks(np.arange(len(names)), [_escape(name) for name in names])
+    panels[0].invert_yaxis()
+    for panel in panels:
+        panel.set_xlim(left=0)
+        panel.grid(alpha=0.3, axis="x")
+    _legend_below(figure)
+    return figure
 
 
 def _draw_angles(panel: Any, noise: LabelNoise, cleaned: np.ndarray) -> None:

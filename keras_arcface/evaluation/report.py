@@ -12,7 +12,10 @@ from keras_arcface._html import write_page
 from keras_arcface.data import encoded_images
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.evaluation import plots
+from keras_arcface.evaluation.groups import GroupResult
 from keras_arcface.evaluation.tables import Table
+from keras_arcface.evaluation.tables import group_difference_table
+from keras_arcface.evaluation.tables import group_table
 from keras_arcface.evaluation.tables import threshold_table
 from keras_arcface.evaluation.tables import verification_table
 from keras_arcface.evaluation.verification import VerificationResult
@@ -109,6 +112,35 @@ class Report:
         ]
         if pairs is not None:
             parts += [_error_gallery(model, result, pairs.images) for model, result in results.items()]
+        self._sections.append("\n".join(parts))
+
+    def add_groups(self, name: str, results: Mapping[str, GroupResult], note: str = "") -> None:
+        """Adds a section about groups of people: their error rates, a plot, and how much they differ.
+
+        Args:
+            name: name of the set.
+            results: mapping from the name of a model to its result of `by_group` on this set.
+            note: text below the heading.
+
+        Raises:
+            ModuleNotFoundError: if matplotlib is not installed. The message says what to install.
+            ValueError: if `results` is empty, or has results of different groups.
+        """
+        if not results:
+            raise ValueError("results must contain at least one result. Received: results={}")
+        parts = [
+            f"<h2>{escape(name)}</h2>",
+            _paragraph(note),
+            _table(group_table(results)),
+            '<div class="plots">',
+            _figure(plots.groups_svg(results), "error rates of each group with their intervals"),
+            "</div>",
+            "<h3>Differences between groups</h3>",
+            "<p>Groups that do not differ have different rates in a sample, too: compare the Gini coefficient with the "
+            "one by chance. A p-value below 0.05 says that so large a difference is rare by chance, if pairs are "
+            "independent. In brackets: 95% intervals.</p>",
+            _table(group_difference_table(results)),
+        ]
         self._sections.append("\n".join(parts))
 
     def add_table(self, name: str, table: Table, note: str = "") -> None:

@@ -11,6 +11,8 @@ import numpy as np
 
 from keras_arcface.evaluation.clustering import ClusteringResult
 from keras_arcface.evaluation.folds import FoldAccuracies
+from keras_arcface.evaluation.groups import GroupRates
+from keras_arcface.evaluation.groups import GroupResult
 from keras_arcface.evaluation.identification import DistractorResult
 from keras_arcface.evaluation.identification import IdentificationResult
 from keras_arcface.evaluation.reidentification import ReidentificationResult
@@ -62,11 +64,12 @@ def results_table(results) -> Table:
 
     Args:
         results: result of `verify`, `verify_templates`, `identify`, `identify_among_distractors`, `reidentify`,
-            `retrieve` or `score_clusters`; or a mapping from the names of models to results of the same protocol.
+            `retrieve`, `score_clusters` or `by_group`; or a mapping from the names of models to results of the same
+            protocol.
 
     Returns:
-        A `Table` with one row per model. Columns of false accept rates with too few impostor pairs are left out, or
-        contain `-`.
+        A `Table` with one row per model; for `by_group`, with one row per model and group. Columns of false accept
+        rates with too few impostor pairs are left out, or contain `-`.
 
     Raises:
         KeyError: if the results were computed for different false accept rates (`fars`) or ranks (`ks`).
@@ -176,6 +179,58 @@ def clustering_table(results: Mapping[str, ClusteringResult]) -> Table:
     return Table(["", "clusters", "noise", *figures, "NMI"], rows)
 
 
+def group_table(results: Mapping[str, GroupResult]) -> Table:
+    """Creates a table of the error rates of each group, and of all pairs, with their intervals."""
+    rows = []
+    for model, result in results.items():
+        for group, rates in [*result.groups.items(), ("all", result.overall)]:
+            rows.append([model, group, f"{rates.tar:.2%}", *_group_cells(rates)])
+    columns = ["group", "TAR", "FNMR", "false non-matches", "FMR", "false matches"]
+    return Table(["", *columns], rows)
+
+
+def _group_cells(rates: GroupRates) -> list[str]:
+    return [
+        _share_with_interval(rates.fnmr, rates.fnmr_interval),
+        f"{rates.false_non_matches:,} of {rates.genuine:,}",
+        _share_with_interval(rates.fmr, rates.fmr_interval),
+        f"{rates.false_matches:,} of {rates.impostors:,}",
+    ]
+
+
+def group_difference_table(results: Mapping[str, GroupResult]) -> Table:
+    """Creates a table of how much groups differ: worst ratios, Gini coefficients, p-values and GARBE."""
+    rows = []
+    for model, result in results.items():
+        for rate, difference in (("FMR", result.fmr_difference), ("FNMR", result.fnmr_difference)):
+            rows.append(
+                [
+                    *(model, rate, difference.highest, difference.lowest),
+                    _with_interval(difference.ratio, difference.ratio_interval),
+                    _with_interval(difference.gini, difference.gini_interval),
+                    _number(difference.gini_by_chance),
+                    f"{difference.p_value:.3f}",
+                ]
+            )
+        garbe = _with_interval(result.garbe, result.garbe_interval)
+        rows.append([model, f"GARBE, alpha {result.alpha:g}", *"---", garbe, _number(result.garbe_by_chance), "-"])
+    return Table(["", "rate", "highest", "lowest", "ratio", "Gini", "by chance", "p-value"], rows)
+
+
+def _share_with_interval(value: float, interval: tuple[float, float]) -> str:
+    """Returns a rate in percent with three significant digits, because false match rates can be small."""
+    low, high = (f"{100 * end:.3g}%" for end in interval)
+    return f"{100 * value:.3g}% [{low}, {high}]"
+
+
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g} [{interval[0]:.3g}, {interval[1]:.3g}]"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
 def _rank_table(results: Mapping[str, Any], name: str, rates: Mapping[str, dict[float, float]]) -> Table:
     fars = list(next(iter(rates.values())))
     rows = [
@@ -193,6 +248,7 @@ _TABLES: dict[type, Callable[[Mapping[str, Any]], Table]] = {
     ReidentificationResult: reidentification_table,
     RetrievalResult: retrieval_table,
     ClusteringResult: clustering_table,
+    GroupResult: group_table,
 }
 
 

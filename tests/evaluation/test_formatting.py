@@ -24,12 +24,14 @@ def results():
         evaluation.reidentify(rows[::2], labels[::2], cameras[::2], rows[1::2], labels[1::2], cameras[1::2], False),
         evaluation.retrieve(rows, labels, (1, 2), progress=False),
         evaluation.score_clusters(labels, labels // 2),
+        evaluation.by_group(np.arange(200) / 199, np.arange(200) % 2 == 0, np.arange(200) // 2 % 2, threshold=0.5),
         evaluation.find_label_noise(rows, labels, np.eye(10, 16)),
     ]
 
 
 def test_repr_has_figures_and_no_arrays(results):
-    for result in [*results, results[0].grid, results[0].roc]:
+    parts = [results[-2].overall, results[-2].fmr_difference]
+    for result in [*results, results[0].grid, results[0].roc, *parts]:
         shown = repr(result)
         print(shown)
         assert shown.startswith(f"{type(result).__name__}(")
@@ -52,11 +54,13 @@ def test_table_of_each_protocol(results):
             *("clusters", "noise", "pairwise precision", "pairwise recall", "pairwise F"),
             *("BCubed precision", "BCubed recall", "BCubed F", "NMI"),
         ],
+        ["group", "TAR", "FNMR", "false non-matches", "FMR", "false matches"],
     ]
     for result, expected in zip(results, columns, strict=False):
         table = evaluation.results_table({"ours": result, "again": result})
         assert list(table.columns) == ["", *expected]
-        assert [row[0] for row in table.rows] == ["ours", "again"]
+        rows = 3 if isinstance(result, evaluation.GroupResult) else 1  # both groups and all pairs
+        assert [row[0] for row in table.rows] == ["ours"] * rows + ["again"] * rows
         assert table.rows[0][1:] == evaluation.results_table(result).rows[0][1:]
         assert repr(table) == str(table)
     assert evaluation.results_table(results[0]).rows == verification_table({"": results[0]}).rows

@@ -11,6 +11,7 @@ from html_page import Page
 from keras_arcface.data import PairSet
 from keras_arcface.evaluation import Report
 from keras_arcface.evaluation import Table
+from keras_arcface.evaluation import by_group
 from keras_arcface.evaluation import pool_templates
 from keras_arcface.evaluation import retrieve
 from keras_arcface.evaluation import tables
@@ -61,6 +62,22 @@ def test_page_is_complete_and_self_contained(results, pairs, tmp_path):
     assert f"{results['blind'].accuracy:.2%} ± {results['blind'].accuracy_std:.2%}" in shown
     assert "A note & more." in shown
     assert "50.00%" in shown
+
+
+def test_groups_have_tables_and_a_plot(tmp_path):
+    generator = np.random.default_rng(0)
+    same, labels = np.arange(4000) % 2 == 0, np.array(["<old>", "young"])[np.arange(4000) // 2 % 2]
+    result = by_group(generator.normal(same, 0.5), same, labels, threshold=0.6)
+    report = Report("Groups")
+    report.add_groups("people", {"a <b> model": result}, "A note & more.")
+    page = Page(report.write(tmp_path / "report.html").read_text("utf-8"))
+    assert page.open == []
+    assert [source.split(";")[0] for source in page.sources] == ["data:image/svg+xml"]
+    shown = "".join(page.text)
+    for text in ("A note & more.", "<old>", "GARBE, alpha 0.5", f"{result.groups['young'].tar:.2%}"):
+        assert text in shown
+    with pytest.raises(ValueError, match=r"results must contain at least one result. Received: results=\{\}"):
+        report.add_groups("people", {})
 
 
 def test_gallery_shows_worst_errors(results, pairs, tmp_path):
