@@ -16,6 +16,7 @@ directory contains:
     IJBC/            eight images of four templates in the format of IJB-C
     YouTubeFaces/    eight frames of four videos, and four pairs in two splits
     MegaFace/        four probes of two people, four distractors, and lists of noise
+    RFW/             16 pairs of four groups in the layout of Racial Faces in the Wild
     backbone.safetensors    random weights of a small IResNet with the names of arcface_torch
     network.onnx            a convolution with 8 filters, and the mean of all pixels
     party/                  a photo of two "people", `group.jpg`, whose faces the function `detector` returns
@@ -42,6 +43,7 @@ import onnx
 import pytest
 import recordio_files
 import retrieval_trees
+import rfw_files
 import safetensors.numpy
 import tensorflow as tf
 from conftest import encode
@@ -81,6 +83,7 @@ def files(tmp_path_factory):
     write_lfw(directory, people)
     write_market(directory / "Market-1501" / "query", people)
     write_benchmarks(directory, people)
+    rfw_files.write(directory / "RFW")
     retrieval_trees.write_all(directory, people)
     shapes = iresnet_shapes(width=8, blocks=(1, 1, 1, 1), dim=512, feature_map=(2, 2))
     rng = np.random.default_rng(0)

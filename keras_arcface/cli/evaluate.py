@@ -24,6 +24,7 @@ Each option takes any number of evaluation sets. The prefix `NAME=` sets a name 
                  beside it (accuracy over the splits, TAR@FAR, AUC, EER of pairs of videos)
     --megaface   MegaFace with FaceScrub: a folder with devkit/, facescrub_images/ and megaface_images/ (rank-1 and
                  TAR@FAR among distractors)
+    --rfw        Racial Faces in the Wild: a folder with txts/ and data/ (accuracy and error rates of four groups)
 
 MegaFace can also be evaluated from files of features (embeddings) in the format of its development kit, of any program,
 with or without models. The folder contains `facescrub/` and `megaface/` with one file `<image><ending>` per image:
@@ -72,6 +73,7 @@ PROTOCOLS = {
     "ijb-1n": "identification",
     "ytf": "videos",
     "megaface": "distractors",
+    "rfw": "rfw",
 }
 
 
@@ -92,8 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-flip", dest="flip", action="store_false", help="do not add the embedding of the mirror image"
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per batch; default 64")
-    add_size_options(parser, "size to which images are resized, those of --ijb and --ijb-1n aligned; not for --pairs")
-    parser.add_argument("--folds", type=int, default=10, metavar="N", help="--pairs: number of folds; default 10")
+    add_size_options(
+        parser, "size to which images are resized, those of --ijb, --ijb-1n and --rfw aligned; not for --pairs"
+    )
+    parser.add_argument(
+        "--folds", type=int, default=10, metavar="N", help="--pairs and --rfw: number of folds; default 10"
+    )
     parser.add_argument(
         "--shuffle-seed", type=int, metavar="N", help="--pairs: shuffle the pairs before they are split into folds"
     )
@@ -121,6 +127,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="[NAME=]PATH[,ending=X]",
         help="--megaface: folders of features, see above",
+    )
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="--pairs: also compare groups of people; a line per pair with its group, empty to leave out the pair",
+    )
+    parser.add_argument(
+        "--group-far",
+        type=float,
+        default=0.01,
+        metavar="FAR",
+        help="--groups and --rfw: FAR of the common threshold on the pairs of all groups; default 0.01",
+    )
+    parser.add_argument(
+        "--aligned", action="store_true", help="--rfw: the images are aligned faces already; do not use the landmarks"
     )
     parser.add_argument("--nmi", action="store_true", help="retrieval: also compute the NMI of a clustering (slow)")
     add_json_option(parser)
@@ -174,9 +196,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def check_combination(arguments: argparse.Namespace) -> None:
     """Exits with an error if the options do not fit together."""
-    if (arguments.ijb or arguments.ijb_1n) and arguments.size and arguments.size[0] != arguments.size[1]:
+    has_aligned_faces = arguments.ijb or arguments.ijb_1n or arguments.rfw
+    if has_aligned_faces and arguments.size and arguments.size[0] != arguments.size[1]:
         size = " ".join(map(str, arguments.size))
-        arguments.parser.error(f"--ijb and --ijb-1n require a square --size. Received: {size}")
+        arguments.parser.error(f"--ijb, --ijb-1n and --rfw require a square --size. Received: {size}")
+    if arguments.groups and not arguments.pairs:
+        arguments.parser.error("--groups requires --pairs")
+    if arguments.groups and not arguments.groups.is_file():
+        raise FileNotFoundError(f"--groups: expected an existing file. Received: {arguments.groups}")
     if arguments.megaface_features and not arguments.megaface:
         arguments.parser.error("--megaface-features requires --megaface, the lists of images")
     others = [option for option in PROTOCOLS if option != "megaface" and getattr(arguments, dest(option))]

@@ -24,6 +24,7 @@ from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.reader import load_dataset
 from keras_arcface.data.recordio import RecordIO
 from keras_arcface.data.resized import Resized
+from keras_arcface.data.rfw import RfwSet
 from keras_arcface.data.sources import Record
 from keras_arcface.data.sources import Source
 from keras_arcface.data.subsets import ClassSubset
@@ -56,6 +57,7 @@ __all__ = [
     "RecordIO",
     "Relabeled",
     "Resized",
+    "RfwSet",
     "Source",
     "StanfordOnlineProducts",
     "TFRecords",

@@ -1,5 +1,6 @@
 """Pairs of images for verification."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -182,10 +183,10 @@ class PairSet:
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
-            first, second, is_same = _parse_pair(line, where)
+            first, second, is_same = parse_pair(line, where)
             same.append(is_same)
             for person, image in (first, second):
-                file = _find_image(files.root, person, image, where)
+                file = find_image(files.root, person, image, where)
                 content = files.read(str(file.relative_to(files.root)))
                 images.append(encoded_images.to_jpeg_or_png(content, str(file)))
         expected = 2 * int(numbers[-1]) * (int(numbers[0]) if len(numbers) == 2 else 1)
@@ -194,7 +195,7 @@ class PairSet:
         return cls(images, same)
 
 
-def _parse_pair(line: str, where: str) -> tuple[tuple[str, int], tuple[str, int], bool]:
+def parse_pair(line: str, where: str) -> tuple[tuple[str, int], tuple[str, int], bool]:
     """Returns `(person, image number)` of both images, and whether the pair is genuine."""
     fields = line.split("\t") if "\t" in line else line.split()
     is_same = len(fields) == 3
@@ -210,12 +211,13 @@ def _is_number(text: str) -> bool:
     return text.isdecimal() and len(text) < 10
 
 
-def _find_image(folder: Path, person: str, number: int, where: str) -> Path:
+def find_image(folder: Path, person: str, number: int, where: str) -> Path:
+    """Returns the path of an image in the layout of LFW. `where` names the line in errors."""
     for suffix in IMAGE_SUFFIXES:
         path = folder / person / f"{person}_{number:04d}{suffix}"
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises an error for a name that is too long
             return path
-    expected = folder / person / f"{person}_{number:04d}.jpg"
+    expected = cut(str(folder / person / f"{person}_{number:04d}.jpg"), 1000)
     raise FileNotFoundError(f"{where}: expected image {expected}, or with another suffix. Received: no such file")
 
 

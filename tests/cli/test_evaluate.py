@@ -86,7 +86,7 @@ def test_errors(run, tmp_path, monkeypatch):
         (["lr=0.1.keras", "--pairs", pairs], "error: lr=0.1.keras expects images of 48 x 48"),
         (
             ["pixels", "--ijb", tmp_path, "--size", 112, 96],
-            "error: --ijb and --ijb-1n require a square --size. Received: 112 96",
+            "error: --ijb, --ijb-1n and --rfw require a square --size. Received: 112 96",
         ),
         (["pixels"], "expected at least one set: --pairs, --retrieval, --market"),
     ):

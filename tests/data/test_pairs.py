@@ -458,6 +458,11 @@ def test_a_list_of_pairs_over_a_folder(head, lfw_folder, tmp_path):
             FileNotFoundError,
             r"line 3: expected image .*Cy_0009.jpg, or with another suffix. Received: no such file",
         ),
+        (
+            "1\nBo\t1\t2\n" + "B" * 5000 + "\t1\tBo\t1\n",
+            FileNotFoundError,
+            r"line 3: expected image .*B{700,}\.\.\., or",
+        ),
         ("2\nBo\t1\t2\nBo\t1\tCy\t2\n", ValueError, "must have 4 pairs according to line 1. Received: 2"),
     ],
 )

@@ -10,6 +10,7 @@ from keras_arcface.cli.protocols.retrieval_sets import cars196
 from keras_arcface.cli.protocols.retrieval_sets import cub200
 from keras_arcface.cli.protocols.retrieval_sets import in_shop
 from keras_arcface.cli.protocols.retrieval_sets import online_products
+from keras_arcface.cli.protocols.rfw import rfw
 from keras_arcface.cli.protocols.ytf import videos
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "online_products",
     "reidentification",
     "retrieval",
+    "rfw",
     "templates",
     "verification",
     "videos",
