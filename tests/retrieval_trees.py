@@ -54,7 +54,7 @@ def write_cars(directory, classes, num_classes=196):
         annotations[0, row] = (name, *np.array([10, 20, 600, 400], np.uint16), np.uint8(class_id), np.uint8(row % 2))
     names = np.empty((1, num_classes), object)
     names[0] = [f"Car {number} 2012" for number in range(1, num_classes + 1)]
-    names[0, 0], names[0, 98] = "AM General Hummer SUV 2000", "Dodge Ram 2009"
+    names[0, 0], names[0, 98 % num_classes] = "AM General Hummer SUV 2000", "Dodge Ram 2009"
     scipy.io.savemat(directory / "cars_annos.mat", {"annotations": annotations, "class_names": names})
 
 

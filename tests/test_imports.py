@@ -47,7 +47,6 @@ MAY_KNOW = {
     },
     "plan.py": set(),
     "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c"},
-    "data/cars196.py": {"numpy", "scipy"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface._replicas"},
     "training/checkpoints.py": {"keras", "jax", "numpy", "keras_arcface._replicas"},
     "training/distribution.py": {"keras", "jax", "keras_arcface.layers"},

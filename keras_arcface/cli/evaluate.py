@@ -165,8 +165,6 @@ def run(arguments: argparse.Namespace) -> None:
     require("matplotlib", "plots", "evaluate")
     if arguments.nmi:
         require("sklearn", "clustering", "--nmi")
-    if arguments.cars:
-        require("scipy", "retrieval", "--cars")
     arguments.output.mkdir(parents=True, exist_ok=True)
     results_file, report_file = arguments.output / "results.json", arguments.output / "report.html"
     check_writable(arguments.output)

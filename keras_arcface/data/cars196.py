@@ -1,18 +1,15 @@
 """Reader of Cars196, photos of 196 models of cars."""
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_arcface._messages import cut
 from keras_arcface._messages import short
-from keras_arcface._optional import optional_import
+from keras_arcface.data.mat_file import read_mat
 from keras_arcface.data.retrieval_set import Listing
 from keras_arcface.data.retrieval_set import RetrievalSet
 
 _TRAINING_CLASSES = range(1, 99)
-_MAX_BYTES = 16 * 2**20  # of the file of annotations, which has less than 1 MiB
 
 
 class Cars196(RetrievalSet):
@@ -36,7 +33,6 @@ class Cars196(RetrievalSet):
 
     Raises:
         FileNotFoundError: if the directory does not contain `cars_annos.mat`.
-        ModuleNotFoundError: if SciPy is not installed. The message says what to install.
         ValueError: if the file has another content. The message names the file and the entry. Reading an image that is
             not a regular file, has more than 128 MiB, or is outside of the directory also raises an error. The message
             names the image.
@@ -60,39 +56,28 @@ class Cars196(RetrievalSet):
 
     def _list_images(self) -> Listing:
         path = self.directory / self.list_files[0]
-        annotations, texts = _read_annotations(path)
+        variables = read_mat(path, fields=("relative_im_path", "class"))
+        annotations: Any = variables.get("annotations")
+        texts: Any = variables.get("class_names")
+        is_struct = isinstance(annotations, dict) and annotations.keys() == {"relative_im_path", "class"}
+        if not is_struct or not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f"{path} must contain annotations, structs with relative_im_path and class, and class_names, cells of "
+                f"texts. Received: {short(variables, 200)}"
+            )
         is_training = self.subset == "train"
         all_names = dict(enumerate(texts, start=1))
         class_names = {key: name for key, name in all_names.items() if (key in _TRAINING_CLASSES) == is_training}
         names, classes = [], []
-        for number, (name, class_id) in enumerate(annotations, start=1):
-            if not isinstance(name, str) or not name or class_id not in all_names:
+        entries = zip(annotations["relative_im_path"], annotations["class"], strict=True)
+        for number, (name, value) in enumerate(entries, start=1):
+            class_id = value.item() if isinstance(value, np.ndarray) and value.size == 1 else None
+            if not isinstance(name, str) or "\0" in name or class_id not in all_names:
                 raise ValueError(
                     f"{path}, annotation {number}: expected a path, and a class in [1, {len(all_names)}]. "
-                    f"Received: {short(name)} and {short(class_id)}"
+                    f"Received: {short(name)} and {short(value if class_id is None else class_id)}"
                 )
             if class_id in class_names:
                 names.append(name)
-                classes.append(int(class_id))
+                classes.append(class_id)
         return Listing(self.directory, names, classes, class_names)
-
-
-def _read_annotations(path: Path) -> tuple[list[tuple[Any, Any]], list[str]]:
-    """Returns the path and class of each image, which are not checked, and the names of the classes."""
-    with optional_import("retrieval", "Cars196"):
-        import scipy.io
-    size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise ValueError(f"{path} must have at most {_MAX_BYTES} bytes. Received: {size} bytes")
-    try:
-        content = scipy.io.loadmat(path, squeeze_me=True, variable_names=["annotations", "class_names"])
-        annotations, names = np.atleast_1d(content["annotations"]), np.atleast_1d(content["class_names"])
-        pairs = list(zip(annotations["relative_im_path"].tolist(), annotations["class"].tolist(), strict=True))
-    except Exception as error:  # SciPy raises errors of many types for other content
-        raise ValueError(
-            f"{path} must be the file of Cars196, with the arrays annotations, of structs with relative_im_path and "
-            f"class, and class_names. Received: {type(error).__name__}: {cut(str(error))}"
-        ) from error
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path} must contain texts in class_names. Received: {short(names.tolist())}")
-    return pairs, [str(name) for name in names]
