@@ -11,12 +11,18 @@ Online Products, In-Shop, Market-1501 or DukeMTMC-reID, with --subset train. Eve
 JPEG and PNG files are copied unchanged, other formats are converted to PNG, and --size resizes images of any size,
 also to PNG. The same command continues an interrupted conversion, and leaves a finished one unchanged. --alignment
 five_points records that the faces are aligned by the five-point template, as in InsightFace's sets and by data.align.
+--relabel FILE leaves out or joins the people that `keras-arcface overlap` found.
 """
 
+from __future__ import annotations
+
 import argparse
+import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_arcface._choices import ALIGNMENTS
+from keras_arcface._messages import cut
 from keras_arcface.cli.dataset_facts import dataset_facts
 from keras_arcface.cli.dataset_facts import dataset_summary
 from keras_arcface.cli.image_size import add_size_options
@@ -26,6 +32,14 @@ from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
 from keras_arcface.cli.paths import check_exists
 from keras_arcface.cli.startup import load_tensorflow
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_arcface.data import Source
+
+# Columns of the file of --relabel.
+RELABEL_COLUMNS = ("label", "new_label", "name")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="X",
         help="fraction of people to hold out; writes OUTPUT/train and OUTPUT/validation",
+    )
+    parser.add_argument(
+        "--relabel",
+        type=Path,
+        metavar="FILE",
+        help="CSV file with the columns label and new_label, such as overlap.csv: joins two classes, or leaves out the "
+        "class if new_label is -1",
     )
     parser.add_argument(
         "--alignment",
@@ -66,13 +87,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    check_exists(arguments.source)
+    check_exists(arguments.source, *([arguments.relabel] if arguments.relabel else []))
     check_size_options(arguments)
     load_tensorflow()
     from keras_arcface import data
 
     say = text_printer(arguments)
     source = data.open_source(arguments.source, arguments.follow_links, arguments.subset)
+    if arguments.relabel:
+        source = data.relabel_classes(source, read_relabeling(arguments.relabel, source))
     if arguments.size is not None:
         source = data.Resized(source, arguments.size, arguments.resize)
     parts: dict[Path, data.Source] = {arguments.output: source}
@@ -101,3 +124,62 @@ def run(arguments: argparse.Namespace) -> None:
             say(f"{len(info.skipped):,} records were skipped; dataset.json lists them")
     if arguments.json:
         print_json({"datasets": written})
+
+
+def read_relabeling(path: Path, source: Source) -> np.ndarray:
+    """Reads the pairs of labels of a CSV file with a header.
+
+    Args:
+        path: file with the columns `label` and `new_label`, and possibly `name`, the name of the class.
+        source: source of the classes.
+
+    Returns:
+        `(n, 2)` int64, a label and its new label in each row.
+
+    Raises:
+        ValueError: if the file has no such columns, or a line is invalid. The message names the line.
+    """
+    import numpy as np
+
+    pairs = []
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        try:
+            missing = [name for name in RELABEL_COLUMNS[:2] if name not in (reader.fieldnames or ())]
+            if missing:
+                raise ValueError(
+                    f"{path}, line 1: expected the columns label and new_label. "
+                    f"Received: {cut(','.join(reader.fieldnames or ()), 80)!r}"
+                )
+            for row in reader:
+                where, count = f"{path}, line {reader.line_num}", source.num_classes
+                label, new_label = (_to_integer(row[name]) for name in RELABEL_COLUMNS[:2])
+                if not 0 <= label < count or not -1 <= new_label < count:
+                    raise ValueError(
+                        f"{where}: expected a label in [0, {count}) and a new label in [-1, {count}), the classes of "
+                        f"{source}. Received: label={cut(str(row['label']), 40)}, "
+                        f"new_label={cut(str(row['new_label']), 40)}"
+                    )
+                name = row.get("name")
+                if source.class_names is not None and name and name != printable(source.class_names[label]):
+                    raise ValueError(
+                        f"{where}: expected {cut(source.class_names[label], 80)!r}, the name of class {label} of "
+                        f"{source}. Received: {cut(name, 80)!r}. Is the file of another source?"
+                    )
+                pairs.append((label, new_label))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: expected UTF-8 text. Received: {error}") from error
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def printable(name: str) -> str:
+    """Returns a name as `overlap` writes it, where bytes that are not UTF-8 become escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _to_integer(cell: str | None) -> int:
+    """Returns the integer of a cell, or -2, which is no label."""
+    try:
+        return int(cell or "")
+    except ValueError:
+        return -2

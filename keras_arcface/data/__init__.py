@@ -20,6 +20,7 @@ from keras_arcface.data.integrity import check_dataset
 from keras_arcface.data.megaface import MegaFaceSet
 from keras_arcface.data.online_products import StanfordOnlineProducts
 from keras_arcface.data.opening import open_source
+from keras_arcface.data.pair_images import PairImages
 from keras_arcface.data.pairs import PairSet
 from keras_arcface.data.reader import load_dataset
 from keras_arcface.data.recordio import RecordIO
@@ -30,6 +31,7 @@ from keras_arcface.data.sources import Source
 from keras_arcface.data.subsets import ClassSubset
 from keras_arcface.data.subsets import Relabeled
 from keras_arcface.data.subsets import drop_small_classes
+from keras_arcface.data.subsets import relabel_classes
 from keras_arcface.data.subsets import split_identities
 from keras_arcface.data.teacher_embeddings import TeacherEmbeddings
 from keras_arcface.data.teacher_embeddings import load_teacher_embeddings
@@ -52,6 +54,7 @@ __all__ = [
     "ImageList",
     "InShop",
     "MegaFaceSet",
+    "PairImages",
     "PairSet",
     "Record",
     "RecordIO",
@@ -72,6 +75,7 @@ __all__ = [
     "load_info",
     "load_teacher_embeddings",
     "open_source",
+    "relabel_classes",
     "split_identities",
     "write_dataset",
     "write_feature_files",

@@ -151,6 +151,66 @@ class Relabeled(Source):
         return None if fingerprint is None else f"{selection} of {fingerprint}"
 
 
+def relabel_classes(source: Source, pairs) -> Relabeled:
+    """Joins classes of the same person, and removes classes.
+
+    Use it with the classes that `keras_arcface.evaluation.find_overlap` finds.
+
+    Args:
+        source: `Source` of the images.
+        pairs: `(n, 2)` integers, a label and its new label in each row. All images of both classes get the smaller
+            label. The new label -1 removes the class. Rows can form chains: with (3, 2) and (2, 0), both get label 0.
+
+    Returns:
+        A `Relabeled` source.
+
+    Raises:
+        ValueError: if `pairs` has another shape, a label is outside of [0, num_classes) or a new label outside of
+            [-1, num_classes), no image remains, or an image has no valid label. The message names it.
+
+    Examples:
+        >>> faces = ImageFolder("photos")
+        >>> relabel_classes(faces, [(0, -1)]).labels
+        array([1, 1, 1, 1])
+        >>> relabel_classes(faces, [(1, 0)]).labels
+        array([0, 0, 0, 0, 0, 0, 0, 0])
+    """
+    pairs = np.asarray(pairs)
+    is_valid = pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu"
+    is_valid = is_valid and bool(((pairs >= (0, -1)) & (pairs < source.num_classes)).all())
+    expected = f"integers (n, 2), labels in [0, {source.num_classes}) and new labels in [-1, {source.num_classes})"
+    check("pairs", pairs.tolist(), is_valid, expected)
+    check_labels(source)
+    # Positions instead of labels, which may be very large. The position of -1 is the lowest.
+    used = np.unique(np.concatenate([source.labels, pairs.ravel()]))
+    joined = used[joined_labels(len(used), np.searchsorted(used, pairs))]
+    return Relabeled(source, joined[np.searchsorted(used, source.labels)])
+
+
+def joined_labels(count: int, pairs: np.ndarray) -> np.ndarray:
+    """Returns for each of the labels from 0 the smallest label that pairs join with it, directly or through others.
+
+    >>> joined_labels(5, np.array([[1, 3], [3, 4]]))
+    array([0, 1, 2, 1, 1])
+    """
+    labels = np.arange(count)
+    first, second = pairs.T
+    while (labels[first] != labels[second]).any():
+        lower = np.minimum(labels[first], labels[second])
+        for side in (first, second):
+            np.minimum.at(labels, labels[side], lower)
+            np.minimum.at(labels, side, lower)
+        labels = labels[labels]
+    return labels
+
+
+def check_labels(source: Source) -> None:
+    """Raises a ValueError that names the first image without a label in [0, num_classes)."""
+    is_valid = _is_valid(source.labels, source)
+    if not is_valid.all():
+        raise _invalid_labels(source, is_valid)
+
+
 def drop_small_classes(source: Source, min_images: int) -> ClassSubset:
     """Selects the classes with at least `min_images` images, and renumbers them from 0.
 
@@ -173,14 +233,7 @@ def drop_small_classes(source: Source, min_images: int) -> ClassSubset:
     """
     is_valid = _is_valid(source.labels, source)
     if len(source) and not is_valid.any():
-        try:
-            first = f"the label of {source[0].name} is {source[0].label}"
-        except (ValueError, OSError) as error:
-            first = str(error)
-        raise ValueError(
-            f"{source} must have readable images with a label in [0, {source.num_classes}). "
-            f"Received: {len(source)} other images. The first: {first}"
-        )
+        raise _invalid_labels(source, is_valid)
     classes, counts = np.unique(source.labels[is_valid], return_counts=True)
     is_large = counts >= min_images
     if not is_large.any():
@@ -223,6 +276,19 @@ def split_identities(source: Source, share: float, seed: int = 0) -> tuple[Class
     shuffled = np.random.default_rng(seed).permutation(classes)
     training, validation = shuffled[num_validation:], shuffled[:num_validation]
     return ClassSubset(source, np.sort(training)), ClassSubset(source, np.sort(validation))
+
+
+def _invalid_labels(source: Source, is_valid: np.ndarray) -> ValueError:
+    """Returns an error about images without a valid label."""
+    row = int(np.argmin(is_valid))
+    try:
+        first = f"the label of {source[row].name} is {source[row].label}"
+    except (ValueError, OSError) as error:
+        first = str(error)
+    return ValueError(
+        f"{source} must have readable images with a label in [0, {source.num_classes}). "
+        f"Received: {np.sum(~is_valid)} other images. The first: {first}"
+    )
 
 
 def _is_valid(labels: np.ndarray, source: Source) -> np.ndarray:

@@ -5,6 +5,7 @@ import logging
 import shutil
 
 import numpy as np
+import pytest
 import recordio_files
 import retrieval_trees
 from conftest import encode
@@ -134,3 +135,31 @@ def test_sizes_that_cannot_be_combined_are_named(run, face_folder, tmp_path):
     done = run("convert", face_folder, tmp_path / "out", "--subset", "train")
     assert done.code == 1
     assert "subset must be None for " in done.err
+
+
+def test_classes_are_joined_and_left_out(run, face_folder, tmp_path):
+    (tmp_path / "found.csv").write_text("\ufeffscore,new_label,label\n0.9,0,2\n0.8,-1,1\n")
+    done = run("convert", face_folder, tmp_path / "out", "--relabel", tmp_path / "found.csv")
+    assert (done.code, done.out) == (0, f"{tmp_path / 'out'} 9 images of 1 people, 32 x 32, in 1 shard\n")
+    assert data.load_info(tmp_path / "out").class_names == ("person_0",)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("label,name\n1,person_1\n", "line 1: expected the columns label and new_label. Received: 'label,name'"),
+        ("", "line 1: expected the columns label and new_label. Received: ''"),
+        ("label,new_label\n1,-1\n3,-1\n", "line 3: expected a label in [0, 3) and a new label in [-1, 3)"),
+        ("label,new_label\n1,-2\n", "Received: label=1, new_label=-2"),
+        ("label,new_label\n1\n", "Received: label=1, new_label=None"),
+        ("label,new_label\nx,0\n", "Received: label=x, new_label=0"),
+        ("label,new_label,name\n1,-1,person_2\n", "line 2: expected 'person_1', the name of class 1 of ImageFolder"),
+        (b"label,new_label,name\n1,-1,\xff\n", "expected UTF-8 text"),
+    ],
+)
+def test_a_wrong_line_of_a_relabeling_is_named(run, face_folder, tmp_path, content, named):
+    (tmp_path / "found.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = run("convert", face_folder, tmp_path / "out", "--relabel", tmp_path / "found.csv")
+    assert (done.code, done.out) == (1, "")
+    assert f"error: {tmp_path / 'found.csv'}, line" in done.err
+    assert named in done.err

@@ -6,6 +6,7 @@ from keras_arcface.data import Record
 from keras_arcface.data import Relabeled
 from keras_arcface.data import Source
 from keras_arcface.data import drop_small_classes
+from keras_arcface.data import relabel_classes
 from keras_arcface.data import split_identities
 
 
@@ -156,3 +157,45 @@ def test_relabeled_images_and_removed_images():
 def test_invalid_labels_for_a_source_are_rejected(labels, named):
     with pytest.raises(ValueError, match=named):
         Relabeled(Faces([1, 2, 3]), labels)
+
+
+def test_classes_are_joined_and_removed():
+    source = Faces([7, 2, 9, 5, 4, 2, 1], class_names=[f"person {label}" for label in range(10)])
+    relabeled = relabel_classes(source, [(7, 5), (2, 7), (9, -1), (3, 9), (8, 0)])
+    assert [(record.image, record.label) for record in relabeled] == [
+        *((b"of 7", 2), (b"of 2", 2), (b"of 5", 2), (b"of 4", 4), (b"of 2", 2), (b"of 1", 1)),
+    ]
+    assert drop_small_classes(relabeled, 1).class_names == ["person 1", "person 2", "person 4"]
+    assert relabel_classes(source, np.zeros((0, 2), int)).labels.tolist() == source.labels.tolist()
+
+
+def test_very_large_labels_are_joined():
+    source = Faces([10**15, 3, 2**24 + 1], num_classes=10**15 + 1)
+    assert relabel_classes(source, [(10**15, 10**9), (10**9, 3)]).labels.tolist() == [3, 3, 2**24 + 1]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "named"),
+    [
+        (
+            [(3, 0)],
+            r"pairs must be integers \(n, 2\), labels in \[0, 3\) and .* in \[-1, 3\). Received: pairs=\[\[3, 0\]\]",
+        ),
+        ([(-1, 0)], r"Received: pairs=\[\[-1, 0\]\]"),
+        ([(0, 3)], r"Received: pairs=\[\[0, 3\]\]"),
+        ([(0, -2)], r"Received: pairs=\[\[0, -2\]\]"),
+        ([(0.0, 1.0)], r"Received: pairs=\[\[0.0, 1.0\]\]"),
+        ([0, 1], r"Received: pairs=\[0, 1\]"),
+        ([(0, -1), (1, -1), (2, -1)], "to keep images of Faces. Received: 3 negative labels"),
+    ],
+)
+def test_invalid_pairs_of_labels_are_rejected(pairs, named):
+    with pytest.raises(ValueError, match=named):
+        relabel_classes(Faces([0, 1, 2], num_classes=3), pairs)
+
+
+def test_images_without_a_valid_label_are_not_lost():
+    with pytest.raises(ValueError, match=r"a label in \[0, 10\). Received: 2 .* The first: the label of image 1 is 12"):
+        relabel_classes(Faces([0, 12, 1, -3]), [(0, 1)])
+    with pytest.raises(ValueError, match=r"Received: 1 .* The first: record 2 is damaged"):
+        relabel_classes(Unlabeled(), [(0, 1)])
