@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one file without links to other files, for the report and the album."""
+"""Self-contained HTML pages: one file without links to other files, for the report, the album and contact sheets."""
 
 import base64
 import html
@@ -6,6 +6,31 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from keras_arcface._files import replacing
+
+# Style of a page with sections of faces, in light and dark mode.
+FACES_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #dde2e8; --wash: #f5f7f9; --page: #fff;
+        --link: #0067ad; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6eaf0; --soft: #a3adba; --line: #343c47; --wash: #20262e; --page: #14181d; --link: #6cb6f5; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1180px; padding: 24px 16px 64px; color: var(--ink); background: var(--page);
+       font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", Arial, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 0 0 8px; overflow-wrap: anywhere; }
+h2 small { font-weight: normal; font-size: .9rem; color: var(--soft); margin-left: 8px; }
+p { margin: 4px 0 12px; max-width: 75ch; color: var(--soft); }
+section { padding: 16px 0; border-top: 1px solid var(--line); content-visibility: auto;
+          contain-intrinsic-size: auto 220px; }
+.faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: 12px; margin: 0; padding: 0;
+         list-style: none; }
+.faces img { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: contain; border-radius: 8px;
+             background: var(--wash); margin-bottom: 4px; }
+.faces span { display: block; overflow-wrap: anywhere; font-size: .8rem; line-height: 1.3; color: var(--soft); }
+@media (max-width: 480px) {
+  body { font-size: 15px; padding: 16px 12px 48px; }
+  .faces { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)); gap: 8px; } }
+"""
 
 
 def write_page(path, title: str, style: str, body: Iterable[str]) -> Path:

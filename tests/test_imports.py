@@ -61,6 +61,7 @@ MAY_KNOW = {
     },
     "evaluation/image_inputs.py": {"tensorflow", "numpy", "cv2", "keras_arcface._pixels", "keras_arcface.data"},
     "evaluation/identification.py": {"numpy", "tqdm"},
+    "evaluation/overlap_page.py": {"numpy", "keras_arcface.data"},
     "evaluation/report.py": {"numpy", "keras_arcface.data"},
     "evaluation/scores.py": {"keras", "tensorflow", "jax", "torch", "numpy", "tqdm"},
     "faces": {"cv2", "numpy", "tqdm"},

@@ -20,7 +20,7 @@ from keras_arcface.cli.parser import Parser
 
 # In the order in which a user meets them. The command `server-config` is the file server_config.py.
 COMMANDS = (
-    *("demo", "align", "compare", "enroll", "identify", "cluster", "convert", "check", "train", "evaluate"),
+    *("demo", "align", "compare", "enroll", "identify", "cluster", "convert", "check", "train", "evaluate", "overlap"),
     *("clean-labels", "export", "publish", "server-config", "ask", "serve-check", "presets", "plan", "info"),
 )
 

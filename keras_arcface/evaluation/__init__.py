@@ -15,6 +15,9 @@ from keras_arcface.evaluation.identification import identify
 from keras_arcface.evaluation.identification import identify_among_distractors
 from keras_arcface.evaluation.label_noise import LabelNoise
 from keras_arcface.evaluation.label_noise import find_label_noise
+from keras_arcface.evaluation.overlap import Overlap
+from keras_arcface.evaluation.overlap import find_overlap
+from keras_arcface.evaluation.overlap_page import write_overlap_page
 from keras_arcface.evaluation.plots import plot_groups
 from keras_arcface.evaluation.plots import plot_label_noise
 from keras_arcface.evaluation.plots import plot_verification
@@ -47,6 +50,7 @@ __all__ = [
     "IdentificationResult",
     "LabelNoise",
     "OperatingPoint",
+    "Overlap",
     "RateDifference",
     "ReidentificationResult",
     "Report",
@@ -61,6 +65,7 @@ __all__ = [
     "embed_images",
     "embed_pairs",
     "find_label_noise",
+    "find_overlap",
     "identify",
     "identify_among_distractors",
     "pair_scores",
@@ -76,4 +81,5 @@ __all__ = [
     "to_json",
     "verify",
     "verify_templates",
+    "write_overlap_page",
 ]

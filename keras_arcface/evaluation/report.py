@@ -214,7 +214,7 @@ def _error_gallery(model: str, result: VerificationResult, images: Sequence[byte
 def _pair(result: VerificationResult, pair: int, verdict: str, images: Sequence[bytes]) -> str:
     names = [f"pair {pair}, {side} image" for side in ("first", "second")]
     pictures = "".join(
-        f'<img src="{_image_uri(image, name)}" alt="{name}">'
+        f'<img src="{image_uri(image, name)}" alt="{name}">'
         for image, name in zip(images[2 * pair : 2 * pair + 2], names, strict=True)
     )
     threshold = result.grid.thresholds[result.fold_of_pair[pair]]
@@ -251,7 +251,7 @@ def _figure(svg: bytes, description: str) -> str:
     return f'<figure><img src="{data_uri(svg, "image/svg+xml")}" alt="{escape(description)}"></figure>'
 
 
-def _image_uri(image: bytes, name: str) -> str:
+def image_uri(image: bytes, name: str) -> str:
     """Returns the URI of an image in a format that every browser shows, with the orientation that the model saw."""
     image = encoded_images.to_jpeg_or_png(image, name)
     return data_uri(image, "image/jpeg" if image.startswith(_JPEG) else "image/png")
