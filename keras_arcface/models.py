@@ -1,4 +1,4 @@
-"""Model that trains an embedder with a head, and construction of embedders."""
+"""Model that trains an embedder with a head, and construction of embedders and quality models."""
 
 import functools
 import inspect
@@ -12,9 +12,11 @@ from keras_arcface import _cpu_training
 from keras_arcface import _pixels
 from keras_arcface import _private_api
 from keras_arcface import _replicas
+from keras_arcface.layers import AuxiliaryLossHead
 from keras_arcface.layers import Head
+from keras_arcface.layers import WithQuality
 
-__all__ = ["RecognitionModel", "make_embedder"]
+__all__ = ["RecognitionModel", "make_embedder", "make_quality_model"]
 
 # Key of a log entry that is 1 if the pixels of a batch are in 0..1. It is removed before callbacks receive the logs.
 _UNIT_RANGE_KEY = "_has_unit_range"
@@ -514,3 +516,56 @@ def make_embedder(
     else:
         x = layers.Dense(dim, dtype="float32", name="embedding")(x)
     return _cpu_training.speed_up(keras.Model(images, x, name=name))
+
+
+def make_quality_model(model):
+    """Creates a model from pixels to embeddings and their predicted quality.
+
+    It shares its layers with the trained model. A saved quality model consists of plain Keras layers, so that
+    `keras.saving.load_model` does not need this package. `evaluation.error_versus_discard` measures the benefit of the
+    quality.
+
+    Args:
+        model: trained `RecognitionModel` whose head is a `layers.WithQuality`, or another auxiliary loss or a
+            distillation with such a head inside.
+
+    Returns:
+        A functional `keras.Model` from images `(batch, height, width, 3)` to a dictionary: `embedding`, `(batch, dim)`,
+        not normalized, and `quality`, `(batch,)`. A higher quality is better.
+
+    Raises:
+        TypeError: if the model is not a `RecognitionModel`.
+        ValueError: if its head has no `layers.WithQuality`, or its embedder is a subclassed model.
+
+    Examples:
+        >>> model = RecognitionModel(embedder, keras_arcface.layers.WithQuality(keras_arcface.ArcFace(num_classes=2)))
+        >>> model.compile("sgd")
+        >>> history = model.fit(images, labels, batch_size=6, verbose=0)
+        >>> quality_model = make_quality_model(model)
+        >>> outputs = quality_model.predict(images, verbose=0)
+        >>> outputs["embedding"].shape, outputs["quality"].shape
+        ((12, 8), (12,))
+        >>> quality_model.save("quality.keras")
+
+    References:
+        - [CR-FIQA](https://arxiv.org/abs/2112.06592)
+    """
+    if not isinstance(model, RecognitionModel):
+        raise TypeError(f"model must be a keras_arcface.RecognitionModel. Received: model={model!r}")
+    head, embedder = model.head, model.embedder
+    while isinstance(head, AuxiliaryLossHead) and not isinstance(head, WithQuality):
+        head = head.head
+    if not isinstance(head, WithQuality):
+        raise ValueError(
+            "model must have a head with keras_arcface.layers.WithQuality, such as WithQuality(ArcFace(num_classes)). "
+            f"Received: head={model.head!r}"
+        )
+    if not getattr(embedder, "inputs", None):
+        raise ValueError(
+            "The embedder of the model must be a functional or Sequential model with known inputs. "
+            f"Received: embedder={embedder!r}"
+        )
+    images = keras.Input(embedder.inputs[0].shape[1:], dtype=embedder.inputs[0].dtype, name="images")
+    embeddings = embedder(images)
+    quality = layers.Reshape((), dtype="float32", name="quality_of_image")(head.regressor(embeddings))
+    return keras.Model(images, {"embedding": embeddings, "quality": quality}, name="quality_model")

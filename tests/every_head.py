@@ -17,6 +17,7 @@ WITH_CLASSES = {
     "norm-softmax, intra- and inter-loss": lambda n: layers.WithInterLoss(
         layers.WithIntraLoss(layers.NormSoftmax(n, scale=8.0))
     ),
+    "quality": lambda n: layers.WithQuality(layers.ArcFace(n, scale=8.0)),
     "SphereFace": lambda n: layers.SphereFace(n, scale=8.0),
     "CosFace": lambda n: layers.CosFace(n, scale=8.0),
     "ArcFace": lambda n: layers.ArcFace(n, scale=8.0),

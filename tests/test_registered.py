@@ -105,6 +105,7 @@ OBJECTS = [
     (layers.WithCenterLoss, {"head": ARCFACE, "weight": 0.1, "alpha": 0.3, "name": "mine"}),
     (layers.WithIntraLoss, {"head": ARCFACE, "weight": 0.1, "name": "mine"}),
     (layers.WithInterLoss, {"head": ARCFACE, "weight": 0.1, "name": "mine", **CHUNKS}),
+    (layers.WithQuality, {"head": ARCFACE, "weight": 2.0, "name": "mine"}),
     (layers.EmbeddingHead, {"loss": losses.TripletLoss(0.3), "name": "mine"}),
 ]
 

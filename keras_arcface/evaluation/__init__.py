@@ -5,6 +5,8 @@ from keras_arcface.evaluation.clustering import score_clusters
 from keras_arcface.evaluation.embedding import embed_dataset
 from keras_arcface.evaluation.embedding import embed_images
 from keras_arcface.evaluation.embedding import embed_pairs
+from keras_arcface.evaluation.error_discard import ErrorVersusDiscard
+from keras_arcface.evaluation.error_discard import error_versus_discard
 from keras_arcface.evaluation.folds import FoldAccuracies
 from keras_arcface.evaluation.groups import GroupRates
 from keras_arcface.evaluation.groups import GroupResult
@@ -18,6 +20,7 @@ from keras_arcface.evaluation.label_noise import find_label_noise
 from keras_arcface.evaluation.overlap import Overlap
 from keras_arcface.evaluation.overlap import find_overlap
 from keras_arcface.evaluation.overlap_page import write_overlap_page
+from keras_arcface.evaluation.plots import plot_error_versus_discard
 from keras_arcface.evaluation.plots import plot_groups
 from keras_arcface.evaluation.plots import plot_label_noise
 from keras_arcface.evaluation.plots import plot_verification
@@ -44,6 +47,7 @@ from keras_arcface.evaluation.verification import verify
 __all__ = [
     "ClusteringResult",
     "DistractorResult",
+    "ErrorVersusDiscard",
     "FoldAccuracies",
     "GroupRates",
     "GroupResult",
@@ -64,11 +68,13 @@ __all__ = [
     "embed_dataset",
     "embed_images",
     "embed_pairs",
+    "error_versus_discard",
     "find_label_noise",
     "find_overlap",
     "identify",
     "identify_among_distractors",
     "pair_scores",
+    "plot_error_versus_discard",
     "plot_groups",
     "plot_label_noise",
     "plot_verification",

@@ -1,5 +1,6 @@
 """Bootstrap confidence intervals."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 
@@ -95,6 +96,32 @@ def accuracy_interval(
     for kind in (same, ~same):
         totals += generator.binomial(np.sum(kind), np.mean(correct[kind]), size=samples)
     return _interval(totals / len(correct), level)
+
+
+def interval_of(
+    figure: Callable[[np.ndarray], np.ndarray],
+    counts: np.ndarray,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Returns the bootstrap confidence interval of a figure of pairs that are counted by kind.
+
+    Args:
+        figure: function from `(chunk, kinds)` counts to `(chunk,)` figures.
+        counts: `(kinds,)` numbers of pairs of each kind.
+        samples: number of bootstrap samples.
+        level: confidence level, in (0, 1).
+        seed: seed of the random generator.
+
+    Returns:
+        `(low, high)`.
+    """
+    _check(samples, level)
+    generator = np.random.default_rng(seed)
+    sizes = [min(_SAMPLES_PER_CHUNK, samples - start) for start in range(0, samples, _SAMPLES_PER_CHUNK)]
+    resampled = (generator.multinomial(counts.sum(), counts / counts.sum(), size=size) for size in sizes)
+    return _interval(np.concatenate([figure(chunk) for chunk in resampled]), level)
 
 
 def _check(samples: int, level: float) -> None:

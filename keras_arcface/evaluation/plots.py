@@ -1,4 +1,4 @@
-"""Plots of verification results, of groups of people and of label noise."""
+"""Plots of verification results, of quality scores, of groups of people and of label noise."""
 
 import io
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_arcface import _files
 from keras_arcface._optional import optional_import
+from keras_arcface.evaluation.error_discard import ErrorVersusDiscard
 from keras_arcface.evaluation.groups import GroupResult
 from keras_arcface.evaluation.label_noise import LabelNoise
 from keras_arcface.evaluation.verification import VerificationResult
@@ -56,6 +57,55 @@ def plot_verification(results: Mapping[str, VerificationResult], path) -> Path:
     for panel, (name, result) in zip(panels[1:], results.items(), strict=True):
         _draw_scores(panel, result)
         panel.set(title=f"{_escape(name)}: accuracy {result.accuracy:.1%} ± {result.accuracy_std:.1%}")
+    return _save(figure, Path(path))
+
+
+def plot_error_versus_discard(results: Mapping[str, ErrorVersusDiscard], path) -> Path:
+    """Plots the false non-match rate over the discarded share, for several quality scores.
+
+    A dotted line is the lowest possible curve, that of a quality score that discards all false non-matches first.
+
+    Args:
+        results: mapping from the name of a quality score to its result of `error_versus_discard`, for the same or for
+            different pairs.
+        path: file to write, which is replaced if it exists. The suffix determines the format, such as `.png`, `.svg` or
+            `.pdf`; without a suffix, it is PNG.
+
+    Returns:
+        The path.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib is not installed. The message says what to install.
+        OSError: if the file cannot be written.
+        ValueError: if there is no result, or matplotlib does not support the format.
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> same, noise = np.arange(400) % 2 == 0, rng.uniform(0, 1, 800)
+        >>> scores = same - noise.reshape(400, 2).max(axis=1)
+        >>> qualities = {"noise": -noise, "unrelated": rng.normal(size=800)}
+        >>> results = {name: error_versus_discard(scores, same, q, far=0.01) for name, q in qualities.items()}
+        >>> plot_error_versus_discard(results, "quality.png")
+        PosixPath('quality.png')
+    """
+    if not results:
+        raise ValueError("results must contain at least one result. Received: results={}")
+    figure = _figure((7, 5))
+    panel = figure.subplots()
+    max_discard = max(result.max_discard for result in results.values())
+    for (name, result), style in _with_styles(results):
+        label = f"{_escape(name)}: pAUC {result.pauc:.2%}"
+        panel.step(*_up_to(max_discard, result.discarded, result.fnmr), where="post", label=label, **style)
+    bounds = {(r.genuine, r.false_non_matches): r for r in results.values()}
+    for result in bounds.values():
+        label = f"lowest possible: pAUC {result.best_pauc:.2%}"
+        panel.step(*_up_to(max_discard, *result.best()), where="post", color="gray", linestyle=":", label=label)
+    fars = ", ".join(f"{far:g}" for far in sorted({result.far for result in results.values()}))
+    panel.set(xlim=(0, 100 * max_discard), xlabel="genuine pairs discarded, lowest quality first (%)")
+    panel.set(ylabel="FNMR of the remaining pairs (%)", title=f"Error versus discard, threshold at FAR {fars}")
+    panel.set_ylim(bottom=0)
+    panel.grid(alpha=0.3)
+    _legend_below(figure)
     return _save(figure, Path(path))
 
 
@@ -224,9 +274,14 @@ def _svg(figure: Any) -> bytes:
     return stream.getvalue()
 
 
-def _with_styles(
-    results: Mapping[str, VerificationResult],
-) -> Iterator[tuple[tuple[str, VerificationResult], dict[str, str]]]:
+def _up_to(share: float, discarded: np.ndarray, fnmr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the part of a step curve up to a share, in percent. The last step ends there."""
+    shown = discarded <= share
+    discarded, fnmr = discarded[shown], fnmr[shown]
+    return 100 * np.append(discarded, share), 100 * np.append(fnmr, fnmr[-1])
+
+
+def _with_styles(results: Mapping[str, Any]) -> Iterator[tuple[tuple[str, Any], dict[str, str]]]:
     for number, entry in enumerate(results.items()):
         color, style = _MODEL_COLORS[number % len(_MODEL_COLORS)], _LINE_STYLES[number % len(_LINE_STYLES)]
         yield entry, {"color": color, "linestyle": style}

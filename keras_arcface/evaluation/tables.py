@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_arcface.evaluation.clustering import ClusteringResult
+from keras_arcface.evaluation.error_discard import ErrorVersusDiscard
 from keras_arcface.evaluation.folds import FoldAccuracies
 from keras_arcface.evaluation.groups import GroupRates
 from keras_arcface.evaluation.groups import GroupResult
@@ -24,6 +25,7 @@ from keras_arcface.evaluation.verification import VerificationResult
 
 _RANKS = (1, 5, 10)
 _RANK_COLUMNS = [f"rank-{k}" for k in _RANKS]
+_DISCARDED = (0.0, 0.05, 0.1, 0.2, 0.3)  # shares for which the FNMR is shown
 
 
 @dataclasses.dataclass
@@ -64,8 +66,8 @@ def results_table(results) -> Table:
 
     Args:
         results: result of `verify`, `verify_templates`, `identify`, `identify_among_distractors`, `reidentify`,
-            `retrieve`, `score_clusters` or `by_group`; or a mapping from the names of models to results of the same
-            protocol.
+            `retrieve`, `score_clusters`, `by_group` or `error_versus_discard`; or a mapping from the names of models
+            (or of quality scores) to results of the same protocol.
 
     Returns:
         A `Table` with one row per model; for `by_group`, with one row per model and group. Columns of false accept
@@ -74,7 +76,7 @@ def results_table(results) -> Table:
     Raises:
         KeyError: if the results were computed for different false accept rates (`fars`) or ranks (`ks`).
         TypeError: if there is another object, or the results are of different protocols.
-        ValueError: if the mapping is empty.
+        ValueError: if the mapping is empty, or results of `error_versus_discard` have different `max_discard`.
 
     Examples:
         >>> probes, gallery = [[1.0, 0.2], [0.6, 0.5], [0.4, 0.5]], np.eye(2)
@@ -231,6 +233,23 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3g}"
 
 
+def discard_table(results: Mapping[str, ErrorVersusDiscard]) -> Table:
+    """Creates a table of the FNMR at several discarded shares, and of the partial areas."""
+    limits = sorted({result.max_discard for result in results.values()})
+    if len(limits) > 1:
+        raise ValueError(f"results must have the same max_discard. Received: max_discard={limits}")
+    shares = [share for share in _DISCARDED if share <= limits[0]]
+    rows = [
+        [
+            *(name, f"{r.genuine:,}", *(f"{r.fnmr_at(share):.2%}" for share in shares)),
+            *(f"{r.pauc:.2%}", f"{r.best_pauc:.2%}", "-" if math.isnan(r.relative_pauc) else f"{r.relative_pauc:.2f}"),
+        ]
+        for name, r in results.items()
+    ]
+    areas = [f"pAUC {limits[0]:.0%}", "lowest", "relative"]
+    return Table(["", "genuine", *("FNMR" if share == 0 else f"-{share:.0%}" for share in shares), *areas], rows)
+
+
 def _rank_table(results: Mapping[str, Any], name: str, rates: Mapping[str, dict[float, float]]) -> Table:
     fars = list(next(iter(rates.values())))
     rows = [
@@ -249,6 +268,7 @@ _TABLES: dict[type, Callable[[Mapping[str, Any]], Table]] = {
     RetrievalResult: retrieval_table,
     ClusteringResult: clustering_table,
     GroupResult: group_table,
+    ErrorVersusDiscard: discard_table,
 }
 
 
@@ -269,8 +289,9 @@ def to_json(result: Any) -> Any:
 
     Returns:
         Dictionaries, lists, numbers, strings and None. A verification result becomes its figures with their 95%
-        bootstrap intervals, its folds and its thresholds, without the scores and curves. A false accept rate as a key
-        becomes text, such as `"0.001"`. NaN and infinities become None. Objects of other types are returned unchanged.
+        bootstrap intervals, its folds and its thresholds, without the scores and curves. A result of
+        `error_versus_discard` becomes its areas and the FNMR at some shares. A false accept rate as a key becomes text,
+        such as `"0.001"`. NaN and infinities become None. Objects of other types are returned unchanged.
 
     Examples:
         >>> result = retrieve([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], labels=[0, 0, 1], ks=(1,), progress=False)
@@ -288,6 +309,11 @@ def to_json(result: Any) -> Any:
         return to_json({"mean": result.mean, "std": result.std, "threshold": result.threshold, **arrays})
     if isinstance(result, OperatingPoint):
         return to_json({**dataclasses.asdict(result), "squared_distance": result.squared_distance})
+    if isinstance(result, ErrorVersusDiscard):
+        rates = {share: result.fnmr_at(share) for share in _DISCARDED if share <= result.max_discard}
+        pairs = {"genuine_pairs": result.genuine, "false_non_matches": result.false_non_matches}
+        areas = {name: getattr(result, name) for name in ("max_discard", "pauc", "best_pauc", "relative_pauc")}
+        return to_json({"far": result.far, "threshold": result.threshold, **pairs, "fnmr": rates, **areas})
     if dataclasses.is_dataclass(result):
         return to_json({field.name: getattr(result, field.name) for field in dataclasses.fields(result)})
     if isinstance(result, Mapping):

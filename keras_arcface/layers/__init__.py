@@ -26,6 +26,7 @@ from keras_arcface.layers.presets import CosFace
 from keras_arcface.layers.presets import CosMarginProduct
 from keras_arcface.layers.presets import SphereFace
 from keras_arcface.layers.presets import SphereMarginProduct
+from keras_arcface.layers.quality import WithQuality
 from keras_arcface.layers.softmax_product import SoftmaxProduct
 from keras_arcface.layers.uniface import UniFace
 
@@ -57,5 +58,6 @@ __all__ = [
     "WithDistillation",
     "WithInterLoss",
     "WithIntraLoss",
+    "WithQuality",
     "set_teacher_centers",
 ]

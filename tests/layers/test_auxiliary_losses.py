@@ -30,10 +30,11 @@ from keras_arcface.layers import SoftmaxProduct
 from keras_arcface.layers import WithCenterLoss
 from keras_arcface.layers import WithInterLoss
 from keras_arcface.layers import WithIntraLoss
+from keras_arcface.layers import WithQuality
 from keras_arcface.losses import TripletLoss
 
 SCALE = 8.0
-every_class = pytest.mark.parametrize("auxiliary", [WithCenterLoss, WithIntraLoss, WithInterLoss])
+every_class = pytest.mark.parametrize("auxiliary", [WithCenterLoss, WithIntraLoss, WithInterLoss, WithQuality])
 
 
 def angle(first, second):

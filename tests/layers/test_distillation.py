@@ -22,6 +22,7 @@ from keras_arcface.layers import SoftmaxProduct
 from keras_arcface.layers import WithCenterLoss
 from keras_arcface.layers import WithDistillation
 from keras_arcface.layers import WithIntraLoss
+from keras_arcface.layers import WithQuality
 from keras_arcface.layers import set_teacher_centers
 from keras_arcface.losses import TripletLoss
 from keras_arcface.training import Checkpoints
@@ -109,6 +110,7 @@ INNER = {
     "ArcFace": arcface,
     "sampled": lambda: arcface(40, sample_rate=0.5),
     "center loss": lambda: WithCenterLoss(SoftmaxProduct(CLASSES)),
+    "quality": lambda: WithQuality(arcface(), weight=1.0),
     "triplets": lambda: EmbeddingHead(TripletLoss()),
 }
 

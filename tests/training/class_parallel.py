@@ -17,8 +17,15 @@ from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
 from keras_arcface import UniFace
 from keras_arcface.layers import MisclassifiedNegatives
+from keras_arcface.layers import WithQuality
 from keras_arcface.training import ClassParallel
 from keras_arcface.training import CoupledSGD
+
+
+def with_quality(classes, name, **choices):
+    keras.utils.set_random_seed(0)
+    return WithQuality(ArcFace(classes, **choices), name=name)
+
 
 DEVICES, BATCH, DIM = 8, 64, 32
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1}
@@ -27,6 +34,7 @@ EXACT = {
     "exact, 8 shards": (8, {"chunk_size": 256}),
     "exact, 2 shards": (2, {"chunk_size": 256}),
     "hard negatives, 8 shards": (8, {"chunk_size": 256, "negatives": MisclassifiedNegatives()}),
+    "quality, 8 shards": (8, {"chunk_size": 256, "of": with_quality}),
     "binary, 8 shards": (8, {"chunk_size": 256, "of": UniFace}),
     "sub-centers, computed again, 8 shards": (8, {"chunk_size": 200, **OTHERWISE}),
 }
