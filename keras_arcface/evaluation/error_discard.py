@@ -160,8 +160,9 @@ def error_versus_discard(
     `plot_error_versus_discard` shows several quality scores in one picture, and `results_table` in one table.
 
     The quality of a pair is the lower one of its two images. The threshold is chosen once, on all pairs, for a false
-    accept rate (FAR, also FMR). Then the genuine pairs with the lowest quality are discarded. Pairs of equal quality are discarded
-    together, so that the result does not depend on the order of the pairs. Impostor pairs only determine the threshold.
+    accept rate (FAR, also FMR). Then the genuine pairs with the lowest quality are discarded. Pairs of equal quality
+    are discarded together, so that the result does not depend on the order of the pairs. Impostor pairs only determine
+    the threshold.
 
     Curves of the literature differ: the partial area is often not divided by its range, the lowest possible curve is
     often the straight line `FNMR - discarded` below the exact one, and the published program of CR-FIQA also discards
