@@ -137,3 +137,16 @@ def test_a_large_file_is_refused_before_it_is_read(folder, monkeypatch):
     monkeypatch.setattr(_image_files, "MAX_FILE_BYTES", 100)
     with pytest.raises(ValueError, match=r"must have at most 100 bytes. Received: .* bytes or more"):
         read_image_file("/proc/self/smaps")  # a regular file of 0 bytes with content
+
+
+def test_checks_of_many_folders_are_not_all_remembered(folder, monkeypatch):
+    monkeypatch.setattr(_image_files, "_MAX_REMEMBERED", 2)
+    files = ImageFiles(folder, follow_links=False)
+    (folder / "link").symlink_to(folder.parent / "private")
+    for number in range(5):
+        (folder / str(number)).mkdir()
+        (folder / str(number) / "0.png").write_bytes(IMAGE)
+        assert files.read(f"{number}/0.png") == files.read("ann/0.png") == IMAGE
+        assert len(files._checked) <= 2
+        with pytest.raises(ValueError, match=r"link.*Received: a link to"):
+            files.read("link/0.png")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_arcface._arguments import check
+from keras_arcface._files import write_all
 from keras_arcface._files import write_error
 from keras_arcface._image_files import ImageFiles
 from keras_arcface.data.sources import visible_entries
@@ -136,14 +137,18 @@ def write_feature_files(directory, names: Sequence[str], features: Any, ending: 
         )
     files = ImageFiles(directory, follow_links=False)
     header = _HEADER.pack(features.shape[1], 1, 4, _FLOAT32)
-    for name, feature in zip(names, features, strict=True):
-        path = files.root / (name + ending)
-        files.check_folder(path.parent)
+    folder = None
+    for name, feature in zip(names, features.astype("<f4"), strict=True):
+        path = os.path.join(files.root, name + ending)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(header + feature.astype("<f4").tobytes())
+            if os.path.dirname(path) != folder:
+                folder = os.path.dirname(path)
+                files.check_folder(folder)
+                os.makedirs(folder, exist_ok=True)
+            with open(path, "wb", buffering=0) as file:
+                write_all(file, header + feature.tobytes())
         except OSError as error:
-            raise write_error(error, path, f"{_HEADER.size + 4 * len(feature)}") from error
+            raise write_error(error, Path(path), f"{_HEADER.size + 4 * len(feature)}") from error
 
 
 def _decode(content: bytes) -> np.ndarray:
