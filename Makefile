@@ -6,9 +6,9 @@ WORKERS ?= -n 2 --dist worksteal
 # Only code that behaves differently on another Keras backend is tested again on JAX: compiled losses, gradients, and the
 # state of heads, models, optimizers and checkpoints. tests/test_backends.py compares networks on both backends.
 JAX_TESTS := tests/margins tests/test_models.py tests/test_keras_habits.py \
-	$(patsubst %,tests/layers/test_%.py,arguments auxiliary_losses chunked distillation embedding_head every_head inner_product \
-	large_margin_product margin_product negatives partial_fc quality softmax_product) \
-	$(patsubst %,tests/training/test_%.py,checkpoints gradient_accumulation sgd steps) \
+	$(patsubst %,tests/layers/test_%.py,arguments auxiliary_losses chunked distillation embedding_head embedding_loss \
+	every_head inner_product large_margin_product margin_product negatives partial_fc quality softmax_product) \
+	$(patsubst %,tests/training/test_%.py,adam checkpoints gradient_accumulation sgd steps) \
 	tests/pretrained/test_onnx_converter.py::test_training_changes_every_weight
 # PyTorch runs the heads and their loss only. The other tests of layers take gradients by TensorFlow or JAX.
 TORCH_TESTS := tests/test_registered.py \

@@ -3,6 +3,9 @@
 # Alignments that a dataset can record. "five_points" is the alignment of `data.align`.
 ALIGNMENTS = ("five_points", "none")
 
+# Layers between the feature map of a backbone and the embedding.
+NECKS = ("E", "linear", "BNNeck", "LayerNorm")
+
 # Devices to train on, and the precision of the computation.
 STRATEGIES = ("auto", "mirrored", "one-device", "jax")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16", "onednn_bfloat16")

@@ -12,6 +12,8 @@ from keras_arcface import _cpu_training
 from keras_arcface import _pixels
 from keras_arcface import _private_api
 from keras_arcface import _replicas
+from keras_arcface._arguments import check_choice
+from keras_arcface._choices import NECKS
 from keras_arcface.layers import AuxiliaryLossHead
 from keras_arcface.layers import Head
 from keras_arcface.layers import WithQuality
@@ -97,6 +99,10 @@ class RecognitionModel(keras.Model):
         self.head = head
         # Keras tracks the variables of an attribute that is a model, but not those in the arguments of a function.
         self._embed_by_teacher = None if teacher is None else functools.partial(_embed_by_teacher, teacher)
+        self._embed_with_features = None
+        if head.features_before is not None:
+            with_features = _with_features(self.embedder, head.features_before)
+            self._embed_with_features = functools.partial(_call_model, with_features)
         # A Keras loss supports sample weights and the scaling that tf.distribute requires.
         self._reduction = _PerExampleLoss(name="margin_loss")
         self.accuracy_tracker = keras.metrics.Mean(name="accuracy")
@@ -144,17 +150,23 @@ class RecognitionModel(keras.Model):
             training: if true, layers such as dropout and BatchNorm are in training mode.
 
         Returns:
-            `(batch, dim)` embeddings, not normalized.
+            `(batch, dim)` embeddings, not normalized. In training, with a head that has `features_before`, a pair of
+            embeddings and features.
         """
-        return _replicas.run_on_local_batch(
-            lambda local_batch: self.embedder(local_batch, training=training), images, training
-        )
+        embed = self._embed_with_features if training and self._embed_with_features else self.embedder
+        return _replicas.run_on_local_batch(lambda local_batch: embed(local_batch, training=training), images, training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         self._check_compiled()
         if y is None:
             raise ValueError(f"y must be the labels of the images for {type(self).__name__}. Received: y=None")
         y = self.add_teacher_embeddings(x, y)
+        if self._embed_with_features is not None:
+            if not isinstance(y_pred, (tuple, list)):  # Keras calls the model alike in `evaluate` and `predict`
+                embed = functools.partial(self._embed_with_features, training=False)
+                y_pred = _replicas.run_on_local_batch(embed, x, training=False)
+            y_pred, features = y_pred
+            y = y, features
         losses, target_cosines, hits = self.head.loss_and_stats(y, y_pred, training=training)
         angles, norms = ops.arccos(target_cosines), ops.norm(ops.cast(y_pred, "float32"), axis=-1)
         self.accuracy_tracker.update_state(hits, sample_weight=sample_weight)
@@ -362,6 +374,21 @@ def _embed_by_teacher(teacher, images):
     return ops.stop_gradient(embeddings)
 
 
+def _with_features(embedder, layer_name):
+    """Returns a model with the weights of an embedder and two outputs, embeddings and the input of a layer."""
+    names = [layer.name for layer in getattr(embedder, "layers", ())]
+    if not isinstance(embedder, keras.Model) or layer_name not in names:
+        raise ValueError(
+            "features_before of the head must be the name of a layer of the embedder, such as 'embedding' for those of "
+            f"make_embedder. Received: features_before={layer_name!r}. Layers: {', '.join(names)}"
+        )
+    return keras.Model(embedder.input, [embedder.output, embedder.get_layer(layer_name).input])
+
+
+def _call_model(model, images, training):
+    return model(images, training=training)
+
+
 def _without_teacher(labels):
     """Returns the labels of a pair of labels and teacher embeddings."""
     return labels[0] if isinstance(labels, (tuple, list)) and len(labels) == 2 else labels
@@ -444,19 +471,29 @@ def make_embedder(
         synchronized: if true, BatchNorm uses the statistics of the global batch instead of the local batch of each
             replica (TensorFlow backend only). Use the same value for the backbone.
         name: name of the model.
-        scaled: if true, the last BatchNorm has a scale. Without it, the norms of embeddings are near `sqrt(dim)`, as in
-            the paper. `MagFace`, whose margin depends on the norms, requires a scale.
+        scaled: if true, the last BatchNorm of the neck "E" has a scale. Without it, the norms of embeddings are near
+            `sqrt(dim)`, as in the paper. `MagFace`, whose margin depends on the norms, requires a scale.
         normalize_pixels: if true, the model rescales pixels to [-1, 1] before the backbone. Use false for a backbone
             that takes pixels in 0..255, as some networks of `keras.applications` do.
-        neck: "E" for the neck of the ArcFace paper, or "linear" for dropout and a dense layer with bias, as in
-            EdgeFace.
+        neck: one of
+
+            - "E": the neck of the ArcFace paper.
+            - "linear": dropout and a dense layer with bias, as in EdgeFace.
+            - "BNNeck": the mean of the feature map, dropout, and a BatchNorm with scale and without offset, for the
+              re-identification of people. With `WithEmbeddingLoss(..., features_before="embedding")`, a triplet loss
+              compares the features before the BatchNorm.
+            - "LayerNorm": the mean of the feature map, a layer normalization without weights, and dropout, as in
+              "Classification is a Strong Baseline for Deep Metric Learning".
+
+            The last two contain a dense layer without bias if the channels of the feature map are not `dim`: before
+            the BatchNorm, or at the end.
 
     Returns:
         A functional `keras.Model` from images `(batch, height, width, 3)` to embeddings `(batch, dim)`.
 
     Raises:
         ValueError: if the backbone's output is not a feature map of known size, `dim` or `dropout` is out of its range,
-            the backbone rescales pixels itself and `normalize_pixels` is true, `neck` is neither "E" nor "linear", or
+            the backbone rescales pixels itself and `normalize_pixels` is true, `neck` is not one of the four, or
             `scaled` is true with another neck than "E".
 
     Examples:
@@ -478,6 +515,9 @@ def make_embedder(
 
     References:
         - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.1
+        - [Bag of Tricks and a Strong Baseline for Deep Person Re-identification](https://arxiv.org/abs/1903.07071),
+          section 3.6
+        - [Classification is a Strong Baseline for Deep Metric Learning](https://arxiv.org/abs/1811.12649), section 3
     """
     features = tuple(backbone.output_shape)
     if len(features) != 4 or None in features[1:]:
@@ -491,10 +531,9 @@ def make_embedder(
             "them in 0..255. Received: normalize_pixels=True"
         )
 
-    if neck not in ("E", "linear"):
-        raise ValueError(f"neck must be 'E' or 'linear'. Received: neck={neck!r}")
+    check_choice("neck", neck, NECKS)
     if scaled and neck != "E":
-        raise ValueError(f"scaled requires neck='E', whose last layer is a BatchNorm. Received: neck={neck!r}")
+        raise ValueError(f"scaled requires neck='E', whose last BatchNorm has no scale. Received: neck={neck!r}")
 
     def batch_norm(name, **kwargs):
         return layers.BatchNormalization(
@@ -506,15 +545,25 @@ def make_embedder(
     if normalize_pixels:
         x = layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalize_pixels")(x)
     x = backbone(x)
-    if neck == "E":
-        x = batch_norm("neck_bn")(x)
-    x = layers.Dropout(dropout, dtype="float32", name="neck_dropout")(x)
-    x = layers.Flatten(dtype="float32", name="neck_flatten")(x)
-    if neck == "E":
-        x = layers.Dense(dim, use_bias=False, dtype="float32", name="neck_dense")(x)
-        x = batch_norm("embedding", scale=scaled)(x)
+    if neck in ("E", "linear"):
+        if neck == "E":
+            x = batch_norm("neck_bn")(x)
+        x = layers.Dropout(dropout, dtype="float32", name="neck_dropout")(x)
+        x = layers.Flatten(dtype="float32", name="neck_flatten")(x)
     else:
-        x = layers.Dense(dim, dtype="float32", name="embedding")(x)
+        x = layers.GlobalAveragePooling2D(dtype="float32", name="neck_pooling")(x)
+        if neck == "LayerNorm":
+            x = layers.LayerNormalization(
+                epsilon=1e-5, center=False, scale=False, dtype="float32", name="neck_normalization"
+            )(x)
+        x = layers.Dropout(dropout, dtype="float32", name="neck_dropout")(x)
+    if neck in ("E", "BNNeck"):
+        if neck == "E" or dim != features[-1]:
+            x = layers.Dense(dim, use_bias=False, dtype="float32", name="neck_dense")(x)
+        options = {"scale": scaled} if neck == "E" else {"center": False}
+        x = batch_norm("embedding", **options)(x)
+    elif neck == "linear" or dim != features[-1]:
+        x = layers.Dense(dim, use_bias=neck == "linear", dtype="float32", name="embedding")(x)
     return _cpu_training.speed_up(keras.Model(images, x, name=name))
 
 

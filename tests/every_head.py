@@ -33,6 +33,9 @@ WITH_CLASSES = {
 OF_BATCHES = {
     "triplets, hard": lambda n: EmbeddingHead(TripletLoss()),
     "triplets, semi-hard": lambda n: EmbeddingHead(TripletLoss(mining="semihard")),
+    "CosFace and triplets": lambda n: layers.WithEmbeddingLoss(
+        layers.CosFace(n, scale=8.0), TripletLoss(normalize=False)
+    ),
     "circle": lambda n: EmbeddingHead(keras.losses.Circle()),
 }
 HEADS = WITH_CLASSES | OF_BATCHES

@@ -32,7 +32,9 @@ INCOMPLETE: set[str] = set()
 
 # Sections that a name does not need, with the reason.
 EXCEPTIONS: dict[str, set[str]] = {
-    "backbones.IResNet200": {"Examples"},  # a listing that is not executed, because the network takes 7 s to build
+    # Listings that are not executed, because the networks take seconds to build.
+    "backbones.IResNet200": {"Examples"},
+    "backbones.ResNet50": {"Examples"},
     # These raise no errors; `write_configuration` reads the files of `Tls`.
     "evaluation.Report": {"Raises"},
     "evaluation.to_json": {"Raises"},

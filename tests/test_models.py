@@ -191,10 +191,48 @@ def test_the_linear_neck_is_dropout_and_a_dense_layer():
     assert embedder.output_shape == (None, 16)
 
 
+def parts_of(embedder, images):
+    """Returns the feature map and the embeddings of images in inference mode."""
+    neck = embedder.get_layer("neck_pooling")
+    feature_map, embeddings = keras.Model(embedder.input, [neck.input, embedder.output])(images, training=False)
+    return ops.convert_to_numpy(feature_map).astype("float64"), ops.convert_to_numpy(embeddings)
+
+
+@pytest.mark.parametrize("dim", [None, 5])
+def test_the_bnneck_normalizes_the_mean_feature_without_offset(dim, batch):
+    backbone = make_iresnet()
+    channels = backbone.output_shape[-1]
+    embedder = make_embedder(backbone, dim=dim or channels, dropout=0.3, neck="BNNeck")
+    norm, generator = embedder.get_layer("embedding"), np.random.default_rng(0)
+    assert [weight.name for weight in norm.weights] == ["gamma", "moving_mean", "moving_variance"]
+    values = [generator.uniform(0.5, 2, dim or channels) for _ in norm.weights]
+    norm.set_weights(values)
+    feature_map, embeddings = parts_of(embedder, batch[0][:3])
+    means = feature_map.mean(axis=(1, 2))
+    if dim:
+        means = means @ ops.convert_to_numpy(embedder.get_layer("neck_dense").kernel)
+    expected = values[0] * (means - values[1]) / np.sqrt(values[2] + 1e-5)
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=1e-5)
+    assert [layer.rate for layer in embedder.layers if isinstance(layer, keras.layers.Dropout)] == [0.3]
+
+
+@pytest.mark.parametrize("dim", [None, 5])
+def test_the_neck_with_layer_normalization_has_no_offset_and_scale(dim, batch):
+    backbone = make_iresnet()
+    embedder = make_embedder(backbone, dim=dim or backbone.output_shape[-1], dropout=0.3, neck="LayerNorm")
+    feature_map, embeddings = parts_of(embedder, batch[0][:3])
+    means = feature_map.mean(axis=(1, 2))
+    expected = (means - means.mean(axis=1, keepdims=True)) / np.sqrt(means.var(axis=1, keepdims=True) + 1e-5)
+    if dim:
+        expected = expected @ ops.convert_to_numpy(embedder.get_layer("embedding").kernel)
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-3, atol=1e-4)
+    assert len(embedder.weights) == len(backbone.weights) + (dim is not None)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"neck": "GDC"}, r"neck must be 'E' or 'linear'\. Received: neck='GDC'"),
+        ({"neck": "GDC"}, r"neck must be one of E, linear, BNNeck, LayerNorm\. Received: neck='GDC'"),
         ({"neck": "linear", "scaled": True}, r"scaled requires neck='E'.* Received: neck='linear'"),
     ],
 )

@@ -46,7 +46,10 @@ OBJECTS = [
     (margins.ElasticMargin, {"mean": 0.3, "std": 0.2, "angular": False, "sort": True}),
     (layers.CurricularNegatives, {"momentum": 0.5}),
     (layers.MisclassifiedNegatives, {"weight": 1.3, "fixed": True}),
-    (losses.TripletLoss, {"margin": 0.3, "mining": "semihard", "squared": False, "name": "mine"}),
+    (
+        losses.TripletLoss,
+        {"margin": 0.3, "mining": "semihard", "squared": False, "normalize": False, "name": "mine"},
+    ),
     (
         training.StepSchedule,
         {"peak": 0.3, "boundaries": [2.5], "factor": 0.5, "warmup": 0.5, "steps_per_epoch": 10},
@@ -69,6 +72,17 @@ OBJECTS = [
             "no_decay": ["gamma"],
             "name": "mine",
             "use_ema": True,
+        },
+    ),
+    (
+        training.CoupledAdam,
+        {
+            "learning_rate": training.StepSchedule(0.1, boundaries=[8]),
+            "weight_decay": 1e-4,
+            "no_decay": ["gamma"],
+            "epsilon": 1e-6,
+            "name": "mine",
+            "beta_1": 0.8,
         },
     ),
     (
@@ -106,6 +120,16 @@ OBJECTS = [
     (layers.WithIntraLoss, {"head": ARCFACE, "weight": 0.1, "name": "mine"}),
     (layers.WithInterLoss, {"head": ARCFACE, "weight": 0.1, "name": "mine", **CHUNKS}),
     (layers.WithQuality, {"head": ARCFACE, "weight": 2.0, "name": "mine"}),
+    (
+        layers.WithEmbeddingLoss,
+        {
+            "head": ARCFACE,
+            "loss": losses.TripletLoss(0.3),
+            "weight": 0.5,
+            "features_before": "embedding",
+            "name": "mine",
+        },
+    ),
     (layers.EmbeddingHead, {"loss": losses.TripletLoss(0.3), "name": "mine"}),
 ]
 

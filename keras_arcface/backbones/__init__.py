@@ -16,6 +16,7 @@ from keras_arcface.backbones.iresnet import IResNet100
 from keras_arcface.backbones.iresnet import IResNet200
 from keras_arcface.backbones.mobilefacenet import MobileFaceNet
 from keras_arcface.backbones.mobilenet import MobileNetV1
+from keras_arcface.backbones.resnet import ResNet50
 from keras_arcface.backbones.vit import ViT
 from keras_arcface.backbones.vit import ViTBase
 from keras_arcface.backbones.vit import ViTSmall
@@ -35,6 +36,7 @@ __all__ = [
     "IResNet200",
     "MobileFaceNet",
     "MobileNetV1",
+    "ResNet50",
     "ViT",
     "ViTBase",
     "ViTSmall",

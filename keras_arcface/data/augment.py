@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_arcface._arguments import check
+from keras_arcface._arguments import check_integer
 from keras_arcface._arguments import check_number
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "jpeg",
     "low_resolution",
     "photometric",
+    "translate",
 ]
 
 _BLUR_RADIUS = 4  # pixels
@@ -429,6 +431,45 @@ def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1, flip_probability=0.5
     left = x - cosine * x + sine * y + width * draw(3, -shift, shift)
     top = y - sine * x - cosine * y + height * draw(4, -shift, shift)
     return _affine_transform(images, [cosine, -sine, left, sine, cosine, top])
+
+
+def translate(images, seed, pixels=10):
+    """Moves images by a random number of pixels, vertically and horizontally, and fills the border with black.
+
+    This is a random crop of an image with a black border, as in the training of networks that re-identify people.
+
+    Args:
+        images: uint8 images `(batch, height, width, 3)` of known height and width.
+        seed: integer tensor `(2,)`, different in every step.
+        pixels: largest shift in each direction, at least 0. All shifts, and 0, are equally probable.
+
+    Returns:
+        uint8 tensor of the shape of `images`.
+
+    Raises:
+        ValueError: if `images` or `seed` has another type or shape, the height or width is not known, or `pixels` is
+            not an integer of at least 0.
+
+    Examples:
+        >>> images = np.full((100, 8, 8, 3), 255, "uint8")
+        >>> moved = augment.translate(images, seed=[0, 1], pixels=2).numpy()
+        >>> sorted(set(np.sum(moved[..., 0].any(axis=2), axis=1).tolist()))  # rows of the moved image
+        [6, 7, 8]
+
+    References:
+        - [Bag of Tricks and a Strong Baseline for Deep Person Re-identification](https://arxiv.org/abs/1903.07071),
+          section 2
+    """
+    check_integer("pixels", pixels, 0)
+    images, seed = _to_tensors(images, seed)
+    batch = tf.shape(images)[0]
+    draw = _RandomNumbers(seed, tf.range(batch), batch)
+    moved = images
+    for axis, size in enumerate(_size(images), 1):
+        border = [[pixels, pixels] if axis == padded else [0, 0] for padded in range(4)]
+        first = tf.cast(tf.floor(draw(axis, 0.0, 2.0 * pixels + 1)), tf.int32)
+        moved = tf.gather(tf.pad(moved, border), first[:, tf.newaxis] + tf.range(size), axis=axis, batch_dims=1)
+    return tf.ensure_shape(moved, images.shape)
 
 
 def fill_border(images, seed, probability=0.7, darkest=8):

@@ -8,6 +8,7 @@ from keras_arcface.layers.base import Head
 from keras_arcface.layers.distillation import WithDistillation
 from keras_arcface.layers.distillation import set_teacher_centers
 from keras_arcface.layers.embedding_head import EmbeddingHead
+from keras_arcface.layers.embedding_loss import WithEmbeddingLoss
 from keras_arcface.layers.large_margin_product import ASoftmax
 from keras_arcface.layers.large_margin_product import LSoftmax
 from keras_arcface.layers.margin_product import MarginProduct
@@ -56,6 +57,7 @@ __all__ = [
     "UniFace",
     "WithCenterLoss",
     "WithDistillation",
+    "WithEmbeddingLoss",
     "WithInterLoss",
     "WithIntraLoss",
     "WithQuality",

@@ -56,7 +56,7 @@ class AuxiliaryLossHead(Head):
         self.sub_centers = head.sub_centers
 
     def _check_head(self, head):
-        if not isinstance(head, Head) or head.num_classes is None or head.is_sampled or head.needs_teacher:
+        if not isinstance(head, Head) or head.num_classes is None or head.is_sampled or is_outermost(head):
             raise ValueError(
                 "head must be a head with classes that does not sample them, such as ArcFace(num_classes). "
                 f"Received: head={head!r}"
@@ -129,6 +129,11 @@ class AuxiliaryLossHead(Head):
     @classmethod
     def from_config(cls, config):
         return cls(**{**config, "head": keras.saving.deserialize_keras_object(config["head"])})
+
+
+def is_outermost(head):
+    """Returns true if another head must not contain a head, because it needs more than labels and embeddings."""
+    return head.needs_teacher or head.features_before is not None
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")

@@ -24,6 +24,8 @@ class Head(keras.layers.Layer):
         is_sampled: true if training steps use a sample of the classes.
         partial_fc: the `PartialFC` of a built head with sampled classes, otherwise None.
         needs_teacher: true if the labels of the loss are pairs `(labels, teacher_embeddings)`.
+        features_before: name of a layer of the embedder whose input the loss uses in addition to the embeddings, or
+            None. The labels of the loss are then pairs `(labels, features)`.
 
     Raises:
         ValueError: if `dtype` is not float32.
@@ -64,6 +66,7 @@ class Head(keras.layers.Layer):
     is_sampled = False
     partial_fc = None
     needs_teacher = False
+    features_before = None
 
     def __init__(self, **kwargs):
         policy = keras.dtype_policies.get(kwargs.pop("dtype", None) or "float32")

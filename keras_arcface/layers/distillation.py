@@ -9,6 +9,7 @@ from keras_arcface._arguments import check_integer
 from keras_arcface._arguments import check_number
 from keras_arcface.layers import vectors
 from keras_arcface.layers.auxiliary_losses import AuxiliaryLossHead
+from keras_arcface.layers.auxiliary_losses import is_outermost
 from keras_arcface.layers.base import Head
 
 
@@ -72,9 +73,10 @@ class WithDistillation(AuxiliaryLossHead):
         self.projection = None
 
     def _check_head(self, head):
-        if not isinstance(head, Head) or head.needs_teacher:
+        if not isinstance(head, Head) or is_outermost(head):
             raise ValueError(
-                f"head must be a head without distillation, such as ArcFace(num_classes). Received: head={head!r}"
+                "head must be a head without distillation and features_before, such as ArcFace(num_classes). "
+                f"Received: head={head!r}"
             )
 
     def __repr__(self):

@@ -1,5 +1,7 @@
 """Triplet loss with batch-hard or semi-hard mining."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -7,18 +9,19 @@ from keras_arcface import _arguments
 
 _MIN_SQUARED_NORM = 1e-12  # embeddings with a smaller norm are treated as zero
 _MIN_SQUARED_DISTANCE = 1e-12  # avoids an infinite gradient of the square root
-_ABOVE_ALL_DISTANCES = 8.0  # larger than every distance
+_ABOVE_ALL_DISTANCES = 1e30  # larger than every distance
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class TripletLoss(keras.losses.Loss):
     """Triplet loss within a batch: `max(distance to positive - distance to negative + margin, 0)`.
 
-    Embeddings are L2-normalized inside the loss. Each example of the batch is an anchor. Its positives are the other
-    images of the same class, and its negatives are the images of other classes. The triplets depend on `mining`:
+    By default, embeddings are L2-normalized inside the loss. Each example of the batch is an anchor. Its positives are
+    the other images of the same class, and its negatives are the images of other classes. The triplets depend on
+    `mining`:
 
     - "hard": one triplet per anchor, with the farthest positive and the closest negative. The paper uses distances that
-      are not squared, `squared=False`, of embeddings that are not normalized.
+      are not squared, `squared=False`, of embeddings that are not normalized, `normalize=False`.
     - "semihard": one triplet per positive. Its negative is the closest one that is farther than the positive, or the
       farthest negative if all are closer. The loss of an anchor is the mean over its triplets.
 
@@ -31,9 +34,11 @@ class TripletLoss(keras.losses.Loss):
 
     Args:
         margin: margin in units of the distance, between 0 and the largest distance, which is 4 for squared distances
-            and 2 otherwise. FaceNet uses 0.2 with squared distances.
+            of normalized embeddings and 2 for others. FaceNet uses 0.2 with squared distances.
         mining: selection of triplets, "hard" or "semihard".
         squared: if true, distances are squared.
+        normalize: if true, embeddings are L2-normalized. With false, the margin has no upper limit. `EmbeddingHead`
+            normalizes embeddings in any case, `WithEmbeddingLoss` does not.
         name: name of the loss.
         **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
 
@@ -58,13 +63,16 @@ class TripletLoss(keras.losses.Loss):
         - [In Defense of the Triplet Loss for Person Re-Identification](https://arxiv.org/abs/1703.07737), equation 5
     """
 
-    def __init__(self, margin=0.2, mining="hard", squared=True, name="triplet_loss", **kwargs):
-        largest = 4 if squared else 2  # between vectors of norm 1
-        expected = f"a number in [0, {largest}] with squared={squared}"
-        _arguments.check_number("margin", margin, lambda value: 0 <= value <= largest, expected)
+    def __init__(self, margin=0.2, mining="hard", squared=True, normalize=True, name="triplet_loss", **kwargs):
+        largest, expected = math.inf, "a finite number of at least 0"
+        if normalize:
+            largest = 4 if squared else 2  # between vectors of norm 1
+            expected = f"a number in [0, {largest}] with squared={squared}"
+        _arguments.check_number("margin", margin, lambda value: 0 <= value <= largest and value < math.inf, expected)
         _arguments.check_choice("mining", mining, ("hard", "semihard"))
         super().__init__(name=name, **kwargs)
-        self.margin, self.mining, self.squared = float(margin), mining, bool(squared)
+        self.margin, self.mining = float(margin), mining
+        self.squared, self.normalize = bool(squared), bool(normalize)
 
     def call(self, y_true, y_pred):
         """Computes the loss of each example.
@@ -86,9 +94,13 @@ class TripletLoss(keras.losses.Loss):
     def _distances(self, embeddings):
         """Returns the distances between all pairs of embeddings, `(batch, batch)`."""
         squares = ops.sum(ops.square(embeddings), axis=-1, keepdims=True)
-        is_zero = squares < _MIN_SQUARED_NORM
-        unit = ops.where(is_zero, 0.0, embeddings * ops.rsqrt(ops.where(is_zero, 1.0, squares)))
-        squared = 2.0 - 2.0 * ops.matmul(unit, ops.transpose(unit))
+        if self.normalize:
+            is_zero = squares < _MIN_SQUARED_NORM
+            unit = ops.where(is_zero, 0.0, embeddings * ops.rsqrt(ops.where(is_zero, 1.0, squares)))
+            squared = 2.0 - 2.0 * ops.matmul(unit, ops.transpose(unit))
+        else:
+            squared = squares + ops.transpose(squares) - 2.0 * ops.matmul(embeddings, ops.transpose(embeddings))
+            squared = ops.maximum(squared, 0.0)
         return squared if self.squared else ops.sqrt(ops.maximum(squared, _MIN_SQUARED_DISTANCE))
 
     def _hard(self, distances, positives, negatives):
@@ -115,7 +127,14 @@ class TripletLoss(keras.losses.Loss):
         return total / ops.maximum(ops.sum(ops.cast(is_triplet, "float32"), axis=1), 1.0)
 
     def __repr__(self):
-        return f"TripletLoss(margin={self.margin}, mining={self.mining!r}, squared={self.squared})"
+        options = f"margin={self.margin}, mining={self.mining!r}, squared={self.squared}, normalize={self.normalize}"
+        return f"TripletLoss({options})"
 
     def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "mining": self.mining, "squared": self.squared}
+        return {
+            **super().get_config(),
+            "margin": self.margin,
+            "mining": self.mining,
+            "squared": self.squared,
+            "normalize": self.normalize,
+        }

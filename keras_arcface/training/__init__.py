@@ -2,6 +2,7 @@
 
 from keras_arcface._choices import PRECISIONS
 from keras_arcface._choices import STRATEGIES
+from keras_arcface.training.adam import CoupledAdam
 from keras_arcface.training.checkpoints import Checkpoints
 from keras_arcface.training.distribution import ClassParallel
 from keras_arcface.training.distribution import round_up_classes
@@ -35,6 +36,7 @@ __all__ = [
     "Checkpoints",
     "ClassParallel",
     "CosineSchedule",
+    "CoupledAdam",
     "CoupledSGD",
     "GradientAccumulationOptimizer",
     "PolynomialSchedule",

@@ -1,16 +1,15 @@
 """SGD with coupled weight decay."""
 
-import re
-
 import keras
 from keras import ops
 
 from keras_arcface import _arguments
 from keras_arcface import _private_api
+from keras_arcface.training.coupled_decay import CoupledDecay
 
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
-class CoupledSGD(keras.optimizers.Optimizer):
+class CoupledSGD(CoupledDecay, keras.optimizers.Optimizer):
     """SGD with coupled weight decay, an L2 penalty whose gradient is part of the momentum.
 
         velocity = momentum * velocity + gradient + weight_decay * weight
@@ -63,25 +62,21 @@ class CoupledSGD(keras.optimizers.Optimizer):
         **kwargs,
     ):
         _arguments.check_number("momentum", momentum, lambda value: 0 <= value < 1, "in [0, 1)")
-        _arguments.check_number("weight_decay", weight_decay, lambda value: value >= 0, "at least 0")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        self.momentum, self.nesterov, self.no_decay = momentum, nesterov, list(no_decay)
-        # Not named `weight_decay`: Keras applies decoupled decay by an attribute of this name.
-        self.coupled_weight_decay = weight_decay
+        self.momentum, self.nesterov = momentum, nesterov
+        self._set_decay(weight_decay, no_decay)
 
     def build(self, variables):
         if self.built:
             return
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
-        self._has_decay = [not any(re.search(pattern, v.path) for pattern in self.no_decay) for v in variables]
+        self._find_decayed(variables)
 
     def update_step(self, gradient, variable, learning_rate):
         index = _private_api.variable_index(self, variable)
-        gradient = ops.cast(gradient, variable.dtype)
+        gradient = self._add_decay(ops.cast(gradient, variable.dtype), variable)
         learning_rate = ops.cast(learning_rate, variable.dtype)
-        if self.coupled_weight_decay and self._has_decay[index]:
-            gradient = gradient + self.coupled_weight_decay * variable
         velocity = self.momentum * self.velocities[index] + gradient
         self.assign(self.velocities[index], velocity)
         step = gradient + self.momentum * velocity if self.nesterov else velocity
@@ -91,7 +86,6 @@ class CoupledSGD(keras.optimizers.Optimizer):
         return {
             **super().get_config(),
             "momentum": self.momentum,
-            "weight_decay": self.coupled_weight_decay,
             "nesterov": self.nesterov,
-            "no_decay": self.no_decay,
+            **self._decay_config(),
         }

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from small_resnet import small_resnet
 from tiny_models import EAGER_IF_FASTER
 
 from keras_arcface import ArcFace
@@ -31,6 +32,7 @@ SMALL = {
     "IResNet": (lambda: backbones.IResNet((1, 1), 8, (16, 16, 3)), "E"),
     "MobileFaceNet": (lambda: backbones.MobileFaceNet(16, (32, 32, 3), blocks=(1, 1, 1, 1)), "E"),
     "MobileNetV1": (lambda: backbones.MobileNetV1(4, (32, 32, 3), stages=((2,), (4, 4))), "E"),
+    "ResNet": (lambda: backbones.ResNet50((32, 32, 3), last_stride=1), "BNNeck"),
     "ViT": (lambda: backbones.ViT(16, 2, heads=4, drop_path=0.2, input_shape=(19, 36, 3)), "E"),
 }
 
@@ -38,6 +40,7 @@ SMALL = {
 _GHOST = ghostfacenet._STAGES
 SHALLOW = [
     (edgeface, "STAGES", tuple(stage._replace(convolutions=1) for stage in edgeface.STAGES)),
+    (keras.applications, "ResNet50", small_resnet),
     (ghostfacenet, "_STAGES", (_GHOST[0], _GHOST[1][:1], _GHOST[2][:1], _GHOST[3][::5], _GHOST[4][-1:])),
 ]
 

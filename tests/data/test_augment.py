@@ -15,7 +15,7 @@ BORDERED = np.maximum(FACES, 20)
 BORDERED[:, :5] = BORDERED[:, :, 29:] = BORDERED[:, 16, 16] = 0
 SEED = tf.constant([1, 2], tf.int64)
 WITH_PROBABILITY = ["flip", "gray", "erase", "crop", "photometric", "blur", "low_resolution", "jpeg", "fill_border"]
-ALL = [*WITH_PROBABILITY, "affine", "adaface"]
+ALL = [*WITH_PROBABILITY, "affine", "translate", "adaface"]
 
 
 def faces_for(change):
@@ -214,6 +214,22 @@ def test_the_recipe_of_adaface():
     assert 0.5 < is_changed(apply("adaface")).mean() < 0.95
 
 
+def test_translate_moves_by_every_number_of_pixels_and_fills_with_black():
+    faces = np.tile(np.maximum(FACES, 1), (8, 1, 1, 1))
+    moved = apply("translate", faces, pixels=2)
+    found = set()
+    for before, after in zip(faces, moved, strict=True):
+        padded = np.pad(before, ((2, 2), (2, 2), (0, 0)))
+        size = len(before)
+        places = [(y, x) for y in range(5) for x in range(5) if (padded[y : y + size, x : x + size] == after).all()]
+        assert len(places) == 1
+        found.add(places[0])
+    assert len(found) == 25
+    np.testing.assert_array_equal(apply("translate", pixels=0), FACES)
+    with pytest.raises(ValueError, match=r"pixels must be an integer of at least 0. Received: pixels=-1"):
+        apply("translate", pixels=-1)
+
+
 def test_affine_without_limits_only_flips():
     still = apply("affine", rotation=0.0, zoom=0.0, shift=0.0)
     np.testing.assert_array_equal(still, apply("flip"))
@@ -259,7 +275,7 @@ def test_seeds_of_another_shape_or_type(change, seed):
 
 
 @pytest.mark.parametrize(
-    "change", ["erase", "crop", "blur", "low_resolution", "jpeg", "fill_border", "affine", "adaface"]
+    "change", ["erase", "crop", "blur", "low_resolution", "jpeg", "fill_border", "affine", "translate", "adaface"]
 )
 def test_images_of_an_unknown_size(change):
     signature = tf.TensorSpec((None, None, None, 3), tf.uint8)

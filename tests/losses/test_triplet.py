@@ -22,8 +22,8 @@ def embeddings_of(closeness=1.0):
     return (generator.normal(size=(12, DIM)) + abs(closeness) * signs * np.eye(5)[LABELS]).astype("float32")
 
 
-def losses_of(embeddings, labels, margin, mining, squared):
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+def losses_of(embeddings, labels, margin, mining, squared, normalize=True):
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True) if normalize else embeddings
     losses = []
     for a, anchor in enumerate(unit):
         distances = [np.sum((anchor - other) ** 2) ** (1 if squared else 0.5) for other in unit]
@@ -42,14 +42,15 @@ def losses_of(embeddings, labels, margin, mining, squared):
 
 @minings
 @powers
+@pytest.mark.parametrize("normalize", [True, False], ids=["normalized", "raw"])
 @pytest.mark.parametrize(("margin", "closeness"), [(0.2, -3.0), (1.0, 0.0), (0.2, 1.0), (1.0, 3.0)])
-def test_agrees_with_the_formula(mining, squared, margin, closeness):
-    embeddings = embeddings_of(closeness)
-    loss = TripletLoss(margin, mining, squared)
+def test_agrees_with_the_formula(mining, squared, margin, closeness, normalize):
+    embeddings = embeddings_of(closeness) * (1 if normalize else 7)  # distances up to 70, and their squares
+    loss = TripletLoss(margin, mining, squared, normalize)
     found = ops.convert_to_numpy(loss.call(LABELS, embeddings))
     exact = embeddings.astype("float64")
-    expected = losses_of(exact, LABELS, margin, mining, squared)
-    slopes = references.slopes(lambda e: losses_of(e, LABELS, margin, mining, squared).mean(), exact)
+    expected = losses_of(exact, LABELS, margin, mining, squared, normalize)
+    slopes = references.slopes(lambda e: losses_of(e, LABELS, margin, mining, squared, normalize).mean(), exact)
     value, (gradient,) = value_and_gradients(lambda e: ops.mean(loss.call(LABELS, e)), embeddings)
     errors = np.abs(found - expected).max() / expected.max(), np.abs(gradient - slopes).max() / np.abs(slopes).max()
     print(f"loss {errors[0]:.1e}, gradient {errors[1]:.1e}")
@@ -151,7 +152,13 @@ def test_float16_embeddings_are_compared_in_float32():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"), [({"margin": -0.1}, "margin=-0.1"), ({"mining": "all"}, "mining='all'")]
+    ("arguments", "named"),
+    [
+        ({"margin": -0.1}, "margin=-0.1"),
+        ({"margin": 2.1, "squared": False}, "margin=2.1"),
+        ({"margin": float("inf"), "normalize": False}, "margin=inf"),
+        ({"mining": "all"}, "mining='all'"),
+    ],
 )
 def test_arguments_out_of_range_raise_an_error(arguments, named):
     with pytest.raises(ValueError, match=f"Received: {named}"):
