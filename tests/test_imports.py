@@ -112,8 +112,8 @@ MAY_KNOW = {
     "recipes/recipe.py": set(),
     "recipes/files.py": {"tomli_w"},
     "recipes/building.py": {
-        *("keras", "keras_arcface.backbones", "keras_arcface.layers", "keras_arcface.models"),
-        *("keras_arcface.training", "keras_arcface.data"),
+        *("keras", "keras_arcface.backbones", "keras_arcface.layers", "keras_arcface.losses"),
+        *("keras_arcface.models", "keras_arcface.training", "keras_arcface.data"),
     },
     "cli": {
         *("keras", "tensorflow", "numpy", "cv2", "tqdm", "shtab"),

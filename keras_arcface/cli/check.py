@@ -139,7 +139,7 @@ def check_source(path: Path, follow_links: bool, subset: str | None) -> Checked:
     source = data.open_source(path, follow_links, subset)
     found = data.check_images(source)
     facts = {"source": type(source).__name__, "num_classes": source.num_classes, **_image_facts(found)}
-    summary = f"{source}: {found.num_images:,} images of {source.num_classes:,} people, {_format_sizes(found)}"
+    summary = f"{source}: {found.num_images:,} images of {source.num_classes:,} classes, {_format_sizes(found)}"
     if len(found.image_sizes) > 1:
         summary += ". `convert` requires images of one size, or --size"
     return Checked(summary, facts, list(found.errors))

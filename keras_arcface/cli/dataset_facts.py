@@ -25,4 +25,4 @@ def dataset_summary(info: DatasetInfo) -> str:
     """Returns the same in a few words."""
     height, width = info.image_size
     shards = f"{len(info.shards):,} shard{'s' if len(info.shards) > 1 else ''}"
-    return f"{info.num_examples:,} images of {info.num_classes:,} people, {height} x {width}, in {shards}"
+    return f"{info.num_examples:,} images of {info.num_classes:,} classes, {height} x {width}, in {shards}"

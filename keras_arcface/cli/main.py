@@ -116,7 +116,7 @@ def build_parser() -> Parser:
     """Returns the parser of the whole command line."""
     parser = Parser(
         prog="keras-arcface",
-        description="Trains, evaluates and serves embeddings of faces with Keras.",
+        description="Trains, evaluates and serves embeddings of faces and other images with Keras.",
         epilog="Run `keras-arcface COMMAND --help` for the options of a command and an example.\n"
         'To complete commands and options in bash, add to ~/.bashrc: eval "$(keras-arcface --print-completion bash)"',
     )

@@ -23,6 +23,7 @@ def replay(
         seed=recipe.seed,
         start_step=step,
         augmentation=recipes.make_augmentation(recipe),
+        images_per_class=recipe.images_per_class or None,
         cache=cache,  # the order of the images depends on it
         names=True,
     )

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, recipe: Recipe, directory: Path, sets: di
     output, say = arguments.output, text_printer(arguments)
     info = data.load_info(directory)
     if info.num_classes < 2:
-        raise ValueError(f"{directory}: training requires at least two people. Received: {info.num_classes}")
+        raise ValueError(f"{directory}: training requires at least two classes. Received: {info.num_classes}")
     output.mkdir(parents=True, exist_ok=True)
     if arguments.replay is not None:
         _finish(arguments, [replay(recipe, directory, output, arguments.replay, arguments.cache, say)], {})
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace, recipe: Recipe, directory: Path, sets: di
         written.append(_export(model.embedder, output, rocs, info.alignment, say))
     _finish(arguments, written, {name: evaluation.to_json(result) for name, result in results.items()})
     if keras.backend.backend() == "tensorflow":
-        served = shlex.quote(f"faces={written[-1].parent}")
+        served = shlex.quote(f"embedder={written[-1].parent}")
         say("\nTo serve it, run:", f"keras-arcface server-config config {served}", sep="\n  ")
 
 
@@ -156,16 +156,18 @@ def _train(
         start_step=start,
         num_classes=info.num_classes,
         augmentation=recipes.make_augmentation(recipe),
+        images_per_class=recipe.images_per_class or None,
         cache=arguments.cache,
         teacher=teacher.stored if recipe.distillation > 0 and teacher.online is None else None,
     )
     say(
         f"\n{recipe.backbone} (width {recipe.width}, {model.embedder.count_params():,} weights), {recipe.head}, "
-        f"{precision}: {info.num_examples:,} images of {info.num_classes:,} people, {last_step:,} steps of {batch_size}"
+        f"{precision}: {info.num_examples:,} images of {info.num_classes:,} classes, "
+        f"{last_step:,} steps of {batch_size}"
     )
     if start:
         say(f"Resuming after step {start:,}")
-    elif recipe.head != "softmax":
+    elif recipe.head != "softmax" and not recipe.triplet:
         expected = model.head.expected_first_loss(recipe.dim)
         say(f"The loss should start at about {expected:.1f}, and target_angle at 1.57")
     if training.check_replicas(model, images) is not None:
@@ -238,7 +240,7 @@ def _export(embedder: keras.Model, output: Path, rocs: list, alignment: str | No
 def _verify(
     name: str, embedder: keras.Model, pairs: data.PairSet, head: str, shuffle_seed: int | None, say: Callable[..., None]
 ) -> dict[str, evaluation.VerificationResult]:
-    """Prints a table that compares the embedder with raw pixels on pairs of unseen people."""
+    """Prints a table that compares the embedder with raw pixels on verification pairs."""
     embeddings = {
         head: evaluation.embed_pairs(embedder, pairs),
         "raw pixels": evaluation.embed_pairs(_raw_pixels, pairs, flip=False),

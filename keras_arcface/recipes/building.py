@@ -7,6 +7,7 @@ import keras
 
 from keras_arcface import backbones
 from keras_arcface import layers
+from keras_arcface import losses
 from keras_arcface import models
 from keras_arcface import training
 from keras_arcface._arguments import check
@@ -31,6 +32,12 @@ _AUGMENTATIONS = {
     "flip": augment.flip,
     "affine": augment.affine,
     "adaface": augment.adaface,
+    "reid": augment.chain(
+        augment.flip,
+        functools.partial(augment.translate, pixels=10),
+        functools.partial(augment.erase, probability=0.5, area=(0.02, 0.4)),
+    ),
+    "retrieval": augment.chain(augment.flip, functools.partial(augment.crop, probability=1.0, area=(0.08, 1.0))),
     "small": augment.chain(
         functools.partial(augment.fill_border, probability=0.8),
         functools.partial(augment.affine, rotation=0.2, zoom=0.1, shift=0.05),
@@ -65,8 +72,9 @@ def build(
         (`training.use_precision`) and the devices (`training.device_scope`) before.
 
     Raises:
-        ValueError: if a layer refuses a setting of the recipe, the image size does not fit the network, or the recipe
-            requires a teacher that is not given.
+        ValueError: if a layer refuses a setting of the recipe, the image size does not fit the network, the recipe
+            requires a teacher that is not given, or the file of `backbone_weights` contains other weights.
+        FileNotFoundError: if the file of `backbone_weights` does not exist.
 
     Examples:
         >>> recipe = get("small", backbone="MobileFaceNet", width=8, dim=8, batch_size=4)
@@ -74,10 +82,11 @@ def build(
         >>> model.embedder.output_shape
         (None, 8)
     """
-    stem = {"stem_strides": recipe.stem_strides} if recipe.stem_strides != 1 else {}
-    backbone = getattr(backbones, recipe.backbone)(width=recipe.width, input_shape=(*image_size, 3), **stem)
-    scaled = recipe.head == "MagFace"  # its margin depends on the embedding norms
-    embedder = models.make_embedder(backbone, dim=recipe.dim, dropout=recipe.dropout, scaled=scaled)
+    # The margin of MagFace depends on the norms of embeddings. A BNNeck has a scale in any case.
+    scaled = recipe.head == "MagFace" and recipe.neck != "BNNeck"
+    embedder = models.make_embedder(
+        _make_backbone(recipe, image_size), dim=recipe.dim, dropout=recipe.dropout, scaled=scaled, neck=recipe.neck
+    )
     is_online = recipe.distillation > 0 and recipe.teacher_images == "augmented"
     needs_embeddings = recipe.needs_teacher and (not is_online or recipe.teacher_centers != "none")
     for name, value, is_needed in (
@@ -130,6 +139,13 @@ def make_head(recipe: Recipe, num_classes: int, num_examples: int, teacher_dim: 
         plain = recipe.replace(distillation=0, head_weight=1, teacher_images="original")
         inner = make_head(plain, num_classes, num_examples)
         return layers.WithDistillation(inner, recipe.distillation, recipe.head_weight, teacher_dim, name="head")
+    if recipe.triplet > 0:
+        inner = make_head(recipe.replace(triplet=0), num_classes, num_examples)
+        # The paper on the BNNeck compares its features without normalization.
+        has_bnneck = recipe.neck == "BNNeck"
+        loss = losses.TripletLoss(recipe.triplet_margin, squared=False, normalize=not has_bnneck)
+        before = "embedding" if has_bnneck else None
+        return layers.WithEmbeddingLoss(inner, loss, recipe.triplet, before, name="head")
     options = {"label_smoothing": recipe.label_smoothing, "name": "head"}
     if recipe.head == "softmax":
         return layers.SoftmaxProduct(num_classes, **options)
@@ -199,6 +215,14 @@ def make_augmentation(recipe: Recipe) -> Callable | None:
     return _AUGMENTATIONS[recipe.augmentation]
 
 
+def _make_backbone(recipe: Recipe, image_size: tuple[int, int]) -> keras.Model:
+    make, input_shape = getattr(backbones, recipe.backbone), (*image_size, 3)
+    if recipe.backbone == "ResNet50":
+        return make(input_shape=input_shape, last_stride=recipe.last_stride, weights=recipe.backbone_weights or None)
+    stem = {"stem_strides": recipe.stem_strides} if recipe.stem_strides != 1 else {}
+    return make(width=recipe.width, input_shape=input_shape, **stem)
+
+
 def _base_optimizer(recipe: Recipe, rate: float, updates_per_epoch: float) -> keras.optimizers.Optimizer:
     times = {"warmup": recipe.warmup, "steps_per_epoch": updates_per_epoch}
     if recipe.schedule == "step":
@@ -208,8 +232,9 @@ def _base_optimizer(recipe: Recipe, rate: float, updates_per_epoch: float) -> ke
         schedule = kind(rate, total=recipe.epochs, **times)
     average = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
     no_decay = list(recipe.no_decay)
-    if recipe.optimizer == "SGD":
-        return training.CoupledSGD(schedule, weight_decay=recipe.weight_decay, no_decay=no_decay, **average)
+    if recipe.optimizer in ("SGD", "Adam"):
+        coupled = {"SGD": training.CoupledSGD, "Adam": training.CoupledAdam}[recipe.optimizer]
+        return coupled(schedule, weight_decay=recipe.weight_decay, no_decay=no_decay, **average)
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, **average)
     optimizer.exclude_from_weight_decay(var_names=no_decay)
     return optimizer

@@ -9,9 +9,10 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from keras_arcface._choices import NECKS
 from keras_arcface._messages import short
 
-BACKBONES = ("IResNet18", "IResNet34", "IResNet50", "IResNet100", "IResNet200", "MobileFaceNet")
+BACKBONES = ("IResNet18", "IResNet34", "IResNet50", "IResNet100", "IResNet200", "MobileFaceNet", "ResNet50")
 HEADS = (
     "ArcFace",
     "CosFace",
@@ -25,9 +26,9 @@ HEADS = (
     "norm-softmax",
     "softmax",
 )
-OPTIMIZERS = ("SGD", "AdamW")
+OPTIMIZERS = ("SGD", "AdamW", "Adam")
 SCHEDULES = ("step", "polynomial", "cosine")
-AUGMENTATIONS = ("none", "flip", "affine", "adaface", "small")
+AUGMENTATIONS = ("none", "flip", "affine", "adaface", "small", "reid", "retrieval")
 TEACHER_IMAGES = ("original", "augmented")
 TEACHER_CENTERS = ("none", "start", "fixed")
 
@@ -36,6 +37,7 @@ MARGINS = {"CosFace": 0.35, "SphereFace": 1.35, "AdaFace": 0.4, "MagFace": 0.45,
 
 _CHOICES = {
     "backbone": BACKBONES,
+    "neck": NECKS,
     "head": HEADS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
@@ -48,6 +50,7 @@ _POSITIVE = ("scale", "learning_rate", "epochs")
 _AT_LEAST_ZERO = (
     *("warmup_margin", "initial_scale", "weight_decay", "head_rate", "clip_norm", "warmup", "seed"),
     *("dropout", "label_smoothing", "ema", "distillation", "head_weight"),
+    *("triplet", "triplet_margin", "images_per_class"),
 )
 _BELOW_ONE = ("dropout", "label_smoothing", "ema")
 
@@ -58,9 +61,15 @@ class Recipe:
 
     Attributes:
         description: source, command, and published or measured result.
-        backbone: "IResNet18", "IResNet34", "IResNet50", "IResNet100", "IResNet200" or "MobileFaceNet".
-        width: number of channels of its first stage.
+        backbone: "IResNet18", "IResNet34", "IResNet50", "IResNet100", "IResNet200", "MobileFaceNet" or, for other
+            objects than faces, "ResNet50".
+        backbone_weights: weights of ResNet50 at the start: "imagenet" for those that Keras downloads, the path of such
+            a file (.h5 or .keras), or "" for random ones.
+        width: number of channels of its first stage, which is 64 for ResNet50.
         stem_strides: stride of the first convolution. Other values than 1 require an IResNet.
+        last_stride: stride of the last stage. Other values than 2 require ResNet50.
+        neck: layers after the backbone: "E" as in the ArcFace paper, "linear", or "BNNeck" or "LayerNorm" after the
+            mean of the feature map.
         dim: length of an embedding.
         dropout: fraction of the features that are dropped before the embedding.
         head: "ArcFace", "CosFace", "SphereFace", "AdaFace", "CurricularFace", "ElasticFace", "MagFace", "MVSoftmax",
@@ -74,13 +83,17 @@ class Recipe:
         sub_centers: number of centers per class.
         ignored_above: other classes with a cosine above this value are left out of the loss.
         sample_rate: fraction of the classes in each step.
+        triplet: weight of a triplet loss of the hardest images of a batch, which requires `images_per_class`. 0
+            disables it.
+        triplet_margin: margin of the triplet loss: a distance of normalized embeddings, or of features before the last
+            BatchNorm with a BNNeck.
         distillation: weight of the distance to the embeddings of the teacher, which `--teacher` names. 0 disables it.
         head_weight: weight of the loss of the head beside that distance.
         teacher_images: images that the teacher embeds: "original" for those of the dataset and their mirror images,
             once, or "augmented" for those of each step, which takes more time.
         teacher_centers: class centers of the head: "none" for its own, "start" to start from those of the teacher, or
             "fixed" to keep these.
-        optimizer: "SGD" with momentum 0.9 and coupled weight decay, or "AdamW".
+        optimizer: "SGD" with momentum 0.9 and coupled weight decay, "AdamW", or "Adam" with coupled weight decay.
         learning_rate: learning rate for `batch_size`, after the warm-up.
         weight_decay: weight decay.
         no_decay: parts of the names of weights without weight decay, such as gamma, beta and alpha.
@@ -93,7 +106,10 @@ class Recipe:
         epochs: number of epochs.
         batch_size: number of images per update, on all devices together.
         accumulate: number of steps whose gradients are accumulated for one update.
-        augmentation: "none", "flip", "affine", "adaface" or "small".
+        images_per_class: number of images of each class in a step, whose classes are then equally frequent. 0 draws
+            images regardless of their class.
+        augmentation: "none", "flip", "affine", "adaface", "small", "reid" for whole people, or "retrieval" for other
+            objects.
         seed: seed of the weights, the order of the images, and the augmentation.
 
     Raises:
@@ -108,8 +124,11 @@ class Recipe:
     description: str = dataclasses.field(default="", repr=False)
     # The network.
     backbone: str = "IResNet50"
+    backbone_weights: str = ""
     width: int = 64
     stem_strides: int = 1
+    last_stride: int = 2
+    neck: str = "E"
     dim: int = 512
     dropout: float = 0.4
     # The head.
@@ -122,6 +141,9 @@ class Recipe:
     sub_centers: int = 1
     ignored_above: float = 1.0
     sample_rate: float = 1.0
+    # The loss between the images of a batch.
+    triplet: float = 0.0
+    triplet_margin: float = 0.3
     # The teacher.
     distillation: float = 0.0
     head_weight: float = 1.0
@@ -143,6 +165,7 @@ class Recipe:
     # The data.
     batch_size: int = 512
     accumulate: int = 1
+    images_per_class: int = 0
     augmentation: str = "flip"
     seed: int = 0
 
@@ -154,6 +177,7 @@ class Recipe:
             (_POSITIVE, lambda value: value > 0, "above 0"),
             (_AT_LEAST_ZERO, lambda value: value >= 0, "at least 0"),
             (_BELOW_ONE, lambda value: value < 1, "below 1"),
+            (("last_stride",), lambda value: value in (1, 2), "1 or 2"),
             (("sample_rate",), lambda value: 0 < value <= 1, "in (0, 1]"),
             ((*_AT_LEAST_ONE, "seed"), lambda value: value < 2**31, "below 2**31"),
         ):
@@ -169,6 +193,25 @@ class Recipe:
             raise ValueError(
                 "stem_strides requires an IResNet. "
                 f"Received: stem_strides={self.stem_strides}, backbone={self.backbone}"
+            )
+        for name, usual in (("last_stride", 2), ("backbone_weights", "")):
+            if getattr(self, name) != usual and self.backbone != "ResNet50":
+                raise ValueError(
+                    f"{name} requires ResNet50. Received: {name}={short(getattr(self, name))}, backbone={self.backbone}"
+                )
+        if self.backbone == "ResNet50" and self.width != 64:
+            raise ValueError(f"width must be 64 for ResNet50. Received: width={self.width}")
+        step_size = self.batch_size // self.accumulate
+        if self.images_per_class and step_size % self.images_per_class:
+            raise ValueError(
+                "images_per_class must divide the number of images of a step, batch_size / accumulate. "
+                f"Received: images_per_class={self.images_per_class}, {step_size} images per step"
+            )
+        if self.triplet > 0 and not 1 < self.images_per_class < step_size:
+            raise ValueError(
+                "triplet requires images_per_class of at least 2, and several classes in a step. "
+                f"Received: triplet={self.triplet:g}, images_per_class={self.images_per_class}, "
+                f"{step_size} images per step"
             )
         for name, default in (("head_weight", 1.0), ("teacher_images", "original")):
             if self.distillation == 0 and getattr(self, name) != default:

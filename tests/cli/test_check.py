@@ -30,7 +30,7 @@ def write_pairs(path, same=None, **replaced):
 
 def test_a_dataset(run, dataset):
     done = run("check", dataset)
-    expected = f"{dataset} is intact: dataset, 12 images of 3 people, 32 x 32, in 3 shards\n"
+    expected = f"{dataset} is intact: dataset, 12 images of 3 classes, 32 x 32, in 3 shards\n"
     assert (done.code, done.out) == (0, expected)
     found = json.loads(run("check", dataset, "--json").out)
     assert (found["kind"], found["intact"], found["num_examples"], found["errors"]) == ("dataset", True, 12, [])
@@ -111,7 +111,7 @@ def test_a_saved_model_with_metadata(run, tmp_path, monkeypatch):
 
 def test_sources_of_images(run, face_folder, tmp_path):
     done = run("check", face_folder)
-    summary = f"source of images, ImageFolder({str(face_folder)!r}): 12 images of 3 people, 32 x 32"
+    summary = f"source of images, ImageFolder({str(face_folder)!r}): 12 images of 3 classes, 32 x 32"
     assert (done.code, done.out) == (0, f"{face_folder} is intact: {summary}\n")
     (face_folder / "person_0" / "0.png").write_bytes(encode(make_face(0, 0, (48, 40))))
     other = run("check", face_folder)
@@ -129,7 +129,7 @@ def test_sources_of_images(run, face_folder, tmp_path):
 def test_a_subset_of_a_benchmark(run, tmp_path):
     retrieval_trees.write_cub(tmp_path, {1: [encode(make_face(0, 0))] * 2, 101: [b"broken"]})
     done = run("check", tmp_path, "--subset", "train")
-    assert (done.code, done.out.endswith("subset='train'): 2 images of 1 people, 32 x 32\n")) == (0, True), done.err
+    assert (done.code, done.out.endswith("subset='train'): 2 images of 1 classes, 32 x 32\n")) == (0, True), done.err
     damaged = run("check", tmp_path, "--subset", "test")
     assert damaged.code == 1
     assert "0001.jpg is not a readable image" in damaged.err

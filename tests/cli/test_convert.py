@@ -17,10 +17,10 @@ from keras_arcface import data
 def test_a_folder_is_converted_once(run, face_folder, tmp_path):
     output = tmp_path / "records"
     done = run("convert", face_folder, output, "--alignment", "none", "--min-images", 4)
-    assert (done.code, done.out) == (0, f"{output} 9 images of 2 people, 32 x 32, in 1 shard\n")
+    assert (done.code, done.out) == (0, f"{output} 9 images of 2 classes, 32 x 32, in 1 shard\n")
     assert data.load_info(output).alignment == "none"
     again = run("convert", face_folder, output, "--min-images", 4)
-    assert (again.code, again.out) == (0, f"{output} already exists: 9 images of 2 people, 32 x 32, in 1 shard\n")
+    assert (again.code, again.out) == (0, f"{output} already exists: 9 images of 2 classes, 32 x 32, in 1 shard\n")
     other = run("convert", face_folder, output)
     assert (other.code, other.out) == (1, "")
     assert "min_images was 4, now 1" in other.err
@@ -32,8 +32,8 @@ def test_people_are_held_out(run, tmp_path):
     command = ("convert", tmp_path, tmp_path / "out", "--validation", 0.4, "--examples-per-shard", 2)
     made = run(*command)
     assert made.code == 0, made.err
-    assert "out/train 9 images of 3 people, 32 x 32, in 5 shards" in made.out
-    assert "out/validation 6 images of 2 people, 32 x 32, in 3 shards" in made.out
+    assert "out/train 9 images of 3 classes, 32 x 32, in 5 shards" in made.out
+    assert "out/validation 6 images of 2 classes, 32 x 32, in 3 shards" in made.out
     shutil.rmtree(tmp_path / "out" / "validation")
     again = run(*command, "--json")
     train, validation = json.loads(again.out)["datasets"]
@@ -68,7 +68,7 @@ def test_damaged_images_are_skipped_or_an_error(run, face_folder, tmp_path, capl
     caplog.handler.setLevel(logging.NOTSET)
     made = run("convert", face_folder / "faces.csv", tmp_path / "out", "--skip-damaged")
     assert made.code == 0, made.err
-    assert "11 images of 3 people" in made.out
+    assert "11 images of 3 classes" in made.out
     assert "1 records were skipped; dataset.json lists them" in made.out
     assert "skipped: person_1/1.jpg is not a readable image" in caplog.text
 

@@ -79,7 +79,7 @@ def test_images_of_another_size(fails, files, tmp_path):
 
 def test_one_class(fails, files, tmp_path):
     message = fails("train", "--data", files / "one_person", "--output", tmp_path / "out", *SMALL)
-    assert "one_person: training requires at least two people. Received: 1" in message
+    assert "one_person: training requires at least two classes. Received: 1" in message
 
 
 def test_two_images(fails, files, tmp_path):

@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 from conftest import encode
 from conftest import make_face
+from small_resnet import small_resnet
 
 from keras_arcface import data
 from keras_arcface import recipes
@@ -165,11 +166,11 @@ def test_verification_images_can_have_other_formats(face_folder, monkeypatch, tm
 def test_folder_is_converted_and_trained_on(face_folder, tmp_path):
     made = run("convert", face_folder, tmp_path / "records")
     assert made.returncode == 0, made.stderr
-    assert "12 images of 3 people, 32 x 32, in 1 shard\n" in made.stdout
+    assert "12 images of 3 classes, 32 x 32, in 1 shard\n" in made.stdout
     options = ("--backbone", "IResNet18", "--width", 16, "--batch-size", 4, "--steps", 2, "--output", tmp_path / "out")
     done = run("train", "--data", tmp_path / "records", *options)
     assert done.returncode == 0, done.stderr
-    assert "12 images of 3 people, 2 steps of 4" in done.stdout
+    assert "12 images of 3 classes, 2 steps of 4" in done.stdout
     assert (tmp_path / "out" / "saved_model" / "1" / "saved_model.pb").is_file()
     again = run("train", "--data", tmp_path / "records", *options, "--margin", 0.3)
     assert again.returncode == 1
@@ -222,6 +223,65 @@ def test_json_lists_figures_and_files(train_here, tmp_path, capsys):
     assert {Path(path).name for path in found["written"]} >= {"recipe.toml", "embedder.keras", "1"}
     assert all(Path(path).exists() for path in found["written"])
     assert 0 <= found["verification"]["faces"]["accuracy"] <= 1
+
+
+@pytest.fixture
+def train_objects(tmp_path, monkeypatch):
+    """Runs the command with a recipe for other images than faces, on 8 classes of 4 images of 64 x 32 pixels."""
+    for label in range(8):
+        (tmp_path / "images" / str(label)).mkdir(parents=True)
+        for image in range(4):
+            file = tmp_path / "images" / str(label) / f"{image}.png"
+            file.write_bytes(encode(make_face(label, image, (64, 32))))
+    data.write_dataset(data.ImageFolder(tmp_path / "images"), tmp_path / "records")
+    monkeypatch.setattr(keras.applications, "ResNet50", small_resnet)
+
+    def train(recipe, *arguments):
+        options = ("--recipe", recipe, "--precision", "float32", "--batch-size", 16, "--every", 2, "--steps", 2)
+        command = ["train", "--data", tmp_path / "records", "--output", tmp_path / "out", *options, *arguments]
+        return main([*map(str, command)])
+
+    return train
+
+
+OTHER_OBJECTS = [name for name in recipes.names() if recipes.get(name).backbone == "ResNet50"]
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "market_r50" else pytest.param(name, marks=pytest.mark.slow) for name in OTHER_OBJECTS]
+)
+def test_recipes_for_other_images_train_and_export(name, train_objects, tmp_path, capsys):
+    recipe = recipes.get(name)
+    per_class = ("--images-per-class", 4) if recipe.images_per_class else ()
+    assert train_objects(name, "--dim", 6, *per_class) == 0
+    printed = capsys.readouterr().out
+    assert "32 images of 8 classes, 2 steps of 16" in printed
+    assert "server-config config embedder=" in printed
+    embedder = keras.saving.load_model(tmp_path / "out" / "embedder.keras")
+    assert (embedder.input_shape, embedder.output_shape) == ((None, 64, 32, 3), (None, 6))
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3)).astype(np.uint8)
+    raw = embedder.predict(images, verbose=0)
+    served = tf.saved_model.load(str(tmp_path / "out" / "saved_model" / "1")).signatures["serving_default"]
+    found = served(images=tf.constant(images))["embedding"]
+    np.testing.assert_allclose(found, raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-5)
+    if per_class:
+        assert train_objects(name, "--dim", 6, *per_class, "--replay", 0) == 0
+        labels = re.findall(r"label +(\d+)  pixels", capsys.readouterr().out)
+        assert sorted(labels.count(label) for label in set(labels)) == [4, 4, 4, 4]
+
+
+def test_a_resumed_run_with_a_bnneck_and_triplets_continues(train_objects, capsys):
+    options = ("--dim", 6, "--images-per-class", 4)
+    assert train_objects("market_r50", *options, "--steps", 3) == 0
+    assert train_objects("market_r50", *options, "--steps", 4) == 0
+    assert "Resuming after step 2" in capsys.readouterr().out
+    assert train_objects("market_r50", *options, "--steps", 6, "--triplet", 2) == 1
+    assert "belongs to another run. Expected: triplet=2.0. Received: triplet=1.0" in capsys.readouterr().err
+
+
+def test_missing_backbone_weights_are_an_error_before_the_training(train_objects, capsys):
+    assert train_objects("market_r50", "--backbone-weights", "absent.h5") == 1
+    assert "error: weights must be " in capsys.readouterr().err
 
 
 def test_a_recipe_is_printed_as_a_file_that_can_be_used(tmp_path, capsys):
@@ -297,7 +357,7 @@ def test_one_person_is_not_enough(face_folder, tmp_path, capsys):
         shutil.rmtree(folder)
     data.write_dataset(data.ImageFolder(face_folder), tmp_path / "records")
     assert main(["train", "--data", str(tmp_path / "records"), "--output", str(tmp_path / "out")]) == 1
-    expected = f"error: {tmp_path / 'records'}: training requires at least two people. Received: 1\n"
+    expected = f"error: {tmp_path / 'records'}: training requires at least two classes. Received: 1\n"
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -67,7 +67,7 @@ def test_another_head_gets_the_margin_of_its_paper(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"marign": 0.3}, r"A recipe has no setting 'marign'. Did you mean margin\? Settings: backbone, width, "),
+        ({"marign": 0.3}, r"A recipe has no setting 'marign'. Did you mean margin\? Settings: backbone, "),
         ({"head": "Arcface"}, "head must be one of ArcFace, .* Received: head='Arcface'"),
         ({"epochs": "3"}, "epochs must be a number. Received: epochs='3'"),
         ({"epochs": True}, "epochs must be a number. Received: epochs=True"),
@@ -88,6 +88,15 @@ def test_another_head_gets_the_margin_of_its_paper(tmp_path):
             {"stem_strides": 2, "backbone": "MobileFaceNet"},
             "stem_strides requires an IResNet. Received: stem_strides=2, backbone=MobileFaceNet",
         ),
+        ({"last_stride": 1}, "last_stride requires ResNet50. Received: last_stride=1, backbone=IResNet18"),
+        ({"last_stride": 3}, "last_stride must be 1 or 2. Received: last_stride=3"),
+        ({"backbone_weights": "imagenet"}, "backbone_weights requires ResNet50. Received: backbone_weights='imagenet'"),
+        ({"backbone": "ResNet50"}, "width must be 64 for ResNet50. Received: width=32"),
+        ({"images_per_class": 5}, "images_per_class must divide .* images_per_class=5, 64 images per step"),
+        ({"images_per_class": 32, "accumulate": 4}, "must divide .* images_per_class=32, 16 images per step"),
+        ({"triplet": 1.0}, "triplet requires images_per_class of at least 2, .* triplet=1, images_per_class=0"),
+        ({"triplet": 1.0, "images_per_class": 64}, "and several classes in a step. .* images_per_class=64, 64 images"),
+        ({"neck": "GDC"}, "neck must be one of E, linear, BNNeck, LayerNorm. Received: neck='GDC'"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
