@@ -41,6 +41,7 @@ class RfwSet:
         pairs: `(m, 2)` int64, indices of the two images of each pair, group by group, in the order of the files.
         same: `(m,)` bool, a mask of the genuine pairs.
         groups: `(m,)` str, the group of each pair.
+        people: `(m, 2)` str, the people of each pair.
 
     Raises:
         FileNotFoundError: if a file does not exist. For an image, the message names the line of its pair.
@@ -80,6 +81,7 @@ class RfwSet:
                 groups.append(group)
         self.names = list(self._row_of)
         self.pairs, self.same, self.groups = np.array(pairs, np.int64), np.array(same), np.array(groups)
+        self.people = np.array([name.split("/")[1] for name in self.names])[self.pairs]
 
     def __repr__(self) -> str:
         return (

@@ -9,6 +9,7 @@ import numpy as np
 from keras_arcface._arguments import check_integer
 from keras_arcface._arguments import check_number
 from keras_arcface._messages import short
+from keras_arcface.evaluation.design_effect import design_effect
 from keras_arcface.evaluation.far_interval import far_interval
 from keras_arcface.evaluation.formatting import format_result
 from keras_arcface.evaluation.input_checks import check_same
@@ -90,6 +91,8 @@ class GroupResult:
         alpha: weight of the FMR in `garbe`.
         level: confidence level of the intervals.
         too_small: names of the groups that have too few pairs to be compared, `{"fmr": [...], "fnmr": [...]}`.
+        design_effects: number of pairs that say as much as one independent pair, `{"fmr": ..., "fnmr": ...}`. 1 without
+            `people`.
 
     Examples:
         >>> rng = np.random.default_rng(0)
@@ -118,6 +121,7 @@ class GroupResult:
     alpha: float
     level: float
     too_small: dict[str, list[str]]
+    design_effects: dict[str, float]
 
     def __repr__(self) -> str:
         return format_result(
@@ -138,6 +142,7 @@ def by_group(
     groups,
     threshold: float | None = None,
     far: float | None = None,
+    people=None,
     alpha: float = 0.5,
     samples: int = 1000,
     level: float = 0.95,
@@ -147,8 +152,8 @@ def by_group(
 
     A system has one threshold for everybody. An overall error rate can hide that nearly all errors concern one group.
 
-    Pairs are treated as independent. If they share people, intervals are too narrow and p-values too low: few people
-    differ by chance, whatever their group.
+    Pairs that share people are not independent: few people differ by chance, whatever their group. Pass `people` for
+    such pairs; without it, their intervals are too narrow, and their p-values too low.
 
     Args:
         scores: `(n,)` scores of pairs, such as the cosines of `pair_scores` or of `verify(...).scores`. A higher score
@@ -159,6 +164,8 @@ def by_group(
         threshold: lowest score of an accepted pair.
         far: chooses the lowest threshold whose false accept rate on all impostor pairs is at most this rate, instead of
             `threshold`. Each group counts with its number of pairs.
+        people: `(n, 2)` people of each pair, strings or integers. Intervals and p-values then treat the pairs as fewer
+            pairs that are independent, by the design effect of sharing people. None if the pairs share no people.
         alpha: weight of the false match rate in GARBE, in [0, 1]. The weight of the false non-match rate is
             `1 - alpha`.
         samples: number of bootstrap samples and of permutations.
@@ -206,24 +213,26 @@ def by_group(
     check_number("level", level, lambda level: 0 < level < 1, "in (0, 1)")
     threshold = _common_threshold(scores, same, threshold, far)
 
-    counts = np.zeros((2, 2, len(names)), np.int64)  # impostor or genuine, rejected or accepted, group
-    np.add.at(counts, (same.astype(int), (scores >= threshold).astype(int), group_of_pair), 1)
-    impostors, genuine = counts.sum(axis=1)
-    false_matches, false_non_matches = counts[0, 1], counts[1, 0]
-    rates = {
-        name: _rates(genuine[row], impostors[row], false_non_matches[row], false_matches[row], level)
-        for row, name in enumerate(names)
-    }
-    overall = _rates(genuine.sum(), impostors.sum(), false_non_matches.sum(), false_matches.sum(), level)
-
-    errors = np.stack([false_matches, false_non_matches])
-    sampled = RateSamples(errors, np.stack([impostors, genuine]), samples, seed)
+    is_wrong = (scores >= threshold) != same
+    of_person = None if people is None else _check_people(people, len(scores))
+    effects = [1.0, 1.0]
+    counts = np.zeros((2, 2, len(names)), np.int64)  # errors or pairs, impostor or genuine, group
+    for kind, of_kind in enumerate((~same, same)):
+        counts[0, kind] = np.bincount(group_of_pair[of_kind & is_wrong], minlength=len(names))
+        counts[1, kind] = np.bincount(group_of_pair[of_kind], minlength=len(names))
+        if of_person is not None:
+            effects[kind] = design_effect(is_wrong[of_kind], group_of_pair[of_kind], of_person[of_kind])
+    rates = {name: _rates(counts[:, :, row], effects, level) for row, name in enumerate(names)}
+    overall = _rates(counts.sum(axis=2), effects, level)
+    errors, num_pairs = _independent(counts, np.array(effects)[:, None])
+    sampled = RateSamples(errors, num_pairs, samples, seed)
     too_small = {
-        "fmr": [name for name in names if rates[name].impostors * overall.fmr < _MIN_EXPECTED_ERRORS],
-        "fnmr": [name for name in names if rates[name].genuine * overall.fnmr < _MIN_EXPECTED_ERRORS],
+        "fmr": [name for name in names if rates[name].impostors * overall.fmr < _MIN_EXPECTED_ERRORS * effects[0]],
+        "fnmr": [name for name in names if rates[name].genuine * overall.fnmr < _MIN_EXPECTED_ERRORS * effects[1]],
     }
     _warn_if_too_small(too_small, overall)
-    fmr, fnmr = (rate_difference(names, sampled, kind, level) for kind in range(2))
+    observed = counts[0] / counts[1]
+    fmr, fnmr = (rate_difference(names, observed[kind], sampled, kind, level) for kind in range(2))
 
     def garbe(rates: np.ndarray) -> np.ndarray:
         return gini_coefficient(rates) @ [alpha, 1 - alpha]
@@ -236,12 +245,13 @@ def by_group(
         overall=overall,
         fmr_difference=fmr,
         fnmr_difference=fnmr,
-        garbe=float(garbe(sampled.rates)),
-        garbe_interval=(lowest_garbe, sampled.upper_end(garbe, level)),
+        garbe=float(garbe(observed)),
+        garbe_interval=(lowest_garbe, float(np.fmax(sampled.upper_end(garbe, level), garbe(observed)))),
         garbe_by_chance=alpha * fmr.gini_by_chance + (1 - alpha) * fnmr.gini_by_chance,
         alpha=alpha,
         level=level,
         too_small=too_small,
+        design_effects={"fmr": effects[0], "fnmr": effects[1]},
     )
 
 
@@ -276,6 +286,18 @@ def _check_groups(groups: Any, same: np.ndarray) -> tuple[list[str], np.ndarray]
     return [str(name) for name in names], group_of_pair
 
 
+def _check_people(people: Any, num_pairs: int) -> np.ndarray:
+    """Returns the people of each pair as numbers from 0."""
+    people = np.asarray(people)
+    is_strings = people.dtype.kind == "U" or all(isinstance(person, str) for person in people.ravel())
+    if people.shape != (num_pairs, 2) or not (is_strings or people.dtype.kind in "iu"):
+        raise ValueError(
+            f"people must be strings or integers of shape ({num_pairs}, 2), two for each pair. "
+            f"Received: shape {people.shape}, {people.dtype}"
+        )
+    return np.unique(people, return_inverse=True)[1].reshape(people.shape)
+
+
 def _common_threshold(scores: np.ndarray, same: np.ndarray, threshold: float | None, far: float | None) -> float:
     if threshold is not None and far is None:
         check_number("threshold", threshold, np.isfinite, "a finite number")
@@ -285,10 +307,11 @@ def _common_threshold(scores: np.ndarray, same: np.ndarray, threshold: float | N
     raise ValueError(f"Expected either threshold or far, the other None. Received: threshold={threshold}, far={far}")
 
 
-def _rates(genuine, impostors, false_non_matches, false_matches, level: float) -> GroupRates:
-    genuine, impostors, false_non_matches, false_matches = map(
-        int, (genuine, impostors, false_non_matches, false_matches)
-    )
+def _rates(counts: np.ndarray, effects: list[float], level: float) -> GroupRates:
+    """Returns the rates of a group with the counts `(2, 2)`, errors or pairs of impostor or genuine pairs."""
+    (false_matches, false_non_matches), (impostors, genuine) = counts.tolist()
+    errors, pairs = _independent(counts, np.array(effects))
+    fmr_interval, fnmr_interval = (far_interval(int(errors[kind]), int(pairs[kind]), level=level) for kind in range(2))
     return GroupRates(
         genuine=genuine,
         impostors=impostors,
@@ -296,9 +319,15 @@ def _rates(genuine, impostors, false_non_matches, false_matches, level: float) -
         false_matches=false_matches,
         fnmr=false_non_matches / genuine,
         fmr=false_matches / impostors,
-        fnmr_interval=far_interval(false_non_matches, genuine, level=level),
-        fmr_interval=far_interval(false_matches, impostors, level=level),
+        fnmr_interval=fnmr_interval,
+        fmr_interval=fmr_interval,
     )
+
+
+def _independent(counts: np.ndarray, effects: np.ndarray) -> np.ndarray:
+    """Returns numbers of errors and of pairs, `(2, kinds, ...)`, as if the pairs were independent."""
+    errors, pairs = np.rint(counts / effects).astype(np.int64)
+    return np.stack([errors, np.maximum(pairs, 1)])
 
 
 def _warn_if_too_small(too_small: dict[str, list[str]], overall: GroupRates) -> None:

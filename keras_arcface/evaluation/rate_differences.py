@@ -126,7 +126,7 @@ class RateSamples:
 
     def upper_end(self, measure: Callable[[np.ndarray], np.ndarray], level: float) -> float:
         """Returns the upper end of the interval of a measure, a percentile of `around`."""
-        return float(np.fmax(np.quantile(measure(self.around), (1 + level) / 2), measure(self.rates)))
+        return float(np.quantile(measure(self.around), (1 + level) / 2))
 
     def lower_end(self, measure: Callable[[np.ndarray], np.ndarray], level: float) -> float:
         """Returns the lower end of the interval of a measure that grows with the differences between groups.
@@ -154,11 +154,14 @@ class RateSamples:
         return generator.binomial(self._pairs, self._moved(share), size=self.around.shape) / self._pairs
 
 
-def rate_difference(names: Sequence[str], samples: RateSamples, kind: int, level: float) -> RateDifference:
+def rate_difference(
+    names: Sequence[str], rates: np.ndarray, samples: RateSamples, kind: int, level: float
+) -> RateDifference:
     """Returns the difference between groups in a kind of error.
 
     Args:
         names: names of the groups.
+        rates: `(groups,)` observed rates. Those of the samples are rounded if pairs share people.
         samples: samples of the rates.
         kind: index of the kind of error in the samples.
         level: confidence level of the intervals.
@@ -170,18 +173,22 @@ def rate_difference(names: Sequence[str], samples: RateSamples, kind: int, level
     def gini(rates: np.ndarray) -> np.ndarray:
         return gini_coefficient(rates[..., kind, :])
 
-    rates, p_value = samples.rates[kind], samples.p_value(samples.chi_squared(kind))
-    is_different = p_value < 1 - level
+    p_value = samples.p_value(samples.chi_squared(kind))
+
+    def interval(measure: Callable[[np.ndarray], np.ndarray], equal: float, observed: float) -> tuple[float, float]:
+        """Returns the interval of a measure, whose value without a difference is `equal`."""
+        low = samples.lower_end(measure, level) if p_value < 1 - level else equal
+        return float(np.fmin(low, observed)), float(np.fmax(samples.upper_end(measure, level), observed))
+
+    found_ratio, found_gini = float(worst_ratio(rates)), float(gini_coefficient(rates))
+    ratio_interval = interval(ratio, 1.0, found_ratio)
     return RateDifference(
         highest=names[int(np.argmax(rates))],
         lowest=names[int(np.argmin(rates))],
-        ratio=float(ratio(samples.rates)),
-        ratio_interval=(
-            samples.lower_end(ratio, level) if is_different else 1.0,
-            samples.upper_end(ratio, level) if rates.min() > 0 else float("inf"),
-        ),
-        gini=float(gini(samples.rates)),
-        gini_interval=(samples.lower_end(gini, level) if is_different else 0.0, samples.upper_end(gini, level)),
+        ratio=found_ratio,
+        ratio_interval=ratio_interval if samples.rates[kind].min() > 0 else (ratio_interval[0], float("inf")),
+        gini=found_gini,
+        gini_interval=interval(gini, 0.0, found_gini),
         gini_by_chance=float(np.mean(gini(samples.by_chance))),
         p_value=p_value,
     )

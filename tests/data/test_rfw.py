@@ -25,6 +25,7 @@ def test_pairs_and_faces(rfw):
     assert len(found) == len(set(found.names)) == 16
     assert found.pairs[:4].tolist() == [[0, 1], [2, 3], [0, 2], [1, 3]]
     assert found.pairs[12:].tolist() == [[12, 13], [14, 15], [12, 14], [13, 15]]
+    assert found.people[:3].tolist() == [["m.af0", "m.af0"], ["m.af1", "m.af1"], ["m.af0", "m.af1"]]
     assert found.names[13] == "Indian/m.in0/m.in0_0002.jpg"
     faces = found[12:14]
     assert (faces.shape, faces.dtype) == ((2, 112, 112, 3), np.uint8)

@@ -270,6 +270,11 @@ SAME, GROUPS = [True, False, True, False], ["a", "a", "b", "b"]
         ({"threshold": None}, "Expected either threshold or far, the other None. Received: threshold=None, far=None"),
         ({"threshold": None, "far": 0.01}, "requires at least 100 impostor pairs. Received: 2 impostor pairs"),
         ({"threshold": np.inf}, "threshold must be a finite number. Received: threshold=inf"),
+        (
+            {"people": [0, 1, 2, 3]},
+            r"people must be .* of shape \(4, 2\), two for each pair. Received: shape \(4,\), int64",
+        ),
+        ({"people": [[0, 0.5]] * 4}, r"people must be strings or integers .* Received: shape \(4, 2\), float64"),
         ({"alpha": 1.1}, r"alpha must be in \[0, 1\]. Received: alpha=1.1"),
         ({"samples": 0}, "samples must be an integer of at least 1. Received: samples=0"),
         ({"level": 1}, r"level must be in \(0, 1\). Received: level=1"),
@@ -279,3 +284,80 @@ def test_invalid_arguments_are_named(changed, message):
     arguments = {"scores": [0.9, 0.1, 0.8, 0.2], "same": SAME, "groups": GROUPS, "threshold": 0.5, **changed}
     with pytest.raises(ValueError, match=message):
         by_group(**arguments)
+
+
+def slow_design_effect(errors, groups, people):
+    """Returns the design effect of pairs, by leaving out one person after the other."""
+    variance = independent = 0
+    for group in sorted(set(groups)):
+        rows = [row for row in range(len(errors)) if groups[row] == group]
+        rate = sum(errors[row] for row in rows) / len(rows)
+        without = []
+        for person in {person for row in rows for person in people[row]}:
+            kept = [errors[row] for row in rows if person not in people[row]]
+            without.append(sum(kept) / len(kept))
+        of_two = {}
+        for row in rows:
+            if people[row][0] != people[row][1]:
+                two = frozenset(people[row])
+                of_two[two] = of_two.get(two, 0) + errors[row] - rate
+        count = len(without)
+        variance += (count - 1) / count * sum((value - rate) ** 2 for value in without)
+        variance -= sum(value**2 for value in of_two.values()) / len(rows) ** 2
+        independent += rate * (1 - rate) / len(rows)
+    return max(1, variance / independent)
+
+
+def make_people(seed, num_people=120, dim=12):
+    """Returns scores, same, groups and people of two pairs of any two people, and four genuine pairs of each person.
+
+    Groups are random. Some people are easier to confuse, or harder to recognize, than others.
+    """
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(num_people, dim)) + 0.4 * rng.normal(size=dim)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    first, second = np.triu_indices(num_people, 1)
+    within = first % 4 == second % 4
+    one, other = first[within], second[within]
+    first, second = np.concatenate([one, other]), np.concatenate([other, one])
+    impostor = np.einsum("nd,nd->n", vectors[first], vectors[second]) + 0.05 * rng.normal(size=len(first))
+    genuine = 0.8 + np.repeat(0.3 * rng.normal(size=num_people), 4) + 0.1 * rng.normal(size=4 * num_people)
+    people = np.concatenate([np.stack([first, second], 1), np.repeat(np.arange(num_people), 8).reshape(-1, 2)])
+    same = np.arange(len(people)) >= len(first)
+    return np.concatenate([impostor, genuine]), same, people[:, 0] % 4, people
+
+
+@pytest.mark.filterwarnings("ignore:.*too few")
+def test_design_effect_equals_a_plain_jackknife():
+    scores, same, groups, people = make_people(0)
+    result = by_group(scores, same, groups, far=0.1, people=people)
+    wrong = (scores >= result.threshold) != same
+    for rate, kind in (("fmr", ~same), ("fnmr", same)):
+        expected = slow_design_effect(wrong[kind].tolist(), groups[kind].tolist(), people[kind].tolist())
+        assert result.design_effects[rate] == pytest.approx(expected)
+        assert expected > 1.5
+    # Four pairs of the same person with nearly the same scores say little more than one.
+    assert 2 < result.design_effects["fnmr"] < 4.5
+    named = by_group(scores, same, groups, far=0.1, people=np.array([f"person {n}" for n in range(120)])[people])
+    assert named.design_effects == pytest.approx(result.design_effects)
+    without = by_group(scores, same, groups, far=0.1)
+    assert without.design_effects == {"fmr": 1, "fnmr": 1}
+    assert [rates.fmr for rates in without.groups.values()] == [rates.fmr for rates in result.groups.values()]
+    for group, rates in result.groups.items():
+        effect = result.design_effects["fmr"]
+        errors, pairs = round(rates.false_matches / effect), round(rates.impostors / effect)
+        np.testing.assert_allclose(rates.fmr_interval, clopper_pearson(errors, pairs, 0.95), atol=1e-9)
+        assert rates.fmr_interval[1] > without.groups[group].fmr_interval[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*too few")
+def test_people_who_differ_by_chance_make_no_difference_between_groups():
+    below = {"with people": [], "without": []}
+    for seed in range(40):
+        scores, same, groups, people = make_people(seed)
+        for name, given in (("with people", people), ("without", None)):
+            result = by_group(scores, same, groups, far=0.1, people=given, samples=200)
+            below[name] += [result.fmr_difference.p_value < 0.05, result.fnmr_difference.p_value < 0.05]
+    print({name: f"{np.mean(values):.0%} of the p-values are below 0.05" for name, values in below.items()})
+    assert np.mean(below["with people"]) <= 0.12
+    assert np.mean(below["without"]) >= 0.2

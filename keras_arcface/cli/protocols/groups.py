@@ -35,6 +35,7 @@ def compare_groups(
     arguments: argparse.Namespace,
     report: evaluation.Report,
     say: Say,
+    people: np.ndarray | None = None,
 ) -> dict[str, evaluation.GroupResult]:
     """Compares the groups by the scores of each model. Pairs without a group are left out, and counted."""
     kept = groups != ""
@@ -42,8 +43,16 @@ def compare_groups(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the note names the groups that are too small
         for model, its_scores in scores.items():
-            results[model] = evaluation.by_group(its_scores[kept], same[kept], groups[kept], far=arguments.group_far)
+            results[model] = evaluation.by_group(
+                its_scores[kept],
+                same[kept],
+                groups[kept],
+                far=arguments.group_far,
+                people=None if people is None else people[kept],
+            )
     note = f"One threshold for all groups, at FAR {arguments.group_far:g} of the impostor pairs of all groups."
+    if people is None:
+        note += " Pairs are treated as independent; if they share people, intervals and p-values are too small."
     if not kept.all():
         note += f" Left out: {np.sum(~kept):,} of {len(kept):,} pairs without a group."
     for model, result in results.items():

@@ -38,5 +38,5 @@ def rfw(
     scores = {
         model: np.concatenate([result.scores for result in by_group.values()]) for model, by_group in results.items()
     }
-    compared = compare_groups(name, scores, faces.same, faces.groups, arguments, report, say)
+    compared = compare_groups(name, scores, faces.same, faces.groups, arguments, report, say, faces.people)
     return {model: {"accuracy": results[model], "groups": compared[model]} for model in models}
