@@ -368,4 +368,4 @@ def _draw_angles(panel: Any, noise: LabelNoise, cleaned: np.ndarray) -> None:
             panel.hist(np.rad2deg(noise.angles[chosen]), bins, color=color, alpha=0.7, label=label)
     panel.set(xlabel="angle to the dominant sub-center of the class (degrees)", ylabel="images")
     panel.set_title("Below: the farthest images, each next to the image nearest to the sub-center")
-    panel.legend()
+    panel.legend(loc="upper right")  # the best place takes time to find, and matplotlib warns about it
