@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from keras_arcface._messages import counted
 from keras_arcface.cli.dataset_facts import dataset_facts
 from keras_arcface.cli.dataset_facts import dataset_summary
 from keras_arcface.cli.output import add_json_option
@@ -139,7 +140,8 @@ def check_source(path: Path, follow_links: bool, subset: str | None) -> Checked:
     source = data.open_source(path, follow_links, subset)
     found = data.check_images(source)
     facts = {"source": type(source).__name__, "num_classes": source.num_classes, **_image_facts(found)}
-    summary = f"{source}: {found.num_images:,} images of {source.num_classes:,} classes, {_format_sizes(found)}"
+    images, classes = counted(found.num_images, "image"), counted(source.num_classes, "class", "classes")
+    summary = f"{source}: {images} of {classes}, {_format_sizes(found)}"
     if len(found.image_sizes) > 1:
         summary += ". `convert` requires images of one size, or --size"
     return Checked(summary, facts, list(found.errors))

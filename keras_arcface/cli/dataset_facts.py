@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from keras_arcface._messages import counted
+
 if TYPE_CHECKING:
     from keras_arcface.data import DatasetInfo
 
@@ -24,5 +26,5 @@ def dataset_facts(info: DatasetInfo) -> dict[str, Any]:
 def dataset_summary(info: DatasetInfo) -> str:
     """Returns the same in a few words."""
     height, width = info.image_size
-    shards = f"{len(info.shards):,} shard{'s' if len(info.shards) > 1 else ''}"
-    return f"{info.num_examples:,} images of {info.num_classes:,} classes, {height} x {width}, in {shards}"
+    images, classes = counted(info.num_examples, "image"), counted(info.num_classes, "class", "classes")
+    return f"{images} of {classes}, {height} x {width}, in {counted(len(info.shards), 'shard')}"

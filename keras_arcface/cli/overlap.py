@@ -21,6 +21,7 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_arcface._messages import counted
 from keras_arcface.cli.convert import RELABEL_COLUMNS
 from keras_arcface.cli.embedders import add_license_option
 from keras_arcface.cli.embedders import check_embedder
@@ -113,7 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
     people = f"{len(np.unique(first.labels)):,} people of {arguments.first}"
     if second is not None:
         people += f" and {len(np.unique(second.labels)):,} of {arguments.second}"
-    say(f"{people}: {overlap.compared:,} pairs of people")
+    say(f"{people}: {counted(overlap.compared, 'pair')} of people")
     say(f"{count_text(len(overlap))} at least {overlap.threshold:.3f}. {false_alarms_text(overlap)}")
     if len(overlap):
         shown = range(min(len(overlap), _MAX_ROWS))

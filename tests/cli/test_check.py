@@ -129,7 +129,7 @@ def test_sources_of_images(run, face_folder, tmp_path):
 def test_a_subset_of_a_benchmark(run, tmp_path):
     retrieval_trees.write_cub(tmp_path, {1: [encode(make_face(0, 0))] * 2, 101: [b"broken"]})
     done = run("check", tmp_path, "--subset", "train")
-    assert (done.code, done.out.endswith("subset='train'): 2 images of 1 classes, 32 x 32\n")) == (0, True), done.err
+    assert (done.code, done.out.endswith("subset='train'): 2 images of 1 class, 32 x 32\n")) == (0, True), done.err
     damaged = run("check", tmp_path, "--subset", "test")
     assert damaged.code == 1
     assert "0001.jpg is not a readable image" in damaged.err

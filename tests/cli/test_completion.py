@@ -29,7 +29,7 @@ def test_scripts_contain_commands_and_options(shell, capsys):
     [
         ("keras-arcface tr", {"train"}),
         ("keras-arcface train --ver", {"--verify"}),
-        ("keras-arcface train --optimizer ", {"SGD", "AdamW"}),
+        ("keras-arcface train --optimizer ", {"SGD", "Adam", "AdamW"}),
         ("keras-arcface train --data ", {"faces_tfrecord"}),
     ],
 )

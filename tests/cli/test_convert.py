@@ -114,7 +114,8 @@ def test_the_training_subset_of_a_benchmark_is_converted(run, tmp_path):
         command = ("convert", tmp_path / name, output, "--subset", "train", "--resize", 36, "--size", 36, 32)
         done = run(*command)
         assert done.code == 0, done.err
-        assert f"{8 if name == 'market' else 4} images of {2 if name == 'market' else 1} people, 36 x 32" in done.out
+        found = "8 images of 2 classes" if name == "market" else "4 images of 1 class"
+        assert f"{found}, 36 x 32" in done.out
         assert "already exists" in run(*command).out
         source = data.Resized(data.open_source(tmp_path / name, subset="train"), (36, 32), 36)
         assert {record.image for record in data.TFRecords(output)} == {record.image for record in source}
@@ -140,7 +141,7 @@ def test_sizes_that_cannot_be_combined_are_named(run, face_folder, tmp_path):
 def test_classes_are_joined_and_left_out(run, face_folder, tmp_path):
     (tmp_path / "found.csv").write_text("\ufeffscore,new_label,label\n0.9,0,2\n0.8,-1,1\n")
     done = run("convert", face_folder, tmp_path / "out", "--relabel", tmp_path / "found.csv")
-    assert (done.code, done.out) == (0, f"{tmp_path / 'out'} 9 images of 1 people, 32 x 32, in 1 shard\n")
+    assert (done.code, done.out) == (0, f"{tmp_path / 'out'} 9 images of 1 class, 32 x 32, in 1 shard\n")
     assert data.load_info(tmp_path / "out").class_names == ("person_0",)
 
 

@@ -85,7 +85,7 @@ def test_nothing_is_found(run, face_folder, embedder, tmp_path):
     assert "0 pairs score at least 0.900" in done.out
     assert read(tmp_path / "found" / "overlap.csv") == []
     made = run("convert", face_folder, tmp_path / "out", "--relabel", tmp_path / "found" / "overlap.csv")
-    assert "12 images of 3 people" in made.out
+    assert "12 images of 3 classes" in made.out
 
 
 def test_long_tables_are_cut(run, tmp_path, embedder):
