@@ -16,16 +16,22 @@ if TYPE_CHECKING:
 _WEIGHTS_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 _SUFFIXES = (".keras", ".onnx", *_WEIGHTS_SUFFIXES)
 _RUNTIME_SUFFIXES = (".xml", ".tflite")
+_HELP = (
+    "embedder.keras, a weights file (.onnx, .pth, .safetensors), a folder of save_preset, or a published network, see "
+    "`keras-arcface presets`"
+)
 
 
 def add_embedder(parser: argparse.ArgumentParser) -> None:
     """Adds the argument `embedder` and the option `--accept-license`."""
+    parser.add_argument("embedder", type=Path, metavar="EMBEDDER", help=_HELP)
+    add_license_option(parser)
+
+
+def add_embedder_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the options `--embedder` and `--accept-license`."""
     parser.add_argument(
-        "embedder",
-        type=Path,
-        metavar="EMBEDDER",
-        help="embedder.keras, a weights file (.onnx, .pth, .safetensors), a folder of save_preset, or a published "
-        "network, see `keras-arcface presets`",
+        "--embedder", type=Path, default=Path("sface"), metavar="EMBEDDER", help=f"{_HELP}; default sface"
     )
     add_license_option(parser)
 

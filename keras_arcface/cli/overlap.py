@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from keras_arcface._messages import counted
 from keras_arcface.cli.convert import RELABEL_COLUMNS
-from keras_arcface.cli.embedders import add_license_option
+from keras_arcface.cli.embedders import add_embedder_option
 from keras_arcface.cli.embedders import check_embedder
 from keras_arcface.cli.embedders import load_embedder
 from keras_arcface.cli.image_size import add_size_options
@@ -47,15 +47,7 @@ _MAX_ROWS = 20  # of the printed table
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, metavar="FIRST", help="set whose people are looked for and removed")
     parser.add_argument("second", type=Path, nargs="?", metavar="SECOND", help="other set; by default, only FIRST")
-    parser.add_argument(
-        "--embedder",
-        type=Path,
-        default=Path("sface"),
-        metavar="EMBEDDER",
-        help="embedder.keras, a weights file (.onnx, .pth, .safetensors), a folder of save_preset, or a published "
-        "network, see `keras-arcface presets`; default sface",
-    )
-    add_license_option(parser)
+    add_embedder_option(parser)
     thresholds = parser.add_mutually_exclusive_group()
     thresholds.add_argument(
         "--false-alarms",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_arcface.cli.detectors import add_detector_options
 from keras_arcface.cli.detectors import check_detector
 from keras_arcface.cli.detectors import make_detector
 from keras_arcface.cli.detectors import make_limits
-from keras_arcface.cli.embedders import add_license_option
+from keras_arcface.cli.embedders import add_embedder_option
 from keras_arcface.cli.embedders import check_embedder
 from keras_arcface.cli.embedders import load_embedder
 
@@ -21,15 +20,7 @@ if TYPE_CHECKING:
 
 def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the embedder and of the detector."""
-    parser.add_argument(
-        "--embedder",
-        type=Path,
-        default=Path("sface"),
-        metavar="EMBEDDER",
-        help="embedder.keras, a weights file (.onnx, .pth, .safetensors), a folder of save_preset, or a published "
-        "network, see `keras-arcface presets`; default sface",
-    )
-    add_license_option(parser)
+    add_embedder_option(parser)
     add_detector_options(parser)
 
 
