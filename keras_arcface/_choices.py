@@ -19,5 +19,8 @@ LITERT_PRECISIONS = ("float32", "float16", "int8")
 DEVICES = ("cpu", "gpu")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
+# Types of stored embeddings.
+EMBEDDING_DTYPES = ("float32", "int8")
+
 # Methods of `gallery.cluster`.
 CLUSTERING_METHODS = ("agglomerative", "hdbscan")

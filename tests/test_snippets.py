@@ -81,6 +81,9 @@ def prepared(tmp_path_factory):
     shutil.copy(folder / "lfw.bin", folder / "cfp_fp.bin")
     embedder = models.make_embedder(small_network(), dim=16)
     embedder.save(folder / "embedder.keras")
+    evaluation.write_embeddings(
+        data.TFRecords(folder / "faces_tfrecord"), folder / "faces_embeddings", embedder, "0" * 64
+    )
     (folder / "runs" / "1").mkdir(parents=True)
     shutil.copy(folder / "embedder.keras", folder / "runs" / "1")
     pairs = data.PairSet.load(folder / "lfw.bin")

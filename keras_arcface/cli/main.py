@@ -20,8 +20,9 @@ from keras_arcface.cli.parser import Parser
 
 # In the order in which a user meets them. The command `server-config` is the file server_config.py.
 COMMANDS = (
-    *("demo", "align", "compare", "enroll", "identify", "cluster", "convert", "check", "train", "evaluate", "overlap"),
-    *("clean-labels", "export", "publish", "server-config", "ask", "serve-check", "presets", "plan", "info"),
+    *("demo", "align", "compare", "enroll", "identify", "cluster", "convert", "check", "train", "embed", "evaluate"),
+    *("overlap", "clean-labels", "export", "publish", "server-config", "ask", "serve-check", "presets", "plan"),
+    "info",
 )
 
 # A command returns or raises these exit codes. Errors in the usage end with 2, as is usual.

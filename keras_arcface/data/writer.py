@@ -19,6 +19,7 @@ from keras_arcface._json import parse_object
 from keras_arcface._locks import FileLock
 from keras_arcface._messages import short
 from keras_arcface._regular_files import read_regular
+from keras_arcface._worker_processes import write_shards
 from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
 from keras_arcface.data.existing_dataset import describe_conversion
@@ -27,7 +28,6 @@ from keras_arcface.data.info import FILE_NAME
 from keras_arcface.data.info import Conversion
 from keras_arcface.data.info import DatasetInfo
 from keras_arcface.data.info import Shard
-from keras_arcface.data.shard_processes import write_shards
 from keras_arcface.data.shard_writer import REPORT_PATTERN
 from keras_arcface.data.shard_writer import SHARD_PATTERN
 from keras_arcface.data.shard_writer import ShardJob
@@ -238,7 +238,7 @@ def _write_unfinished(
                 reports[number] = write_shard(job, number, indices, progress.update)
         else:
             lock.share()
-            reports.update(write_shards(job, unfinished, processes, lock.path, progress))
+            reports.update(write_shards(write_shard, job, unfinished, processes, lock.path, progress))
     except OSError as error:
         finished = sum(read_report(job, number) is not None for number in range(len(parts)))
         error.add_note(

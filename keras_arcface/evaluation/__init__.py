@@ -5,6 +5,7 @@ from keras_arcface.evaluation.clustering import score_clusters
 from keras_arcface.evaluation.embedding import embed_dataset
 from keras_arcface.evaluation.embedding import embed_images
 from keras_arcface.evaluation.embedding import embed_pairs
+from keras_arcface.evaluation.embedding_writer import write_embeddings
 from keras_arcface.evaluation.error_discard import ErrorVersusDiscard
 from keras_arcface.evaluation.error_discard import error_versus_discard
 from keras_arcface.evaluation.folds import FoldAccuracies
@@ -35,6 +36,7 @@ from keras_arcface.evaluation.roc import OperatingPoint
 from keras_arcface.evaluation.roc import Roc
 from keras_arcface.evaluation.scores import pair_scores
 from keras_arcface.evaluation.scores import score_blocks
+from keras_arcface.evaluation.stored_embeddings import StoredEmbeddings
 from keras_arcface.evaluation.tables import Table
 from keras_arcface.evaluation.tables import results_table
 from keras_arcface.evaluation.tables import to_json
@@ -60,6 +62,7 @@ __all__ = [
     "Report",
     "RetrievalResult",
     "Roc",
+    "StoredEmbeddings",
     "Table",
     "TemplateResult",
     "VerificationResult",
@@ -87,5 +90,6 @@ __all__ = [
     "to_json",
     "verify",
     "verify_templates",
+    "write_embeddings",
     "write_overlap_page",
 ]
