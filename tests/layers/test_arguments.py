@@ -196,7 +196,7 @@ def test_reprs():
     outer = layers.WithCenterLoss(layers.SoftmaxProduct(CLASSES, name="head"), name="outer")
     inner = "<SoftmaxProduct num_classes=5, name=head, built=False>"
     assert repr(outer) == f"<WithCenterLoss head={inner}, weight=0.003, name=outer, built=False>"
-    triplets = "TripletLoss(margin=0.2, mining='hard', squared=True)"
+    triplets = "TripletLoss(margin=0.2, mining='hard', squared=True, normalize=True)"
     head = layers.EmbeddingHead(losses.TripletLoss(), name="head")
     assert repr(head) == f"<EmbeddingHead loss={triplets}, name=head, built=False>"
     assert repr(margins.AdaptiveMargin()) == "AdaptiveMargin(margin=0.4, concentration=0.333, momentum=0.99)"

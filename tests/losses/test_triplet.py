@@ -45,11 +45,15 @@ def losses_of(embeddings, labels, margin, mining, squared, normalize=True):
 @pytest.mark.parametrize("normalize", [True, False], ids=["normalized", "raw"])
 @pytest.mark.parametrize(("margin", "closeness"), [(0.2, -3.0), (1.0, 0.0), (0.2, 1.0), (1.0, 3.0)])
 def test_agrees_with_the_formula(mining, squared, margin, closeness, normalize):
-    embeddings = embeddings_of(closeness) * (1 if normalize else 7)  # distances up to 70, and their squares
+    embeddings = embeddings_of(closeness)
+    if not normalize:
+        embeddings *= 7  # distances up to 70, and their squares
+        margin *= 10 ** (1 + squared)
     loss = TripletLoss(margin, mining, squared, normalize)
     found = ops.convert_to_numpy(loss.call(LABELS, embeddings))
     exact = embeddings.astype("float64")
     expected = losses_of(exact, LABELS, margin, mining, squared, normalize)
+    assert expected.max() > 0
     slopes = references.slopes(lambda e: losses_of(e, LABELS, margin, mining, squared, normalize).mean(), exact)
     value, (gradient,) = value_and_gradients(lambda e: ops.mean(loss.call(LABELS, e)), embeddings)
     errors = np.abs(found - expected).max() / expected.max(), np.abs(gradient - slopes).max() / np.abs(slopes).max()
