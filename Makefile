@@ -17,6 +17,8 @@ TORCH_TESTS := tests/test_registered.py \
 # the demo, the notebook, Ctrl-C, killed writers of a gallery, several replicas against one device. `pytest -m slow` has more.
 SLOW_TESTS := \
 	tests/packaging \
+	tests/backbones/test_resnet.py \
+	tests/examples/test_omniglot.py \
 	tests/examples/test_readme.py \
 	tests/examples/test_notebook.py \
 	tests/cli/test_train.py::test_demo_exports_a_saved_model \
