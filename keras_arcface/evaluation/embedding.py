@@ -196,8 +196,27 @@ def embed_pairs(
 def _as_function(model: Callable) -> Callable[[np.ndarray], np.ndarray]:
     """Wraps a Keras model or function in a function that returns a float32 NumPy array."""
     if isinstance(model, keras.Model):
-        return lambda images: predict_on_batch(model, images)
+        expected = _image_size(model)
+
+        def embed(images: np.ndarray) -> np.ndarray:
+            received = images.shape[1:3]
+            if any(side not in (None, other) for side, other in zip(expected, received, strict=True)):
+                sides = " x ".join("any" if side is None else str(side) for side in expected)
+                raise ValueError(
+                    f"{model.name} must get images of {sides} pixels (height x width); `size`, or --size of a command, "
+                    f"resizes images. Received: {received[0]} x {received[1]}"
+                )
+            return predict_on_batch(model, images)
+
+        return embed
     return lambda images: np.asarray(keras.ops.convert_to_numpy(model(images)), np.float32)
+
+
+def _image_size(model: keras.Model) -> tuple[int | None, int | None]:
+    """Returns the height and width of the images that a model takes, None for any."""
+    shape = getattr(getattr(model, "embedder", model), "input_shape", None)
+    is_known = isinstance(shape, tuple) and len(shape) == 4
+    return shape[1:3] if is_known else (None, None)
 
 
 def _progress_bar(total: int | None, progress: bool) -> tqdm:

@@ -140,6 +140,15 @@ def test_images_are_resized():
         embed_images(model, encoded, batch_size=0)
 
 
+def test_images_of_another_size_than_that_of_a_keras_model_are_refused():
+    images = keras.Input((8, None, 3))
+    model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images), name="embedder")
+    assert embed_images(model, np.full((2, 8, 5, 3), 9, np.uint8), progress=False).shape == (2, 3)
+    expected = r"embedder must get images of 8 x any pixels \(height x width\); `size`.* Received: 9 x 5"
+    with pytest.raises(ValueError, match=expected):
+        embed_images(model, np.full((2, 9, 5, 3), 9, np.uint8), progress=False)
+
+
 def test_model_with_invalid_output():
     with pytest.raises(ValueError, match=r"one embedding per image, \(10, dim\). Received: shape \(10, 32, 32, 3\)"):
         embed_images(lambda images: images, FACES, flip=False, progress=False)
