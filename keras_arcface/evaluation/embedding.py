@@ -215,8 +215,7 @@ def _as_function(model: Callable) -> Callable[[np.ndarray], np.ndarray]:
 def _image_size(model: keras.Model) -> tuple[int | None, int | None]:
     """Returns the height and width of the images that a model takes, None for any."""
     shape = getattr(getattr(model, "embedder", model), "input_shape", None)
-    is_known = isinstance(shape, tuple) and len(shape) == 4
-    return shape[1:3] if is_known else (None, None)
+    return shape[1:3] if isinstance(shape, tuple) and len(shape) == 4 else (None, None)
 
 
 def _progress_bar(total: int | None, progress: bool) -> tqdm:
