@@ -6,6 +6,7 @@ embedding is `embedding * norm`, or `embedding * scale * norm` for int8.
 
 import dataclasses
 import json
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class EmbeddingJob:
         flip: whether the embedding of the mirror image is added.
         images_per_shard: largest number of images in a file.
         batch_size: number of images per call of the embedder, which can change the last bits of an embedding.
+        size: height and width to which images are resized, empty if they are not.
 
     Raises:
         ValueError: if a value has another type or is impossible.
@@ -58,13 +60,17 @@ class EmbeddingJob:
     flip: bool
     images_per_shard: int
     batch_size: int
+    size: list[int]
 
     def __post_init__(self):
         for name, type_ in self.__annotations__.items():
             value = getattr(self, name)
+            type_ = typing.get_origin(type_) or type_
             check(name, value, type(value) is type_, f"of type {type_.__name__}")
         for name in ("num_images", "images_per_shard", "batch_size"):
             check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        is_size = len(self.size) in (0, 2) and all(type(side) is int and side >= 1 for side in self.size)
+        check("size", short(self.size), is_size, "a height and a width, or empty")
         check("dtype", self.dtype, self.dtype in EMBEDDING_DTYPES, f"one of {', '.join(EMBEDDING_DTYPES)}")
 
     @property

@@ -1,7 +1,6 @@
 """Computation of the embeddings of many images, stored in Parquet files."""
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -38,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Task:
-    """What the process of a shard needs to know."""
+    """Images, embedder and options for the process that writes a shard."""
 
     job: EmbeddingJob
     directory: Path
@@ -84,7 +83,7 @@ def write_embeddings(
             `if __name__ == "__main__":`.
         size: `(height, width)` to which images are resized. None for images of the same size, which are not resized.
         damaged: treatment of images that cannot be read, decoded or embedded. "raise" raises an error. "skip" logs them
-            and lists them in `StoredEmbeddings.skipped`.
+            and lists them in `StoredEmbeddings.skipped`. A run that raised an error can continue with "skip".
         progress: if true, shows a progress bar.
 
     Returns:
@@ -119,16 +118,16 @@ def write_embeddings(
     if len(source) == 0:
         raise ValueError(f"source must contain an image. Received: source={source}, which is empty")
     directory = Path(directory)
-    fingerprint = json.dumps([source.fingerprint(), None if size is None else list(size), damaged])
     job = EmbeddingJob(
         source=str(source),
-        fingerprint=hashlib.sha256(fingerprint.encode()).hexdigest(),
+        fingerprint=hashlib.sha256((source.fingerprint() or "").encode()).hexdigest(),
         num_images=len(source),
         embedder_sha256=embedder_sha256,
         dtype=dtype,
         flip=bool(flip),
         images_per_shard=int(images_per_shard),
         batch_size=int(batch_size),
+        size=[] if size is None else [int(side) for side in size],
     )
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / _LOCK, _LOCK_TIMEOUT) as lock:
@@ -140,16 +139,19 @@ def write_embeddings(
                 shards = _write_unfinished(task, processes, lock, bar)
             embedding_files.save_description(directory, job, shards)
     if is_finished:
-        _check_is_same(directory, job, has_fingerprint=source.fingerprint() is not None)
+        _check_is_same(directory, job, damaged, has_fingerprint=source.fingerprint() is not None)
     return StoredEmbeddings(directory)
 
 
-def _check_is_same(directory: Path, job: EmbeddingJob, has_fingerprint: bool) -> None:
+def _check_is_same(directory: Path, job: EmbeddingJob, damaged: str, has_fingerprint: bool) -> None:
     """Raises a FileExistsError unless a directory contains the embeddings of a job."""
-    written = embedding_files.load_description(directory)[0]
+    written, shards = embedding_files.load_description(directory)
     differences = [
         f"{name} was {getattr(written, name)}, now {getattr(job, name)}" for name in job.differences(written)
     ]
+    num_skipped = sum(len(shard.skipped) for shard in shards)
+    if num_skipped and damaged == "raise":
+        differences.append(f'damaged was "skip", which left out {num_skipped} images; now "raise"')
     if not has_fingerprint:
         differences.append(f"{job.source} has no fingerprint() that shows whether its images are the same")
     if differences:
@@ -166,6 +168,11 @@ def _write_unfinished(task: _Task, processes: int, lock: FileLock, bar: tqdm) ->
     shards = {}
     for number in range(job.num_shards):
         shard = embedding_files.read_finished_shard(directory, job, number)
+        if shard is not None and shard.skipped and task.damaged == "raise":
+            raise ValueError(
+                f"{directory} must have no skipped images with damaged='raise'. Use damaged='skip', or remove the "
+                f"directory. Received: a skipped image: {shard.skipped[0]}"
+            )
         if shard is not None:
             shards[number] = shard
     bar.initial = sum(len(job.rows(number)) for number in shards)

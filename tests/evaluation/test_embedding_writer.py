@@ -127,6 +127,7 @@ def test_several_processes_write_the_same(tmp_path):
         ({"flip": False}, "flip was True, now False"),
         ({"dtype": "int8"}, "dtype was float32, now int8"),
         ({"images_per_shard": 5}, "images_per_shard was 4, now 5"),
+        ({"size": (4, 8)}, r"size was \[\], now \[4, 8\]"),
         ({"source": Images(seed=1)}, "fingerprint was "),
     ],
 )
@@ -144,6 +145,15 @@ def test_damaged_images_are_named_or_skipped(tmp_path):
     source = Images(damaged=(1, 9))
     with pytest.raises(ValueError, match="image 1"):
         write(tmp_path, source)
+    last = Images(damaged=(9,))
+    with pytest.raises(ValueError, match="image 9"):
+        write(tmp_path / "last", last)  # two shards are finished
+    assert len(write(tmp_path / "last", last, damaged="skip")) == 9
+    with pytest.raises(FileExistsError, match='damaged was "skip", which left out 1 images; now "raise"'):
+        write(tmp_path / "last", last)
+    (tmp_path / "last" / "embeddings.json").unlink()
+    with pytest.raises(ValueError, match=r"must have no skipped images with damaged='raise'.*image 9"):
+        write(tmp_path / "last", last)
     stored = write(tmp_path / "skipped", source, damaged="skip")
     assert stored.names() == [f"image {index}" for index in range(10) if index not in (1, 9)]
     assert [message.split(" ")[:2] for message in stored.skipped] == [["image", "1"], ["image", "9"]]
