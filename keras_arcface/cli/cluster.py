@@ -12,6 +12,10 @@ one separates people who look alike; a lower one joins more photos of the same p
     summer/1.jpg,winter/7.jpg#2,same
     summer/1.jpg,summer/2.jpg,different
 
+Instead of photos, PHOTOS can be a directory that `keras-arcface embed` wrote. The command then groups its images, and
+writes a CSV file with the name, the label and the group of each, which is -1 if it belongs to none. The embedder is not
+loaded, except to compare a given --embedder.
+
 The embeddings of faces are personal data. Delete the page when it is no longer needed.
 """
 
@@ -23,6 +27,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_arcface._choices import CLUSTERING_METHODS
 from keras_arcface._messages import cut
@@ -36,12 +41,23 @@ from keras_arcface.cli.pipelines import add_pipeline_options
 from keras_arcface.cli.pipelines import check_pipeline
 from keras_arcface.cli.pipelines import make_pipeline
 from keras_arcface.cli.startup import load_tensorflow
+from keras_arcface.cli.stored_embeddings import check_stored
+from keras_arcface.cli.stored_embeddings import is_stored
+from keras_arcface.cli.stored_embeddings import open_stored
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photos, with any subfolders")
     parser.add_argument(
-        "--output", type=Path, default=Path("album.html"), metavar="FILE", help="HTML page; default album.html"
+        "photos", type=Path, metavar="PHOTOS", help="folder of photos, with any subfolders, or stored embeddings"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="HTML page, default album.html; of stored embeddings: CSV file, default clusters.csv",
     )
     parser.add_argument("--method", choices=CLUSTERING_METHODS, default="agglomerative", help="default agglomerative")
     parser.add_argument(
@@ -63,13 +79,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     check_exists(arguments.photos, *([arguments.pairs] if arguments.pairs else []))
-    check_pipeline(arguments)
+    is_of_stored = is_stored(arguments.photos)
+    if arguments.output is None:
+        arguments.output = Path("clusters.csv" if is_of_stored else "album.html")
+    if is_of_stored:
+        check_stored(arguments)
+    else:
+        check_pipeline(arguments)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     check_writable(arguments.output.parent)
     if arguments.method == "hdbscan":
         from keras_arcface._optional import require
 
         require("sklearn", "clustering", "--method hdbscan")
+    (cluster_stored if is_of_stored else cluster_photos)(arguments)
+
+
+def cluster_photos(arguments: argparse.Namespace) -> None:
+    """Groups the faces of photos, and writes an album."""
     photos, skipped = list_folder(arguments.photos)
     load_tensorflow()
     import numpy as np
@@ -77,7 +104,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     from keras_arcface import gallery
     from keras_arcface.gallery.album import face_names
-    from keras_arcface.gallery.constraints import ContradictoryPairs
 
     say = text_printer(arguments)
     pipeline = make_pipeline(arguments)
@@ -92,19 +118,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"WARNING: {error}", file=sys.stderr)
 
     names = face_names([os.path.relpath(owner, arguments.photos) for owner in owners])
-    same, different = read_pairs(arguments.pairs, names) if arguments.pairs else ({}, {})
     embeddings = np.stack([face.embedding for face in found]) if found else np.zeros((0, 1), np.float32)
-    try:
-        clusters = gallery.cluster(
-            embeddings, arguments.method, arguments.threshold, arguments.min_faces, same.values(), different.values()
-        )
-    except ContradictoryPairs as error:
-        line = list(different)[error.number]
-        first, second = (names[face] for face in different[line])
-        raise ValueError(
-            f"{arguments.pairs}, line {line}: expected faces that no other lines join. "
-            f"Received: {first},{second},different"
-        ) from error
+    clusters = find_clusters(embeddings, names, arguments)
     missing = [
         (skipped, "file has another type", "files have other types"),
         (len(errors), "photo could not be read", "photos could not be read"),
@@ -118,29 +133,77 @@ def run(arguments: argparse.Namespace) -> None:
         " ".join(notes),
         arguments.photos,
     )
-    people, unsure = int(clusters.max(initial=-1)) + 1, int(np.sum(clusters == -1))
+    people = group_names(names, clusters)
+    unsure = people.pop()
     say(
-        f"{len(photos):,} photos, {len(found):,} faces: {people:,} people, and {unsure:,} faces that belong to no group"
+        f"{len(photos):,} photos, {len(found):,} faces: {len(people):,} people, and {len(unsure):,} faces that belong "
+        "to no group"
     )
     if notes:
         say(" ".join(notes))
     say(f"Album: {arguments.output}")
     if arguments.json:
-        groups = [
-            [name for name, cluster in zip(names, clusters.tolist(), strict=True) if cluster == person]
-            for person in range(-1, people)
-        ]
         print_json(
             {
                 "photos": len(photos),
-                "people": groups[1:],
-                "unsure": groups[0],
+                "people": people,
+                "unsure": unsure,
                 "rejected": rejected,
                 "errors": errors,
                 "skipped": skipped,
                 "album": str(arguments.output),
             }
         )
+
+
+def cluster_stored(arguments: argparse.Namespace) -> None:
+    """Groups stored embeddings, and writes a table."""
+    load_tensorflow()
+    stored = open_stored(arguments.photos, arguments)
+    names = stored.names()
+    clusters = find_clusters(stored.embeddings(), names, arguments)
+    with open(arguments.output, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["name", "label", "cluster"])
+        table.writerows(zip(names, stored.labels().tolist(), clusters.tolist(), strict=True))
+    people = group_names(names, clusters)
+    unsure = people.pop()
+    say = text_printer(arguments)
+    say(f"{len(names):,} images: {len(people):,} people, and {len(unsure):,} images that belong to no group")
+    say(f"Table: {arguments.output}")
+    if arguments.json:
+        print_json({"images": len(names), "people": people, "unsure": unsure, "table": str(arguments.output)})
+
+
+def find_clusters(embeddings: np.ndarray, names: Sequence[str], arguments: argparse.Namespace) -> np.ndarray:
+    """Returns the cluster of each embedding, by the options of the command.
+
+    Raises:
+        ValueError: if an option or a line of `--pairs` is not valid.
+    """
+    from keras_arcface import gallery
+    from keras_arcface.gallery.constraints import ContradictoryPairs
+
+    same, different = read_pairs(arguments.pairs, names) if arguments.pairs else ({}, {})
+    try:
+        return gallery.cluster(
+            embeddings, arguments.method, arguments.threshold, arguments.min_faces, same.values(), different.values()
+        )
+    except ContradictoryPairs as error:
+        line = list(different)[error.number]
+        first, second = (names[face] for face in different[line])
+        raise ValueError(
+            f"{arguments.pairs}, line {line}: expected faces that no other lines join. "
+            f"Received: {first},{second},different"
+        ) from error
+
+
+def group_names(names: Sequence[str], clusters: np.ndarray) -> list[list[str]]:
+    """Returns the names in each cluster, and at last those in none."""
+    groups: list[list[str]] = [[] for _ in range(int(clusters.max(initial=-1)) + 2)]
+    for name, cluster in zip(names, clusters.tolist(), strict=True):
+        groups[cluster].append(name)
+    return groups
 
 
 def read_pairs(path: Path, names: Sequence[str]) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]:
@@ -181,6 +244,6 @@ def _unknown(name: str, indices: dict[str, int]) -> str:
     if f"{name}#1" in indices:
         return f"the photo has several faces. Expected: {name}#1, {name}#2, ... Received: {name}"
     return (
-        "expected a face as in the album: the path of a photo relative to PHOTOS, and #1, #2, ... if it has several. "
-        f"Received: {cut(name, 80)!r}"
+        "expected a face as in the album: the path of a photo relative to PHOTOS, and #1, #2, ... if it has several; "
+        f"or the name of a stored embedding. Received: {cut(name, 80)!r}"
     )

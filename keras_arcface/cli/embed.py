@@ -7,7 +7,9 @@ The source is anything that `convert` reads, or the TFRecords that it writes. Ea
 embedding (L2-normalized), norm, and scale for int8. embeddings.json has the checksum of the embedder. The same command
 continues after an interruption, and leaves finished embeddings unchanged.
 
-`evaluation.StoredEmbeddings` reads the files in Python, for the functions of `evaluation` and `gallery`.
+`evaluate --retrieval`, `cluster` and `enroll` take the directory instead of images, and need no embedder for it.
+`enroll` requires --no-flip, because `identify` does not add mirror images. `evaluation.StoredEmbeddings` reads the
+files in Python.
 """
 
 import argparse

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import keras
 
 _WEIGHTS_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+# The option has this object as its default. So `is_given` also recognizes a given `--embedder sface`.
+_DEFAULT = Path("sface")
 _SUFFIXES = (".keras", ".onnx", *_WEIGHTS_SUFFIXES)
 _RUNTIME_SUFFIXES = (".xml", ".tflite")
 _HELP = (
@@ -30,9 +32,7 @@ def add_embedder(parser: argparse.ArgumentParser) -> None:
 
 def add_embedder_option(parser: argparse.ArgumentParser) -> None:
     """Adds the options `--embedder` and `--accept-license`."""
-    parser.add_argument(
-        "--embedder", type=Path, default=Path("sface"), metavar="EMBEDDER", help=f"{_HELP}; default sface"
-    )
+    parser.add_argument("--embedder", type=Path, default=_DEFAULT, metavar="EMBEDDER", help=f"{_HELP}; default sface")
     add_license_option(parser)
 
 
@@ -40,6 +40,11 @@ def add_license_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept-license", action="store_true", help="accept a license that does not allow commercial use"
     )
+
+
+def is_given(embedder: Path) -> bool:
+    """Returns whether the option `--embedder` is given."""
+    return embedder is not _DEFAULT
 
 
 def is_preset(embedder: str | Path) -> bool:

@@ -2,6 +2,7 @@
 
     keras-arcface enroll people.db photos
     keras-arcface enroll people.db ann-1.jpg ann-2.jpg --name ann
+    keras-arcface enroll people.db faces_embeddings
     keras-arcface enroll people.db --calibrate strangers --fpir 0.01
     keras-arcface enroll people.db --list
     keras-arcface enroll people.db --remove ann
@@ -13,6 +14,10 @@ enrolled: the largest one near the center. Photos without a face, and photos wit
 The photos of a person who is already enrolled are added to the former ones; --replace removes the former ones. A photo
 that is already enrolled for the person is recognized by its content, whatever its name, and is not enrolled again. So
 the same command continues after an interruption.
+
+Instead of photos, PHOTOS can be directories that `keras-arcface embed --no-flip` wrote. All embeddings are enrolled,
+under the name of their class, or their label if the images have no class names. The embedder is then not loaded, except
+to compare a given --embedder.
 
 --calibrate stores the threshold that `keras-arcface identify` uses. STRANGERS is a folder with photos of at least
 1 / RATE people who are not in the gallery: one photo of each, or one folder for each. The threshold is the lowest at
@@ -27,12 +32,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from keras_arcface._messages import counted
+from keras_arcface.cli.embedding_enrollment import check_flip
+from keras_arcface.cli.embedding_enrollment import enroll_embeddings
 from keras_arcface.cli.galleries import check_gallery
 from keras_arcface.cli.galleries import open_gallery
 from keras_arcface.cli.output import add_json_option
@@ -46,6 +54,9 @@ from keras_arcface.cli.pipelines import add_pipeline_options
 from keras_arcface.cli.pipelines import check_pipeline
 from keras_arcface.cli.pipelines import make_pipeline
 from keras_arcface.cli.startup import load_tensorflow
+from keras_arcface.cli.stored_embeddings import check_stored
+from keras_arcface.cli.stored_embeddings import is_stored
+from keras_arcface.cli.stored_embeddings import open_stored
 from keras_arcface.cli.strangers import calibrate
 from keras_arcface.cli.strangers import find_strangers
 
@@ -66,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PHOTOS",
-        help="folder of folders of people; with --name: photo, or folder of photos",
+        help="folder of folders of people, or stored embeddings; with --name: also photo, or folder of photos",
     )
     parser.add_argument("--name", metavar="NAME", help="person in all PHOTOS")
     parser.add_argument(
@@ -102,6 +113,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.remove is not None:
         remove_person(arguments)
         return
+    if any(map(is_stored, arguments.photos)):
+        enroll_stored(arguments)
+        return
     check_pipeline(arguments)
     people, skipped = find_people(arguments.photos, arguments.name) if arguments.photos else ({}, 0)
     fpir = _FPIR if arguments.fpir is None else arguments.fpir
@@ -125,6 +139,26 @@ def run(arguments: argparse.Namespace) -> None:
         if strangers:
             found["threshold"] = calibrate(pipeline, gallery, strangers, fpir)
             report_threshold(found["threshold"], say)
+    if arguments.json:
+        print_json(found)
+
+
+def enroll_stored(arguments: argparse.Namespace) -> None:
+    """Enrolls embeddings that `keras-arcface embed` stored."""
+    check_stored(arguments)
+    arguments.gallery.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(arguments.gallery.parent)
+    load_tensorflow()
+    say = text_printer(arguments)
+    found = {"added": 0, "known": 0, "people": 0}
+    for path in arguments.photos:
+        stored = open_stored(path, arguments)
+        check_flip(stored)
+        with open_gallery(arguments.gallery, path, stored.embedder_sha256, "The embedder of PHOTOS") as gallery:
+            counts = enroll_embeddings(stored, gallery, arguments.name)
+        say(f"{path}: enrolled {counted(counts['added'], 'image')}, {counts['known']:,} were enrolled already")
+        found |= {"people": counts["people"], **{key: found[key] + counts[key] for key in ("added", "known")}}
+    say(f"{arguments.gallery} has {_people(found['people'])}")
     if arguments.json:
         print_json(found)
 
@@ -172,6 +206,13 @@ def check_usage(arguments: argparse.Namespace) -> None:
         "--list": arguments.list,
         "--remove": arguments.remove is not None,
     }
+    if any(map(is_stored, arguments.photos)):
+        for option, is_used in (("--calibrate", arguments.calibrate is not None), ("--replace", arguments.replace)):
+            if is_used:
+                arguments.parser.error(f"{option} must not be combined with stored embeddings")
+        photos = next(itertools.filterfalse(is_stored, arguments.photos), None)
+        if photos is not None:
+            arguments.parser.error(f"stored embeddings must not be combined with photos. Received: {photos}")
     for alone in ("--list", "--remove"):
         others = [name for name, is_given in given.items() if is_given and name != alone]
         if given[alone] and others:

@@ -26,6 +26,11 @@ Each option takes any number of evaluation sets. The prefix `NAME=` sets a name 
                  TAR@FAR among distractors)
     --rfw        Racial Faces in the Wild: a folder with txts/ and data/ (accuracy and error rates of four groups)
 
+--retrieval also takes directories that `keras-arcface embed` wrote. They need no MODEL; each given one must be that of
+the embeddings:
+
+    keras-arcface evaluate --retrieval faces_embeddings
+
 MegaFace can also be evaluated from files of features (embeddings) in the format of its development kit, of any program,
 with or without models. The folder contains `facescrub/` and `megaface/` with one file `<image><ending>` per image:
 
@@ -58,6 +63,8 @@ from keras_arcface.cli.output import print_json
 from keras_arcface.cli.output import text_printer
 from keras_arcface.cli.paths import check_writable
 from keras_arcface.cli.startup import load_tensorflow
+from keras_arcface.cli.stored_embeddings import check_is_of
+from keras_arcface.cli.stored_embeddings import is_stored
 from keras_arcface.pretrained import preset_files
 
 # Option of each kind of set, and its name in results.json.
@@ -95,7 +102,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per batch; default 64")
     add_size_options(
-        parser, "size to which images are resized, those of --ijb, --ijb-1n and --rfw aligned; not for --pairs"
+        parser,
+        "size to which images are resized, those of --ijb, --ijb-1n and --rfw aligned; not for --pairs "
+        "and stored embeddings",
     )
     parser.add_argument(
         "--folds", type=int, default=10, metavar="N", help="--pairs and --rfw: number of folds; default 10"
@@ -151,7 +160,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     sets = find_sets(arguments)
     check_size_options(arguments)
-    check_combination(arguments)
+    check_combination(arguments, sets)
     given_models = [parse_model(text) for text in arguments.models]
     features = [parse_features(text) for text in arguments.megaface_features]
     unique_names([*given_models, *features], "model")
@@ -173,6 +182,7 @@ def run(arguments: argparse.Namespace) -> None:
     from keras_arcface.cli import protocols
 
     say = text_printer(arguments)
+    check_stored_sets(sets, [path for path, _ in parsed.values()], arguments)
     models = {name: load_model(path, options, arguments.accept_license) for name, (path, options) in parsed.items()}
     results: dict[str, dict[str, Any]] = {}
     flipped = "with the embedding of the mirror image added" if arguments.flip else "without mirror images"
@@ -192,7 +202,7 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(results)
 
 
-def check_combination(arguments: argparse.Namespace) -> None:
+def check_combination(arguments: argparse.Namespace, sets: list[tuple[str, str, Path]]) -> None:
     """Exits with an error if the options do not fit together."""
     has_aligned_faces = arguments.ijb or arguments.ijb_1n or arguments.rfw
     if has_aligned_faces and arguments.size and arguments.size[0] != arguments.size[1]:
@@ -204,9 +214,46 @@ def check_combination(arguments: argparse.Namespace) -> None:
         raise FileNotFoundError(f"--groups: expected an existing file. Received: {arguments.groups}")
     if arguments.megaface_features and not arguments.megaface:
         arguments.parser.error("--megaface-features requires --megaface, the lists of images")
-    others = [option for option in PROTOCOLS if option != "megaface" and getattr(arguments, dest(option))]
-    if not arguments.models and (others or not arguments.megaface_features):
-        arguments.parser.error("expected a MODEL. Only --megaface needs none, with --megaface-features")
+    for protocol, _, path in sets:
+        is_embedded = is_stored_set(protocol, path)
+        if is_embedded:
+            require("pyarrow", "parquet", "Reading embeddings")
+        if not arguments.models and not is_embedded and not (protocol == "distractors" and arguments.megaface_features):
+            arguments.parser.error(
+                "expected a MODEL. Only --megaface needs none, with --megaface-features, and --retrieval of stored "
+                f"embeddings. Received: {path}"
+            )
+
+
+def is_stored_set(protocol: str, path: Path) -> bool:
+    """Returns whether a set is a directory of stored embeddings, which needs no model."""
+    return protocol == "retrieval" and is_stored(path)
+
+
+def check_stored_sets(sets: list[tuple[str, str, Path]], models: Iterable[str], arguments: argparse.Namespace) -> None:
+    """Checks that stored embeddings are those of the models and options.
+
+    Args:
+        sets: result of `find_sets`.
+        models: path or name of each model.
+        arguments: arguments of the command.
+
+    Raises:
+        FileNotFoundError: if embeddings are not complete.
+        ValueError: if they are of another embedder, or of mirror images with `--no-flip`.
+    """
+    from keras_arcface import evaluation
+
+    for path in (path for protocol, _, path in sets if is_stored_set(protocol, path)):
+        stored = evaluation.StoredEmbeddings(path)
+        for model in models:
+            if model == "pixels":
+                raise ValueError(f"pixels cannot be evaluated on stored embeddings. Received: {path}")
+            check_is_of(stored, Path(model), arguments.accept_license)
+        if stored.flip and not arguments.flip:
+            raise ValueError(
+                f"--no-flip requires embeddings without mirror images. Received: {path}, with mirror images"
+            )
 
 
 def dest(option: str) -> str:

@@ -24,13 +24,14 @@ def check_gallery(path: Path, must_exist: bool) -> None:
         raise ValueError(f"GALLERY must be a file, and comes before PHOTOS. Received: the folder {path}")
 
 
-def open_gallery(path: Path, embedder: Path, embedder_sha256: str) -> Gallery:
+def open_gallery(path: Path, embedder: Path, embedder_sha256: str, argument: str = "--embedder") -> Gallery:
     """Opens a gallery, or creates it.
 
     Args:
         path: path that `check_gallery` accepts.
-        embedder: argument of the option `--embedder`, for the error.
+        embedder: argument of the option `--embedder`, or directory of stored embeddings, for the error.
         embedder_sha256: checksum of the embedder.
+        argument: what `embedder` is, for the error.
 
     Raises:
         EmbedderMismatchError: if the gallery has embeddings of another embedder.
@@ -41,5 +42,10 @@ def open_gallery(path: Path, embedder: Path, embedder_sha256: str) -> Gallery:
     try:
         return Gallery.open(path, embedder_sha256)
     except EmbedderMismatchError as error:
-        error.add_note(f"--embedder must be the one with which the gallery was created. Received: {embedder}")
+        error.add_note(f"{argument} must be the one with which the gallery was created. Received: {embedder}")
         raise
+
+
+def image_names(gallery: Gallery, person: str) -> list[str]:
+    """Returns the names of the images of a person, who may not be enrolled."""
+    return [image.name for image in gallery.images(person)] if person in gallery else []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_arcface._image_files import read_image_file
 from keras_arcface._messages import counted
+from keras_arcface.cli.galleries import image_names
 from keras_arcface.cli.paths import check_exists
 from keras_arcface.cli.photo_files import list_photos
 from keras_arcface.cli.photo_files import photos_by_folder
@@ -94,7 +95,7 @@ def enroll(pipeline: FacePipeline, gallery: Gallery, people: dict[str, list[str]
     todo: list[_Photo] = []
     counts, problems, several_faces = {}, {}, {}
     for person, paths in people.items():
-        photos = _new_photos(person, paths, [] if replace else _images(gallery, person))
+        photos = _new_photos(person, paths, [] if replace else image_names(gallery, person))
         counts[person] = {"added": 0, "known": len(paths) - len(photos)}
         todo += photos
     results = tqdm(pipeline.stream(photo.path for photo in todo), total=len(todo), unit="photo", desc="faces")
@@ -112,18 +113,13 @@ def enroll(pipeline: FacePipeline, gallery: Gallery, people: dict[str, list[str]
             store = gallery.update if replace and person in gallery else gallery.enroll
             counts[person]["added"] = store(person, embeddings, images)
     for person in people:
-        counts[person]["images"] = len(_images(gallery, person))
+        counts[person]["images"] = len(image_names(gallery, person))
     if not any(count["images"] for count in counts.values()):
         raise ValueError(
             "PHOTOS must show the face of at least one person. Received: "
             f"{counted(len(todo), 'photo')} without a face that can be enrolled. {next(iter(problems.values()))}"
         )
     return {"people": counts, "problems": problems, "several_faces": several_faces}
-
-
-def _images(gallery: Gallery, person: str) -> list[str]:
-    """Returns the names of the images of a person, who may not be enrolled."""
-    return [image.name for image in gallery.images(person)] if person in gallery else []
 
 
 def _new_photos(person: str, paths: list[str], enrolled: list[str]) -> list[_Photo]:

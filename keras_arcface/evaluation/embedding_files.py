@@ -8,6 +8,7 @@ import dataclasses
 import json
 import typing
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,21 +193,24 @@ def read_finished_shard(directory: Path, job: EmbeddingJob, number: int) -> Embe
     return EmbeddingShard(path.name, facts["num_rows"], path.stat().st_size, facts["dim"], tuple(facts["skipped"]))
 
 
-def save_description(directory: Path, job: EmbeddingJob, shards: list[EmbeddingShard]) -> None:
+def save_description(
+    directory: Path, job: EmbeddingJob, shards: list[EmbeddingShard], class_names: Sequence[str] | None
+) -> None:
     """Writes `embeddings.json`, whose existence says that all shards are complete."""
     facts = {
         "version": VERSION,
         **dataclasses.asdict(job),
+        "class_names": None if class_names is None else list(class_names),
         "shards": [dataclasses.asdict(shard) for shard in shards],
     }
     write_atomically(directory / FILE_NAME, json.dumps(facts, indent=1) + "\n")
 
 
-def load_description(directory: Path) -> tuple[EmbeddingJob, tuple[EmbeddingShard, ...]]:
+def load_description(directory: Path) -> tuple[EmbeddingJob, tuple[EmbeddingShard, ...], tuple[str, ...] | None]:
     """Reads `embeddings.json`.
 
     Returns:
-        The job and the shards, which have the same dimension.
+        The job, the shards, which have the same dimension, and the name of each class, or None.
 
     Raises:
         FileNotFoundError: if the directory has no such file.
@@ -229,6 +233,9 @@ def load_description(directory: Path) -> tuple[EmbeddingJob, tuple[EmbeddingShar
         shards = tuple(_shard_of(entry) for entry in entries)
         names = [job.file_name(number) for number in range(job.num_shards)]
         check("shards", short(entries), [shard.file for shard in shards] == names, "all files in order")
+        class_names: Any = facts.get("class_names")
+        is_known = type(class_names) is list and all(type(name) is str for name in class_names)
+        check("class_names", short(class_names), class_names is None or is_known, "a list of texts, or null")
         dims = sorted({shard.dim for shard in shards})
         check("dim", dims, len(dims) == 1 and dims[0] <= MAX_DIM, f"one number, at most {MAX_DIM}")
     except ValueError as error:
@@ -237,7 +244,7 @@ def load_description(directory: Path) -> tuple[EmbeddingJob, tuple[EmbeddingShar
         size = (directory / shard.file).stat().st_size
         if size != shard.num_bytes:
             raise ValueError(f"{directory / shard.file} must have {shard.num_bytes:,} bytes. Received: {size:,}")
-    return job, shards
+    return job, shards, None if class_names is None else tuple(class_names)
 
 
 def read_batches(path: Path, dim: int, num_rows: int, columns: list[str], batch_size: int) -> Iterator[dict[str, Any]]:

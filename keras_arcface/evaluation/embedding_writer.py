@@ -137,7 +137,7 @@ def write_embeddings(
             bar_options = {} if progress else {"disable": True}  # False would override TQDM_DISABLE
             with tqdm(total=len(source), desc="embedding", unit="image", dynamic_ncols=True, **bar_options) as bar:
                 shards = _write_unfinished(task, processes, lock, bar)
-            embedding_files.save_description(directory, job, shards)
+            embedding_files.save_description(directory, job, shards, source.class_names)
     if is_finished:
         _check_is_same(directory, job, damaged, has_fingerprint=source.fingerprint() is not None)
     return StoredEmbeddings(directory)
@@ -145,7 +145,7 @@ def write_embeddings(
 
 def _check_is_same(directory: Path, job: EmbeddingJob, damaged: str, has_fingerprint: bool) -> None:
     """Raises a FileExistsError unless a directory contains the embeddings of a job."""
-    written, shards = embedding_files.load_description(directory)
+    written, shards, _ = embedding_files.load_description(directory)
     differences = [
         f"{name} was {getattr(written, name)}, now {getattr(job, name)}" for name in job.differences(written)
     ]

@@ -26,6 +26,7 @@ class StoredEmbeddings:
         flip: whether the embeddings contain those of mirror images.
         embedder_sha256: checksum of the embedder.
         source: readable description of the images.
+        class_names: name of the class of each label, or None if the source has no names.
         skipped: one message per image that could not be embedded, with the reason.
 
     Raises:
@@ -44,7 +45,7 @@ class StoredEmbeddings:
 
     def __init__(self, directory):
         self.directory = Path(directory)
-        job, self._shards = embedding_files.load_description(self.directory)
+        job, self._shards, self.class_names = embedding_files.load_description(self.directory)
         self.dim = self._shards[0].dim
         self.dtype, self.flip, self.source = job.dtype, job.flip, job.source
         self.embedder_sha256 = job.embedder_sha256

@@ -186,7 +186,8 @@ def test_a_changed_description_is_named(tmp_path):
     write(tmp_path)
     path = tmp_path / "embeddings.json"
     facts = json.loads(path.read_text())
-    for changed in ({"shards": []}, {"dtype": "float64"}, {"version": 2}, {"num_images": True}):
+    damages = ({"shards": []}, {"dtype": "float64"}, {"version": 2}, {"num_images": True}, {"class_names": [1]})
+    for changed in damages:
         path.write_text(json.dumps({**facts, **changed}))
         with pytest.raises(ValueError, match=r"embeddings.json must be an unmodified file"):
             StoredEmbeddings(tmp_path)

@@ -14,6 +14,7 @@ from keras_arcface.cli.protocols.shared import Say
 from keras_arcface.cli.protocols.shared import describe_size
 from keras_arcface.cli.protocols.shared import embed_labeled
 from keras_arcface.cli.protocols.shared import show
+from keras_arcface.cli.stored_embeddings import is_stored
 
 RECALL_AT = (1, 2, 4, 8, 10, 100, 1000)
 
@@ -40,10 +41,23 @@ class Embedded(NamedTuple):
 def retrieval(
     name: str, path: Path, models: Models, arguments: argparse.Namespace, report: evaluation.Report, say: Say
 ) -> dict[str, Any]:
+    if is_stored(path):
+        return _retrieve_stored(name, path, models, arguments, report, say)
+
     def embed_set(embed: Callable) -> Embedded:
         return Embedded(*embed_labeled(embed, path, arguments))
 
     return retrieve_with_models(name, embed_set, RECALL_AT, models, arguments, report, say)
+
+
+def _retrieve_stored(
+    name: str, path: Path, models: Models, arguments: argparse.Namespace, report: evaluation.Report, say: Say
+) -> dict[str, Any]:
+    stored = evaluation.StoredEmbeddings(path)
+    embedded = Embedded(stored.embeddings(), stored.labels())
+    note = f" Stored embeddings, {'with' if stored.flip else 'without'} those of mirror images."
+    models = models or {"stored": stored.embeddings}
+    return retrieve_with_models(name, lambda _: embedded, RECALL_AT, models, arguments, report, say, note)
 
 
 def retrieve_with_models(
@@ -54,6 +68,7 @@ def retrieve_with_models(
     arguments: argparse.Namespace,
     report: evaluation.Report,
     say: Say,
+    images_note: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates all models on one set, and prints and reports a table.
 
@@ -65,11 +80,13 @@ def retrieve_with_models(
         arguments: arguments of the command.
         report: report to which the table is added.
         say: function that prints.
+        images_note: sentence about the images. None describes their preprocessing by the options.
 
     Returns:
         The figures of each model.
     """
     results, nmi, note = {}, {}, ""
+    images_note = describe_size(arguments) if images_note is None else images_note
     for model, embed in models.items():
         embedded = embed_set(embed)
         ks_in_gallery = [k for k in ks if k <= embedded.gallery_size()]
@@ -79,7 +96,7 @@ def retrieve_with_models(
         results[model], nmi[model] = result, embedded.nmi() if arguments.nmi else None
         others = "all other" if embedded.gallery is None else f"{embedded.gallery_size():,} gallery"
         skipped = f" Skipped: {result.skipped:,} images without another image of their class." if result.skipped else ""
-        note = f"{result.queries:,} queries, each against {others} images.{skipped}{describe_size(arguments)}"
+        note = f"{result.queries:,} queries, each against {others} images.{skipped}{images_note}"
     table = evaluation.results_table(results)
     if arguments.nmi:
         rows = [[*row, f"{value:.2%}"] for row, value in zip(table.rows, nmi.values(), strict=True)]
