@@ -48,6 +48,7 @@ MAY_KNOW = {
     },
     "plan.py": set(),
     "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c", "keras_arcface._worker_processes"},
+    "data/schema.py": {"tensorflow", "numpy", "google"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface._replicas"},
     "training/checkpoints.py": {"keras", "jax", "numpy", "keras_arcface._replicas"},
     "training/distribution.py": {"keras", "jax", "keras_arcface.layers"},

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from keras_arcface._messages import cut
 
@@ -45,6 +46,24 @@ def parse(serialized):
     """
     example = tf.io.parse_example(serialized, _FEATURES)
     return example["image"], example["label"], example["name"]
+
+
+def parse_one(serialized: bytes) -> tuple[bytes, int, str]:
+    """Parses one example without TensorFlow, whose `parse` takes a hundred times as long for one.
+
+    Returns:
+        The image, the label and the name.
+
+    Raises:
+        ValueError: if the example is not of this schema.
+    """
+    try:
+        fields = tf.train.Example.FromString(serialized).features.feature
+        (image,), (name,) = (fields[key].bytes_list.value for key in ("image", "name"))
+        (label,) = fields["label"].int64_list.value
+        return image, label, name.decode()
+    except (DecodeError, ValueError) as error:
+        raise ValueError(f"expected an example with an image, a label and a name. Received: {error}") from error
 
 
 def read_labels(serialized: Sequence[bytes]) -> np.ndarray:

@@ -3,7 +3,6 @@
 import functools
 
 import numpy as np
-import tensorflow as tf
 
 from keras_arcface.data import schema
 from keras_arcface.data.info import load_info
@@ -59,8 +58,11 @@ class TFRecords(Source):
 
     def __getitem__(self, index: int) -> Record:
         index = range(len(self))[index]
-        image, label, name = schema.parse(tf.constant([self._shards.read_record(index)]))
-        return Record(image[0].numpy(), int(label[0]), name[0].numpy().decode())
+        serialized = self._shards.read_record(index)
+        try:
+            return Record(*schema.parse_one(serialized))
+        except ValueError as error:
+            raise ValueError(f"{self}: record {index}: {error}") from error
 
     def __str__(self) -> str:
         return str(self._directory)

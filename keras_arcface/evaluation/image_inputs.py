@@ -95,8 +95,9 @@ class ImageReader:
                 for image, name in zip(encoded, names, strict=True)
             ]
             return np.stack(resized), names
-        self._first_size = self._first_size or encoded_images.decoded_size(encoded[0], names[0])
-        return _decode(encoded, names, self._first_size), names
+        pixels = _decode(encoded, names, self._first_size)
+        self._first_size = pixels.shape[1:3]
+        return pixels, names
 
     def _slice(self, start: int, stop: int) -> np.ndarray | list:
         """Returns images as an array of pixels, or as a list of encoded images, paths or records.
@@ -147,15 +148,16 @@ def _read_item(item: Any, name: str) -> tuple[bytes, str | None]:
     return bytes(item), own_name
 
 
-def _decode(encoded: Sequence[bytes], names: Sequence[str], size: tuple[int, int]) -> np.ndarray:
-    try:
-        return encoded_images.decode_batch(tf.constant(list(encoded)), tf.constant(list(names)), size).numpy()
-    except tf.errors.InvalidArgumentError:
-        for image, name in zip(encoded, names, strict=True):
-            received = encoded_images.decoded_size(image, name)  # raises an error for an undecodable image
-            if received != size:
-                raise ValueError(
-                    f"{name} must have the size of the first image, {size} (height, width). Received: {received}. "
-                    "Pass size=(height, width) to resize all images"
-                ) from None
-        raise
+def _decode(encoded: Sequence[bytes], names: Sequence[str], size: tuple[int, int] | None) -> np.ndarray:
+    """Decodes images of the given size, or of the size of the first one."""
+    pixels = []
+    for image, name in zip(encoded, names, strict=True):
+        pixels.append(encoded_images.decode(image, name))
+        received = pixels[-1].shape[:2]
+        size = size or received
+        if received != size:
+            raise ValueError(
+                f"{name} must have the size of the first image, {size} (height, width). Received: {received}. "
+                "Pass size=(height, width) to resize all images"
+            )
+    return np.stack(pixels)

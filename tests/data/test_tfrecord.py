@@ -151,6 +151,7 @@ def check_example(image, label, name):
     assert features["name"].bytes_list.value[:] == [name.encode(errors="backslashreplace")]
     assert len(tf.train.Example.FromString(serialized).SerializeToString()) == len(serialized)
     assert schema.read_label(serialized[: schema.LABEL_PREFIX_BYTES]) == label
+    assert schema.parse_one(serialized) == (image, label, name.encode(errors="backslashreplace").decode())
 
 
 @given(st.binary(max_size=300), st.integers(0, 2**63 - 1), st.text(max_size=300))
@@ -196,6 +197,14 @@ def test_an_example_with_other_fields_is_named(features, message):
     example = b"\x0a" + bytes([len(content)]) + content
     with pytest.raises(ValueError, match=re.escape(message)):
         schema.read_labels([example])
+
+
+@pytest.mark.parametrize(
+    "serialized", [b"", b"no example", tf.train.Example().SerializeToString(), b"\x0a\x05" + bytes(5)]
+)
+def test_bytes_that_are_not_an_example_are_not_parsed(serialized):
+    with pytest.raises(ValueError, match=r"expected an example with an image, a label and a name. Received: "):
+        schema.parse_one(serialized)
 
 
 def test_an_example_with_two_labels_is_named():
