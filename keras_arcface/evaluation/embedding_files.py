@@ -159,13 +159,14 @@ def write_embedding_shard(
     table = table.replace_schema_metadata({_JOB_KEY: json.dumps(facts)})
     path = directory / job.file_name(number)
     with replacing(path) as file:
-        # Embeddings do not compress. Checksums of the pages reveal damage when they are read.
+        # Embeddings do not compress. But Parquet stores 8-bit integers in 32 bits, except as indices of a dictionary,
+        # which have 8 bits. Checksums of the pages reveal damage when they are read.
         pyarrow.parquet.write_table(
             table,
             file,
             row_group_size=_ROWS_PER_GROUP,
             compression="none",
-            use_dictionary=False,
+            use_dictionary=["embedding.list.element"] if job.dtype == "int8" else False,
             write_page_checksum=True,
         )
     return EmbeddingShard(path.name, len(names), path.stat().st_size, dim, tuple(skipped))

@@ -85,6 +85,18 @@ def test_int8_rounds_each_number_by_half_a_step_at_most(tmp_path):
     assert (np.abs(stored.embeddings() - expected) <= 0.501 * steps).all()
 
 
+def test_int8_takes_a_quarter_of_the_bytes(tmp_path):
+    def embed_in_many_dimensions(images):
+        return np.tile(embed(images), 40)
+
+    sizes = {}
+    for dtype in ("float32", "int8"):
+        options = {"images_per_shard": 100, "embedder": embed_in_many_dimensions, "dtype": dtype}
+        write(tmp_path / dtype, Images(100), **options)
+        sizes[dtype] = (tmp_path / dtype / "00000-of-00001.parquet").stat().st_size
+    assert sizes["int8"] < 0.28 * sizes["float32"]
+
+
 class Stopping:
     """Embedder that fails at a call, as if the process ended."""
 
