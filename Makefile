@@ -32,6 +32,7 @@ SLOW_TESTS := \
 	tests/layers/test_partial_fc.py::test_other_classes_and_pairs_are_drawn_with_equal_probability \
 	tests/layers/test_partial_fc.py::test_the_mean_over_draws_approaches_the_expectation \
 	tests/layers/test_partial_fc.py::test_two_replicas_draw_and_train_as_one \
+	tests/serving/deploy/test_kubernetes_canary.py \
 	tests/serving/saved_model/test_export.py::test_an_export_after_training_in_bfloat16_answers_in_float32 \
 	tests/serving/saved_model/test_export.py::test_the_graph_does_not_require_xla \
 	tests/test_keras_habits.py \

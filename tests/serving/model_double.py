@@ -4,18 +4,24 @@ import collections
 import contextlib
 import threading
 from pathlib import Path
+from pathlib import PurePosixPath
 
 import grpc
 import numpy as np
 import tensorflow as tf
+from google.protobuf import text_format
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis import get_model_status_pb2
 from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.config import file_system_storage_path_source_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
+Policy = file_system_storage_path_source_pb2.FileSystemStoragePathSourceConfig.ServableVersionPolicy
 State = get_model_status_pb2.ModelVersionStatus
 Code = grpc.StatusCode
+CONTAINER_BASE = PurePosixPath("/models")  # where a container finds `base`
 _CODES = {code.value[0]: code for code in Code}
 
 
@@ -54,12 +60,12 @@ class Versions:
 
     Args:
         directory: `BASE/NAME`.
-        latest: number of newest versions to load. None: all.
+        policy: which versions to load.
     """
 
-    def __init__(self, directory: Path, latest: int | None):
+    def __init__(self, directory: Path, policy: Policy):
         self._directory = directory
-        self._latest = latest
+        self.policy = policy
         self._loaded = {}
         self._failed = set()
         self._lock = threading.Lock()
@@ -71,7 +77,7 @@ class Versions:
             if not self._directory.is_dir():
                 return
             present = {int(child.name): child for child in self._directory.iterdir() if child.name.isdecimal()}
-            aspired = set(sorted(present)[-self._latest :] if self._latest else present)
+            aspired = _aspired(sorted(present), self.policy)
             self._failed &= aspired
             while self._step(present, aspired):
                 pass
@@ -105,14 +111,17 @@ class Versions:
 class ModelDouble:
     """Answers requests in the form of protos, or raises `Refusal`. See `ServerDouble` for the arguments."""
 
-    def __init__(self, base, name, labels, latest, poll_seconds):
+    def __init__(self, base, name, labels, latest, poll_seconds, config=None):
         self.name = name
         self.labels = dict(labels or {})
+        self.config_error = None
         self.delay = 0.0
         self.predicted = []
         self._faults = collections.deque()
-        self._versions = Versions(Path(base) / name, latest)
-        self._versions.poll()
+        self._config = config
+        policy = Policy(latest={"num_versions": latest}) if latest else Policy(all={})
+        self._versions = Versions(Path(base) / name, policy)
+        self.poll()
         self._stopping = threading.Event()
         self._poller = threading.Thread(target=self._poll, args=(poll_seconds,), daemon=True)
         self._poller.start()
@@ -122,7 +131,9 @@ class ModelDouble:
         self._poller.join()
 
     def poll(self):
-        """Reads the folder now."""
+        """Reads the configuration and the folder now."""
+        if self._config:
+            self._reload(Path(self._config).read_text())
         self._versions.poll()
 
     def find(self, version=None):
@@ -235,7 +246,34 @@ class ModelDouble:
 
     def _poll(self, seconds):
         while not self._stopping.wait(seconds):
-            self._versions.poll()
+            self.poll()
+
+    def _reload(self, text):
+        """Applies a configuration, as `ServerCore::ReloadConfig` does with allow_version_labels_for_unavailable_models.
+
+        The labels come first: a label that exists moves only to an available version, otherwise nothing changes.
+        """
+        (config,) = text_format.Parse(text, model_server_config_pb2.ModelServerConfig()).model_config_list.config
+        if PurePosixPath(config.base_path) != CONTAINER_BASE / self.name or config.name != self.name:
+            raise ValueError(f"expected the model {self.name} in {CONTAINER_BASE / self.name}. Received: {config}")
+        for label, version in config.version_labels.items():
+            available = self._versions.states.get(version, (None, ""))[0] == State.AVAILABLE
+            if self.labels.get(label, version) != version and not available:
+                self.config_error = (
+                    f"Request to assign label to version {version} of model {self.name}, which is not currently "
+                    "available for inference"
+                )
+                return
+        self.config_error = None
+        self.labels = dict(config.version_labels)
+        self._versions.policy = config.model_version_policy
+
+
+def _aspired(present, policy):
+    """Returns the versions that should be loaded, of those on the disk."""
+    if policy.HasField("specific"):
+        return set(policy.specific.versions) & set(present)
+    return set(present) if policy.HasField("all") else set(present[-(policy.latest.num_versions or 1) :])
 
 
 def _read_inputs(signature, sent):

@@ -5,11 +5,12 @@
 It imitates the source of the server: the directories `BASE/NAME/<version>/`, which it polls, with new versions loaded
 before old ones are unloaded; versions and labels; Predict, GetModelMetadata, GetModelStatus and their REST forms; the
 status codes and texts of errors outside the model; numbers as fields instead of bytes in gRPC answers, and the server's
-number of digits in JSON; TLS. Tests can make it fail, delay its answers, or close connections.
+number of digits in JSON; TLS; reloading of versions and labels from a file. Tests can make it fail, delay its answers,
+or close connections.
 
-It does not imitate: batching across requests, warm-up, model.config and its reloading, Classify and Regress, retries of
-failed loads, texts of errors inside a model, the real server's closed port before the first version is loaded, speed.
-For a real server, REST over TLS needs a proxy.
+It does not imitate: batching across requests, warm-up, Classify and Regress, retries of failed loads, texts of errors
+inside a model, the real server's closed port before the first version is loaded, speed. For a real server, REST over
+TLS needs a proxy.
 """
 
 import argparse
@@ -38,8 +39,11 @@ class ServerDouble(ModelDouble):
         grpc_port, rest_port: 0 for a free port.
         certificate, key: PEM files for TLS on both ports.
         client_roots: PEM file, if clients must have certificates.
+        config: file with a ModelServerConfig for this model, whose base path is `/models/name`. It is read whenever the
+            folder is polled, and replaces `labels` and `latest`.
 
     Attributes:
+        config_error: why the last configuration was refused, or None.
         grpc, rest: addresses for `FaceClient`.
         delay: delay of every answer to Predict, in seconds.
         predicted: (signature, rows, requested version) of every Predict, including failed ones.
@@ -57,8 +61,9 @@ class ServerDouble(ModelDouble):
         certificate=None,
         key=None,
         client_roots=None,
+        config=None,
     ):
-        super().__init__(base, name, labels, latest, poll_seconds)
+        super().__init__(base, name, labels, latest, poll_seconds, config)
         self._grpc, port = _start_grpc(self, grpc_port, certificate, key, client_roots)
         self.grpc = f"{'grpcs' if certificate else 'grpc'}://127.0.0.1:{port}"
         self._rest = RestServer(self, rest_port, certificate, key, client_roots)

@@ -21,7 +21,9 @@ from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from keras_arcface.serving import FaceClient
+from keras_arcface.serving import ServedModel
 from keras_arcface.serving.client.grpc_transport import _to_tensor
+from keras_arcface.serving.deploy import text_proto
 
 FACES = np.stack([make_face(person, 0, small_models.SIZE) for person in range(3)])
 
@@ -123,6 +125,32 @@ def test_published_and_removed_versions_are_noticed(projections, tmp_path):
         double.poll()
         assert client.embed(FACES).version == 1
         assert client.status() == {1: "AVAILABLE", 2: "END", 3: "END"}
+
+
+def test_a_configuration_is_reloaded(projections, tmp_path):
+    """The rules of ServerCore::UpdateModelVersionLabelMap with allow_version_labels_for_unavailable_models."""
+    config = tmp_path / "models.config"
+
+    def configure(versions, labels):
+        served = ServedModel("faces", tmp_path / "absent", versions, labels)
+        lines = text_proto.message("model_config_list", served.to_text_proto("/models/faces"))
+        config.write_text("\n".join(lines))
+
+    (tmp_path / "faces").mkdir()
+    for version in (1, 2):
+        small_models.write(projections[version], tmp_path / "faces" / str(version))
+    configure([1], {"stable": 1})
+    with ServerDouble(tmp_path, poll_seconds=60, config=config) as double, FaceClient(double.grpc) as client:
+        seen = []
+        for versions, labels in [([1, 2], {"stable": 2}), ([1, 2], {"stable": 1, "canary": 2}), ([2], {"stable": 2})]:
+            configure(versions, labels)
+            double.poll()
+            seen.append((client.status(), double.labels, double.config_error is None))
+    assert seen == [
+        ({1: "AVAILABLE"}, {"stable": 1}, False),  # an existing label moves only to an available version
+        ({1: "AVAILABLE", 2: "AVAILABLE"}, {"stable": 1, "canary": 2}, True),  # a new label does not have to wait
+        ({1: "END", 2: "AVAILABLE"}, {"stable": 2}, True),
+    ]
 
 
 def test_the_command_line(models):
