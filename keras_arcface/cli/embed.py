@@ -19,6 +19,9 @@ from typing import Any
 from keras_arcface._choices import EMBEDDING_DTYPES
 from keras_arcface._messages import counted
 from keras_arcface._optional import require
+from keras_arcface.cli.beam_options import add_beam_option
+from keras_arcface.cli.beam_options import check_beam_option
+from keras_arcface.cli.beam_options import make_runner
 from keras_arcface.cli.embedders import add_embedder_option
 from keras_arcface.cli.embedders import check_embedder
 from keras_arcface.cli.embedders import load_embedder
@@ -50,12 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--follow-links", action="store_true", help="follow links that leave the folder of the images")
     add_json_option(parser)
+    add_beam_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     check_exists(arguments.source)
     check_embedder(arguments.embedder, arguments.accept_license)
     require("pyarrow", "parquet", "embed")
+    check_beam_option(arguments)
     load_tensorflow()
     from keras_arcface import data
     from keras_arcface import evaluation
@@ -75,6 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         processes=arguments.processes,
         size=tuple(arguments.size) if arguments.size else None,
         damaged="skip" if arguments.skip_damaged else "raise",
+        runner=make_runner(arguments),
     )
     facts: dict[str, Any] = {"images": len(stored), "dim": stored.dim, "dtype": stored.dtype, "flip": stored.flip}
     facts |= {"embedder_sha256": stored.embedder_sha256, "skipped": list(stored.skipped)}

@@ -19,6 +19,9 @@ from keras_arcface._json import parse_object
 from keras_arcface._locks import FileLock
 from keras_arcface._messages import short
 from keras_arcface._regular_files import read_regular
+from keras_arcface._shard_runner import JOB_FILE
+from keras_arcface._shard_runner import ShardRunner
+from keras_arcface._shard_runner import write_shards as write_by_runner
 from keras_arcface._worker_processes import write_shards
 from keras_arcface.data import encoded_images
 from keras_arcface.data import schema
@@ -41,7 +44,8 @@ from keras_arcface.data.subsets import drop_small_classes
 
 LOCK = ".lock"
 UNFINISHED = "unfinished.json"  # description of a run, which exists as long as the run is not finished
-_TEMPORARY_FILES = [temporary_path(Path(name)).name for name in (SHARD_PATTERN, REPORT_PATTERN, FILE_NAME, UNFINISHED)]
+_FILES = (SHARD_PATTERN, REPORT_PATTERN, FILE_NAME, UNFINISHED, JOB_FILE)
+_TEMPORARY_FILES = [JOB_FILE, *(temporary_path(Path(name)).name for name in _FILES)]
 _LOCK_TIMEOUT = 10.0  # seconds, because the worker processes of a killed run need some time to exit
 _NUM_SAMPLES = 101  # number of images that are decoded to determine the image size
 
@@ -58,6 +62,7 @@ def write_dataset(
     damaged: str = "raise",
     min_images: int = 1,
     alignment: str | None = None,
+    runner: ShardRunner | None = None,
 ) -> DatasetInfo:
     """Writes a source as TFRecords, the format from which `load_dataset` reads.
 
@@ -88,6 +93,7 @@ def write_dataset(
         alignment: alignment of the faces, which is recorded in `dataset.json`: "five_points" for that of `align`,
             "none" for faces that are not aligned, or None to record nothing. It is never inferred from the images. It
             is added to a reused dataset that does not record it yet.
+        runner: what writes the shards instead of this process and `processes`, such as `beam.BeamRunner`.
 
     Returns:
         The `DatasetInfo` of the directory.
@@ -100,7 +106,7 @@ def write_dataset(
         TypeError: if `source` is not a `Source`.
         ValueError: if a record is damaged, the source is empty, its `image_size` is wrong, or an argument is out of its
             range. The message names the record, source or argument.
-        RuntimeError: if a process died.
+        RuntimeError: if a process died, or `runner` failed.
 
     Examples:
         >>> info = write_dataset(ImageFolder("photos"), "photos_tfrecord")
@@ -139,7 +145,7 @@ def write_dataset(
             parts = np.array_split(order, -(-len(order) // examples_per_shard))
             job = ShardJob(subset, directory, len(parts), image_size, check, damaged)
             with tqdm(total=len(order), desc="writing", unit="image", dynamic_ncols=True) as progress:
-                reports = _write_unfinished(job, parts, processes, lock, progress)
+                reports = _write_unfinished(job, parts, processes, runner, lock, progress)
             info = dataclasses.replace(_make_info(job, reports, source, conversion), alignment=alignment)
             info.save(directory)
         _remove_files(directory, [REPORT_PATTERN, *_TEMPORARY_FILES])
@@ -215,7 +221,12 @@ def _image_size(source: Source, subset: ClassSubset, damaged: str) -> tuple[int,
 
 
 def _write_unfinished(
-    job: ShardJob, parts: list[np.ndarray], processes: int, lock: FileLock, progress: tqdm
+    job: ShardJob,
+    parts: list[np.ndarray],
+    processes: int,
+    runner: ShardRunner | None,
+    lock: FileLock,
+    progress: tqdm,
 ) -> list[ShardReport]:
     """Writes all unfinished shards, and returns the reports of all shards."""
     reports = {}
@@ -233,7 +244,9 @@ def _write_unfinished(
     _remove_files(job.directory, _TEMPORARY_FILES)
     unfinished = [(number, indices) for number, indices in enumerate(parts) if number not in reports]
     try:
-        if min(processes, len(unfinished)) <= 1:
+        if runner is not None:
+            reports.update(write_by_runner(runner, write_shard, read_report, job, unfinished, progress))
+        elif min(processes, len(unfinished)) <= 1:
             for number, indices in unfinished:
                 reports[number] = write_shard(job, number, indices, progress.update)
         else:

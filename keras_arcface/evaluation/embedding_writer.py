@@ -19,6 +19,9 @@ from keras_arcface._choices import EMBEDDING_DTYPES
 from keras_arcface._files import temporary_path
 from keras_arcface._locks import FileLock
 from keras_arcface._optional import require
+from keras_arcface._shard_runner import JOB_FILE
+from keras_arcface._shard_runner import ShardRunner
+from keras_arcface._shard_runner import write_shards as write_by_runner
 from keras_arcface._worker_processes import write_shards
 from keras_arcface.data import Record
 from keras_arcface.data import Source
@@ -60,6 +63,7 @@ def write_embeddings(
     size: tuple[int, int] | None = None,
     damaged: str = "raise",
     progress: bool = True,
+    runner: ShardRunner | None = None,
 ) -> StoredEmbeddings:
     """Computes the embeddings of all images of a source, and stores them as Parquet files.
 
@@ -85,6 +89,8 @@ def write_embeddings(
         damaged: treatment of images that cannot be read, decoded or embedded. "raise" raises an error. "skip" logs them
             and lists them in `StoredEmbeddings.skipped`. A run that raised an error can continue with "skip".
         progress: if true, shows a progress bar.
+        runner: what writes the files instead of this process and `processes`, such as `beam.BeamRunner`. The embedder
+            must support pickling.
 
     Returns:
         The `StoredEmbeddings` of the directory.
@@ -95,7 +101,7 @@ def write_embeddings(
             message names the difference.
         ModuleNotFoundError: if pyarrow is not installed, the extra `parquet`.
         OSError: if a file cannot be written.
-        RuntimeError: if a process died.
+        RuntimeError: if a process died, or `runner` failed.
         ValueError: if an argument or an image is not valid. The message names it.
 
     Examples:
@@ -136,7 +142,7 @@ def write_embeddings(
             task = _Task(job, directory, source, embedder, size, damaged)
             bar_options = {} if progress else {"disable": True}  # False would override TQDM_DISABLE
             with tqdm(total=len(source), desc="embedding", unit="image", dynamic_ncols=True, **bar_options) as bar:
-                shards = _write_unfinished(task, processes, lock, bar)
+                shards = _write_unfinished(task, processes, runner, lock, bar)
             embedding_files.save_description(directory, job, shards, source.class_names)
     if is_finished:
         _check_is_same(directory, job, damaged, has_fingerprint=source.fingerprint() is not None)
@@ -162,12 +168,14 @@ def _check_is_same(directory: Path, job: EmbeddingJob, damaged: str, has_fingerp
         )
 
 
-def _write_unfinished(task: _Task, processes: int, lock: FileLock, bar: tqdm) -> list[EmbeddingShard]:
+def _write_unfinished(
+    task: _Task, processes: int, runner: ShardRunner | None, lock: FileLock, bar: tqdm
+) -> list[EmbeddingShard]:
     """Writes all unfinished shards, and returns the descriptions of all shards."""
     job, directory = task.job, task.directory
     shards = {}
     for number in range(job.num_shards):
-        shard = embedding_files.read_finished_shard(directory, job, number)
+        shard = read_shard(task, number)
         if shard is not None and shard.skipped and task.damaged == "raise":
             raise ValueError(
                 f"{directory} must have no skipped images with damaged='raise'. Use damaged='skip', or remove the "
@@ -177,11 +185,14 @@ def _write_unfinished(task: _Task, processes: int, lock: FileLock, bar: tqdm) ->
             shards[number] = shard
     bar.initial = sum(len(job.rows(number)) for number in shards)
     bar.update(bar.initial)
-    for path in directory.glob(temporary_path(Path("*.parquet")).name):
-        path.unlink()
+    for pattern in (JOB_FILE, *(temporary_path(Path(name)).name for name in ("*.parquet", JOB_FILE))):
+        for path in directory.glob(pattern):
+            path.unlink()
     unfinished = [(number, job.rows(number)) for number in range(job.num_shards) if number not in shards]
     processes = min(processes, len(unfinished))
-    if processes <= 1:
+    if runner is not None:
+        shards.update(write_by_runner(runner, write_shard, read_shard, task, unfinished, bar))
+    elif processes <= 1:
         for number, rows in unfinished:
             shards[number] = write_shard(task, number, rows, bar.update)
     else:
@@ -189,6 +200,11 @@ def _write_unfinished(task: _Task, processes: int, lock: FileLock, bar: tqdm) ->
         threads = max(1, len(os.sched_getaffinity(0)) // processes)
         shards.update(write_shards(write_shard, task, unfinished, processes, lock.path, bar, threads))
     return [shards[number] for number in range(job.num_shards)]
+
+
+def read_shard(task: _Task, number: int) -> EmbeddingShard | None:
+    """Returns the description of a shard that is already written, or None."""
+    return embedding_files.read_finished_shard(task.directory, task.job, number)
 
 
 def write_shard(task: _Task, number: int, rows: Sequence[int], progress: Callable[[int], object]) -> EmbeddingShard:

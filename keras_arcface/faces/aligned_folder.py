@@ -5,6 +5,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,11 @@ from keras_arcface._arguments import check_choice
 from keras_arcface._arguments import check_integer
 from keras_arcface._files import write_atomically
 from keras_arcface._image_files import ImageFiles
+from keras_arcface._json import parse_object
 from keras_arcface._locks import FileLock
+from keras_arcface._shard_runner import JOB_FILE
+from keras_arcface._shard_runner import ShardRunner
+from keras_arcface._shard_runner import write_shards
 from keras_arcface.faces import manifest
 from keras_arcface.faces.contact_sheet import CONTACT_SHEET
 from keras_arcface.faces.contact_sheet import write_contact_sheet
@@ -38,6 +43,8 @@ _SETTINGS = "align.json"
 _LOCK = ".align.lock"
 _JPEG_QUALITY = 95  # as in the published training sets
 _AHEAD = 8  # photos of each process that wait
+_PHOTOS_PER_BLOCK = 256  # of a runner
+_BLOCKS = ".block-*.json"
 
 
 class AlignedFolder(NamedTuple):
@@ -80,6 +87,31 @@ class _Job(NamedTuple):
     tiles: bool
 
 
+class _Blocks(NamedTuple):
+    """What a worker of a runner needs to align blocks of photos."""
+
+    job: _Job
+    directory: Path
+    names: dict[int, list[str]]
+
+    def path(self, number: int) -> Path:
+        return self.directory / _BLOCKS.replace("*", f"{number:08d}")
+
+
+class _Block(NamedTuple):
+    """Aligned photos of a block.
+
+    Attributes:
+        names: the photos.
+        rows: lines of the manifest.
+        skipped: one message per photo that cannot be read.
+    """
+
+    names: list[str]
+    rows: str
+    skipped: list[str]
+
+
 class _Found(NamedTuple):
     """Kept and rejected faces of a photo with their JPEG files."""
 
@@ -99,6 +131,7 @@ def align_folder(
     tiles: bool = False,
     processes: int = 1,
     progress: bool = True,
+    runner: ShardRunner | None = None,
 ) -> AlignedFolder:
     """Aligns the faces of a folder of photos.
 
@@ -122,6 +155,8 @@ def align_folder(
         tiles: see `detect`.
         processes: number of processes.
         progress: if true, shows a progress bar.
+        runner: what aligns blocks of photos instead of this process and `processes`, such as `beam.BeamRunner`. The
+            detector must support pickling.
 
     Returns:
         The counts, with the reasons of all rejections.
@@ -129,7 +164,7 @@ def align_folder(
     Raises:
         BlockingIOError: if another process writes to `output`.
         FileNotFoundError: if `photos` does not exist or contains no photo.
-        RuntimeError: if a process died.
+        RuntimeError: if a process died, or `runner` failed.
         ValueError: if an argument is not valid, `output` is inside of `photos` or was written with other arguments, or
             one of its files is damaged.
 
@@ -160,9 +195,14 @@ def align_folder(
         todo = [name for name in names if _printable(name) not in done]
         disable = {} if progress else {"disable": True}  # an explicit False would override TQDM_DISABLE
         with tqdm(total=len(names), initial=len(names) - len(todo), unit="photo", desc="align", **disable) as bar:
-            for name, found in _align_all(job, todo, processes):
-                manifest.add(path, _write_crops(directory, name, found))
-                bar.update()
+            if runner is not None:
+                _align_by_runner(runner, job, directory, names, set(todo), bar)
+            else:
+                for name, found in _align_all(job, todo, processes):
+                    manifest.add(path, _write_crops(directory, name, found))
+                    bar.update()
+        for left in [*directory.glob(_BLOCKS), *directory.glob(JOB_FILE)]:
+            left.unlink()
         entries, _ = manifest.read(path)
         write_contact_sheet(directory, root, entries)
     rejected: dict[str, int] = {}
@@ -282,6 +322,45 @@ def _align_all(job: _Job, names: list[str], processes: int) -> Iterator[tuple[st
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _align_by_runner(
+    runner: ShardRunner, job: _Job, directory: Path, names: list[str], todo: set[str], bar: tqdm
+) -> None:
+    """Aligns photos in blocks. Blocks that an interrupted call has finished are not repeated."""
+    blocks = {}
+    for number, start in enumerate(range(0, len(names), _PHOTOS_PER_BLOCK)):
+        block = [name for name in names[start : start + _PHOTOS_PER_BLOCK] if name in todo]
+        if block:
+            blocks[number] = block
+    task = _Blocks(job, directory, blocks)
+    for number, block in write_shards(runner, _write_block, _read_block, task, list(blocks.items()), bar).items():
+        manifest.add(directory / manifest.MANIFEST, block.rows)
+        task.path(number).unlink()
+
+
+def _write_block(blocks: _Blocks, number: int, names: list[str], progress: Callable[[int], object]) -> _Block:
+    """Aligns a block of photos. Only the call that runs the runner writes to the manifest."""
+    rows, skipped = [], []
+    for name in names:
+        found = _align(blocks.job, name)
+        rows.append(_write_crops(blocks.directory, name, found))
+        if not found.kept and not found.rejected:
+            skipped.append(f"{name}: {found.error}")
+        progress(1)
+    block = _Block(names, "".join(rows), skipped)
+    # JSON escapes the surrogates of names that are not UTF-8.
+    write_atomically(blocks.path(number), json.dumps(block._asdict()))
+    return block
+
+
+def _read_block(blocks: _Blocks, number: int) -> _Block | None:
+    """Returns a finished block, or None if it must be aligned."""
+    try:
+        block = _Block(**parse_object(blocks.path(number).read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return block if block.names == blocks.names[number] else None
 
 
 class _Worker:

@@ -17,6 +17,7 @@ import keras_arcface
 PACKAGE = Path(keras_arcface.__file__).parent
 # Distributions whose name differs from the module's.
 DISTRIBUTIONS = {
+    "apache_beam": "apache-beam",
     "ai_edge_litert": "ai-edge-litert",
     "cv2": "opencv-python-headless",
     "faiss": "faiss-cpu",
