@@ -124,7 +124,7 @@ MAY_KNOW = {
     },
     "cli": {
         *("keras", "tensorflow", "numpy", "cv2", "tqdm", "shtab"),
-        *(f"keras_arcface.{name}" for name in keras_arcface.__all__),
+        *(f"keras_arcface.{name}" for name in (*keras_arcface.__all__, "beam")),
     },
     "cli/main.py": {"keras_arcface"},
     "cli/teacher.py": {
@@ -156,6 +156,7 @@ SHARED_NAMES = (
         "_optional",
         "_private_api",
         "_regular_files",
+        "_shard_runner",
         "_unfinished",
         "_weights_files",
     ),

@@ -38,13 +38,13 @@ class SavedModelHandler(ModelHandler):
     Examples:
         >>> import apache_beam
         >>> from apache_beam.ml.inference.base import RunInference
-        >>> serving.export_saved_model(embedder, "exported_for_beam")
+        >>> exported = serving.export_saved_model(embedder, "exported_for_beam")
         >>> files = [path.read_bytes() for path in Path("photos/ann").iterdir()]
         >>> with apache_beam.Pipeline() as pipeline:
         ...     results = (
         ...         pipeline
         ...         | apache_beam.Create(files)
-        ...         | RunInference(SavedModelHandler("exported_for_beam"))
+        ...         | RunInference(SavedModelHandler(exported))
         ...         | apache_beam.Map(lambda result: print(result.inference["embedding"].shape))
         ...     )
         (8,)
