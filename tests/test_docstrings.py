@@ -44,6 +44,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "gallery.StaleThresholdWarning": {"Raises"},
     "gallery.UnknownPersonError": {"Raises"},
     "margins.NoMargin": {"Raises"},
+    "plan.ImageSetup": {"Raises"},
     "plan.Setup": {"Raises"},
     "pretrained.presets": {"Raises"},
     "recipes.make_augmentation": {"Raises"},

@@ -49,7 +49,7 @@ MAY_KNOW = {
         *("keras", "numpy", "keras_arcface.layers"),
         *(f"keras_arcface.{name}" for name in ("_cpu_training", "_pixels", "_replicas")),
     },
-    "plan.py": set(),
+    "plan": set(),
     "data": {"tensorflow", "numpy", "cv2", "tqdm", "google_crc32c", "keras_arcface._worker_processes"},
     "data/schema.py": {"tensorflow", "numpy", "google"},
     "training": {"keras", "tensorflow", "numpy", "keras_arcface._replicas"},

@@ -23,7 +23,7 @@ def public_names(package=PACKAGE):
         if file.exists():
             names[f"keras_arcface.{name}"] = _all_of(file)
     names["keras_arcface.data.augment"] = _all_of(package / "data" / "augment.py")
-    names["keras_arcface.plan"] = _all_of(package / "plan.py")
+    names["keras_arcface.plan"] = _all_of(package / "plan" / "__init__.py")
     return names
 
 

@@ -37,10 +37,10 @@ class Parser(argparse.ArgumentParser):
 
 
 class Alternative(argparse.Action):
-    """Option after which some positional arguments are not required.
+    """Option after which some other arguments are not required.
 
     Args:
-        instead_of: names of the positional arguments.
+        instead_of: names of the other arguments.
     """
 
     def __init__(self, *args: Any, instead_of: Sequence[str], **options: Any):
@@ -49,7 +49,7 @@ class Alternative(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, *_: Any) -> None:
         setattr(namespace, self.dest, self.const if self.nargs == 0 else value)
-        for action in parser._get_positional_actions():
+        for action in parser._actions:
             if action.dest in self._instead_of:
                 action.required = False
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 
 from keras_arcface import _arguments
 
-__all__ = ["Estimate", "Setup", "estimate", "fastest", "format_table", "parse_size"]
-
 _FLOAT_BYTES = 4
 
 # Temporary memory of an SGD update in Keras as a multiple of the weight, run by TensorFlow or compiled by XLA.
@@ -20,7 +18,7 @@ UPDATE_TEMPORARIES = {"tensorflow": 2.0, "xla": 0.125}
 # Peak memory of a loss that computes all logits at once. The first factor multiplies the size of the logits (one-hot
 # labels, cosines, angles, logits, softmax, gradients). The second factor multiplies the size of the centers (normalized
 # centers, casts, intermediate gradients), in addition to centers, gradient and slots. Both are fitted to the memory
-# that arcface_torch published (tests/test_plan.py).
+# that arcface_torch published (tests/plan/test_head.py).
 FULL_LOGITS_COPIES, FULL_LOGITS_CENTERS = 6.7, 4.0
 
 # Largest number of classes in a single chunk with cached cosines.
@@ -284,27 +282,3 @@ def _table_rows(estimates, width, memory) -> Iterator[str]:
         row = f"{found.name:{width}}{gib[0]:9.2f}{gib[1]:9.2f}{gib[2]:10.2f}{gib[3]:8.2f}{gib[4]:8.2f}"
         row += f"{found.sent / 2**20:12.1f}{1e3 * found.seconds:9.1f}"
         yield f"{row}  does not fit" if memory is not None and found.memory > memory else row
-
-
-def parse_size(text: str) -> float:
-    """Parses a number of bytes with an optional suffix K, M, G or T, which stands for a power of 1024.
-
-    Args:
-        text: a number such as "512M", "1.5G" or "1e9".
-
-    Returns:
-        The number of bytes.
-
-    Raises:
-        ValueError: if the text is not a finite number of at least 0 with an optional suffix.
-
-    Examples:
-        >>> parse_size("1.5K")
-        1536.0
-    """
-    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-    number, unit = (text[:-1], units[text[-1].upper()]) if text and text[-1].upper() in units else (text, 1)
-    size = float(number) * unit
-    if not 0 <= size < math.inf:
-        raise ValueError(f"text must be a finite number of at least 0. Received: text={text!r}")
-    return size
