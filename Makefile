@@ -45,7 +45,8 @@ SLOW_TESTS := \
 	tests/training/test_fine_tuning.py::test_a_loaded_model_continues_training_exactly \
 	tests/training/test_gradient_accumulation.py \
 	tests/training/test_interruption.py \
-	tests/training/test_replica_check.py
+	tests/training/test_replica_check.py \
+	tests/training/test_resume_elsewhere.py
 # Most of the time on JAX is compilation: the workers, and the next run, take over what another one has compiled.
 ON_JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.pytest_cache/jax \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1

@@ -8,7 +8,7 @@ Run one command per host. The commands differ only in --host; --coordinator is t
 Every host reads the same files (see make_tfrecords.py) and decodes its share of each batch. With `--class-shards 8`,
 every device holds an eighth of the class centers, in case they do not fit on one device. --output must be a folder that
 all hosts share. Host 0 writes embedder.keras, steps.csv and checkpoints to it. The same commands resume an interrupted
-run from its last checkpoint.
+run from its last checkpoint. It may then have another number of hosts, devices or class shards.
 
 To try it on one machine without GPUs, add --coordinator localhost:1234 and --cpu-devices 2 to both commands.
 """
@@ -33,6 +33,8 @@ from keras_arcface.models import make_embedder
 
 # Options that must not change when a run is resumed.
 RUN_OPTIONS = ("backbone", "width", "dim", "dropout", "batch_size", "steps", "learning_rate", "weight_decay", "seed")
+# Numbers of class shards that divide it can replace each other when a run is resumed.
+CLASS_MULTIPLE = 64
 
 
 def main():
@@ -50,14 +52,16 @@ def main():
 
     info = data.load_info(arguments.data)
     backbone = getattr(backbones, arguments.backbone)(width=arguments.width, input_shape=(*info.image_size, 3))
-    head = ArcFace(training.round_up_classes(info.num_classes, arguments.class_shards))
+    # The number of classes must not change when a run is resumed with other shards.
+    num_classes = training.round_up_classes(info.num_classes, math.lcm(CLASS_MULTIPLE, arguments.class_shards))
+    head = ArcFace(num_classes)
     model = RecognitionModel(make_embedder(backbone, dim=arguments.dim, dropout=arguments.dropout), head)
     schedule = training.PolynomialSchedule(arguments.learning_rate, arguments.steps)
     model.compile(training.CoupledSGD(schedule, weight_decay=arguments.weight_decay))
     model.build((None, *info.image_size, 3))
 
     run_options = {name: value for name, value in vars(arguments).items() if name in RUN_OPTIONS}
-    run_options |= {"num_classes": info.num_classes, "num_examples": info.num_examples, "hosts": arguments.hosts}
+    run_options |= {"num_classes": num_classes, "num_examples": info.num_examples}
     every = min(arguments.every, arguments.steps)
     checkpoints = training.Checkpoints(arguments.output / "checkpoints", every, run_config=run_options)
     start = checkpoints.restore(model)

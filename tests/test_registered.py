@@ -96,7 +96,7 @@ OBJECTS = [
     ),
     (layers.MarginProduct, {**MARGIN_HEAD, "margin": margins.CombinedMargin(0.9, 0.4, 0.15), "label_smoothing": 0.1}),
     (layers.MarginProduct, {**MARGIN_HEAD, "negatives": layers.MisclassifiedNegatives(1.3)}),
-    (layers.MarginProduct, {"num_classes": 7, "sample_rate": 0.5}),
+    (layers.MarginProduct, {"num_classes": 8, "sample_rate": 0.5, "sample_groups": 2}),
     (layers.ArcFace, {**MARGIN_HEAD, "margin": 0.4}),
     (layers.CosFace, {**MARGIN_HEAD, "margin": 0.2}),
     (layers.SphereFace, {**MARGIN_HEAD, "margin": 2.0}),

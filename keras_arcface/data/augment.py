@@ -12,6 +12,7 @@ They are TensorFlow functions, for `tf.data`. The Keras backend may be any.
 """
 
 import functools
+import math
 import threading
 
 import numpy as np
@@ -38,7 +39,9 @@ __all__ = [
 ]
 
 _BLUR_RADIUS = 4  # pixels
-_recording = threading.local()  # its attribute `masks` collects the images that `flip` mirrors
+# State of `apply_to_part`: `masks` collects the images that `flip` mirrors, `first` is the position of the first image
+# in the global batch, and `total` the size of the global batch.
+_part = threading.local()
 
 
 def chain(*augmentations):
@@ -101,28 +104,34 @@ def flip(images, seed, probability=0.5):
         # TensorFlow has a faster kernel for tensors of rank 3.
         return tf.reshape(tf.reverse(tf.reshape(images, (-1, shape[2], shape[3])), axis=[1]), shape)
 
-    return _apply_randomly(images, seed, probability, mirror, getattr(_recording, "masks", None))
+    return _apply_randomly(images, seed, probability, mirror, getattr(_part, "masks", None))
 
 
-def apply_and_find_mirrored(augmentation, images, seed):
-    """Applies an augmentation, and finds the images that `flip` has mirrored, also as a part of other functions.
+def apply_to_part(augmentation, images, seed, first, total):
+    """Applies an augmentation to the part of a global batch, and finds the images that `flip` has mirrored.
+
+    The functions of this module draw the random numbers of the global batch and use those of the part, so that an image
+    is changed in the same way for any number of hosts.
 
     Args:
         augmentation: function `(images, seed) -> images`.
         images: uint8 images `(batch, height, width, 3)`.
-        seed: integer tensor `(2,)`.
+        seed: integer tensor `(2,)`, the same for all parts.
+        first: position of the first image in the global batch.
+        total: number of images in the global batch.
 
     Returns:
-        `(images, is_mirrored)`: the augmented images, and a `(batch,)` bool tensor.
+        `(images, is_mirrored)`: the augmented images, and a `(batch,)` bool tensor, also true for images that `flip`
+        has mirrored as a part of other functions.
     """
-    _recording.masks = []
+    _part.masks, _part.first, _part.total = [], first, total
     try:
         images = augmentation(images, seed)
         is_mirrored = tf.zeros(tf.shape(images)[:1], tf.bool)
-        for mask in _recording.masks:
+        for mask in _part.masks:
             is_mirrored = tf.math.logical_xor(is_mirrored, mask)
     finally:
-        _recording.masks = None
+        _part.__dict__.clear()
     return images, is_mirrored
 
 
@@ -184,8 +193,12 @@ def erase(images, seed, probability=0.2, area=(0.02, 0.2), aspect=(0.3, 3.3)):
 
     def fill_rectangle(images, draw):
         inside = _rectangle_mask(images, *_random_rectangles(images, draw, area, aspect))
-        noise = tf.random.stateless_uniform(tf.shape(images), draw.seed, 0, 256, tf.int32)
-        return tf.where(inside, tf.cast(noise, tf.uint8), images)
+        # The noise of an image starts at a random position of one array, so that it does not depend on other images.
+        size = 3 * math.prod(_size(images))
+        noise = tf.cast(tf.random.stateless_uniform([2 * size], draw.seed, 0, 256, tf.int32), tf.uint8)
+        first = tf.cast(draw(5, 0.0, float(size)), tf.int32)
+        noise = tf.reshape(tf.gather(noise, first[:, tf.newaxis] + tf.range(size)), tf.shape(images))
+        return tf.where(inside, noise, images)
 
     return _apply_randomly(images, seed, probability, fill_rectangle)
 
@@ -422,7 +435,7 @@ def affine(images, seed, rotation=0.2, zoom=0.2, shift=0.1, flip_probability=0.5
     check_number("flip_probability", flip_probability, lambda value: 0 <= value <= 1, "in [0, 1]")
     images = flip(images, seed, flip_probability)
     height, width = _size(images)
-    draw = _RandomNumbers(seed, tf.range(tf.shape(images)[0]), tf.shape(images)[0])
+    draw = _RandomNumbers(seed, tf.shape(images)[0])
     angle = draw(1, -rotation, rotation)
     factor = tf.exp(draw(2, -zoom, zoom))
     cosine, sine = factor * tf.cos(angle), factor * tf.sin(angle)
@@ -462,8 +475,7 @@ def translate(images, seed, pixels=10):
     """
     check_integer("pixels", pixels, 0)
     images, seed = _to_tensors(images, seed)
-    batch = tf.shape(images)[0]
-    draw = _RandomNumbers(seed, tf.range(batch), batch)
+    draw = _RandomNumbers(seed, tf.shape(images)[0])
     moved = images
     for axis, size in enumerate(_size(images), 1):
         border = [[pixels, pixels] if axis == padded else [0, 0] for padded in range(4)]
@@ -546,15 +558,19 @@ _ADAFACE = chain(flip, lambda images, seed: crop(images, seed, rescale=False), p
 class _RandomNumbers:
     """Uniform random numbers for selected rows of a batch.
 
-    Different streams are independent. The numbers of a row do not depend on the selection of other rows.
+    Different streams are independent. The numbers of a row do not depend on the selection of other rows. In
+    `apply_to_part`, they are those of the row in the global batch.
     """
 
-    def __init__(self, seed, rows, batch):
-        self.seed, self._rows, self._batch = seed, rows, batch
+    def __init__(self, seed, batch, rows=None):
+        self.seed, self._batch = seed, batch
+        self._rows = tf.range(batch) if rows is None else rows
 
     def __call__(self, stream, low, high):
         seed = tf.random.experimental.stateless_fold_in(self.seed, stream)
-        return tf.gather(tf.random.stateless_uniform([self._batch], seed, low, high), self._rows)
+        first = getattr(_part, "first", 0)
+        total = tf.maximum(getattr(_part, "total", 0), first + self._batch)
+        return tf.gather(tf.random.stateless_uniform([total], seed, low, high), first + self._rows)
 
 
 def _apply_randomly(images, seed, probability, change, masks=None):
@@ -565,14 +581,13 @@ def _apply_randomly(images, seed, probability, change, masks=None):
     check_number("probability", probability, lambda value: 0 <= value <= 1, "in [0, 1]")
     images, seed = _to_tensors(images, seed)
     batch = tf.shape(images)[0]
-    rows = tf.range(batch)
-    is_chosen = _RandomNumbers(seed, rows, batch)(0, 0.0, 1.0) < probability
+    is_chosen = _RandomNumbers(seed, batch)(0, 0.0, 1.0) < probability
     if masks is not None:
         masks.append(is_chosen)
     part = tf.cast(is_chosen, tf.int32)
     unchanged, chosen = tf.dynamic_partition(images, part, 2)
-    row_parts = tf.dynamic_partition(rows, part, 2)
-    changed = change(chosen, _RandomNumbers(seed, row_parts[1], batch))
+    row_parts = tf.dynamic_partition(tf.range(batch), part, 2)
+    changed = change(chosen, _RandomNumbers(seed, batch, row_parts[1]))
     return tf.ensure_shape(tf.dynamic_stitch(row_parts, [unchanged, changed]), images.shape)
 
 

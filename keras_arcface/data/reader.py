@@ -64,7 +64,8 @@ def load_dataset(
         num_classes: number of classes that the model expects. A dataset with another number raises an error. None
             accepts any number.
         augmentation: function `(images, seed) -> images`, such as those of `keras_arcface.data.augment`, or None. It
-            is only applied with `training=True`.
+            is only applied with `training=True`. Among several hosts, a function of your own receives the same seed on
+            all hosts.
         shuffle_buffer: number of encoded images in the buffer from which the next image is drawn. The files are also
             permuted and interleaved.
         images_per_class: number of images per class in a training batch, for losses that compare images within a batch.
@@ -74,8 +75,9 @@ def load_dataset(
             image), which are then decoded only once, or None. A cached dataset is shuffled uniformly and starts at any
             step without delay.
         host: index of this host among several hosts that train together with the same seed, in [0, num_hosts). Each
-            host reads another part of every global batch. The global batch is the one that a single host would read
-            with `num_hosts` times the batch size, with other augmentations.
+            host reads another part of every global batch. The concatenation of the parts is the batch that a single
+            host would read with `num_hosts` times the batch size, including the augmentations of `augment`, so that a
+            run can continue on another number of hosts.
         num_hosts: number of hosts.
         damaged: treatment of records with a wrong checksum. "raise" raises an error. "skip" skips them. All files are
             then read once at the start, and every damaged section is logged.
@@ -143,8 +145,10 @@ def load_dataset(
         images, labels, origins = inputs.fetch(batch)
         is_mirrored = tf.zeros_like(indices, tf.bool)
         if training and augmentation is not None:
-            step_seed = tf.stack([tf.constant(seed, tf.int64), step * num_hosts + host])
-            images, is_mirrored = augment.apply_and_find_mirrored(augmentation, images, step_seed)
+            step_seed = tf.stack([tf.constant(seed, tf.int64), step])
+            images, is_mirrored = augment.apply_to_part(
+                augmentation, images, step_seed, host_batches.host * batch_size, host_batches.global_size
+            )
         if teacher is not None:
             labels = labels, look_up(indices, is_mirrored)
         return (images, labels, origins) if names else (images, labels)
@@ -170,7 +174,7 @@ def load_dataset(
 class _HostBatches:
     """Selection of the batches of one host from a stream of elements that all hosts share.
 
-    A host selects every `num_hosts`-th element.
+    A global batch is the concatenation of the batches of all hosts. Hosts share a smaller last batch evenly.
     """
 
     batch_size: int
@@ -181,19 +185,26 @@ class _HostBatches:
     def global_size(self) -> int:
         return self.batch_size * self.num_hosts
 
+    def part(self, size: int) -> slice:
+        """Returns the part of a global batch with `size` elements for this host."""
+        return slice(size * self.host // self.num_hosts, size * (self.host + 1) // self.num_hosts)
+
     def num_per_epoch(self, num_examples: int) -> int:
         """Returns the number of batches per epoch."""
-        return len(range(self.host, num_examples, self.global_size))
+        complete, rest = divmod(num_examples, self.global_size)
+        last = self.part(rest)
+        return complete + (last.start < last.stop)
 
     def positions(self, step: int) -> np.ndarray:
         """Returns the positions in the stream of the elements of a step."""
-        return step * self.global_size + self.host + self.num_hosts * np.arange(self.batch_size)
+        return step * self.global_size + np.arange(self.global_size)[self.part(self.global_size)]
 
     def from_stream(self, stream: Iterable) -> Iterator[list]:
         """Iterates over the batches of this host in a stream. The last batch may be smaller."""
-        elements = itertools.islice(stream, self.host, None, self.num_hosts)
-        while batch := list(itertools.islice(elements, self.batch_size)):
-            yield batch
+        elements = iter(stream)
+        while batch := list(itertools.islice(elements, self.global_size)):
+            if part := batch[self.part(len(batch))]:
+                yield part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,10 +267,9 @@ def _index_batches(
     if images_per_class is not None:
         classes_per_batch = host_batches.global_size // images_per_class
         balanced = training_order.ClassBalancedBatches(store.labels, classes_per_batch, images_per_class, seed)
-        start = host_batches.host * host_batches.batch_size
 
         def indices(step: int) -> np.ndarray:
-            return balanced(step)[start : start + host_batches.batch_size]
+            return balanced(step)[host_batches.part(host_batches.global_size)]
     else:
 
         def indices(step: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_arcface.layers.chunked.reductions import Chunk
+from keras_arcface.layers.partial_fc import sampler
 from keras_arcface.margins import Batch
 
 # These limit the time. The minimum number of embeddings gives the mean loss to about 1%.
@@ -21,7 +22,7 @@ def expected_first_loss(head, dim, seed):
     scale, strength = head.scale, 1.0
     if head.warmup_steps:
         scale, strength = head.initial_scale or head.scale, 0.0
-    num_classes = math.ceil(head.sample_rate * head.num_classes)
+    num_classes = sampler.sample_size(head.num_classes, head.sample_rate, head.sample_groups)
     drawn = 1 + min(num_classes - 1, _MAX_CENTERS // head.sub_centers)
     rows = min(max(_NUM_COSINES // drawn, _MIN_EMBEDDINGS), _MAX_CENTERS)
     cosines = ops.convert_to_tensor(_random_cosines(generator, (rows, drawn, head.sub_centers), dim))

@@ -66,6 +66,9 @@ class MarginProduct(Head):
         sample_rate: fraction of the classes in a training step, in (0, 1]: the classes of the batch and randomly drawn
             others. Below 1, a step of `RecognitionModel.fit` updates only the sampled centers, and its cost depends on
             their number (TensorFlow and JAX). The loss covers the sampled classes only, as in Partial FC.
+        sample_groups: number of equal groups of consecutive classes, a divisor of `num_classes`. A step samples the
+            same number of classes from each group, and the sample does not depend on the number of devices. Classes
+            split over devices with `keras_arcface.training.ClassParallel` require a multiple of its `class_shards`.
         sample_seed: seed of the sampled classes and of random margins, which also depend on `steps`.
         **kwargs: `name`, `trainable` and other arguments of `keras.layers.Layer`. `dtype` may only be float32.
 
@@ -79,7 +82,8 @@ class MarginProduct(Head):
     Raises:
         ValueError: if an argument is out of its range, or arguments exclude each other: `negatives` and
             `label_smoothing`, `initial_scale` without `warmup_steps`, `centers_regularizer` and a `sample_rate` below
-            1. Also for inputs of a call: embeddings that are not `(batch, dim)`, labels that are not one integer per
+            1, `sample_groups` above 1 and a `sample_rate` of 1, or if `sample_groups` does not divide `num_classes`.
+            Also for inputs of a call: embeddings that are not `(batch, dim)`, labels that are not one integer per
             embedding, or missing labels with `training=True`, as in `keras.Sequential([embedder, head])`, which would
             train without the margin.
         TypeError: if an argument other than `num_classes` is positional.
@@ -132,6 +136,7 @@ class MarginProduct(Head):
         straight_through=False,
         negatives=None,
         sample_rate=1.0,
+        sample_groups=1,
         sample_seed=0,
         **kwargs,
     ):
@@ -145,6 +150,7 @@ class MarginProduct(Head):
         check_integer("sub_centers", sub_centers, 1)
         check_number("ignored_above", ignored_above, lambda cosine: -1 < cosine <= 1, "a cosine in (-1, 1]")
         check_number("sample_rate", sample_rate, lambda rate: 0 < rate <= 1, "in (0, 1]")
+        check_integer("sample_groups", sample_groups, 1)
         check_integer("sample_seed", sample_seed, 0)
         super().__init__(**kwargs)
         if centers_initializer is None:
@@ -162,6 +168,7 @@ class MarginProduct(Head):
         self.straight_through = bool(straight_through)
         self.negatives = hard_negatives.get(negatives)
         self.sample_rate = float(sample_rate)
+        self.sample_groups = int(sample_groups)
         self.sample_seed = int(sample_seed)
         self.initial_scale = None if initial_scale is None else float(initial_scale)
         self.centers_initializer = keras.initializers.get(centers_initializer)
@@ -186,8 +193,16 @@ class MarginProduct(Head):
         dim = self.embedding_dim(embeddings_shape, labels_shape)
         center_shape = (dim,) if self.sub_centers == 1 else (self.sub_centers, dim)
         if self.is_sampled:
-            arguments = self.num_classes, center_shape, self.sample_rate, self.sample_seed, self.centers_initializer
-            self.partial_fc = PartialFC(*arguments, dtype=self.dtype_policy, name="partial_fc")
+            self.partial_fc = PartialFC(
+                self.num_classes,
+                center_shape,
+                self.sample_rate,
+                self.sample_groups,
+                self.sample_seed,
+                self.centers_initializer,
+                dtype=self.dtype_policy,
+                name="partial_fc",
+            )
             self.partial_fc.build()
         else:
             with class_sharding.class_axis():
@@ -350,6 +365,7 @@ class MarginProduct(Head):
             "straight_through": self.straight_through,
             "negatives": keras.saving.serialize_keras_object(self.negatives),
             "sample_rate": self.sample_rate,
+            "sample_groups": self.sample_groups,
             "sample_seed": self.sample_seed,
         }
 
@@ -381,6 +397,16 @@ class MarginProduct(Head):
             raise ValueError(
                 "centers_regularizer must be None with a sample_rate below 1, because it uses all centers. "
                 f"Received: centers_regularizer={self.centers_regularizer!r}, sample_rate={self.sample_rate}"
+            )
+        if self.sample_groups > 1 and not self.is_sampled:
+            raise ValueError(
+                "sample_groups must be 1 without a sample_rate below 1. "
+                f"Received: sample_groups={self.sample_groups}, sample_rate={self.sample_rate}"
+            )
+        if self.num_classes % self.sample_groups:
+            raise ValueError(
+                f"num_classes must be divisible by sample_groups={self.sample_groups} (the last classes may have no "
+                f"images). Received: num_classes={self.num_classes}"
             )
 
     def make_reductions(self):

@@ -29,7 +29,8 @@ class Checkpoints(StepCallback):
 
     A checkpoint holds all variables of the model and its optimizer: weights, BatchNorm statistics, the random state of
     dropout (which Keras' weight files leave out), momenta, moving averages, the loss scale, and the step counter of the
-    head. A resumed run equals an uninterrupted one if the batches of the dataset depend only on the step.
+    head. A resumed run equals an uninterrupted one if the batches of the dataset depend only on the step. It may use
+    another number of devices, class shards or hosts: a checkpoint stores whole variables.
 
     Files are replaced atomically, and every array has a checksum. They are plain NumPy archives; reading one does not
     execute code. If several hosts train together, all of them require this callback and the same directory. Only the

@@ -3,7 +3,8 @@
 Each device of each host computes the embeddings of its part of the batch. The class centers and their optimizer slots
 can be sharded over devices. Each device then gathers the embeddings of all devices that store the other shards. Only
 the embeddings and a few floats per example are sent, never the centers. With a `sample_rate` below 1, each device
-samples some of its own classes, and the class ids are sent too.
+samples some of its own classes, and the class ids are sent too. A training can continue with another number of hosts,
+devices and shards.
 """
 
 import keras
@@ -33,7 +34,7 @@ class ClassParallel(keras.distribution.ModelParallel):
     Raises:
         RuntimeError: on another backend.
         ValueError: if `class_shards` does not divide the number of devices; when a head is built, if it does not divide
-            the number of classes. `round_up_classes` returns a divisible number.
+            the number of classes and its `sample_groups`. `round_up_classes` returns a divisible number.
 
     Examples:
         Two hosts, of which this is the first, with eight devices together (these lines require such hosts):
@@ -89,7 +90,8 @@ class ClassParallel(keras.distribution.ModelParallel):
 def round_up_classes(num_classes: int, class_shards: int) -> int:
     """Returns the smallest multiple of `class_shards` that is at least `num_classes`.
 
-    `ClassParallel` requires such a number of classes. The additional classes have no images.
+    `ClassParallel` requires such a number of classes. The additional classes have no images. A training that may
+    continue with other numbers of shards requires a common multiple of them, such as 64.
 
     Args:
         num_classes: number of classes of the dataset.

@@ -32,6 +32,16 @@ def is_changed(changed, faces=FACES):
 
 
 @pytest.mark.parametrize("change", ALL)
+def test_parts_of_a_global_batch_are_changed_like_the_whole(change):
+    whole, function, faces = apply(change), getattr(augment, change), faces_for(change)
+    _, mirrored = augment.apply_to_part(function, tf.constant(faces), SEED, 0, 64)
+    for rows in (slice(0, 24), slice(24, 64)):
+        part, of_part = augment.apply_to_part(function, tf.constant(faces[rows]), SEED, rows.start, 64)
+        np.testing.assert_array_equal(part, whole[rows])
+        np.testing.assert_array_equal(of_part, mirrored[rows])
+
+
+@pytest.mark.parametrize("change", ALL)
 def test_the_result_depends_on_seed_and_row(change):
     first = apply(change)
     faces = faces_for(change)

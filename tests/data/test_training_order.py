@@ -100,7 +100,7 @@ def test_resuming_equals_skipping_and_hosts_share_the_batches(lengths, seed, siz
 
     whole = batches(0, 1, size * hosts, 0)
     for host in range(hosts):
-        expected = [tuple(part[host::hosts] for part in batch) for batch in whole]
+        expected = [tuple(part[host * size : (host + 1) * size] for part in batch) for batch in whole]
         assert batches(host, hosts, size, 0) == expected
         assert batches(host, hosts, size, start_step) == batches(host, hosts, size, 0)[start_step:]
 

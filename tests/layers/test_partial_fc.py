@@ -49,16 +49,16 @@ SAMPLING = {
 
 
 @functools.cache
-def compiled_draw(num_classes, size, seed, shards):
+def compiled_draw(num_classes, size, seed, groups):
     def draw(labels, step):
-        return sampler.draw(labels, num_classes, size, seed, step, shards)
+        return sampler.draw(labels, num_classes, size, seed, step, groups)
 
     return backends.current().jit(draw, "float32")
 
 
-def draw(labels, num_classes, size, seed=0, step=0, shards=1):
+def draw(labels, num_classes, size, seed=0, step=0, groups=1):
     labels, step = (ops.convert_to_tensor(value, "int32") for value in (labels, step))
-    return ops.convert_to_numpy(compiled_draw(num_classes, size, seed, shards)(labels, step))
+    return ops.convert_to_numpy(compiled_draw(num_classes, size, seed, groups)(labels, step))
 
 
 def make_model(optimizer=None, inputs=INPUTS, of=ArcFace, **choices):
@@ -96,13 +96,13 @@ def test_a_sample_has_the_classes_of_the_batch_and_no_class_twice(num_classes, r
 
 
 @pytest.mark.parametrize("labels", [[7, 11, 7], [3, 999, 500, 499, 250, 251], [0, 1, 2, 3, 4, 5]])
-def test_shards_draw_equally_many_different_classes(labels):
-    drawn = draw(labels, 1000, 80, seed=1, step=5, shards=4)
+def test_groups_draw_equally_many_different_classes(labels):
+    drawn = draw(labels, 1000, 80, seed=1, step=5, groups=4)
     assert (np.diff(drawn) > 0).all()
     assert np.isin(labels, drawn).all()
     np.testing.assert_array_equal(np.bincount(drawn // 250, minlength=4), 20)
-    of_shards = [set(part % 250) for part in np.split(drawn, 4)]
-    assert all(len(one & other) < 8 for one, other in itertools.combinations(of_shards, 2))
+    of_groups = [set(part % 250) for part in np.split(drawn, 4)]
+    assert all(len(one & other) < 8 for one, other in itertools.combinations(of_groups, 2))
 
 
 @pytest.mark.slow
@@ -337,6 +337,9 @@ def test_the_slots_are_learned_from_the_optimizer(make, count):
         ({"sample_rate": 1.5}, "sample_rate"),
         ({"sample_seed": 0.5}, "sample_seed"),
         ({"centers_regularizer": "l2"}, "centers_regularizer"),
+        ({"sample_groups": 0}, "sample_groups"),
+        ({"sample_groups": 2, "sample_rate": 1.0}, "sample_groups"),
+        ({"sample_groups": 3}, "num_classes"),
     ],
 )
 def test_arguments_out_of_range_are_named(choices, named):

@@ -67,7 +67,6 @@ def train(setting: Setting, host: int, coordinator: str, dataset: str) -> dict:
         dataset,
         setting.batch_size // setting.hosts,
         training=True,
-        augmentation=None,
         host=host,
         num_hosts=setting.hosts,
     )
@@ -115,20 +114,25 @@ def run(setting: Setting, dataset: Path) -> dict:
     """Runs a process per host. Returns the report of the first, and properties of the compiled step."""
     with tempfile.TemporaryDirectory() as folder:
         coordinator = f"localhost:{free_port()}"
-        processes = [start(setting, host, coordinator, dataset, folder) for host in range(setting.hosts)]
-        reports = []
-        try:
-            for process in processes:
-                output, errors = process.communicate(timeout=600)
-                if process.returncode:
-                    raise RuntimeError(f"{setting}: a host failed\n{errors}")
-                reports.append(json.loads(output.splitlines()[-1]))
-        finally:
-            for process in processes:
-                process.kill()
+        reports = reports_of([start(setting, host, coordinator, dataset, folder) for host in range(setting.hosts)])
         if any(report["losses"] != reports[0]["losses"] for report in reports):
             raise RuntimeError(f"{setting}: the hosts do not agree on the losses: {reports}")
         return {**reports[0], **read_program(Path(folder) / "xla", setting)}
+
+
+def reports_of(processes: list[subprocess.Popen]) -> list:
+    """Waits for processes, and returns the last line of the output of each, which is JSON."""
+    try:
+        reports = []
+        for process in processes:
+            output, errors = process.communicate(timeout=600)
+            if process.returncode:
+                raise RuntimeError(f"{process.args} failed\n{errors}")
+            reports.append(json.loads(output.splitlines()[-1]))
+        return reports
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def free_port() -> int:

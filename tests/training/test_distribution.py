@@ -55,6 +55,7 @@ errors = [error_of(ClassParallel, shards) for shards in (3, 0)]
 distribution = ClassParallel(2)
 keras.distribution.set_distribution(distribution)
 errors.append(error_of(ArcFace(11, name="head").build, (None, 4)))
+errors.append(error_of(ArcFace(12, sample_rate=0.5, name="sampled").build, (None, 4)))
 model = RecognitionModel(keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)], name="embedder"), ArcFace(12))
 model.compile("adam")
 model.build((None, 3))
@@ -91,12 +92,14 @@ def test_every_device_has_a_separate_part_of_the_batch(layouts):
 
 
 def test_invalid_numbers_of_shards_are_refused(layouts):
-    three, none, odd = layouts["errors"]
+    three, none, odd, one_group = layouts["errors"]
     assert three == "class_shards must divide the number of devices, 4. Received: class_shards=3"
     assert none.endswith("Received: class_shards=0")
     assert "must be divisible by class_shards=2" in odd
     assert "num_classes=12" in odd
     assert "Received: head/centers of shape (11, 4)" in odd
+    assert "sample_groups must be a multiple of the number of class shards, 2" in one_group
+    assert one_group.endswith("Received: sample_groups=1")
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +165,8 @@ def expect_equal_traffic(collectives):
         if "2 shards" in kind:  # devices that hold the same classes sum their gradients
             assert sum(few.values()) > 0
             continue
-        if kind == "sampled":  # the indices of the sampled classes, here all of them, are sent too
-            assert [found.pop(f"all-gather s32[{n}]") for n, found in ((4096, few), (16384, many))] == [16384, 65536]
+        if kind == "sampled":  # the indices of the sampled classes, here a quarter, are sent too
+            assert [found.pop(f"all-gather s32[{n}]") for n, found in ((1024, few), (4096, many))] == [4096, 16384]
         assert few == many, kind
         # The embeddings of the batch, 64 of 32 floats, or their gradient; and two floats per example.
         assert max(few.values()) <= 64 * 32 * 4 + 2 * 64 * 4, kind

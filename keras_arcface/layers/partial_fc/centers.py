@@ -1,7 +1,5 @@
 """Class centers for training steps that use a sample of them, and their optimizer slots."""
 
-import math
-
 import keras
 from keras import ops
 
@@ -24,7 +22,9 @@ class PartialFC(keras.layers.Layer):
         num_classes: number of classes.
         center_shape: shape of the centers of one class, `(dim,)` or `(sub_centers, dim)`.
         sample_rate: fraction of the classes in a step, in (0, 1).
-        seed: Python integer. The sampled classes depend only on the seed, the step and its labels.
+        groups: number of equal groups of consecutive classes, each with the same number of sampled classes. A divisor
+            of `num_classes` and a multiple of the number of shards of the centers.
+        seed: Python integer. The sampled classes depend only on the seed, the groups, the step and its labels.
         initializer: initializer of the centers.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -38,10 +38,11 @@ class PartialFC(keras.layers.Layer):
         - [Partial FC](https://arxiv.org/abs/2203.15565)
     """
 
-    def __init__(self, num_classes, center_shape, sample_rate, seed, initializer, **kwargs):
+    def __init__(self, num_classes, center_shape, sample_rate, groups, seed, initializer, **kwargs):
         super().__init__(**kwargs)
         self.num_classes, self.center_shape = num_classes, tuple(center_shape)
-        self.sample_rate, self.seed, self.initializer = sample_rate, seed, initializer
+        self.sample_rate, self.groups = sample_rate, groups
+        self.seed, self.initializer = seed, initializer
         self._all_slots = _Slots(dtype=self.dtype_policy, name="slots")
         self._connection = _Connection()
 
@@ -50,8 +51,8 @@ class PartialFC(keras.layers.Layer):
         with class_sharding.class_axis():
             self.centers = self.add_weight(name="centers", shape=shape, initializer=self.initializer, trainable=False)
             class_sharding.mark_class_axis(self.centers)
-            shards = class_sharding.num_shards(self.centers)
-            size = shards * math.ceil(self.sample_rate * self.num_classes / shards)
+            self._check_groups()
+            size = sampler.sample_size(self.num_classes, self.sample_rate, self.groups)
             self.sample = self.add_weight(name="sample", shape=(size, *self.center_shape), initializer="zeros")
         class_sharding.mark_class_axis(self.sample)
         self.sampled_ids = self.add_weight(name="sampled_ids", shape=(size,), dtype="int32", **_STATE)
@@ -119,23 +120,23 @@ class PartialFC(keras.layers.Layer):
             step: integer scalar, the index of the training step.
 
         Raises:
-            ValueError: if the batch can contain more classes than the sample of a shard. If the batch size is unknown,
+            ValueError: if the batch can contain more classes than the sample of a group. If the batch size is unknown,
                 the loss is NaN instead for labels outside of the sample.
         """
         backend = backends.current()
         labels, _ = validation.check_labels(self, labels, labels)
-        labels, size, shards = backend.gather_replicas(labels), self.sample.shape[0], self._shards()
-        if labels.shape[0] is not None and labels.shape[0] > size // shards:
+        labels, size, groups = backend.gather_replicas(labels), self.sample.shape[0], self.groups
+        if labels.shape[0] is not None and labels.shape[0] > size // groups:
             raise ValueError(
-                f"The sample of a shard has {size // shards} classes, but a batch can contain more. Expected: a "
-                f"sample_rate of at least {labels.shape[0] * shards / self.num_classes:.3g} with {self.num_classes} "
-                f"classes and {shards} shard(s), or a smaller batch. Received: a batch of {labels.shape[0]} with "
+                f"The sample of a group has {size // groups} classes, but a batch can contain more. Expected: a "
+                f"sample_rate of at least {labels.shape[0] * groups / self.num_classes:.3g} with {self.num_classes} "
+                f"classes and sample_groups={groups}, or a smaller batch. Received: a batch of {labels.shape[0]} with "
                 f"sample_rate={self.sample_rate}"
             )
-        ids = sampler.draw(labels, self.num_classes, size, self.seed, ops.cast(step, "int32"), shards)
+        ids = sampler.draw(labels, self.num_classes, size, self.seed, ops.cast(step, "int32"), groups)
         backend.assign(self.sampled_ids, ids)
         for stored, sampled in self._stored_and_sampled():
-            backend.assign(sampled, backend.take_rows(stored, ids, shards))
+            backend.assign(sampled, backend.take_rows(stored, ids, self._shards()))
 
     def store(self):
         """Writes the centers and slots of the sample back to those of all centers."""
@@ -150,6 +151,14 @@ class PartialFC(keras.layers.Layer):
 
     def _stored_and_sampled(self):
         return zip([self.centers, *self.slots], [self.sample, *self._connection.slots], strict=True)
+
+    def _check_groups(self):
+        shards = self._shards()
+        if self.groups % shards:
+            raise ValueError(
+                f"sample_groups must be a multiple of the number of class shards, {shards}, because every shard "
+                f"samples the same number of its own classes. Received: sample_groups={self.groups}"
+            )
 
     def _shards(self):
         return class_sharding.num_shards(self.centers)

@@ -14,43 +14,48 @@ from keras_arcface.layers import stateless_random
 _ROUNDS = 8
 
 
-def draw(labels, num_classes, size, seed, step, shards=1):
+def sample_size(num_classes, sample_rate, groups):
+    """Returns the number of classes in a sample, the same number of each group."""
+    return groups * math.ceil(sample_rate * num_classes / groups)
+
+
+def draw(labels, num_classes, size, seed, step, groups=1):
     """Samples the classes of a step.
 
     Args:
-        labels: `(batch,)` int32 in [0, num_classes), with at most `size / shards` distinct labels of each shard.
+        labels: `(batch,)` int32 in [0, num_classes), with at most `size / groups` distinct labels of each group.
         num_classes: number of classes, below 2**31.
         size: number of classes in the sample.
         seed: Python integer.
         step: int32 scalar, at least 0.
-        shards: number of equal shards of the classes. Each shard has the same number of sampled classes.
+        groups: number of equal groups of consecutive classes. Each group has the same number of sampled classes.
 
     Returns:
         `(size,)` int32 sorted and distinct class ids: all labels, and each other class with equal probability.
     """
-    shard_classes, size = num_classes // shards, size // shards
-    shard = ops.expand_dims(ops.arange(shards, dtype="int32"), 1)
+    group_classes, size = num_classes // groups, size // groups
+    group = ops.expand_dims(ops.arange(groups, dtype="int32"), 1)
 
     labels = ops.sort(labels)
     is_first = ops.concatenate([ops.ones_like(labels[:1], dtype="bool"), ops.not_equal(labels[1:], labels[:-1])])
-    in_shard = ops.cast(ops.logical_and(is_first, ops.equal(labels // shard_classes, shard)), "int32")
-    label_count = ops.sum(in_shard, axis=1, keepdims=True)
-    # Each shard has `size` slots. Overflow entries go to a dummy slot at index `size`.
-    start, slot = shard * (size + 1), ops.minimum(ops.cumsum(in_shard, axis=1) - 1, size)
-    label_slots = ops.where(is_first, ops.sum(in_shard * (start + slot), axis=0), size)
+    in_group = ops.cast(ops.logical_and(is_first, ops.equal(labels // group_classes, group)), "int32")
+    label_count = ops.sum(in_group, axis=1, keepdims=True)
+    # Each group has `size` slots. Overflow entries go to a dummy slot at index `size`.
+    start, slot = group * (size + 1), ops.minimum(ops.cumsum(in_group, axis=1) - 1, size)
+    label_slots = ops.where(is_first, ops.sum(in_group * (start + slot), axis=0), size)
 
-    indices = ops.zeros_like(shard) + ops.arange(size, dtype="int32")
-    others = permute(indices, shard_classes, seed, step * shards + shard) + shard * shard_classes
+    indices = ops.zeros_like(group) + ops.arange(size, dtype="int32")
+    others = permute(indices, group_classes, seed, step * groups + group) + group * group_classes
     others = ops.reshape(others, (-1,))
     is_other = ops.not_equal(ops.take(labels, positions(labels, others)), others)
-    is_other = ops.reshape(is_other, (shards, size))
+    is_other = ops.reshape(is_other, (groups, size))
     slot = label_count - 1 + ops.cumsum(ops.cast(is_other, "int32"), axis=1)
     other_slots = start + ops.minimum(ops.where(is_other, slot, size), size)
 
-    drawn = ops.zeros((shards * (size + 1),), dtype="int32")
+    drawn = ops.zeros((groups * (size + 1),), dtype="int32")
     drawn = ops.scatter_update(drawn, ops.reshape(other_slots, (-1, 1)), others)
     drawn = ops.scatter_update(drawn, ops.expand_dims(label_slots, 1), labels)
-    return ops.reshape(ops.sort(ops.reshape(drawn, (shards, size + 1))[:, :size], axis=1), (-1,))
+    return ops.reshape(ops.sort(ops.reshape(drawn, (groups, size + 1))[:, :size], axis=1), (-1,))
 
 
 def positions(sorted_ids, values):
