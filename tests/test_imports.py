@@ -44,6 +44,7 @@ MAY_KNOW = {
     "_cpu_training.py": {"keras", "tensorflow"},
     "_private_api.py": {"keras", "tensorflow"},
     "_pixels.py": {"keras", "numpy"},
+    "_processor.py": set(),
     "_replicas.py": {"keras", "tensorflow", "numpy"},
     "models.py": {
         *("keras", "numpy", "keras_arcface.layers"),
@@ -155,6 +156,7 @@ SHARED_NAMES = (
         "_npz",
         "_optional",
         "_private_api",
+        "_processor",
         "_regular_files",
         "_shard_runner",
         "_unfinished",

@@ -55,7 +55,8 @@ class MarginProduct(Head):
             takes four matrix products instead of three.
         matmul_dtype: dtype to which the inputs of matrix products are rounded, "float32", "tensorfloat32" or
             "bfloat16"; sums and all other computations are float32. TensorFloat-32 requires a GPU and JAX; TensorFlow
-            and PyTorch have global switches for it.
+            and PyTorch have global switches for it. On a CPU without instructions for bfloat16 (AVX512-BF16 or AMX),
+            where bfloat16 is several times slower, products are float32, with a warning in the log.
         sub_centers: number of centers per class. The cosine to a class is that to its nearest center, so that noisy
             images can use another center than clean images.
         ignored_above: cosine above which other classes are excluded from the loss, because they may be the same person

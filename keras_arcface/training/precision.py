@@ -1,17 +1,21 @@
 """Numerical precision of models."""
 
+import functools
+import logging
 import os
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from keras_arcface import _arguments
+from keras_arcface import _processor
 from keras_arcface._choices import PRECISIONS
 
 # Operations that TensorFlow must not compute in bfloat16: matrix products, because heads require float32, and a
 # gradient of strided convolutions, because it is about fifty times slower in bfloat16 with oneDNN.
 _FLOAT32_OPERATIONS = "MatMul,BatchMatMul,BatchMatMulV2,BatchMatMulV3,Einsum,DepthwiseConv2dNativeBackpropInput"
+
+_log = logging.getLogger(__name__)
 
 
 def use_precision(precision: str = "auto") -> str:
@@ -21,10 +25,12 @@ def use_precision(precision: str = "auto") -> str:
         precision: "float32"; "mixed_float16" for GPUs, where `compile` adds loss scaling; "mixed_bfloat16" for newer
             GPUs and TPUs; "onednn_bfloat16" for CPUs with AVX512-BF16 or AMX, where TensorFlow computes convolutions
             in bfloat16; or "auto", which selects mixed_float16 with a GPU and onednn_bfloat16 with such a CPU, both
-            only on TensorFlow, and otherwise float32.
+            only on TensorFlow, and otherwise float32. On TensorFlow, a precision for which the machine has no
+            instructions, and with which it would be slower, becomes float32 with a warning in the log.
+            `keras.config.set_dtype_policy` sets a policy on any machine.
 
     Returns:
-        The selected precision, never "auto".
+        The precision of the models, never "auto".
 
     Raises:
         ValueError: if the precision is unknown, or is onednn_bfloat16 and the backend is not TensorFlow.
@@ -40,12 +46,12 @@ def use_precision(precision: str = "auto") -> str:
     """
     _arguments.check_choice("precision", precision, PRECISIONS)
     is_tensorflow = keras.backend.backend() == "tensorflow"
+    fast = _fast_precisions() if is_tensorflow else PRECISIONS
     if precision == "auto":
+        precision = fast[-1] if is_tensorflow else "float32"
+    elif precision not in fast:
+        _warn_of_float32(precision)
         precision = "float32"
-        if is_tensorflow and tf.config.list_physical_devices("GPU"):
-            precision = "mixed_float16"
-        elif is_tensorflow and _cpu_has_bfloat16():
-            precision = "onednn_bfloat16"
     uses_onednn = precision == "onednn_bfloat16"
     if uses_onednn and not is_tensorflow:
         raise ValueError(
@@ -67,10 +73,17 @@ def _exclude_from_bfloat16() -> None:
     os.environ[name] = ",".join([*excluded, _FLOAT32_OPERATIONS])
 
 
-def _cpu_has_bfloat16() -> bool:
-    """Returns whether the CPU has bfloat16 instructions, according to Linux."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+def _fast_precisions() -> tuple[str, ...]:
+    """Returns the precisions with which TensorFlow is not slower than with float32 on this machine, the best last."""
+    if tf.config.list_physical_devices("GPU"):
+        return "float32", "mixed_bfloat16", "mixed_float16"
+    return ("float32", "mixed_bfloat16", "onednn_bfloat16") if _processor.has_bfloat16() else ("float32",)
+
+
+@functools.cache  # once in a process
+def _warn_of_float32(precision: str) -> None:
+    _log.warning(
+        "precision=%r is slower than float32 on this machine, which has no instructions for it. Models are created in "
+        "float32.",
+        precision,
+    )

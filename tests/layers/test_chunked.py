@@ -15,7 +15,10 @@ from keras import ops
 
 from keras_arcface import MarginProduct
 from keras_arcface import RecognitionModel
+from keras_arcface import _processor
 from keras_arcface.layers import MVSoftmax
+from keras_arcface.layers.chunked import backends
+from keras_arcface.layers.chunked import chunking
 from keras_arcface.margins import CombinedMargin
 
 MARGINS = {
@@ -200,7 +203,8 @@ def bfloat16_error():
     return 2**-8 if np.all(ops.convert_to_numpy(ops.cast(product, "float32")) > 1) else 2**-7
 
 
-def test_bfloat16_products_are_accurate_to_their_precision():
+def test_bfloat16_products_are_accurate_to_their_precision(monkeypatch):
+    monkeypatch.setattr(backends.current(), "is_fast", lambda dtype: True)
     error = bfloat16_error()
     embeddings, labels, centers = problem(64, 1000, 128)
     exact = embeddings.astype("float64"), centers.astype("float64")
@@ -223,6 +227,24 @@ def test_bfloat16_products_are_accurate_to_their_precision():
             difference = np.linalg.norm(gradient - right) / np.linalg.norm(right)
             print(f"gradient in bfloat16: {difference:.1e} of its norm")
             assert difference < 2**-6
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch multiplies rounded inputs as float32")
+def test_bfloat16_products_are_float32_on_a_cpu_without_bfloat16(monkeypatch, caplog):
+    chunking._warn_of_float32.cache_clear()
+    monkeypatch.setattr(_processor, "has_bfloat16", lambda: False)
+    embeddings, labels, centers = problem(16, 300, 32)
+    losses = []
+    for dtype in ("float32", "bfloat16", "bfloat16"):
+        head = with_centers(MarginProduct(300, margin=CombinedMargin(m2=0.5), matmul_dtype=dtype), centers)
+        losses.append(ops.convert_to_numpy(head.loss(labels, embeddings)))
+        assert head.get_config()["matmul_dtype"] == dtype
+    np.testing.assert_array_equal(losses[1], losses[0])
+    assert [message.partition(",")[0] for message in caplog.messages] == [
+        "matmul_dtype='bfloat16' is slower than float32 on this CPU"
+    ]
+    monkeypatch.setattr(_processor, "has_bfloat16", lambda: True)
+    assert chunking.choose(16, (300, 32), matmul_dtype="bfloat16").matmul_dtype == "bfloat16"
 
 
 def test_tensorfloat32_products_are_accurate_to_their_precision():
@@ -248,7 +270,8 @@ def test_tensorfloat32_products_are_accurate_to_their_precision():
     ],
     ids=["exact", "sampled", "bfloat16"],
 )
-def test_a_model_compiled_by_xla_trains_the_same(choices):
+def test_a_model_compiled_by_xla_trains_the_same(choices, monkeypatch):
+    monkeypatch.setattr(backends.current(), "is_fast", lambda dtype: True)
     generator = np.random.default_rng(0)
     inputs, labels = generator.normal(size=(48, 8)).astype("float32"), generator.integers(0, 40, 48)
     losses = []

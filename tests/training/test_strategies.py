@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_arcface import ArcFace
+from keras_arcface import _processor
 from keras_arcface.training import all_gpus_strategy
 from keras_arcface.training import device_scope
 from keras_arcface.training import precision as precision_module
@@ -103,11 +103,30 @@ def test_unknown_choices_are_refused(call, message):
         call()
 
 
+@pytest.fixture
+def machine(monkeypatch):
+    """Returns a function that makes this machine look like one with GPUs or with bfloat16 instructions."""
+    precision_module._warn_of_float32.cache_clear()
+
+    def pretend(gpus=(), has_bfloat16=False):
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(gpus))
+        monkeypatch.setattr(_processor, "has_bfloat16", lambda: has_bfloat16)
+
+    yield pretend
+    use_precision("float32")
+
+
 @pytest.mark.parametrize(
-    ("precision", "policy", "rewritten"),
-    [("float32", "float32", False), ("mixed_float16", "mixed_float16", False), ("onednn_bfloat16", "float32", True)],
+    ("precision", "policy", "rewritten", "gpus"),
+    [
+        ("float32", "float32", False, ()),
+        ("mixed_float16", "mixed_float16", False, ("GPU:0",)),
+        ("mixed_bfloat16", "mixed_bfloat16", False, ()),
+        ("onednn_bfloat16", "float32", True, ()),
+    ],
 )
-def test_a_precision_is_set(precision, policy, rewritten):
+def test_a_precision_is_set(precision, policy, rewritten, gpus, machine):
+    machine(gpus, has_bfloat16=True)
     try:
         assert use_precision(precision) == precision
         assert keras.config.dtype_policy().name == policy
@@ -116,7 +135,22 @@ def test_a_precision_is_set(precision, policy, rewritten):
         use_precision("float32")
 
 
-def test_heads_compute_in_float32_when_convolutions_compute_in_bfloat16():
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16", "onednn_bfloat16"])
+def test_a_precision_that_would_be_slower_becomes_float32_and_says_so_once(precision, machine, caplog):
+    machine()
+    for _ in range(2):
+        assert use_precision(precision) == "float32"
+        assert keras.config.dtype_policy().name == "float32"
+        assert not tf.config.optimizer.get_experimental_options()["auto_mixed_precision_onednn_bfloat16"]
+    assert caplog.messages == [
+        f"precision={precision!r} is slower than float32 on this machine, which has no instructions for it. Models are "
+        "created in float32."
+    ]
+
+
+def test_heads_compute_in_float32_when_convolutions_compute_in_bfloat16(machine):
+    has_bfloat16 = _processor.has_bfloat16()
+    machine(has_bfloat16=True)
     generator = np.random.default_rng(0)
     embeddings = generator.normal(size=(64, 256)).astype(np.float32)
     images, kernel = generator.normal(size=(4, 16, 16, 64)), generator.normal(size=(3, 3, 64, 64))
@@ -130,11 +164,12 @@ def test_heads_compute_in_float32_when_convolutions_compute_in_bfloat16():
     finally:
         use_precision("float32")
     np.testing.assert_allclose(rewritten, plain, atol=1e-4)
-    if precision_module._cpu_has_bfloat16():  # else TensorFlow ignores the option
+    if has_bfloat16:  # else TensorFlow ignores the option
         assert np.abs(in_bfloat16 - convolved).max() > 1e-2
 
 
-def test_excluded_operations_are_added_to_those_of_the_user(monkeypatch):
+def test_excluded_operations_are_added_to_those_of_the_user(monkeypatch, machine):
+    machine(has_bfloat16=True)
     name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"
     monkeypatch.setenv(name, "Conv3D,MatMul")
     try:
@@ -146,13 +181,9 @@ def test_excluded_operations_are_added_to_those_of_the_user(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "flags", "chosen"),
-    [([1], "", "mixed_float16"), ([], "avx2 avx512_bf16", "onednn_bfloat16"), ([], "avx2", "float32")],
+    ("gpus", "has_bfloat16", "chosen"),
+    [(["GPU:0"], True, "mixed_float16"), ([], True, "onednn_bfloat16"), ([], False, "float32")],
 )
-def test_the_automatic_precision_depends_on_the_machine(gpus, flags, chosen, monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
-    monkeypatch.setattr(Path, "read_text", lambda path: flags)
-    try:
-        assert use_precision("auto") == chosen
-    finally:
-        use_precision("float32")
+def test_the_automatic_precision_depends_on_the_machine(gpus, has_bfloat16, chosen, machine):
+    machine(gpus, has_bfloat16)
+    assert use_precision("auto") == chosen

@@ -1,5 +1,7 @@
 """Choice of the chunk size and of caching cosines for the backward pass."""
 
+import functools
+import logging
 import math
 from typing import NamedTuple
 
@@ -13,6 +15,8 @@ _SMALLEST_CHUNK = 1024
 
 # Up to this number of classes, a single chunk is fastest if the cosines are cached.
 _LARGEST_SINGLE_CHUNK = 2**17
+
+_log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "tensorfloat32", "bfloat16")
 
@@ -54,7 +58,7 @@ def choose(batch, centers_shape, chunk_size=None, max_cache_bytes=2**28, matmul_
         shards: number of equal shards of the centers on devices.
 
     Returns:
-        A `Chunking`.
+        A `Chunking`. Its `matmul_dtype` is float32 if the device is slower with the given one.
     """
     classes, sub_centers = centers_shape[0] // shards, math.prod(centers_shape[1:-1])
     class_bytes = 4 * (batch or 512) * sub_centers
@@ -64,4 +68,16 @@ def choose(batch, centers_shape, chunk_size=None, max_cache_bytes=2**28, matmul_
     elif chunk_size is None:
         chunk_bytes, most = backends.current().chunk_limits()
         chunk_size = min(max(chunk_bytes // class_bytes // 256 * 256, _SMALLEST_CHUNK), most)
+    if not backends.current().is_fast(matmul_dtype):
+        _warn_of_float32(matmul_dtype)
+        matmul_dtype = "float32"
     return Chunking(min(chunk_size, classes), cached, matmul_dtype, shards)
+
+
+@functools.cache  # once in a process
+def _warn_of_float32(matmul_dtype):
+    _log.warning(
+        "matmul_dtype=%r is slower than float32 on this CPU, which has no instructions for it. The head multiplies in "
+        "float32.",
+        matmul_dtype,
+    )

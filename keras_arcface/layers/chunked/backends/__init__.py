@@ -26,6 +26,9 @@ class Backend(Protocol):
     def repeat(self, count: int, body: Callable, carry: tuple) -> tuple:
         """Computes `carry = body(i, *carry)` for i in [0, count), sequentially to save memory."""
 
+    def is_fast(self, dtype: str) -> bool:
+        """Returns whether matrix products with inputs of `dtype` are not slower than those of float32."""
+
     def matmul(
         self, first: Any, second: Any, dtype: str, transpose_first: bool = False, transpose_second: bool = False
     ) -> Any:

@@ -4,6 +4,8 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from keras_arcface import _processor
+
 
 def read(variable):
     return variable.value
@@ -25,6 +27,10 @@ def repeat(count, body, carry):
     if count == 1:
         return body(0, *carry)
     return lax.fori_loop(0, count, lambda i, carry: body(i, *carry), carry)
+
+
+def is_fast(dtype):
+    return dtype != "bfloat16" or jax.default_backend() != "cpu" or _processor.has_bfloat16()
 
 
 def matmul(first, second, dtype, transpose_first=False, transpose_second=False):

@@ -9,6 +9,7 @@ import functools
 import tensorflow as tf
 
 from keras_arcface import _private_api
+from keras_arcface import _processor
 
 
 def read(variable):
@@ -49,6 +50,10 @@ def repeat(count, body, carry):
         (tf.constant(0), *carry),
         parallel_iterations=1,
     )[1:]
+
+
+def is_fast(dtype):
+    return dtype != "bfloat16" or _has_gpu() or _processor.has_bfloat16()
 
 
 def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
