@@ -1,12 +1,16 @@
 """Which package may import which."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import keras_arcface
+from keras_arcface import evaluation
+from keras_arcface import gallery
+from keras_arcface import serving
 
 PACKAGE = Path(keras_arcface.__file__).parent
 
@@ -36,6 +40,7 @@ MAY_KNOW = {
     "_unfinished.py": set(),
     "_weights_files.py": {"keras"},
     "_json.py": set(),
+    "_late_names.py": set(),
     "_locks.py": set(),
     "_shard_runner.py": {"tqdm"},
     "_worker_processes.py": {"tensorflow", "tqdm"},
@@ -151,6 +156,7 @@ SHARED_NAMES = (
     *("_alignment", "_arguments", "_choices", "_files", "_html", "_image_files", "_image_headers"),
     *(
         "_json",
+        "_late_names",
         "_locks",
         "_messages",
         "_npz",
@@ -204,3 +210,33 @@ def test_the_public_names_are_there():
         assert getattr(keras_arcface, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'ArcFaces'"):
         keras_arcface.ArcFaces  # noqa: B018
+
+
+WITHOUT_TENSORFLOW = [
+    "import keras_arcface.plan, keras_arcface.recipes, keras_arcface.faces, keras_arcface.gallery",
+    "from keras_arcface.evaluation import StoredEmbeddings, verify, retrieve, pool_templates, plot_verification",
+    "from keras_arcface.serving import FaceClient, publish, write_configuration, ConformanceReport",
+    "from keras_arcface.cli.main import main; main(['publish', '--list', 'models'])",
+    "from keras_arcface.cli.main import main; main(['enroll', 'people.db', '--list'])",
+    "from keras_arcface.cli.main import main; main(['plan', '--images', '1e6'])",
+]
+
+
+@pytest.mark.parametrize("code", WITHOUT_TENSORFLOW)
+def test_what_needs_no_backend_starts_without_keras_and_tensorflow(code, tmp_path):
+    (tmp_path / "models" / "1").mkdir(parents=True)
+    gallery.Gallery(tmp_path / "people.db", embedder_sha256="a" * 64).close()
+    loaded = "\nimport sys; print('loaded', sorted({'keras', 'tensorflow', 'jax', 'torch'} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + loaded], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.endswith("loaded []\n"), done.stdout + done.stderr
+
+
+def test_names_that_are_loaded_late_are_public():
+    for module in (evaluation, serving):
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+        assert dir(module) == sorted(module.__all__)
+        with pytest.raises(AttributeError, match=f"'{module.__name__}' has no attribute 'absent'"):
+            module.absent  # noqa: B018

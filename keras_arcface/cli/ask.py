@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     check_exists(arguments.first, arguments.second)
-    load_tensorflow()
+    if arguments.address.startswith("grpc"):
+        load_tensorflow()
     from keras_arcface.serving import FaceClient
 
     images = [path.read_bytes() for path in (arguments.first, arguments.second)]

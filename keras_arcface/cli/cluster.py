@@ -158,7 +158,6 @@ def cluster_photos(arguments: argparse.Namespace) -> None:
 
 def cluster_stored(arguments: argparse.Namespace) -> None:
     """Groups stored embeddings, and writes a table."""
-    load_tensorflow()
     stored = open_stored(arguments.photos, arguments)
     names = stored.names()
     clusters = find_clusters(stored.embeddings(), names, arguments)

@@ -148,7 +148,6 @@ def enroll_stored(arguments: argparse.Namespace) -> None:
     check_stored(arguments)
     arguments.gallery.parent.mkdir(parents=True, exist_ok=True)
     check_writable(arguments.gallery.parent)
-    load_tensorflow()
     say = text_printer(arguments)
     found = {"added": 0, "known": 0, "people": 0}
     for path in arguments.photos:
@@ -228,7 +227,6 @@ def check_usage(arguments: argparse.Namespace) -> None:
 
 def list_people(arguments: argparse.Namespace) -> None:
     """Prints the people of a gallery with the number of their images, and its thresholds."""
-    load_tensorflow()
     from keras_arcface.gallery import Gallery
 
     with Gallery.open(arguments.gallery) as gallery:
@@ -246,7 +244,6 @@ def list_people(arguments: argparse.Namespace) -> None:
 
 def remove_person(arguments: argparse.Namespace) -> None:
     """Removes a person, and erases the embeddings."""
-    load_tensorflow()
     from keras_arcface.gallery import Gallery
     from keras_arcface.gallery import UnknownPersonError
 

@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     check_usage(arguments)
     check_exists(*[path for path in (arguments.saved_model, arguments.rollback, arguments.list) if path])
-    load_tensorflow()
+    if not (arguments.list or arguments.rollback or arguments.no_check):
+        load_tensorflow()
     from keras_arcface import serving
 
     say = text_printer(arguments)

@@ -19,7 +19,6 @@ from keras_arcface._choices import BATCH_SIZES
 from keras_arcface._choices import DEVICES
 from keras_arcface.cli.output import add_json_option
 from keras_arcface.cli.output import print_json
-from keras_arcface.cli.startup import load_tensorflow
 
 if TYPE_CHECKING:
     from keras_arcface.serving import ServedModel
@@ -73,7 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.client_ca and not arguments.tls:
         arguments.parser.error("--client-ca requires --tls")
-    load_tensorflow()
     from keras_arcface import serving
 
     sizes = [size for group in arguments.batch_sizes for size in group]

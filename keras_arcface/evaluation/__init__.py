@@ -1,11 +1,10 @@
 """Metrics of the published evaluation protocols, plots and reports."""
 
+from typing import TYPE_CHECKING
+
+from keras_arcface._late_names import late_names
 from keras_arcface.evaluation.clustering import ClusteringResult
 from keras_arcface.evaluation.clustering import score_clusters
-from keras_arcface.evaluation.embedding import embed_dataset
-from keras_arcface.evaluation.embedding import embed_images
-from keras_arcface.evaluation.embedding import embed_pairs
-from keras_arcface.evaluation.embedding_writer import write_embeddings
 from keras_arcface.evaluation.error_discard import ErrorVersusDiscard
 from keras_arcface.evaluation.error_discard import error_versus_discard
 from keras_arcface.evaluation.folds import FoldAccuracies
@@ -20,7 +19,6 @@ from keras_arcface.evaluation.label_noise import LabelNoise
 from keras_arcface.evaluation.label_noise import find_label_noise
 from keras_arcface.evaluation.overlap import Overlap
 from keras_arcface.evaluation.overlap import find_overlap
-from keras_arcface.evaluation.overlap_page import write_overlap_page
 from keras_arcface.evaluation.plots import plot_error_versus_discard
 from keras_arcface.evaluation.plots import plot_groups
 from keras_arcface.evaluation.plots import plot_label_noise
@@ -28,7 +26,6 @@ from keras_arcface.evaluation.plots import plot_verification
 from keras_arcface.evaluation.rate_differences import RateDifference
 from keras_arcface.evaluation.reidentification import ReidentificationResult
 from keras_arcface.evaluation.reidentification import reidentify
-from keras_arcface.evaluation.report import Report
 from keras_arcface.evaluation.retrieval import RetrievalResult
 from keras_arcface.evaluation.retrieval import clustering_nmi
 from keras_arcface.evaluation.retrieval import retrieve
@@ -45,6 +42,14 @@ from keras_arcface.evaluation.templates import pool_templates
 from keras_arcface.evaluation.templates import verify_templates
 from keras_arcface.evaluation.verification import VerificationResult
 from keras_arcface.evaluation.verification import verify
+
+if TYPE_CHECKING:
+    from keras_arcface.evaluation.embedding import embed_dataset
+    from keras_arcface.evaluation.embedding import embed_images
+    from keras_arcface.evaluation.embedding import embed_pairs
+    from keras_arcface.evaluation.embedding_writer import write_embeddings
+    from keras_arcface.evaluation.overlap_page import write_overlap_page
+    from keras_arcface.evaluation.report import Report
 
 __all__ = [
     "ClusteringResult",
@@ -93,3 +98,20 @@ __all__ = [
     "write_embeddings",
     "write_overlap_page",
 ]
+
+# Searches in a gallery, and figures of given scores, start faster without TensorFlow.
+__getattr__ = late_names(
+    __name__,
+    {
+        "Report": "report",
+        "embed_dataset": "embedding",
+        "embed_images": "embedding",
+        "embed_pairs": "embedding",
+        "write_embeddings": "embedding_writer",
+        "write_overlap_page": "overlap_page",
+    },
+)
+
+
+def __dir__():
+    return sorted(__all__)

@@ -4,9 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import keras
 import numpy as np
-from keras import ops
 from tqdm import tqdm
 
 from keras_arcface.evaluation.input_checks import check_pairs
@@ -54,6 +52,8 @@ def score_blocks(
         >>> best
         array([0, 1, 1])
     """
+    from keras import ops  # late, because searches in a gallery and many figures need no backend
+
     first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(
@@ -131,6 +131,8 @@ def pair_scores(embeddings, pairs, block_bytes: int = BLOCK_BYTES, progress: str
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """Disables TF32, which rounds the factors of float32 products to three digits, inside a `with` block."""
+    import keras
+
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -158,12 +160,14 @@ def full_precision() -> Iterator[None]:
 
 def _as_tensor(array: np.ndarray):
     """Converts an array to a tensor, without a copy if TensorFlow runs on the CPU and the array is aligned."""
+    import keras
+
     if keras.backend.backend() == "tensorflow" and array.flags.carray and array.ctypes.data % ALIGNMENT == 0:
         import tensorflow as tf
 
         if not tf.config.list_logical_devices("GPU"):
             return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-    return ops.convert_to_tensor(array)
+    return keras.ops.convert_to_tensor(array)
 
 
 def _as_numpy(scores) -> np.ndarray:
@@ -171,4 +175,6 @@ def _as_numpy(scores) -> np.ndarray:
     try:
         return np.asarray(scores)
     except (TypeError, RuntimeError):  # PyTorch on a GPU
-        return ops.convert_to_numpy(scores)
+        import keras
+
+        return keras.ops.convert_to_numpy(scores)

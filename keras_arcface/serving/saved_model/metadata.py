@@ -1,17 +1,19 @@
 """Metadata of a SavedModel, with facts about the embedder and the thresholds of an evaluation."""
 
+from __future__ import annotations
+
 import datetime
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
-
-import keras
+from typing import TYPE_CHECKING, Any, Protocol
 
 from keras_arcface._json import parse_object
 from keras_arcface._messages import short
 from keras_arcface._regular_files import open_regular
-from keras_arcface.serving.embedder_facts import embedder_facts
+
+if TYPE_CHECKING:
+    import keras
 
 METADATA_FILE = Path("assets.extra", "metadata.json")  # in the directory of a SavedModel
 FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -51,6 +53,8 @@ def make_metadata(
         signatures: names of the signatures.
         batch_sizes: batch sizes of the warm-up requests.
     """
+    from keras_arcface.serving.embedder_facts import embedder_facts  # late: reading metadata needs no Keras
+
     return {
         **embedder_facts(embedder, mirror),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
