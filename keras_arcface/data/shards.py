@@ -1,5 +1,6 @@
 """Reader of the shards of a dataset directory, for sequential and random access."""
 
+import bisect
 import functools
 import itertools
 import logging
@@ -24,11 +25,10 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class _RecordIndex(NamedTuple):
-    """Arrays `(num_examples,)` with the label, shard, offset and length of every record."""
+class _ShardIndex(NamedTuple):
+    """Arrays `(n,)` with the label, offset and length of every record of a shard."""
 
     labels: np.ndarray
-    shards: np.ndarray
     offsets: np.ndarray
     lengths: np.ndarray
 
@@ -59,6 +59,7 @@ class ShardReader:
         self._num_records = {path: shard.num_examples for path, shard in zip(self.paths, info.shards, strict=True)}
         self._starts = dict(zip(self.paths, itertools.accumulate(self._num_records.values(), initial=0), strict=False))
         self._on_damage: Callable[[tfrecord.DamagedRecordError], object] | None = None
+        self._indices: dict[int, _ShardIndex] = {}
         if not skip_damaged:
             check_sizes(directory, info)
             return
@@ -92,7 +93,8 @@ class ShardReader:
     @property
     def labels(self) -> np.ndarray:
         """Labels of all records, `(num_examples,)`."""
-        return self._index.labels
+        progress = tqdm(range(len(self.paths)), desc="reading labels", unit="file", delay=1, dynamic_ncols=True)
+        return np.concatenate([self._index(shard).labels for shard in progress])
 
     def fetch(self, indices):
         """Returns the serialized records `(n,)` at int64 indices `(n,)`, as a string tensor."""
@@ -101,10 +103,12 @@ class ShardReader:
 
     def read_record(self, index: int) -> bytes:
         """Reads one serialized record."""
-        path = self.paths[self._index.shards.item(index)]
+        # Only this shard is scanned, because each of many processes reads some of the shards.
+        shard = bisect.bisect_right(self._first_records, index) - 1
+        found, row = self._index(shard), index - self._first_records[shard]
+        path = self.paths[shard]
         with open(path, "rb", buffering=0) as file:
-            offset, length = self._index.offsets.item(index), self._index.lengths.item(index)
-            return tfrecord.read_record(file.fileno(), offset, length, path)
+            return tfrecord.read_record(file.fileno(), found.offsets.item(row), found.lengths.item(row), path)
 
     def _fetch(self, indices: np.ndarray) -> np.ndarray:
         records = np.empty(len(indices), object)
@@ -113,27 +117,33 @@ class ShardReader:
         return records
 
     @functools.cached_property
-    def _index(self) -> _RecordIndex:
-        fields = [("label", np.int64), ("shard", np.int32), ("offset", np.int64), ("length", np.int64)]
-        scan = self._scan()
-        table = np.fromiter(scan, np.dtype(fields), self.num_examples)
-        next(scan, None)  # raises an error if the last shard has more records
-        return _RecordIndex(*(np.ascontiguousarray(table[name]) for name, _ in fields))
+    def _first_records(self) -> list[int]:
+        """Index of the first record of each shard, and the number of all records."""
+        if self._on_damage is None:
+            counts = [shard.num_examples for shard in self.info.shards]
+        else:
+            counts = [len(self._index(shard).labels) for shard in range(len(self.paths))]
+        return list(itertools.accumulate(counts, initial=0))
 
-    def _scan(self) -> Iterator[tuple[int, int, int, int]]:
-        progress = tqdm(self.paths, desc="reading labels", unit="file", delay=1, dynamic_ncols=True)
-        for shard, path in enumerate(progress):
-            for offset, length, prefix in self._prefixes(path):
-                try:
-                    label = schema.read_label(prefix)
-                except ValueError as error:
-                    raise ValueError(f"{path}: damaged record at offset {offset}: {error}") from error
-                if label >= self.info.num_classes:
-                    raise ValueError(
-                        f"{path}: the record at offset {offset} must have a label in [0, {self.info.num_classes}). "
-                        f"Received: label={label}"
-                    )
-                yield label, shard, offset, length
+    def _index(self, shard: int) -> _ShardIndex:
+        if shard not in self._indices:
+            fields = [("label", np.int64), ("offset", np.int64), ("length", np.int64)]
+            table = np.fromiter(self._scan(self.paths[shard]), np.dtype(fields))
+            self._indices[shard] = _ShardIndex(*(np.ascontiguousarray(table[name]) for name, _ in fields))
+        return self._indices[shard]
+
+    def _scan(self, path: Path) -> Iterator[tuple[int, int, int]]:
+        for offset, length, prefix in self._prefixes(path):
+            try:
+                label = schema.read_label(prefix)
+            except ValueError as error:
+                raise ValueError(f"{path}: damaged record at offset {offset}: {error}") from error
+            if label >= self.info.num_classes:
+                raise ValueError(
+                    f"{path}: the record at offset {offset} must have a label in [0, {self.info.num_classes}). "
+                    f"Received: label={label}"
+                )
+            yield label, offset, length
 
     def _check_number(self, path: Path, records: Iterable[T]) -> Iterator[T]:
         """Iterates over the records of a shard. Raises an error if it has another number of records than recorded."""

@@ -356,3 +356,16 @@ def test_reprs(face_folder, tmp_path):
     assert repr(TFRecords(tmp_path / "records")) == f"<TFRecords('{tmp_path / 'records'}'): 12 images of 3 classes>"
     assert repr(drop_small_classes(faces, 4)) == f"<ClassSubset: 9 images, 2 classes of {faces}>"
     assert repr(Relabeled(faces, [0] * 11 + [-1])) == f"<Relabeled: 3 classes, 11 images of {faces}>"
+
+
+def test_a_record_needs_no_other_shard(face_folder, tmp_path):
+    write_dataset(ImageFolder(face_folder), tmp_path / "records", examples_per_shard=4)
+    expected = list(TFRecords(tmp_path / "records"))
+    damaged = tmp_path / "records" / "00001-of-00003.tfrecord"
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    faces = TFRecords(tmp_path / "records")
+    readable = [*range(4), *range(8, 12)]
+    assert [faces[row] for row in readable] == [expected[row] for row in readable]
+    for read in (lambda: faces[4], lambda: faces.labels):
+        with pytest.raises(ValueError, match=r"00001-of-00003\.tfrecord"):
+            read()
