@@ -36,13 +36,15 @@ def use_precision(precision: str = "auto") -> str:
         ValueError: if the precision is unknown, or is onednn_bfloat16 and the backend is not TensorFlow.
 
     Examples:
-        >>> use_precision("mixed_bfloat16")
-        'mixed_bfloat16'
-        >>> backbone = keras_arcface.backbones.MobileFaceNet()
-        >>> backbone.compute_dtype, ArcFace(num_classes=10).compute_dtype
-        ('bfloat16', 'float32')
         >>> use_precision("float32")
         'float32'
+
+        On a machine with a GPU:
+
+            use_precision("auto")                       # "mixed_float16"
+            backbone = backbones.MobileFaceNet()
+            backbone.compute_dtype                      # "float16"
+            ArcFace(num_classes=10).compute_dtype       # "float32"
     """
     _arguments.check_choice("precision", precision, PRECISIONS)
     is_tensorflow = keras.backend.backend() == "tensorflow"
