@@ -1,7 +1,6 @@
 """Public names of a package whose modules are loaded on first use, because they load TensorFlow."""
 
 import importlib
-import sys
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +17,6 @@ def late_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
-        setattr(sys.modules[package], name, value)
-        return value
+        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
 
     return get
