@@ -46,7 +46,7 @@ SLOW_TESTS := \
 	tests/training/test_gradient_accumulation.py \
 	tests/training/test_interruption.py \
 	tests/training/test_replica_check.py \
-	tests/training/test_resume_elsewhere.py
+	tests/training/test_resume_elsewhere.py::test_a_training_continues_on_another_number_of_devices[fewer-hosts]
 # Most of the time on JAX is compilation: the workers, and the next run, take over what another one has compiled.
 ON_JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.pytest_cache/jax \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1

@@ -19,7 +19,7 @@ from training.resume_elsewhere import sharded
         ("jax", Setting(sample_rate=0.5, dropout=0.4), sharded(DOWN, on_hosts=True)),
         ("tensorflow", Setting(sample_rate=0.5), replicated(DOWN)),
     ],
-    ids=["split over more devices", "split over fewer hosts, sampled", "fewer replicas, sampled"],
+    ids=["more-devices", "fewer-hosts", "fewer-replicas"],
 )
 def test_a_training_continues_on_another_number_of_devices(backend, setting, parts, tmp_path):
     pytest.importorskip(backend, reason=f"{backend} is absent")
