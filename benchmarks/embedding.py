@@ -10,7 +10,7 @@ same command runs again.
 
 CPU seconds are those of all processes, and so is the peak of the memory, in which shared pages count once (PSS). The
 last lines compare the planned CPU seconds and bytes (`keras_arcface.plan`) with the measured ones. The planned rate is
-that of 20,000 images: the difference between runs over 4,000 and 24,000, without the start of the processes, before
+the difference between runs over one shard and three shards for each process, without the start of the processes, before
 and after the run over all images.
 """
 
@@ -32,7 +32,7 @@ from process_usage import processes_of
 from keras_arcface import data
 from keras_arcface import plan
 
-SMALL, LARGE = 4_000, 24_000  # images of the runs whose difference is the planned rate
+SHARDS = 1, 3  # for each process, in the runs whose difference is the planned rate
 DIM = 512
 
 
@@ -141,8 +141,9 @@ def measure(arguments, folder: Path) -> int:
     embedder = folder / "embedder.keras"
     make_embedder(embedder)
     runs: dict[int, list[Usage]] = {}
+    few, many = (shards * arguments.processes * arguments.images_per_shard for shards in SHARDS)
     # The small runs before and after the large one see the same other programs on the machine.
-    for number, count in enumerate((SMALL, LARGE, arguments.images, SMALL, LARGE)):
+    for number, count in enumerate((few, many, arguments.images, few, many)):
         dataset, output = folder / f"dataset_{count}", folder / f"embeddings_{number}"
         if count not in runs:
             data.write_dataset(Repeated(source, count), dataset, processes=arguments.processes)
@@ -166,8 +167,8 @@ def measure(arguments, folder: Path) -> int:
     is_same = again == whole
     print(f"after {arguments.kills} kills, {len(again)} files, each with the same sha256: {is_same}")
 
-    small, large = (sum(usage.cpu_seconds for usage in runs[count]) / len(runs[count]) for count in (SMALL, LARGE))
-    rate = (LARGE - SMALL) / (large - small)
+    small, large = (sum(usage.cpu_seconds for usage in runs[count]) / len(runs[count]) for count in (few, many))
+    rate = (many - few) / (large - small)
     setup = plan.ImageSetup(arguments.images, dim=DIM, name_bytes=12, embed_rate=rate)
     planned = {stage.name: stage for stage in plan.estimate_stages(setup)}["embed, float32"]
     print(f"\n{'':24}{'planned':>16}{'measured':>16}{'ratio':>7}   at {rate:,.0f} images per CPU second")

@@ -124,12 +124,14 @@ def galleries(arguments, folder: Path) -> None:
 
 def published_rate(arguments, folder: Path) -> None:
     source, usages = data.RecordIO(arguments.rec), {}
-    for count in (arguments.rate_images // 5, arguments.rate_images):
+    # Both runs start all processes, each of which writes at least one shard.
+    few = arguments.processes * arguments.images_per_shard
+    for count in (few, 3 * few):
         data.write_dataset(Repeated(source, count), folder / f"dataset_{count}")
         usages[count] = embed(
             folder / f"dataset_{count}", folder / f"embeddings_{count}", arguments.embedder, arguments
         )
-    few, many = usages
+    _, many = usages
     rate = (many - few) / (usages[many].cpu_seconds - usages[few].cpu_seconds)
     print(f"\nembed with {arguments.embedder}, mirror images added: {rate:,.1f} images per CPU second")
 
@@ -139,7 +141,6 @@ def main():
     parser.add_argument("rec", type=Path)
     parser.add_argument("--people", type=int, default=1_000_000)
     parser.add_argument("--embedder", type=Path, default=Path("sface"))
-    parser.add_argument("--rate-images", type=int, default=2_500)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--folder", type=Path, help="folder for the files; default: the folder for temporary files")
     arguments = parser.parse_args()
