@@ -1,6 +1,7 @@
 """Which package may import which."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import keras_arcface
 from keras_arcface import evaluation
 from keras_arcface import gallery
 from keras_arcface import serving
+from keras_arcface import training
 
 PACKAGE = Path(keras_arcface.__file__).parent
 
@@ -233,8 +235,29 @@ def test_what_needs_no_backend_starts_without_keras_and_tensorflow(code, tmp_pat
     assert done.stdout.endswith("loaded []\n"), done.stdout + done.stderr
 
 
+def test_jax_trains_where_tensorflow_is_not_installed(tmp_path):
+    code = """
+import sys
+sys.modules["tensorflow"] = None  # importing it raises an error
+import keras
+import numpy as np
+from keras_arcface import ArcFace, RecognitionModel, training
+embedder = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+model = RecognitionModel(embedder, ArcFace(num_classes=3))
+model.compile(optimizer=training.CoupledSGD(0.1))
+images, labels = np.ones((4, 8, 8, 3), "float32"), np.arange(4) % 3
+history = model.fit(images, labels, batch_size=2, verbose=0, callbacks=[training.StopOnNaN()])
+print("loss is finite:", np.isfinite(history.history["loss"]).all())
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "loss is finite: True\n", done.stdout + done.stderr
+
+
 def test_names_that_are_loaded_late_are_public():
-    for module in (evaluation, serving):
+    for module in (evaluation, serving, training):
         for name in module.__all__:
             assert getattr(module, name) is not None
         assert dir(module) == sorted(module.__all__)

@@ -1,7 +1,10 @@
 """Optimizers, schedules, callbacks, and device strategies for training with `fit`."""
 
+from typing import TYPE_CHECKING
+
 from keras_arcface._choices import PRECISIONS
 from keras_arcface._choices import STRATEGIES
+from keras_arcface._late_names import late_names
 from keras_arcface.training.adam import CoupledAdam
 from keras_arcface.training.checkpoints import Checkpoints
 from keras_arcface.training.distribution import ClassParallel
@@ -13,9 +16,7 @@ from keras_arcface.training.gradient_accumulation import GradientAccumulationOpt
 from keras_arcface.training.interruption import AlignEpochs
 from keras_arcface.training.interruption import StopOnInterrupt
 from keras_arcface.training.loss_scaling import SyncedLossScaleOptimizer
-from keras_arcface.training.precision import use_precision
 from keras_arcface.training.progress_bar import ProgressBar
-from keras_arcface.training.replica_check import check_replicas
 from keras_arcface.training.schedules import CosineSchedule
 from keras_arcface.training.schedules import PolynomialSchedule
 from keras_arcface.training.schedules import StepSchedule
@@ -23,11 +24,15 @@ from keras_arcface.training.sgd import CoupledSGD
 from keras_arcface.training.steps import StepCallback
 from keras_arcface.training.steps import StopAtStep
 from keras_arcface.training.steps import StopOnNaN
-from keras_arcface.training.strategies import all_gpus_strategy
-from keras_arcface.training.strategies import device_scope
 from keras_arcface.training.training_log import TrainingLog
 from keras_arcface.training.training_plot import plot_training
 from keras_arcface.training.verification_callback import VerificationCallback
+
+if TYPE_CHECKING:
+    from keras_arcface.training.precision import use_precision
+    from keras_arcface.training.replica_check import check_replicas
+    from keras_arcface.training.strategies import all_gpus_strategy
+    from keras_arcface.training.strategies import device_scope
 
 __all__ = [
     "PRECISIONS",
@@ -59,3 +64,18 @@ __all__ = [
     "stages",
     "use_precision",
 ]
+
+# A training on JAX does not require TensorFlow.
+__getattr__ = late_names(
+    __name__,
+    {
+        "all_gpus_strategy": "strategies",
+        "check_replicas": "replica_check",
+        "device_scope": "strategies",
+        "use_precision": "precision",
+    },
+)
+
+
+def __dir__():
+    return sorted(__all__)
