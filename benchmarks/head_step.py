@@ -31,7 +31,8 @@ def problem(batch, classes, dim):
 
     generator = np.random.default_rng(0)
     embeddings = generator.standard_normal((batch, dim), dtype="float32")
-    centers = 0.01 * generator.standard_normal((classes, dim), dtype="float32")
+    centers = 0.01 * generator.standard_normal((min(classes, 100_000), dim), dtype="float32")
+    centers = np.resize(centers, (classes, dim))  # repeated, because the numbers of ten million take a minute
     return embeddings, centers, generator.integers(0, classes, batch).astype("int32")
 
 
@@ -86,17 +87,9 @@ def keras_step(weight, embeddings, mean_loss):
             slot = MOMENTUM * slot - RATE * by_centers
             return centers + slot, slot, by_x
 
-        step = jax.jit(step, donate_argnums=(0, 1))
-        state = [weight.value, jax.numpy.zeros_like(weight.value)]
+        centers = weight.value
         weight._value = None  # avoids a second copy in memory
-        x = jax.numpy.asarray(embeddings)
-
-        def run(times):
-            for _ in range(times):
-                state[0], state[1], by_x = step(*state, x)
-            by_x.block_until_ready()
-
-        return lambda times: seconds_of(run, times)
+        return jax_steps(step, centers, embeddings)
     import tensorflow as tf
 
     variable, slot = weight.value, tf.Variable(tf.zeros_like(weight.value))
@@ -112,6 +105,28 @@ def keras_step(weight, embeddings, mean_loss):
         return tf.reduce_sum(by_x)
 
     return lambda times: seconds_of(lambda times: [step().numpy() for _ in range(times)], times)
+
+
+def jax_steps(step, centers, embeddings):
+    """Returns a function `steps -> seconds`. Its attribute `gib` is the memory of a compiled step."""
+    import jax
+
+    state, x = [centers, jax.numpy.zeros_like(centers)], jax.numpy.asarray(embeddings)
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*state, x).compile()
+    del centers
+
+    def run(times):
+        for _ in range(times):
+            state[0], state[1], by_x = compiled(*state, x)
+        by_x.block_until_ready()
+
+    def measure(times):
+        return seconds_of(run, times)
+
+    if needed := compiled.memory_analysis():
+        arguments = needed.argument_size_in_bytes + needed.output_size_in_bytes - needed.alias_size_in_bytes
+        measure.gib = (arguments + needed.temp_size_in_bytes) / 2**30
+    return measure
 
 
 def update(variable, slot, gradient):
@@ -145,7 +160,6 @@ def limit(batch, classes, dim, framework, dtype="float32"):
 
         return lambda times: seconds_of(run, times)
     if framework == "jax":
-        import jax
         from jax import numpy as jnp
 
         low = "bfloat16" if dtype == "bfloat16" else "float32"
@@ -157,15 +171,7 @@ def limit(batch, classes, dim, framework, dtype="float32"):
             slot = MOMENTUM * slot - RATE * product(logits.T, a).astype("float32")
             return weight + slot, slot, product(logits, b)
 
-        step = jax.jit(step, donate_argnums=(0, 1))
-        state, x = [jnp.asarray(centers), jnp.zeros_like(centers)], jnp.asarray(embeddings)
-
-        def run(times):
-            for _ in range(times):
-                state[0], state[1], by_x = step(*state, x)
-            by_x.block_until_ready()
-
-        return lambda times: seconds_of(run, times)
+        return jax_steps(step, jnp.asarray(centers), embeddings)
     import tensorflow as tf
 
     variable, slot, x = tf.Variable(centers), tf.Variable(tf.zeros_like(centers)), tf.constant(embeddings)

@@ -17,6 +17,7 @@ network's operations per second (three times those of the forward pass) to those
 import argparse
 import contextlib
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -54,7 +55,6 @@ PEERS = {
 
 def ours(network, batch, precision, **_):
     import keras
-    import tensorflow as tf
 
     from keras_arcface import ArcFace
     from keras_arcface import RecognitionModel
@@ -62,13 +62,18 @@ def ours(network, batch, precision, **_):
     from keras_arcface import models
     from keras_arcface import training
 
-    if keras.backend.backend() != "tensorflow":
-        tf.config.set_visible_devices([], "GPU")  # TensorFlow only provides the batch
-    training.use_precision(precision)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        training.use_precision(precision)
+        dataset = tf.data.Dataset.from_tensors(batch_of(batch)).repeat().prefetch(2)
+    else:  # without TensorFlow, which may not be installed
+        keras.config.set_dtype_policy(precision)
+        pair = batch_of(batch)
+        dataset = (pair for _ in itertools.count())
     embedder = models.make_embedder(getattr(backbones, network)(), dim=DIM, dropout=DROPOUT)
     model = RecognitionModel(embedder, ArcFace(CLASSES))
     model.compile(optimizer=training.CoupledSGD(RATE, momentum=MOMENTUM, weight_decay=DECAY))
-    dataset = tf.data.Dataset.from_tensors(batch_of(batch)).repeat().prefetch(2)
     clock = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda *_: moments.append(time.perf_counter()),
         on_epoch_end=lambda *_: moments.append(time.perf_counter()),  # Keras has read the losses at this point
@@ -84,7 +89,7 @@ def ours(network, batch, precision, **_):
     return run
 
 
-def peer(network, batch, dtype, channels_last, path, **_):
+def peer(network, batch, dtype, channels_last, path, compiled=False, **_):
     import torch
     from torch.nn import functional
 
@@ -94,6 +99,8 @@ def peer(network, batch, dtype, channels_last, path, **_):
     low = torch.autocast(device, getattr(torch, dtype)) if dtype else contextlib.nullcontext()
     layout = torch.channels_last if channels_last else torch.contiguous_format
     backbone = peer_network(network, path).to(device, memory_format=layout).train()
+    if compiled:
+        backbone = torch.compile(backbone)
     centers = torch.nn.Parameter(0.01 * torch.randn(CLASSES, DIM, device=device))
     optimizer = torch.optim.SGD([*backbone.parameters(), centers], RATE, MOMENTUM, weight_decay=DECAY)
     scaler = torch.amp.GradScaler(device, enabled=dtype == "float16")
