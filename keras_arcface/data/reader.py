@@ -291,13 +291,13 @@ def _decode(info: DatasetInfo, serialized):
     """Parses, checks and decodes serialized records `(n,)`. Returns images, labels and names."""
     encoded, labels, names = schema.parse(serialized)
     is_wrong = tf.logical_or(labels < 0, labels >= info.num_classes)
-    message = [
-        f"labels must be in [0, {info.num_classes}). Received:",
-        tf.boolean_mask(names, is_wrong),
-        "with labels",
-        tf.boolean_mask(labels, is_wrong),
-    ]
-    with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(is_wrong)), message)]):
+
+    def fail():
+        bad_names, bad_labels = tf.boolean_mask(names, is_wrong), tf.boolean_mask(labels, is_wrong)
+        message = [f"labels must be in [0, {info.num_classes}). Received:", bad_names, "with labels", bad_labels]
+        return tf.group(tf.debugging.Assert(False, message))
+
+    with tf.control_dependencies([tf.cond(tf.reduce_any(is_wrong), fail, tf.no_op)]):
         return encoded_images.decode_batch(encoded, names, info.image_size), labels, names
 
 

@@ -200,3 +200,56 @@ def test_jpeg_files_are_decoded_equally_in_batches_and_when_served():
     served, valid = decode_rows(encoded, (33, 47))
     assert valid.numpy().all()
     np.testing.assert_array_equal(served, expected)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+EXIF = segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")  # turned by 90 degrees
+ICC = segment(0xE2, b"ICC_PROFILE\0")
+
+
+def with_segment(encoded: bytes, at: int, added: bytes) -> bytes:
+    return encoded[:at] + added + encoded[at:]
+
+
+def test_only_jpeg_files_with_common_headers_need_no_exact_check():
+    common = jpegs((33, 47))
+    jpeg = common[0]
+    frame, scan = jpeg.index(b"\xff\xc0\x00\x11"), jpeg.index(b"\xff\xda")
+    files = {
+        "EXIF before the frame": with_segment(jpeg, 2, EXIF),
+        "EXIF before the scan": with_segment(jpeg, scan, EXIF),
+        "another segment": with_segment(jpeg, frame, ICC),
+        "a long comment": with_segment(jpeg, 2, segment(0xFE, bytes(1100))),
+        "a second frame of another size": with_segment(jpeg, scan, jpeg[frame : frame + 5] + b"\1\1\1\1" + bytes(10)),
+        "two frames": with_segment(jpeg, scan, jpeg[frame : frame + 19]),
+        "no frame": jpeg[:frame] + jpeg[frame + 19 :],
+        "no scan": jpeg[:scan],
+        "a fill byte": with_segment(jpeg, frame, b"\xff"),
+        "another format": saved(Image.fromarray(make_face(0, 0, (33, 47))), "PNG"),
+        "another size": jpegs((47, 33))[0],
+        "not an image": b"",
+        "more bytes than a photo of this size": jpeg + bytes(1 << 20),
+    }
+    assert encoded_images._are_common_jpegs(tf.constant(common), (33, 47))
+    for name, encoded in files.items():
+        assert not encoded_images._are_common_jpegs(tf.constant([*common, encoded]), (33, 47)), name
+
+
+def test_exif_data_after_the_start_of_a_scan_is_ignored_as_by_opencv():
+    (jpeg,) = jpegs((33, 47))[:1]
+    for at in (jpeg.index(b"\xff\xda") + 14, len(jpeg) - 2):
+        encoded = with_segment(jpeg, at, EXIF)
+        decoded = encoded_images.decode_batch(tf.constant([encoded]), tf.constant(["name"]), (33, 47))
+        np.testing.assert_array_equal(decoded[0], decode(encoded))
+
+
+@pytest.mark.parametrize("count", [None, 1, 7, 300, 257])
+def test_batches_of_every_size_are_decoded(count):
+    files = (jpegs((8, 17)) * 30)[: count or 7]
+    decode_all = tf.function(lambda encoded: encoded_images.decode_batch(encoded, encoded, (8, 17)))
+    signature = tf.TensorSpec((count,), tf.string)
+    decoded = decode_all.get_concrete_function(signature)(tf.constant(files))
+    np.testing.assert_array_equal(decoded, [decode(encoded) for encoded in files])
