@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import cv2
 import numpy as np
@@ -168,6 +169,21 @@ def test_blur_is_a_gaussian():
 def detail(images):
     images = images.astype(float)
     return np.abs(np.diff(images, axis=1)).mean(axis=(1, 2, 3)) + np.abs(np.diff(images, axis=2)).mean(axis=(1, 2, 3))
+
+
+def test_low_resolution_is_that_of_opencv():
+    methods = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
+    used = set()
+    faces = np.stack([make_face(person, 0, size=(24, 40)) for person in range(64)])
+    for face, changed in zip(faces, apply("low_resolution", faces, probability=1.0, scale=(0.5, 0.5)), strict=True):
+        for pair in itertools.product(methods, methods):
+            small = cv2.resize(face, (20, 12), interpolation=pair[0])
+            if np.array_equal(cv2.resize(small, (40, 24), interpolation=pair[1]), changed):
+                used.add(pair)
+                break
+        else:
+            pytest.fail("no pair of methods gives this image")
+    assert len(used) > 15
 
 
 def test_low_resolution_removes_detail_but_keeps_the_mean():
