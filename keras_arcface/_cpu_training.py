@@ -100,7 +100,7 @@ def _call_prelu(layer, inputs):
     # graphs do not contain the compiled function.
     if not _private_api.training_of_current_call():
         return layers.PReLU.call(layer, inputs)
-    return _compiled_prelu(inputs, ops.cast(layer.alpha, inputs.dtype), tuple(layer.shared_axes or ()))
+    return _compiled_prelu(inputs, layer.alpha, tuple(layer.shared_axes or ()))
 
 
 def _compiled_prelu(x, alpha, shared_axes):
@@ -108,25 +108,31 @@ def _compiled_prelu(x, alpha, shared_axes):
     import tensorflow as tf
 
     forward, backward = _prelu_functions(shared_axes)
+    # With this option, TensorFlow computes the surrounding convolutions in bfloat16, but not a compiled function.
+    is_bfloat16 = tf.config.optimizer.get_experimental_options().get("auto_mixed_precision_onednn_bfloat16", False)
+    stored = "bfloat16" if is_bfloat16 and x.dtype == "float32" else x.dtype
 
     @tf.custom_gradient
     def apply(x, alpha):
         return forward(x, alpha), lambda upstream: backward(x, alpha, upstream)
 
-    return apply(x, alpha)
+    return tf.cast(apply(tf.cast(x, stored), tf.cast(alpha, "float32")), x.dtype)
 
 
 @functools.cache
 def _prelu_functions(shared_axes):
     import tensorflow as tf
 
+    # The conversions to float32 are a part of the compiled functions, and need no memory.
     def forward(x, alpha):
-        return tf.where(x > 0, x, alpha * x)
+        below = tf.cast(alpha * tf.cast(x, "float32"), x.dtype)
+        return tf.where(x > 0, x, below)
 
     def backward(x, alpha, upstream):
-        below = tf.where(x > 0, tf.zeros_like(x), upstream * x)
-        by_alpha = tf.reduce_sum(tf.cast(below, tf.float32), axis=(0, *shared_axes), keepdims=True)[0]
-        return tf.where(x > 0, upstream, alpha * upstream), tf.cast(by_alpha, alpha.dtype)
+        product = tf.cast(upstream, "float32") * tf.cast(x, "float32")
+        by_alpha = tf.reduce_sum(tf.where(x > 0, 0.0, product), axis=(0, *shared_axes), keepdims=True)[0]
+        below = tf.cast(alpha * tf.cast(upstream, "float32"), x.dtype)
+        return tf.where(x > 0, upstream, below), by_alpha
 
     compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
     return compiled(forward), compiled(backward)

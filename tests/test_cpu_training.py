@@ -98,6 +98,25 @@ def test_prelu_with_other_shared_axes_agrees_with_keras(shared_axes):
 
 
 @needs_tensorflow_on_cpu
+def test_prelu_between_convolutions_in_bfloat16_is_rounded_once():
+    import tensorflow as tf
+
+    shape = (3, 4, 5, 6)
+    faster, plain = faster_and_plain("PReLU", shape, shared_axes=[1, 2])
+    images, upstream = (tf.cast(tf.cast(random(shape, seed), "bfloat16"), "float32") for seed in (0, 1))
+    expected, by_images, by_alpha, alpha = training_step(plain, images, upstream)
+    try:
+        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
+        received = training_step(faster, images, upstream)
+    finally:
+        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": False})
+    rounded = [np.asarray(tf.cast(tf.cast(array, "bfloat16"), "float32")) for array in (expected, by_images)]
+    assert_agree(received[:2], rounded, 0)
+    assert_agree(received[2:], [by_alpha, alpha], 1e-6)
+    assert not np.array_equal(received[0], expected)
+
+
+@needs_tensorflow_on_cpu
 def test_prelu_in_training_keeps_zero_and_nan():
     layer = _cpu_training.speed_up(layers.PReLU(shared_axes=[1, 2]))
     outputs = np.asarray(layer(np.array([0.0, np.nan, -np.inf], "float32").reshape(1, 1, 1, 3), training=True))

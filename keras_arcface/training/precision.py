@@ -14,6 +14,9 @@ from keras_arcface._choices import PRECISIONS
 # Operations that TensorFlow must not compute in bfloat16: matrix products, because heads require float32, and a
 # gradient of strided convolutions, because it is about fifty times slower in bfloat16 with oneDNN.
 _FLOAT32_OPERATIONS = "MatMul,BatchMatMul,BatchMatMulV2,BatchMatMulV3,Einsum,DepthwiseConv2dNativeBackpropInput"
+# Casts between operations in bfloat16 become casts of bfloat16, which do nothing. Without this, TensorFlow converts the
+# inputs and outputs of each compiled PReLU to float32 and back.
+_CAST = "Cast"
 
 _log = logging.getLogger(__name__)
 
@@ -62,17 +65,19 @@ def use_precision(precision: str = "auto") -> str:
         )
     if is_tensorflow:
         if uses_onednn:
-            _exclude_from_bfloat16()
+            _choose_bfloat16_operations()
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": uses_onednn})
     keras.config.set_dtype_policy("float32" if uses_onednn else precision)
     return precision
 
 
-def _exclude_from_bfloat16() -> None:
-    """Adds operations to the environment variable of float32 operations, which TensorFlow reads for every graph."""
-    name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"
-    excluded = [op for op in os.environ.get(name, "").split(",") if op and op not in _FLOAT32_OPERATIONS.split(",")]
-    os.environ[name] = ",".join([*excluded, _FLOAT32_OPERATIONS])
+def _choose_bfloat16_operations() -> None:
+    """Sets the environment variables of operations that TensorFlow reads for every graph."""
+    excluded = _FLOAT32_OPERATIONS.split(",")
+    for suffix, operations in (("ALLOWLIST_REMOVE", excluded), ("CLEARLIST_ADD", [_CAST])):
+        name = f"TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_{suffix}"
+        others = [op for op in os.environ.get(name, "").split(",") if op and op not in operations]
+        os.environ[name] = ",".join([*others, *operations])
 
 
 def _fast_precisions() -> tuple[str, ...]:

@@ -77,10 +77,31 @@ class CoupledSGD(CoupledDecay, keras.optimizers.Optimizer):
         index = _private_api.variable_index(self, variable)
         gradient = self._add_decay(ops.cast(gradient, variable.dtype), variable)
         learning_rate = ops.cast(learning_rate, variable.dtype)
+        if keras.backend.backend() == "tensorflow" and self._apply_fused(
+            gradient, variable, self.velocities[index], learning_rate
+        ):
+            return
         velocity = self.momentum * self.velocities[index] + gradient
         self.assign(self.velocities[index], velocity)
         step = gradient + self.momentum * velocity if self.nesterov else velocity
         self.assign_sub(variable, learning_rate * step)
+
+    def _apply_fused(self, gradient, variable, velocity, learning_rate) -> bool:
+        """Applies the update by one TensorFlow operation, with fewer passes over memory. Returns whether it could."""
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy():  # a variable has one handle per replica
+            return False
+        tf.raw_ops.ResourceApplyMomentum(
+            var=_handle(variable),
+            accum=_handle(velocity),
+            lr=learning_rate,
+            grad=gradient,
+            momentum=ops.cast(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+            use_locking=False,
+        )
+        return True
 
     def get_config(self):
         return {
@@ -89,3 +110,8 @@ class CoupledSGD(CoupledDecay, keras.optimizers.Optimizer):
             "nesterov": self.nesterov,
             **self._decay_config(),
         }
+
+
+def _handle(variable):
+    """Returns the resource of a Keras or TensorFlow variable."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle

@@ -40,6 +40,15 @@ def test_equals_the_formula_in_float64(nesterov):
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
+def test_the_fused_update_equals_the_composed_one(nesterov, monkeypatch):
+    fused = trained(CoupledSGD(0.1, nesterov=nesterov))
+    monkeypatch.setattr(CoupledSGD, "_apply_fused", lambda *_: False)
+    composed = trained(CoupledSGD(0.1, nesterov=nesterov))
+    for name in SHAPES:
+        np.testing.assert_allclose(fused[name], composed[name], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
 def test_equals_torch(nesterov):
     torch = pytest.importorskip("torch", reason="PyTorch is absent")
     start, gradients = start_and_gradients()

@@ -168,14 +168,16 @@ def test_heads_compute_in_float32_when_convolutions_compute_in_bfloat16(machine)
         assert np.abs(in_bfloat16 - convolved).max() > 1e-2
 
 
-def test_excluded_operations_are_added_to_those_of_the_user(monkeypatch, machine):
+def test_chosen_operations_are_added_to_those_of_the_user(monkeypatch, machine):
     machine(has_bfloat16=True)
-    name = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE"
-    monkeypatch.setenv(name, "Conv3D,MatMul")
+    prefix = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_"
+    monkeypatch.setenv(f"{prefix}ALLOWLIST_REMOVE", "Conv3D,MatMul")
+    monkeypatch.setenv(f"{prefix}CLEARLIST_ADD", "Snapshot")
     try:
         for _ in range(2):
             use_precision("onednn_bfloat16")
-            assert os.environ[name] == f"Conv3D,{precision_module._FLOAT32_OPERATIONS}"
+            assert os.environ[f"{prefix}ALLOWLIST_REMOVE"] == f"Conv3D,{precision_module._FLOAT32_OPERATIONS}"
+            assert os.environ[f"{prefix}CLEARLIST_ADD"] == "Snapshot,Cast"
     finally:
         use_precision("float32")
 
