@@ -11,6 +11,9 @@ the network's multiplications per second to those of a large square matrix produ
 `gRPC` is `FaceClient` with the test double of a server in another process on the same cores. With `--peer`, the same
 weights in arcface_torch's network are exported by PyTorch's ONNX exporter, as a reference for our exports. bfloat16 in
 TensorFlow corresponds to a server with `--mixed_precision=bfloat16`.
+
+`JPEG` is the time from files to embeddings. OpenVINO receives the pixels of the decoder of our SavedModel, which runs
+before it. `--jpeg` measures these contenders only.
 """
 
 import argparse
@@ -104,7 +107,22 @@ def onnx(folder, batch, file, channels_first=False, **_):
     return Timed(lambda: session.run(None, {name: images}))
 
 
-def openvino(folder, batch, file, precision, channels_first=False, **_):
+def decoder(batch):
+    """Returns a function that decodes JPEG files as the signature `serve_bytes` does."""
+    import tensorflow as tf
+
+    from keras_arcface.serving.saved_model.decoding import decode_rows
+
+    files = tf.constant(jpegs_of(batch))
+    function = tf.function(lambda files: decode_rows(files, (SIZE, SIZE))[0])
+    return lambda: function(files).numpy()
+
+
+def decoding(batch, **_):
+    return Timed(decoder(batch))
+
+
+def openvino(folder, batch, file, precision, channels_first=False, is_jpeg=False, **_):
     import openvino as ov
 
     hint = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}[precision]
@@ -115,7 +133,8 @@ def openvino(folder, batch, file, precision, channels_first=False, **_):
     if channels_first:
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
     request = model.create_infer_request()
-    return Timed(lambda: request.infer([images]))
+    decode = decoder(batch) if is_jpeg else lambda: images
+    return Timed(lambda: request.infer([decode()]))
 
 
 def litert(folder, batch, file, **_):
@@ -163,6 +182,7 @@ KINDS = {
     "predict": predict,
     "saved_model": saved_model,
     "onnx": onnx,
+    "decoding": decoding,
     "openvino": openvino,
     "litert": litert,
     "grpc": grpc,
@@ -254,9 +274,11 @@ def tasks(folder, batch, peer, int8):
     yield "SavedModel", {"kind": "saved_model", **float32}
     yield "SavedModel, variables", {"kind": "saved_model", **float32, "model": "kept"}
     yield "SavedModel, JPEG", {"kind": "saved_model", **float32, "signature": "serve_bytes"}
+    yield "decoding of JPEG alone", {"kind": "decoding", **size}
     yield "Keras predict", {"kind": "predict", **float32}
     yield "ONNX Runtime", {"kind": "onnx", **float32, "file": "float32.onnx"}
     yield "OpenVINO", {"kind": "openvino", **float32, "file": "float32.xml"}
+    yield "OpenVINO, JPEG", {"kind": "openvino", **float32, "file": "float32.xml", "is_jpeg": True}
     yield "LiteRT", {"kind": "litert", **float32, "file": "float32.tflite"}
     if peer:
         theirs = {**float32, "file": "peer.onnx", "channels_first": True}
@@ -282,6 +304,7 @@ def main():
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--peer", help="directory of arcface_torch")
     parser.add_argument("--int8", action="store_true", help="also measure quantized exports")
+    parser.add_argument("--jpeg", action="store_true", help="only what is needed to compare answers to JPEG files")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="duration of each measurement")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
@@ -313,6 +336,7 @@ def compare(network, batch, folder, arguments):
     contenders = [
         Contender(name, task, "tensorflow", keep_alive)
         for name, task in tasks(folder, batch, arguments.peer, arguments.int8)
+        if not arguments.jpeg or "JPEG" in name or name in ("bare TensorFlow", "SavedModel", "OpenVINO")
     ]
     measured = in_turns([rate, *contenders], arguments)
     flops = 2 * 2048**3 / statistics.median(rate.measured)

@@ -233,6 +233,10 @@ class RecognitionModel(keras.Model):
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
             return
+        # A compiled step that creates the variables of the optimizer would be traced twice.
+        if self.built and self.head.built and not self.optimizer.built:
+            with _replicas.variable_scope(self):
+                self.optimizer.build(self.trainable_variables)
         self._connect_partial_fc()
         super().make_train_function(force)
         function = self.train_function

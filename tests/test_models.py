@@ -82,6 +82,19 @@ def test_the_warm_up_counts_batches_of_training_and_goes_on_after_loading(batch,
     assert (int(loaded.head.steps.numpy()), float(loaded.head.strength.numpy())) == (12, 1.0)
 
 
+def test_the_step_is_traced_once(batch, monkeypatch):
+    images, labels = batch
+    model = make_model()
+    model.build((None, *images.shape[1:]))
+    traced = []
+    original = RecognitionModel._train_step
+    monkeypatch.setattr(
+        RecognitionModel, "_train_step", lambda self, *arguments: traced.append(1) or original(self, *arguments)
+    )
+    model.fit(images, labels, batch_size=len(images), epochs=2, verbose=0)
+    assert len(traced) == 1
+
+
 def test_sample_weights_weigh_loss_and_accuracy(batch):
     images, labels = batch
     model = make_model()

@@ -141,8 +141,11 @@ def load_dataset(
     else:
         inputs = _index_batches(shards, cache, host_batches, training, seed, start_step, images_per_class)
 
+    # AutoGraph would parse the source of these functions. It is kept for an augmentation of the user.
+    fetch = tf.autograph.experimental.do_not_convert(inputs.fetch)
+
     def prepare(step, indices, batch):
-        images, labels, origins = inputs.fetch(batch)
+        images, labels, origins = fetch(batch)
         is_mirrored = tf.zeros_like(indices, tf.bool)
         if training and augmentation is not None:
             step_seed = tf.stack([tf.constant(seed, tf.int64), step])

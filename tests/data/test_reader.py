@@ -89,6 +89,18 @@ def test_what_a_step_sees_depends_on_seed_and_step_alone(augmentation, directory
     assert_same(batches(directory, 6, start_step=2, augmentation=augmentation), whole[2:])
 
 
+def test_an_augmentation_of_the_user_may_have_conditions_on_tensors(directory):
+    def invert_in_odd_steps(images, seed):
+        if seed[1] % 2 == 1:
+            images = 255 - images
+        return images
+
+    plain = batches(directory, 2, augmentation=None)
+    (first, _), (second, _) = batches(directory, 2, augmentation=invert_in_odd_steps)
+    np.testing.assert_array_equal(first, plain[0][0])
+    np.testing.assert_array_equal(second, 255 - plain[1][0])
+
+
 @pytest.mark.parametrize("cache", [None, "encoded", "decoded"])
 def test_names_of_the_images(cache, folder, directory):
     for images, labels, names in load_dataset(directory, 5, names=True, augmentation=None, cache=cache):
