@@ -35,6 +35,11 @@ def inbound_nodes(layer: Any) -> list:
     return layer._inbound_nodes
 
 
+def are_all_layers_built(layer: Any) -> bool:
+    """Returns whether a Keras layer and all layers in it, at any depth, are built."""
+    return all(inner.built for inner in layer._flatten_layers())
+
+
 def training_of_current_call() -> bool | None:
     """Returns the `training` argument of the current Keras layer call; None outside of a call."""
     from keras.src.backend.common import global_state

@@ -234,7 +234,7 @@ class RecognitionModel(keras.Model):
         if self.train_function is not None and not force:
             return
         # A compiled step that creates the variables of the optimizer would be traced twice.
-        if self.built and self.head.built and not self.optimizer.built:
+        if not self.optimizer.built and _private_api.are_all_layers_built(self):
             with _replicas.variable_scope(self):
                 self.optimizer.build(self.trainable_variables)
         self._connect_partial_fc()

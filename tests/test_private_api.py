@@ -49,6 +49,26 @@ def test_a_symbolic_call_leaves_a_node():
     assert len(_private_api.inbound_nodes(layer)) == 1, VERSIONS
 
 
+def test_layers_in_layers_are_built():
+    class Outer(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = keras.layers.Dense(2)
+
+        def build(self, shape):
+            """Does not build the inner layer, which Keras builds when it is called."""
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    layer = Outer()
+    layer.build((None, 4))
+    assert layer.built, VERSIONS
+    assert not _private_api.are_all_layers_built(layer), VERSIONS
+    layer(np.zeros((1, 4)))
+    assert _private_api.are_all_layers_built(layer), VERSIONS
+
+
 def test_inner_layers_see_the_training_argument_of_the_outer_call():
     seen = []
 
