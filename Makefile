@@ -73,7 +73,7 @@ test-jax: .venv/dev
 	$(ON_JAX) $(BIN)/python -m pytest $(WORKERS) $(JAX_TESTS)
 
 test-slow: .venv/dev
-	$(BIN)/python -m pytest -m slow $(SLOW_TESTS)
+	$(BIN)/python -m pytest -m slow $(WORKERS) $(SLOW_TESTS)
 
 # Requires PyTorch, which is in no extra.
 test-torch: .venv/dev
