@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 _BLUR_RADIUS = 4  # pixels
-_GRAY_WEIGHTS = np.array([[0.2989], [0.587], [0.114]], np.float32)  # of red, green and blue, as in `tf.image.rgb_to_grayscale`
+# Weights of red, green and blue, as in `tf.image.rgb_to_grayscale`.
+_GRAY_WEIGHTS = np.array([[0.2989], [0.587], [0.114]], np.float32)
 _INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 # State of `apply_to_part`: `masks` collects the images that `flip` mirrors, `first` is the position of the first image
 # in the global batch, and `total` the size of the global batch.
