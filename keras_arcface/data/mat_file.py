@@ -112,6 +112,8 @@ class _Array:
             raise ValueError(f"more than {_MAX_DEPTH} arrays in others")
         (flags,) = _numbers(next(self._elements)[1], f"{self._order}u4", 1)
         shape = np.frombuffer(next(self._elements)[1], f"{self._order}i4").tolist()
+        if len(shape) < 2:
+            raise ValueError(f"an array of {len(shape)} dimensions, where at least 2 are expected")
         name = next(self._elements)[1].decode("utf-8", "replace")
         count, kind = math.prod(shape), flags & 0xFF
         if not 0 <= count <= self._size:  # of bytes; every item of an array has at least one

@@ -90,6 +90,21 @@ def test_damaged_files_are_named(tmp_path):
     assert values["numbers"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("value", ["a", 1.0])
+@pytest.mark.parametrize("dimensions", [0, 1])
+def test_an_array_of_fewer_than_two_dimensions_is_damaged(value, dimensions, tmp_path):
+    path = tmp_path / "file.mat"
+    scipy.io.savemat(path, {"a": value})
+    header, array = path.read_bytes()[:128], path.read_bytes()[136:]
+    shape = np.array([5, 8, 1, 1], "<i4").tobytes()
+    assert shape in array
+    array = array.replace(shape, np.array([5, 4 * dimensions, *[1] * 2 * dimensions], "<i4").tobytes(), 1)
+    path.write_bytes(header + np.array([14, len(array)], "<i4").tobytes() + array)
+    message = f"file.mat must be an undamaged MAT-file. Received: an array of {dimensions} dimensions"
+    with pytest.raises(ValueError, match=message):
+        read_mat(path, ())
+
+
 def test_other_formats_are_named(tmp_path):
     path = tmp_path / "file.mat"
     for content in (b"", b"MATLAB 5.0" * 100, b"\x89HDF\r\n\x1a\n" * 100):

@@ -80,9 +80,9 @@ def test_it_searches_the_alphabets_that_were_not_trained(tmp_path, monkeypatch, 
 @pytest.mark.skipif(not OMNIGLOT.is_dir(), reason="KERAS_ARCFACE_TEST_DATA has no folder omniglot")
 def test_on_omniglot_the_network_is_better_than_pixels(monkeypatch, capsys):
     files = [OMNIGLOT / f"images_background_small{number}.zip" for number in (1, 2)]
-    lines, table = run(monkeypatch, capsys, *files, "--epochs", 3)
+    lines, table = run(monkeypatch, capsys, *files, "--epochs", 8)
     names = "Japanese_(katakana), Sanskrit, Tagalog"
     assert lines[0] == f"2,120 images of 106 characters, never seen: {names}"
     recall, average_precision = np.subtract(table["ArcFace"], table["raw pixels"])
-    assert recall > 5
-    assert average_precision > 5
+    assert recall > 15
+    assert average_precision > 15

@@ -42,9 +42,11 @@ class SendInterrupt(StepCallback):
 
 @pytest.fixture(autouse=True)
 def _handler_is_restored():
-    previous = signal.getsignal(signal.SIGINT)
+    # Shells start programs in the background with a handler that ignores SIGINT.
+    at_start = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    assert signal.getsignal(signal.SIGINT) is previous
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, at_start)
 
 
 def test_training_stops_after_the_step_and_resumes_exactly(tmp_path):
