@@ -77,7 +77,10 @@ def run(*arguments: str) -> tuple[float, str]:
     """Returns the seconds and the output of a new Python process."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     begin = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=True)
+    # Without -P, the working directory would come before the path of another version.
+    done = subprocess.run(
+        [sys.executable, "-P", *arguments], env=environment, capture_output=True, text=True, check=True
+    )
     return time.perf_counter() - begin, done.stdout
 
 
