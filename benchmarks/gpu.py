@@ -263,7 +263,9 @@ def run_contender(contender: Contender, seconds: float, timeout: float) -> tuple
         output, failure = done.stdout, (done.stderr.strip().splitlines() or ["no message"])[-1]
         failure = None if done.returncode == 0 else f"exit code {done.returncode}: {failure[:200]}"
     except subprocess.TimeoutExpired as expired:
-        output, failure = (expired.stdout or b"").decode(), f"stopped after {timeout:.0f} s"
+        output = expired.stdout or ""
+        output = output if isinstance(output, str) else output.decode()
+        output, failure = output[: output.rfind("\n") + 1], f"stopped after {timeout:.0f} s"
     return [json.loads(line) for line in output.splitlines()], failure
 
 
@@ -294,6 +296,10 @@ def main():
     kind, device = machine()
     if kind == "cpu" and not arguments.toy:
         parser.error("no GPU was found; --toy runs the script without one")
+    if arguments.peer and not Path(arguments.peer, "partial_fc_v2.py").is_file():
+        parser.error(
+            f"--peer must be the directory arcface_torch. Received: {arguments.peer}, without partial_fc_v2.py"
+        )
     arguments.peer = arguments.peer and str(Path(arguments.peer).resolve())
     lines = compare(contenders(arguments), device, arguments)
     output = arguments.output
@@ -306,7 +312,7 @@ def main():
 
 
 def compare(chosen: list[Contender], device: str, arguments) -> list[str]:
-    begin = time.monotonic()
+    begin, installed = time.monotonic(), versions()
     sections: dict[str, list] = {}
     notes = []
     total = sum(contender.estimate for contender in chosen)
@@ -328,7 +334,7 @@ def compare(chosen: list[Contender], device: str, arguments) -> list[str]:
         print(f"  {label}: {time.monotonic() - started:.0f} s, estimated {contender.estimate:.0f}", flush=True)
     add_ratios(sections)
     took = time.monotonic() - begin
-    lines = [f"# {device}", "", f"`python benchmarks/gpu.py --peer arcface_torch`, {versions()}, {took:.0f} s.", ""]
+    lines = [f"# {device}", "", f"`python benchmarks/gpu.py --peer arcface_torch`, {installed}, {took:.0f} s.", ""]
     lines += ["Parity is the largest difference relative to the largest absolute value."]
     for section, rows in sections.items():
         lines += ["", f"## {section}", "", *table(rows)]

@@ -13,8 +13,8 @@ several GPUs may be at most 20 times as large. All steps belong to one epoch, be
 Known causes:
 
 - Before Keras 3.10, MirroredStrategy multiplied the metrics by the number of replicas in each step, so that they became
-  NaN after 64 steps on 4 replicas (https://github.com/keras-team/keras/issues/21467,
-  https://github.com/tensorflow/tensorflow/issues/90686).
+  NaN after 64 steps on 4 replicas (https://github.com/keras-team/keras/pull/21072). Reports of NaN:
+  https://github.com/tensorflow/tensorflow/issues/90686, https://github.com/keras-team/keras/issues/21467.
 - Faulty transfers between two GPUs. NCCL_P2P_DISABLE=1 avoids direct ones.
 """
 
@@ -44,6 +44,8 @@ def main():
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--cpus", type=int, help="number of logical CPUs to use instead of GPUs")
     arguments = parser.parse_args()
+    if arguments.steps < 1 or (arguments.cpus is not None and arguments.cpus < 2):
+        parser.error("--steps must be at least 1, and --cpus at least 2")
     tf.config.experimental.enable_tensor_float_32_execution(False)  # its rounding is not that of float32
     devices = find_devices(arguments.cpus)
     if len(devices) < 2:

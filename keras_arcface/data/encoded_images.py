@@ -196,14 +196,17 @@ def _are_common_jpegs(encoded, image_size):
     start = tf.io.decode_raw(encoded, tf.uint8, fixed_length=_COMMON_HEADER_BYTES)
     first = tf.range(tf.shape(encoded)[0]) * _COMMON_HEADER_BYTES
     last = first + _COMMON_HEADER_BYTES - 9
-    flat, position, segments = tf.reshape(start, (-1,)), first + 2, []
+    flat, position, segments, are_inside = tf.reshape(start, (-1,)), first + 2, [], []
     for _ in range(_COMMON_SEGMENTS):
         # Marker (2 bytes), number of bytes (2), and in a frame the precision (1), height (2) and width (2).
         segment = tf.cast(tf.gather(flat, position[:, tf.newaxis] + tf.range(9)), tf.int32)
         segments.append(segment)
+        are_inside.append(position < last)  # else the segment follows these bytes, and something else is at `last`
         position = tf.minimum(position + 2 + tf.reduce_sum(segment[:, 2:4] * [256, 1], 1), last)
     segments = tf.stack(segments)
-    kinds = tf.where(segments[..., 0] == 0xFF, tf.gather(_MARKER_KINDS, segments[..., 1]), _OTHER)
+    kinds = tf.where(
+        (segments[..., 0] == 0xFF) & tf.stack(are_inside), tf.gather(_MARKER_KINDS, segments[..., 1]), _OTHER
+    )
     is_scan, is_frame = kinds == _SCAN, kinds == _FRAME
     precedes_scan = tf.cumsum(tf.cast(is_scan, tf.int32)) == 0
     size = [byte for length in image_size for byte in divmod(length, 256)]

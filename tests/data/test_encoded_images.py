@@ -214,6 +214,12 @@ def with_segment(encoded: bytes, at: int, added: bytes) -> bytes:
     return encoded[:at] + added + encoded[at:]
 
 
+def comment_with(content: bytes, start: int) -> bytes:
+    """Returns a comment beyond the checked bytes, with the content where the check stops in a file that it starts."""
+    before = encoded_images._COMMON_HEADER_BYTES - 9 - start - 4
+    return segment(0xFE, bytes(before) + content + bytes(2000))
+
+
 def test_only_jpeg_files_with_common_headers_need_no_exact_check():
     common = jpegs((33, 47))
     jpeg = common[0]
@@ -223,6 +229,10 @@ def test_only_jpeg_files_with_common_headers_need_no_exact_check():
         "EXIF before the scan": with_segment(jpeg, scan, EXIF),
         "another segment": with_segment(jpeg, frame, ICC),
         "a long comment": with_segment(jpeg, 2, segment(0xFE, bytes(1100))),
+        "a long comment that looks like a scan": with_segment(
+            jpeg, scan, comment_with(b"\xff\xda\x00\x08", scan) + EXIF
+        ),
+        "a long comment that looks like a frame": jpeg[:frame] + comment_with(jpeg[frame:scan], frame),
         "a second frame of another size": with_segment(jpeg, scan, jpeg[frame : frame + 5] + b"\1\1\1\1" + bytes(10)),
         "two frames": with_segment(jpeg, scan, jpeg[frame : frame + 19]),
         "no frame": jpeg[:frame] + jpeg[frame + 19 :],
