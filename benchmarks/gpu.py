@@ -271,8 +271,12 @@ def run_contender(contender: Contender, seconds: float, timeout: float) -> tuple
 
 def versions() -> str:
     import importlib.metadata
+    import importlib.util
 
     names = ("jax", "keras", "torch")
+    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    if absent:
+        raise SystemExit(f"error: jax, keras and torch must be installed. Not found: {', '.join(absent)}")
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
