@@ -29,6 +29,7 @@ WITH_CLASSES = {
     "CurricularFace": lambda n: layers.CurricularFace(n, momentum=0.5, scale=8.0),
     "MV-softmax": lambda n: layers.MVSoftmax(n, scale=8.0),
     "UniFace": lambda n: layers.UniFace(n, scale=8.0),
+    "Q-Margin": lambda n: layers.QMargin(n, scale=8.0),
 }
 OF_BATCHES = {
     "triplets, hard": lambda n: EmbeddingHead(TripletLoss()),

@@ -58,6 +58,78 @@ def mean_loss_gradients(embeddings, centers, labels, scale, straight_through=Fal
     )
 
 
+def divergence_probabilities(z, labels, margin, alpha):
+    """Returns the probabilities of an alpha-divergence, and the thresholds, by bisection.
+
+    Args:
+        z: `(batch, classes)` logits.
+        labels: `(batch,)` labels.
+        margin: margin in logits.
+        alpha: parameter of the divergence.
+    """
+    rows, power = np.arange(len(labels)), 1 / (alpha - 1)
+    log_prior = np.zeros_like(z)
+    log_prior[rows, labels] = -power * np.log1p((alpha - 1) * margin)
+
+    def probabilities(threshold):
+        base = np.maximum(1 + (alpha - 1) * (z - threshold[:, None]), 0)
+        with np.errstate(divide="ignore"):
+            return np.exp(log_prior + power * np.log(base))
+
+    # One class alone has at most the probability 1, and n equal ones have 1 / n each at the latest.
+    penalized = z.copy()
+    penalized[rows, labels] -= margin
+    low, high = penalized.max(axis=1), z.max(axis=1) + power
+    while (high - low > 1e-12 * np.maximum(1, np.abs(high))).any():
+        middle = (low + high) / 2
+        if ((middle <= low) | (middle >= high)).all():
+            break
+        is_low = probabilities(middle).sum(axis=1) > 1
+        low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
+    return probabilities(low), low
+
+
+def divergence_losses(embeddings, centers, labels, scale, margin, alpha):
+    """Returns the `(batch,)` Fenchel-Young losses of an alpha-divergence, from its definition."""
+    z = scale * unit(embeddings) @ unit(centers).T
+    p, _ = divergence_probabilities(z, labels, scale * margin, alpha)
+    rows, prior = np.arange(len(labels)), np.ones_like(z)
+    prior[rows, labels] = (1 + (alpha - 1) * scale * margin) ** (-1 / (alpha - 1))
+
+    def divergence(p):
+        ratio = p / prior
+        return np.sum(prior * (ratio**alpha - 1 - alpha * (ratio - 1)), axis=1) / (alpha * (alpha - 1))
+
+    onehot = np.zeros_like(z)
+    onehot[rows, labels] = 1
+    return np.sum(p * z, axis=1) - divergence(p) + divergence(onehot) - z[rows, labels]
+
+
+def divergence_gradients(embeddings, centers, labels, scale, margin, alpha):
+    """Returns the gradients of the mean of `divergence_losses` with respect to the embeddings and the centers."""
+    z = scale * unit(embeddings) @ unit(centers).T
+    p, _ = divergence_probabilities(z, labels, scale * margin, alpha)
+    p[np.arange(len(labels)), labels] -= 1
+    by_cosines = scale * p / len(labels)
+    return (
+        through_unit(by_cosines @ unit(centers), embeddings),
+        through_unit(by_cosines.T @ unit(embeddings), centers),
+    )
+
+
+def unit(vectors):
+    """L2-normalizes rows; a zero row stays zero."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-6)
+
+
+def through_unit(gradient, vectors):
+    """Returns the gradient with respect to vectors, from that with respect to `unit(vectors)`."""
+    norms, direction = np.linalg.norm(vectors, axis=-1, keepdims=True), unit(vectors)
+    tangent = gradient - direction * np.sum(gradient * direction, axis=-1, keepdims=True)
+    return np.divide(tangent, norms, out=np.zeros_like(tangent), where=norms > 1e-6)
+
+
 def slopes(function, array, step=1e-6):
     """Returns the gradient of a function of a float64 array, by central differences."""
     result = np.zeros_like(array)

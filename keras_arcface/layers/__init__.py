@@ -27,6 +27,7 @@ from keras_arcface.layers.presets import CosFace
 from keras_arcface.layers.presets import CosMarginProduct
 from keras_arcface.layers.presets import SphereFace
 from keras_arcface.layers.presets import SphereMarginProduct
+from keras_arcface.layers.q_margin import QMargin
 from keras_arcface.layers.quality import WithQuality
 from keras_arcface.layers.softmax_product import SoftmaxProduct
 from keras_arcface.layers.uniface import UniFace
@@ -51,6 +52,7 @@ __all__ = [
     "MisclassifiedNegatives",
     "Negatives",
     "NormSoftmax",
+    "QMargin",
     "SoftmaxProduct",
     "SphereFace",
     "SphereMarginProduct",

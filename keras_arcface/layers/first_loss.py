@@ -5,7 +5,6 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_arcface.layers.chunked.reductions import Chunk
 from keras_arcface.layers.partial_fc import sampler
 from keras_arcface.margins import Batch
 
@@ -31,14 +30,9 @@ def expected_first_loss(head, dim, seed):
     inputs = {"scale": ops.convert_to_tensor(scale, "float32"), **head.initial_loss_inputs()}
     if head.negatives is not None:
         inputs["hardness"] = ops.convert_to_tensor(head.negatives.initial_weight, "float32")
-    is_target = ops.reshape(ops.arange(drawn) == 0, (1, 1, drawn))
-    by_row = {**inputs, "penalized_targets": ops.reshape(penalized, (-1, 1, 1))}
-    chunk = Chunk(ops.expand_dims(cosines, 1), is_target, by_row)
-    results = {}
-    for name, reduction in head.make_reductions().items():
-        state = reduction.update(reduction.init(ops.zeros((rows, 1)), inputs), chunk)
-        result = reduction.finish(reduction.merge(state, inputs), inputs)
-        results[name] = reduction.extrapolate(result, (num_classes - 1) / (drawn - 1))
+    inputs["penalized_targets"] = penalized
+    is_target = ops.expand_dims(ops.arange(drawn) == 0, 0)
+    results = head.engine.of_cosines(cosines, is_target, inputs, (num_classes - 1) / (drawn - 1))
     losses = head.combine(results, penalized, inputs, num_classes)
     regularizer = head.margin.regularizer(batch)
     return float(ops.mean(losses if regularizer is None else losses + regularizer))

@@ -175,7 +175,7 @@ class MarginProduct(Head):
         self.centers_initializer = keras.initializers.get(centers_initializer)
         self.centers_regularizer = keras.regularizers.get(centers_regularizer)
         self._check_combinations()
-        self._reductions = ChunkedReductions(self.make_reductions())
+        self.engine = self.make_engine()
 
     def __repr__(self):
         return self.describe("num_classes", "margin", "scale")
@@ -305,7 +305,7 @@ class MarginProduct(Head):
             inputs["penalized_targets"] = self._penalized(targets, batch, self.strength)
             inputs["hardness"] = batch_statistics.hardness(self)
         inputs |= self.loss_inputs()
-        results = self._reductions(rows, centers, positions, chunks, **inputs)
+        results = self.engine(rows, centers, positions, chunks, **inputs)
         targets = ops.clip(results["target"], -1.0, 1.0)
         losses = self.combine(results, self._penalized(targets, batch, self.strength), inputs, centers.shape[0])
         regularizer = self.margin.regularizer(batch)
@@ -409,6 +409,10 @@ class MarginProduct(Head):
                 f"num_classes must be divisible by sample_groups={self.sample_groups} (the last classes may have no "
                 f"images). Received: num_classes={self.num_classes}"
             )
+
+    def make_engine(self):
+        """Returns the object that computes the results of `make_reductions` from embeddings and centers."""
+        return ChunkedReductions(self.make_reductions())
 
     def make_reductions(self):
         """Returns the reductions of the loss by name, at least `target` and `highest`.

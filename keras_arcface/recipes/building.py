@@ -25,6 +25,7 @@ _MARGIN_HEADS: dict[str, Callable[..., layers.Head]] = {
     "ElasticFace": layers.ElasticFace,
     "MagFace": lambda num_classes, margin, **options: layers.MagFace(num_classes, min_margin=margin, **options),
     "MVSoftmax": layers.MVSoftmax,
+    "QMargin": layers.QMargin,
     "UniFace": layers.UniFace,
 }
 _AUGMENTATIONS = {

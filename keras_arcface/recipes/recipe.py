@@ -22,6 +22,7 @@ HEADS = (
     "ElasticFace",
     "MagFace",
     "MVSoftmax",
+    "QMargin",
     "UniFace",
     "norm-softmax",
     "softmax",
@@ -33,7 +34,7 @@ TEACHER_IMAGES = ("original", "augmented")
 TEACHER_CENTERS = ("none", "start", "fixed")
 
 # Margins of the papers, for a recipe whose head is replaced. The margin of the other heads is an angle like ArcFace's.
-MARGINS = {"CosFace": 0.35, "SphereFace": 1.35, "AdaFace": 0.4, "MagFace": 0.45, "UniFace": 0.4}
+MARGINS = {"CosFace": 0.35, "SphereFace": 1.35, "AdaFace": 0.4, "MagFace": 0.45, "QMargin": 0.35, "UniFace": 0.4}
 
 _CHOICES = {
     "backbone": BACKBONES,
@@ -73,7 +74,7 @@ class Recipe:
         dim: length of an embedding.
         dropout: fraction of the features that are dropped before the embedding.
         head: "ArcFace", "CosFace", "SphereFace", "AdaFace", "CurricularFace", "ElasticFace", "MagFace", "MVSoftmax",
-            "UniFace", "norm-softmax" or "softmax".
+            "QMargin", "UniFace", "norm-softmax" or "softmax".
         margin: margin of the head: an angle in radians, a cosine, or a factor, depending on the head; the smallest
             margin for MagFace.
         scale: factor of the cosines.

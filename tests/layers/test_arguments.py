@@ -43,6 +43,7 @@ LENGTH = r"margin.* Received: margin=512 \(the dimension of the embeddings is no
         (lambda: CosFace(CLASSES, margin=35.0), PERCENT),
         (lambda: layers.AdaFace(CLASSES, margin=35.0), PERCENT),
         (lambda: layers.UniFace(CLASSES, margin=35), PERCENT),
+        (lambda: layers.QMargin(CLASSES, margin=35), PERCENT),
         (lambda: layers.ElasticFace(CLASSES, margin=35, angular=False), PERCENT),
         (lambda: layers.MVSoftmax(CLASSES, margin=35, angular=False), PERCENT),
         (lambda: margins.CombinedMargin(m3=35), "m3 must be a cosine of at most 1"),
@@ -72,7 +73,7 @@ def test_published_and_extreme_margins_are_not_refused():
 
 
 NAMES = ("ArcFace", "CosFace", "SphereFace", "AdaFace", "MagFace", "ElasticFace", "CurricularFace", "MVSoftmax")
-NAMES += ("UniFace", "NormSoftmax", "MarginProduct", "LSoftmax", "ASoftmax", "SoftmaxProduct")
+NAMES += ("UniFace", "QMargin", "NormSoftmax", "MarginProduct", "LSoftmax", "ASoftmax", "SoftmaxProduct")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -138,6 +139,7 @@ BEYOND_LOGITS = {
     "label_smoothing": (lambda: ArcFace(CLASSES, label_smoothing=0.1), "label_smoothing"),
     "regularizer": (lambda: keras_arcface.MagFace(CLASSES), "regularizer of MagnitudeMargin"),
     "one-vs-rest": (lambda: keras_arcface.UniFace(CLASSES), "one-vs-rest loss"),
+    "divergence": (lambda: layers.QMargin(CLASSES), "loss of the alpha-divergence"),
     "auxiliary loss": (lambda: layers.WithIntraLoss(ArcFace(CLASSES)), "auxiliary loss of WithIntraLoss"),
 }
 
@@ -154,7 +156,9 @@ def test_a_head_is_not_trained_by_logits_that_lack_a_part_of_its_loss(name):
     assert make()(EMBEDDINGS, LABELS).shape == (6, CLASSES)
 
 
-@pytest.mark.parametrize("head", [ArcFace, layers.LSoftmax, layers.SoftmaxProduct, keras_arcface.UniFace])
+@pytest.mark.parametrize(
+    "head", [ArcFace, layers.LSoftmax, layers.SoftmaxProduct, keras_arcface.UniFace, layers.QMargin]
+)
 def test_swapped_arguments_of_loss_are_refused(head):
     head = head(CLASSES, name="head")
     with pytest.raises(ValueError, match=r"wrong order. Expected: loss\(labels, embeddings\)"):

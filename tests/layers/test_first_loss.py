@@ -12,6 +12,7 @@ from keras_arcface import MarginProduct
 from keras_arcface import UniFace
 from keras_arcface.layers import LSoftmax
 from keras_arcface.layers import MVSoftmax
+from keras_arcface.layers import QMargin
 from keras_arcface.layers import SoftmaxProduct
 from keras_arcface.layers import WithIntraLoss
 from keras_arcface.margins import ClassSizeMargin
@@ -37,11 +38,15 @@ from keras_arcface.margins import ClassSizeMargin
         lambda: MVSoftmax(1000, scale=16.0, ignored_above=0.1),
         lambda: UniFace(1000, scale=16.0),
         lambda: UniFace(1000, scale=16.0, ignored_above=0.1),
+        lambda: QMargin(1000),
+        lambda: QMargin(50, alpha=1.1, warmup_steps=10, ignored_above=0.1),
+        lambda: QMargin(60_000, alpha=1.1),
     ],
     ids=[
         *("ArcFace", "CosFace", "softmax", "with a warm-up", "two classes", "smoothed"),
         *("class sizes", "sub-centers", "filter", "AdaFace", "MagFace", "ElasticFace", "CurricularFace"),
         *("MV-softmax", "MV-softmax, filter", "UniFace", "UniFace, filter"),
+        *("Q-Margin", "Q-Margin, warm-up and filter", "Q-Margin, many classes"),
     ],
 )
 def test_is_the_loss_of_random_embeddings(make):

@@ -24,6 +24,7 @@ from keras_arcface import MagFace
 from keras_arcface import RecognitionModel
 from keras_arcface import UniFace
 from keras_arcface.layers import MVSoftmax
+from keras_arcface.layers import QMargin
 from keras_arcface.layers.chunked import backends
 from keras_arcface.layers.partial_fc import sampler
 from keras_arcface.training import CoupledSGD
@@ -45,6 +46,7 @@ SAMPLING = {
     "CurricularFace": functools.partial(CurricularFace, momentum=0.5),
     "MV-softmax": MVSoftmax,
     "UniFace": UniFace,
+    "Q-Margin": QMargin,
 }
 
 
@@ -231,7 +233,10 @@ def test_the_mean_over_draws_approaches_the_expectation():
 # Those that stand for the others: with a margin, with statistics, with a weight of its own.
 @pytest.mark.parametrize(
     "of",
-    [of if of in ("ArcFace", "AdaFace", "UniFace") else pytest.param(of, marks=pytest.mark.slow) for of in SAMPLING],
+    [
+        of if of in ("ArcFace", "AdaFace", "UniFace", "Q-Margin") else pytest.param(of, marks=pytest.mark.slow)
+        for of in SAMPLING
+    ],
 )
 def test_drawing_all_classes_equals_the_exact_head(of):
     sampled, exact = make_model(sample_rate=0.999, of=SAMPLING[of]), make_model(sample_rate=1.0, of=SAMPLING[of])

@@ -17,6 +17,7 @@ from keras_arcface import ArcFace
 from keras_arcface import RecognitionModel
 from keras_arcface import UniFace
 from keras_arcface.layers import MisclassifiedNegatives
+from keras_arcface.layers import QMargin
 from keras_arcface.layers import WithQuality
 from keras_arcface.training import ClassParallel
 from keras_arcface.training import CoupledSGD
@@ -36,6 +37,7 @@ EXACT = {
     "hard negatives, 8 shards": (8, {"chunk_size": 256, "negatives": MisclassifiedNegatives()}),
     "quality, 8 shards": (8, {"chunk_size": 256, "of": with_quality}),
     "binary, 8 shards": (8, {"chunk_size": 256, "of": UniFace}),
+    "divergence, 8 shards": (8, {"chunk_size": 256, "of": QMargin}),
     "sub-centers, computed again, 8 shards": (8, {"chunk_size": 200, **OTHERWISE}),
 }
 SAMPLED = {"sample_rate": 0.25, "sample_groups": DEVICES}

@@ -32,6 +32,8 @@ class ChunkedReductions:
         normalize: if true, the centers are L2-normalized. The rows are never normalized.
     """
 
+    has_dynamic_shapes = False
+
     def __init__(self, reductions, normalize=True):
         self.reductions, self.normalize = dict(reductions), normalize
         self._compiled = {}
@@ -68,6 +70,27 @@ class ChunkedReductions:
         columns = {name: results[:, column] for column, name in enumerate(self.reductions)}
         return {n: c if self.reductions[n].has_gradient else ops.stop_gradient(c) for n, c in columns.items()}
 
+    def of_cosines(self, cosines, is_target, inputs, factor=1.0):
+        """Returns the result of each reduction for given cosines.
+
+        Args:
+            cosines: `(batch, classes)` float32 cosines.
+            is_target: `(1, classes)` bool mask of the target classes.
+            inputs: inputs of the reductions.
+            factor: number of other classes that each of the given other classes represents.
+
+        Returns:
+            Dictionary of the `(batch,)` float32 results by name.
+        """
+        inputs = {name: ops.convert_to_tensor(value, "float32") for name, value in inputs.items()}
+        chunk = Chunk(ops.expand_dims(cosines, 1), ops.expand_dims(is_target, 1), _broadcast(inputs, 2))
+        results = {}
+        for name, reduction in self.reductions.items():
+            state = reduction.update(reduction.init(ops.zeros_like(cosines[:, :1]), inputs), chunk)
+            result = reduction.finish(reduction.merge(state, inputs), inputs)
+            results[name] = reduction.extrapolate(result, factor)
+        return results
+
     def __reduce__(self):
         # Compiled functions cannot be copied, so a copy compiles them again.
         return type(self), (self.reductions, self.normalize)
@@ -76,14 +99,14 @@ class ChunkedReductions:
         if chunking not in self._compiled:
             jit = backends.current().jit
             self._compiled[chunking] = tuple(
-                jit(functools.partial(function, chunking), chunking.matmul_dtype)
+                jit(functools.partial(function, chunking), chunking.matmul_dtype, self.has_dynamic_shapes)
                 for function in (self._forward, self._backward)
             )
         return self._compiled[chunking]
 
     def _forward(self, chunking, rows, centers, labels, inputs):
         """Returns the `(batch, reductions)` results, and the intermediate values for the backward pass."""
-        backend, chunks = backends.current(), _Chunks(centers.shape, chunking)
+        backend, chunks = backends.current(), Chunks(centers.shape, chunking)
         inverse_norms = self._inverse_norms(backend, centers)
         update = backend.fuse(functools.partial(self._update, chunks))
         zeros = ops.zeros((ops.shape(labels)[0], chunking.shards))
@@ -106,7 +129,7 @@ class ChunkedReductions:
 
     def _backward(self, chunking, rows, centers, labels, inputs, results, residuals, upstream):
         """Returns the gradients with respect to the rows and the centers."""
-        backend, chunks = backends.current(), _Chunks(centers.shape, chunking)
+        backend, chunks = backends.current(), Chunks(centers.shape, chunking)
         inverse_norms, cache, *last = residuals
         gradient = backend.fuse(functools.partial(self._gradient, chunks))
         remove_radial_part = backend.fuse(_remove_radial_part)
@@ -148,7 +171,7 @@ class ChunkedReductions:
         def update_part(start, size, *states):
             part = functools.partial(_slice_last, start=start, size=size)
             rows = functools.partial(_slice_last, start=start * subs, size=size * subs)
-            cosines, _ = _nearest(rows(products) * rows(inverse), subs)
+            cosines, _ = nearest(rows(products) * rows(inverse), subs)
             chunk = Chunk(cosines, ops.equal(labels, part(class_ids)), inputs)
             pairs = zip(self.reductions.values(), states, strict=True)
             return tuple(reduction.update(state, chunk) for reduction, state in pairs)
@@ -165,7 +188,7 @@ class ChunkedReductions:
 
     def _gradient(self, chunks, products, inverse, class_ids, labels, inputs, results, upstream):
         """Returns the gradient of all results with respect to the inner products of a chunk."""
-        cosines, share = _nearest(products * inverse, chunks.sub_centers)
+        cosines, share = nearest(products * inverse, chunks.sub_centers)
         chunk = Chunk(cosines, ops.equal(ops.expand_dims(labels, 1), class_ids), _broadcast(inputs, 1))
         slopes = sum(
             reduction.gradient(chunk, results[:, column : column + 1], upstream[:, column : column + 1])
@@ -177,7 +200,7 @@ class ChunkedReductions:
         return slopes * inverse
 
 
-class _Chunks:
+class Chunks:
     """Division of class centers into chunks with the same number of classes from each shard."""
 
     def __init__(self, centers_shape, chunking):
@@ -252,7 +275,7 @@ def _new_cache(backend, chunks, chunking, rows):
     return backend.new_cache((chunks.count, ops.shape(rows)[0], chunks.num_rows(chunks.size)))
 
 
-def _nearest(cosines, sub_centers):
+def nearest(cosines, sub_centers):
     """Returns the cosines to the nearest sub-center of each class, and the gradients with respect to all sub-centers.
 
     The gradients, `(batch, classes, sub_centers)`, are None with one center per class.

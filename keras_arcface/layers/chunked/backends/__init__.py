@@ -14,8 +14,11 @@ class Backend(Protocol):
     def read(self, variable: Any) -> Any:
         """Returns the value of a variable as a tensor, which `keras.ops.custom_gradient` requires."""
 
-    def jit(self, function: Callable, matmul_dtype: str) -> Callable:
-        """Compiles a function of nested tensors that calls `matmul` with `matmul_dtype`. It has no gradient."""
+    def jit(self, function: Callable, matmul_dtype: str, dynamic_shapes: bool = False) -> Callable:
+        """Compiles a function of nested tensors that calls `matmul` with `matmul_dtype`. It has no gradient.
+
+        With `dynamic_shapes`, the function calls `find`, whose results have a shape that depends on values.
+        """
 
     def fuse(self, function: Callable) -> Callable:
         """Compiles a part of a compiled function, so that its element-wise operations share one pass over memory."""
@@ -33,6 +36,36 @@ class Backend(Protocol):
         self, first: Any, second: Any, dtype: str, transpose_first: bool = False, transpose_second: bool = False
     ) -> Any:
         """Multiplies matrices or stacks of matrices, rounded to `dtype`. Sums are float32 if supported."""
+
+    def approximate_matmul(self, first: Any, second: Any) -> Any:
+        """Returns `first @ second.T` in the fastest dtype."""
+
+    def approximation_error(self) -> float:
+        """Returns the maximum error of `approximate_matmul`, relative to the product of the norms of two rows."""
+
+    def find(self, mask: Any, size: Any) -> tuple[Any, Any]:
+        """Returns the int32 positions of true values in a mask, and their number.
+
+        If a compiler needs the shape, there are `size` positions. All after the last true value are 0.
+        """
+
+    def new_list(self, start: Any, size: Any) -> Any:
+        """Returns a list of rows that begins with the rows `start`, and can grow to `size` rows."""
+
+    def extend(self, values: Any, rows: Any, count: Any) -> Any:
+        """Returns the list with rows written after the first `count` rows, which is the end of its valid rows."""
+
+    def as_array(self, values: Any, like: Any) -> Any:
+        """Returns the rows of a list, which are like those of `like`, and perhaps further rows at the end."""
+
+    def slice_rows(self, array: Any, start: Any, size: int) -> Any:
+        """Returns `size` rows of an array, or less at the end of the array."""
+
+    def zeros(self, shape: tuple, like: Any) -> Any:
+        """Returns zeros on the device of `like`, which `add_rows` may overwrite."""
+
+    def add_rows(self, array: Any, index: Any, rows: Any) -> Any:
+        """Returns an array of `zeros` with rows added at an index, in place if possible."""
 
     def new_cache(self, shape: tuple) -> Any:
         """Returns a cache for `shape[0]` tensors of shape `shape[1:]`."""

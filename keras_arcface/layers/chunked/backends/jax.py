@@ -11,7 +11,7 @@ def read(variable):
     return variable.value
 
 
-def jit(function, matmul_dtype):
+def jit(function, matmul_dtype, dynamic_shapes=False):
     return jax.jit(function)
 
 
@@ -39,6 +39,44 @@ def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
         precision = lax.Precision.HIGHEST if dtype == "float32" else lax.Precision.HIGH
         return jnp.matmul(first, second, precision=precision)
     return jnp.matmul(first.astype(dtype), second.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def approximate_matmul(first, second):
+    return matmul(first, second, "bfloat16" if is_fast("bfloat16") else "float32", transpose_second=True)
+
+
+def approximation_error():
+    return 2.1 * 2**-8 if is_fast("bfloat16") else 1e-5  # the inputs are rounded by up to 2**-8
+
+
+def find(mask, size):
+    numbers = jnp.cumsum(mask, dtype="int32")
+    positions = jnp.searchsorted(numbers, jnp.arange(1, size + 1, dtype="int32")).astype("int32")
+    return jnp.where(positions < mask.shape[0], positions, 0), numbers[-1]
+
+
+def new_list(start, size):
+    return jnp.zeros((size, *start.shape[1:]), start.dtype).at[: start.shape[0]].set(start)
+
+
+def extend(values, rows, count):
+    return lax.dynamic_update_slice_in_dim(values, rows, count, axis=0)
+
+
+def as_array(values, like):
+    return values
+
+
+def slice_rows(array, start, size):
+    return lax.dynamic_slice_in_dim(array, start, size)
+
+
+def zeros(shape, like):
+    return jnp.zeros(shape)
+
+
+def add_rows(array, index, rows):
+    return array.at[index].add(rows)
 
 
 def new_cache(shape):

@@ -16,11 +16,12 @@ def read(variable):
     return tf.convert_to_tensor(variable.value)
 
 
-def jit(function, matmul_dtype):
+def jit(function, matmul_dtype, dynamic_shapes=False):
     as_graph, by_xla = (tf.function(function, jit_compile=jit, autograph=False) for jit in (None, True))
 
     def call(*arguments):
-        by_parts = matmul_dtype == "bfloat16" and not _has_gpu() and not _private_api.is_in_xla_context()
+        by_parts = dynamic_shapes or (matmul_dtype == "bfloat16" and not _has_gpu())
+        by_parts = by_parts and not _private_api.is_in_xla_context()
         # Without `stop_gradient`, a gradient tape that watches the arguments would differentiate the function.
         return (as_graph if by_parts else by_xla)(*tf.nest.map_structure(tf.stop_gradient, arguments))
 
@@ -64,6 +65,66 @@ def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     if _private_api.is_in_xla_context():
         return tf.matmul(first, second, output_type=tf.float32, **transposed)
     return tf.cast(tf.matmul(first, second, **transposed), "float32")  # no float32 sums on a CPU
+
+
+def approximate_matmul(first, second):
+    if not is_fast("bfloat16") or _private_api.is_in_xla_context():
+        return matmul(first, second, "bfloat16" if is_fast("bfloat16") else "float32", transpose_second=True)
+    return tf.matmul(tf.cast(first, "bfloat16"), tf.cast(second, "bfloat16"), transpose_b=True)
+
+
+def approximation_error():
+    return 3.1 * 2**-8 if is_fast("bfloat16") else 1e-5  # inputs and result are rounded by up to 2**-8
+
+
+def find(mask, size):
+    if not _private_api.is_in_xla_context():
+        positions = tf.cast(tf.where(mask)[:, 0], "int32")
+        return positions, tf.size(positions)
+    numbers = tf.cumsum(tf.cast(mask, "int32"))
+    positions = tf.searchsorted(numbers, tf.range(1, size + 1))
+    return tf.where(positions < tf.size(mask), positions, 0), numbers[-1]
+
+
+def new_list(start, size):
+    if _private_api.is_in_xla_context():
+        rest = tf.zeros((size - tf.shape(start)[0], *start.shape[1:]), start.dtype)
+        return tf.concat([start, rest], axis=0)
+    empty = tf.raw_ops.EmptyTensorList(
+        element_shape=[-1, *start.shape[1:]], max_num_elements=-1, element_dtype=start.dtype
+    )
+    return tf.raw_ops.TensorListPushBack(input_handle=empty, tensor=start)
+
+
+def extend(values, rows, count):
+    if _private_api.is_in_xla_context():
+        return _private_api.xla_dynamic_update_slice(values, rows, [count, *[0] * (len(rows.shape) - 1)])
+    return tf.raw_ops.TensorListPushBack(input_handle=values, tensor=rows)
+
+
+def as_array(values, like):
+    if _private_api.is_in_xla_context():
+        return values
+    return tf.raw_ops.TensorListConcatV2(
+        input_handle=values, element_shape=[-1, *like.shape[1:]], element_dtype=like.dtype, leading_dims=[]
+    )[0]
+
+
+def slice_rows(array, start, size):
+    return array[start : start + size]
+
+
+def zeros(shape, like):
+    if _private_api.is_in_xla_context():
+        return tf.zeros(shape)
+    return tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=True)
+
+
+def add_rows(array, index, rows):
+    if _private_api.is_in_xla_context():
+        return tf.tensor_scatter_nd_add(array, tf.expand_dims(index, 1), rows)
+    # Adding in place is safe, because no other tensor shares the memory of `Empty`.
+    return tf.raw_ops.InplaceAdd(x=array, i=index, v=rows)
 
 
 def new_cache(shape):

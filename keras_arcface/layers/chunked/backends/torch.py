@@ -7,7 +7,7 @@ def read(variable):
     return variable.value
 
 
-def jit(function, matmul_dtype):
+def jit(function, matmul_dtype, dynamic_shapes=False):
     return function
 
 
@@ -36,6 +36,43 @@ def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     # A product in bfloat16 would be faster, but its sums would be bfloat16 too.
     low = getattr(torch, dtype)
     return first.to(low).float() @ second.to(low).float()
+
+
+def approximate_matmul(first, second):
+    return first @ second.T
+
+
+def approximation_error():
+    return 1e-5
+
+
+def find(mask, size):
+    positions = torch.nonzero(mask)[:, 0].int()
+    return positions, torch.tensor(len(positions), device=mask.device)
+
+
+def new_list(start, size):
+    return [start]
+
+
+def extend(values, rows, count):
+    return [*values, rows]
+
+
+def as_array(values, like):
+    return torch.cat(values)
+
+
+def slice_rows(array, start, size):
+    return array[int(start) : int(start) + size]
+
+
+def zeros(shape, like):
+    return torch.zeros(shape, device=like.device)
+
+
+def add_rows(array, index, rows):
+    return array.index_add_(0, index, rows)
 
 
 def new_cache(shape):

@@ -1,0 +1,137 @@
+"""Probabilities and losses of the alpha-divergence, which are exactly zero for most classes.
+
+With a prior `q`, the probabilities of logits `z` are `p_j = q_j * max(1 + (alpha - 1) * (z_j - tau), 0)**width`, where
+`width = 1 / (alpha - 1)` and the threshold `tau` makes their sum 1. The prior is 1, and `(1 + margin / width)**-width`
+for the target class, so that its probability is 1 as soon as its logit exceeds all others by `margin + width`. As
+`alpha` approaches 1, the probabilities approach a softmax whose target logit is reduced by the margin.
+"""
+
+from keras import ops
+
+from keras_arcface.layers.chunked.reductions import Reduction
+from keras_arcface.layers.chunked.reductions import SumReduction
+from keras_arcface.layers.chunked.reductions import negative_mask
+
+# Newton's method stops after a step of this size, in logits. The remaining error is about its square if the probability
+# of a class is at least quadratic where it begins; for a larger alpha, steps must become as small as rounding errors.
+_SMALLEST_STEP, _SMALLEST_STEP_ABOVE_1_5, _MAX_STEPS = 5e-4, 2e-6, 100
+
+
+class AlphaDivergence:
+    """Probabilities and losses of the alpha-divergence.
+
+    Args:
+        alpha: parameter of the divergence, in (1, 2].
+
+    Attributes:
+        width: a class whose logit is lower than the highest logit by more than `width` has no probability.
+    """
+
+    def __init__(self, alpha):
+        self.alpha, self.width = alpha, 1 / (alpha - 1)
+
+    def moments(self, excess, margin):
+        """Returns `(p, p / w, p * w)` for classes with logits `excess` above the threshold.
+
+        `p` is the probability and `w = 1 + excess / width`. `-p / w` is the derivative of `p` by the threshold.
+
+        Args:
+            excess: differences of logits and the threshold.
+            margin: margin of each class in logits: 0 except for target classes.
+        """
+        has_probability = excess > -self.width
+        log_w = ops.log1p(ops.where(has_probability, excess / self.width, 0.0))
+        p = ops.exp(self.width * (log_w - ops.log1p(margin / self.width)))
+        w = ops.where(has_probability, 1 + excess / self.width, 1.0)
+        return tuple(ops.where(has_probability, values, 0.0) for values in (p, p / w, p * w))
+
+    def solve(self, sums_at, start, others=()):
+        """Finds the threshold at which the probabilities sum to 1, by Newton's method.
+
+        The method is applied to `sum(p)**(1 / width)`, which is convex and almost linear. It approaches the solution
+        from below.
+
+        Args:
+            sums_at: function of the thresholds that returns the sums of `moments` over all classes, and other tensors.
+            start: `(batch,)` thresholds at which the probabilities sum to 1 or more.
+            others: tensors like the other tensors of `sums_at`.
+
+        Returns:
+            `(threshold, weighted, *others)`: the `(batch,)` thresholds, the sums of `p * w`, and the other tensors.
+        """
+        smallest_step = _SMALLEST_STEP if self.alpha <= 1.5 else _SMALLEST_STEP_ABOVE_1_5
+
+        def step(change, threshold, weighted, *others):
+            mass, slope, weighted, *others = sums_at(threshold)
+            change = -self.width * mass * ops.expm1(-ops.log(mass) / self.width) / slope
+            change = ops.maximum(change, 0.0)
+            # The derivative of the sum of `p * w` by the threshold is `-alpha` times the sum of `p`.
+            return change, threshold + change, weighted - self.alpha * mass * change, *others
+
+        carry = ops.ones_like(start), start, ops.zeros_like(start), *others
+        _, *results = ops.while_loop(
+            lambda change, *_: ops.any(change > smallest_step), step, carry, maximum_iterations=_MAX_STEPS
+        )
+        return tuple(results)
+
+    def losses(self, threshold, target, margin, weighted):
+        """Returns the `(batch,)` losses.
+
+        Args:
+            threshold: `(batch,)` threshold `tau`, relative to any logit.
+            target: `(batch,)` target logit, relative to the same logit.
+            margin: margin in logits.
+            weighted: `(batch,)` sums of `p * w` over all classes.
+        """
+        return ops.maximum(threshold - target + (weighted + margin - 1) / self.alpha, 0.0)
+
+
+class DivergenceSum(SumReduction):
+    """One of the sums of `AlphaDivergence.moments` over all classes, without gradient.
+
+    The inputs are the scalars `scale` and `margin` (a cosine), and the `(batch,)` tensors `reference`, a cosine, and
+    `threshold`, the threshold in logits above the logit of `reference`.
+
+    Args:
+        divergence: an `AlphaDivergence`.
+        index: index of the moment.
+        ignored_above: cosine above which other classes have no probability.
+    """
+
+    has_gradient = False
+
+    def __init__(self, divergence, index, ignored_above):
+        self.divergence, self.index, self.ignored_above = divergence, index, ignored_above
+
+    def values(self, chunk):
+        return moments_of_chunk(self.divergence, chunk, self.ignored_above)[self.index]
+
+
+class DivergenceLoss(Reduction):
+    """Gradient of the loss of an `AlphaDivergence`, with the inputs of `DivergenceSum`.
+
+    The loss itself needs the threshold, which depends on all classes.
+
+    Args:
+        divergence: an `AlphaDivergence`.
+        ignored_above: cosine above which other classes have no probability.
+    """
+
+    def __init__(self, divergence, ignored_above):
+        self.divergence, self.ignored_above = divergence, ignored_above
+
+    def gradient(self, chunk, result, upstream):
+        probabilities, _, _ = moments_of_chunk(self.divergence, chunk, self.ignored_above)
+        return upstream * chunk.inputs["scale"] * (probabilities - ops.cast(chunk.is_target, "float32"))
+
+
+def moments_of_chunk(divergence, chunk, ignored_above):
+    """Returns `AlphaDivergence.moments` of the classes in a `Chunk`, with the inputs of `DivergenceSum`."""
+    inputs = chunk.inputs
+    excess = inputs["scale"] * (chunk.cosines - inputs["reference"]) - inputs["threshold"]
+    margin = ops.where(chunk.is_target, inputs["scale"] * inputs["margin"], 0.0)
+    moments = divergence.moments(excess, margin)
+    if ignored_above >= 1:
+        return moments
+    counts = ops.logical_or(chunk.is_target, negative_mask(chunk, ignored_above))
+    return tuple(ops.where(counts, values, 0.0) for values in moments)

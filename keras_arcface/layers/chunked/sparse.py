@@ -1,0 +1,232 @@
+"""The loss of an alpha-divergence over all classes, most of which have no probability.
+
+The forward pass multiplies embeddings and centers once, in chunks of classes, and lists the pairs of an embedding and a
+class that may have a probability. All further computations, such as the gradients, use these pairs only. If there are
+too many, they process all classes in chunks.
+"""
+
+import functools
+
+from keras import ops
+
+from keras_arcface.layers.chunked import backends
+from keras_arcface.layers.chunked import pairs as class_pairs
+from keras_arcface.layers.chunked.divergence import DivergenceLoss
+from keras_arcface.layers.chunked.divergence import DivergenceSum
+from keras_arcface.layers.chunked.divergence import moments_of_chunk
+from keras_arcface.layers.chunked.engine import ChunkedReductions
+from keras_arcface.layers.chunked.engine import Chunks
+from keras_arcface.layers.chunked.engine import nearest
+from keras_arcface.layers.chunked.engine import target_cosines
+from keras_arcface.layers.chunked.reductions import LOWEST
+from keras_arcface.layers.chunked.reductions import Chunk
+from keras_arcface.layers.chunked.reductions import HighestCosine
+from keras_arcface.layers.chunked.reductions import TargetCosine
+
+# Fraction of all pairs up to which the gradients of pairs are faster than those of all classes, measured on a CPU.
+_FASTER_UP_TO = 2**-8
+
+
+class SparseDivergence(ChunkedReductions):
+    """Computes the loss of an alpha-divergence between a batch and all class centers.
+
+    The results are `loss`, `target` (the cosine to the target class) and `highest` (the highest cosine to another
+    class, if it may have a probability). The inputs are the scalars `scale` and `margin`, a cosine.
+
+    Args:
+        divergence: an `AlphaDivergence`.
+        ignored_above: cosine above which other classes have no probability.
+    """
+
+    has_dynamic_shapes = True
+
+    def __init__(self, divergence, ignored_above=1.0):
+        cosines = {"target": TargetCosine(), "highest": HighestCosine()}
+        super().__init__({"loss": DivergenceLoss(divergence, ignored_above), **cosines})
+        self.divergence, self.ignored_above = divergence, ignored_above
+        self._cosines = ChunkedReductions(cosines)
+        sums = {f"moment {index}": DivergenceSum(divergence, index, ignored_above) for index in range(3)}
+        self._sums = ChunkedReductions({**sums, **cosines})
+
+    def __reduce__(self):
+        return type(self), (self.divergence, self.ignored_above)
+
+    def of_cosines(self, cosines, is_target, inputs, factor=1.0):
+        others = ops.where(is_target, LOWEST, cosines)
+        target, highest = ops.sum(ops.where(is_target, cosines, 0.0), axis=-1), ops.max(others, axis=-1)
+        counted = ops.where(others <= self.ignored_above, others, LOWEST)
+        reference = ops.maximum(ops.max(counted, axis=-1), target - inputs["margin"])
+        weights = ops.where(is_target, 1.0, factor)
+        by_row = {**inputs, "reference": ops.expand_dims(reference, 1)}
+
+        def sums_at(threshold):
+            chunk = Chunk(cosines, is_target, {**by_row, "threshold": ops.expand_dims(threshold, 1)})
+            moments = moments_of_chunk(self.divergence, chunk, self.ignored_above)
+            return tuple(ops.sum(weights * values, axis=-1) for values in moments)
+
+        threshold, weighted = self.divergence.solve(sums_at, ops.zeros_like(target))
+        results = self._results(reference, threshold, weighted, target, highest, inputs)
+        return dict(zip(self.reductions, ops.unstack(results, axis=1), strict=True))
+
+    def _forward(self, chunking, rows, centers, labels, inputs):
+        """Returns the `(batch, 3)` results, and the thresholds and pairs for the backward pass."""
+        chunks, targets = Chunks(centers.shape, chunking), target_cosines(rows, centers, labels, chunking.shards)
+        solve_all = functools.partial(self._solve_all, chunking, rows, centers, labels, targets, inputs)
+        if chunking.shards > 1:  # the centers of pairs would be gathered from all devices
+            cosines, _ = self._cosines._forward(chunking, rows, centers, labels, inputs)
+            results, reference, threshold = solve_all(cosines[:, 1])
+            return results, (reference, threshold)
+
+        def lowest_of(highest):
+            return ops.maximum(highest, targets - inputs["margin"]) - self.divergence.width / inputs["scale"]
+
+        inverse_norms = self._inverse_norms(backends.current(), centers)
+        gather = class_pairs.Gather(rows, centers, inverse_norms, chunks.sub_centers)
+        pairs, cosines, highest = class_pairs.find_pairs(chunks, gather, labels, targets, lowest_of, self.ignored_above)
+        results, reference, threshold, *pairs = ops.cond(
+            pairs.count < class_pairs.TOO_LONG,
+            lambda: self._solve_pairs(gather, labels, inputs, pairs, cosines),
+            lambda: (*solve_all(highest), *pairs),
+        )
+        return results, (reference, threshold, inverse_norms, *pairs)
+
+    def _backward(self, chunking, rows, centers, labels, inputs, results, residuals, upstream):
+        """Returns the gradients with respect to the rows and the centers."""
+        reference, threshold, *residuals = residuals
+        inputs = {**inputs, "reference": reference, "threshold": threshold}
+        inverse_norms = residuals[0] if residuals else self._inverse_norms(backends.current(), centers)
+        of_all_classes = functools.partial(
+            super()._backward, chunking, rows, centers, labels, inputs, results, (inverse_norms, ()), upstream
+        )
+        if not residuals:
+            return of_all_classes()
+        chunks, pairs = Chunks(centers.shape, chunking), class_pairs.Pairs(*residuals[1:])
+        gather = class_pairs.Gather(rows, centers, inverse_norms, chunks.sub_centers)
+        fraction = ops.cast(pairs.count, "float32") / (ops.cast(ops.shape(rows)[0], "float32") * chunks.classes)
+        by_rows, by_centers = ops.cond(
+            ops.logical_or(fraction <= _FASTER_UP_TO, pairs.count <= class_pairs.SHORTEST_LIMIT),
+            lambda: self._backward_of_pairs(gather, labels, inputs, pairs, upstream, centers.shape),
+            of_all_classes,
+        )
+        return by_rows, by_centers
+
+    def _results(self, reference, threshold, weighted, target, highest, inputs):
+        scale = inputs["scale"]
+        losses = self.divergence.losses(threshold, scale * (target - reference), scale * inputs["margin"], weighted)
+        return ops.stack([losses, target, highest], axis=1)
+
+    def _solve_all(self, chunking, rows, centers, labels, targets, inputs, highest):
+        """Returns the results, the reference and the threshold, from all classes.
+
+        `highest` is a lower bound of the highest cosine to another class.
+        """
+        reference = ops.maximum(highest, targets - inputs["margin"])
+        inputs = {**inputs, "reference": reference}
+
+        def sums_at(threshold):
+            sums, _ = self._sums._forward(chunking, rows, centers, labels, {**inputs, "threshold": threshold})
+            return tuple(ops.unstack(sums, axis=1))
+
+        zeros = ops.zeros_like(targets)
+        threshold, *sums = self.divergence.solve(sums_at, zeros, (zeros, zeros))
+        return self._results(reference, threshold, *sums, inputs), reference, threshold
+
+    def _solve_pairs(self, gather, labels, inputs, pairs, approximate):
+        """Returns the results, the reference, the threshold, and the `Pairs` with a gradient."""
+        sums = _SumsOverClasses(self.divergence, self.ignored_above, inputs, labels, pairs)
+        error = ops.where(sums.is_other, backends.current().approximation_error(), 0.0)
+        # Cosines that are too low give a threshold that is too low, so that no pair with a probability is lost.
+        reference, threshold, _ = sums.solve(approximate - error, approximate + error)
+        may_have_probability = sums.excess(approximate + error, reference, threshold) > -self.divergence.width
+        pairs = pairs.where(ops.logical_or(sums.is_target, may_have_probability))
+
+        cosines = pairs.map(gather.cosines)
+        sums = _SumsOverClasses(self.divergence, self.ignored_above, inputs, labels, pairs)
+        reference, threshold, weighted = sums.solve(cosines, cosines)
+        target = sums.add(ops.where(sums.is_target, cosines, 0.0))
+        highest = sums.max(ops.where(sums.is_other, cosines, LOWEST))
+        results = self._results(reference, threshold, weighted, target, highest, inputs)
+        probabilities, _, _ = sums.moments(cosines, cosines, reference, threshold)
+        return results, reference, threshold, *pairs.where(ops.logical_or(sums.is_target, probabilities > 0))
+
+    def _backward_of_pairs(self, gather, labels, inputs, pairs, upstream, shape):
+        """Returns the gradients with respect to the rows and the centers, from pairs."""
+        backend, sub_centers = backends.current(), gather.sub_centers
+        by_rows = backend.zeros(ops.shape(gather.rows), gather.rows)
+        by_centers = backend.zeros((shape[0] * sub_centers, shape[-1]), gather.rows)
+
+        def add(start, by_rows, by_centers):
+            block = pairs.block(start)
+            gathered = gather(block)
+            cosines, share = nearest(gathered.cosines, sub_centers)
+            by_row = {name: ops.take(inputs[name], block.row) for name in ("reference", "threshold")}
+            is_target = ops.equal(block.class_id, ops.take(labels, block.row))
+            chunk = Chunk(cosines[:, 0], is_target, {**inputs, **by_row})
+            slopes = sum(
+                self.reductions[name].gradient(chunk, None, ops.take(upstream[:, column], block.row))
+                for column, name in enumerate(("loss", "target"))
+            )
+            slopes = ops.reshape(ops.where(block.is_listed(start), slopes, 0.0), (-1, 1, 1))
+            slopes = slopes if share is None else slopes * ops.reshape(share, (-1, sub_centers, 1))
+            by_rows = backend.add_rows(by_rows, block.row, ops.sum(slopes * gathered.centers, axis=1))
+            tangents = gathered.rows - ops.expand_dims(gathered.cosines, 2) * gathered.centers
+            tangents = ops.reshape(slopes * gathered.inverse_norms * tangents, (-1, shape[-1]))
+            index = ops.expand_dims(block.class_id * sub_centers, 1) + ops.arange(sub_centers, dtype="int32")
+            by_centers = backend.add_rows(by_centers, ops.reshape(index, (-1,)), tangents)
+            return start + class_pairs.BLOCK, by_rows, by_centers
+
+        carry = ops.zeros((), "int32"), by_rows, by_centers
+        _, by_rows, by_centers = ops.while_loop(lambda start, *_: start < pairs.count, add, carry)
+        return by_rows, ops.reshape(by_centers, shape)
+
+
+class _SumsOverClasses:
+    """Sums over the classes of each row, from a list of pairs.
+
+    Attributes:
+        is_target: mask of the pairs of a target class.
+        is_other: mask of the other pairs in the list.
+    """
+
+    def __init__(self, divergence, ignored_above, inputs, labels, pairs):
+        self.divergence, self.ignored_above, self.inputs = divergence, ignored_above, inputs
+        self.row, self.batch = pairs.row, ops.shape(labels)[0]
+        is_listed, is_own = pairs.is_listed(), ops.equal(pairs.class_id, ops.take(labels, pairs.row))
+        self.is_target = ops.logical_and(is_listed, is_own)
+        self.is_other = ops.logical_and(is_listed, ops.logical_not(is_own))
+        self.margin = ops.where(self.is_target, inputs["margin"], 0.0)
+
+    def add(self, values):
+        return ops.segment_sum(values, self.row, self.batch)
+
+    def max(self, values):
+        return ops.segment_max(values, self.row, self.batch)
+
+    def excess(self, cosines, reference, threshold):
+        """Returns the logits above the threshold of the row."""
+        return self.inputs["scale"] * (cosines - ops.take(reference, self.row)) - ops.take(threshold, self.row)
+
+    def moments(self, cosines, upper, reference, threshold):
+        """Returns `AlphaDivergence.moments` of the pairs.
+
+        Args:
+            cosines: cosines, or lower bounds of them.
+            upper: upper bounds of the cosines, which decide whether a class is ignored.
+            reference, threshold: the `(batch,)` reference cosine, and the threshold in logits above its logit.
+        """
+        moments = self.divergence.moments(
+            self.excess(cosines, reference, threshold), self.inputs["scale"] * self.margin
+        )
+        return tuple(ops.where(self._counts(upper), values, 0.0) for values in moments)
+
+    def solve(self, cosines, upper):
+        """Returns the `(batch,)` reference cosine, the threshold, and the sums of `p * w`."""
+        reference = self.max(ops.where(self._counts(upper), cosines - self.margin, LOWEST))
+
+        def sums_at(threshold):
+            return tuple(self.add(values) for values in self.moments(cosines, upper, reference, threshold))
+
+        return reference, *self.divergence.solve(sums_at, ops.zeros_like(reference))
+
+    def _counts(self, upper):
+        return ops.logical_or(self.is_target, ops.logical_and(self.is_other, upper <= self.ignored_above))
