@@ -108,8 +108,6 @@ LOSSES = {
     "CurricularFace": with_margin(ka.CurricularFace, *ANGLES),
     "MV-softmax": with_margin(layers.MVSoftmax, *ANGLES),
     "ElasticFace": with_margin(ka.ElasticFace, *ANGLES),
-    "QMargin": with_margin(
-        layers.QMargin, (0.2, 16, 1.25), (0.2, 16, 1.5), (0.35, 32, 1.5), names="margin scale alpha"
-    ),
+    "QMargin": with_margin(layers.QMargin, (0.2, 16, 1.05), (0.2, 16, 1.1), (0.2, 8, 1.1), names="margin scale alpha"),
     "UniFace": with_margin(ka.UniFace, (0.2, 16), (0.4, 16), (0.4, 32)),
 }

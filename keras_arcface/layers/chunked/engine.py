@@ -283,7 +283,7 @@ def nearest(cosines, sub_centers):
     if sub_centers == 1:
         return cosines, None
     by_class = ops.reshape(cosines, (-1, *cosines.shape[1:-1], cosines.shape[-1] // sub_centers, sub_centers))
-    highest = ops.max(by_class, axis=-1, keepdims=True)
+    highest = ops.amax(by_class, axis=-1, keepdims=True)  # `ops.max` refuses empty arrays on PyTorch
     is_nearest = ops.cast(ops.equal(by_class, highest), "float32")
     return ops.squeeze(highest, axis=-1), is_nearest / ops.sum(is_nearest, axis=-1, keepdims=True)
 

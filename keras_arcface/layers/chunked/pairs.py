@@ -17,8 +17,8 @@ _TILE = 8
 # Number of pairs whose embeddings and centers are gathered at a time.
 BLOCK = 2**12
 
-# Maximum number of pairs: a fraction of all pairs, within limits.
-_LONGEST, SHORTEST_LIMIT, _LONGEST_LIMIT = 2**-5, 2**12, 2**23
+# Limits of the maximum number of pairs, which is `list_fraction` of all pairs.
+SHORTEST_LIMIT, _LONGEST_LIMIT = 2**12, 2**23
 
 # Count of a list that is not complete.
 TOO_LONG = 2**30
@@ -131,8 +131,8 @@ def find_pairs(chunks, gather, labels, targets, lowest_of, ignored_above):
     """
     backend, error = backends.current(), backends.current().approximation_error()
     batch = ops.shape(gather.rows)[0]
-    limit = _clip(batch * math.ceil(_LONGEST * chunks.classes), SHORTEST_LIMIT, _LONGEST_LIMIT)
-    limit_of_chunk = _clip(batch * math.ceil(_LONGEST * chunks.size), SHORTEST_LIMIT, limit)
+    limit = _clip(batch * math.ceil(backend.list_fraction() * chunks.classes), SHORTEST_LIMIT, _LONGEST_LIMIT)
+    limit_of_chunk = _clip(batch * math.ceil(backend.list_fraction() * chunks.size), SHORTEST_LIMIT, limit)
     maxima_of = backend.fuse(functools.partial(_tile_maxima, chunks.sub_centers))
 
     def add(index, start, size, highest, count, rows, class_ids, listed):
@@ -144,7 +144,8 @@ def find_pairs(chunks, gather, labels, targets, lowest_of, ignored_above):
         lowest = ops.expand_dims(lowest_of(highest) - error, 1)
 
         tiles_per_row = maxima.shape[1]
-        tiles, num_tiles = backend.find(ops.reshape(maxima > lowest, (-1,)), limit_of_chunk)
+        is_open = ops.logical_and(maxima > lowest, count < TOO_LONG)
+        tiles, num_tiles = backend.find(ops.reshape(is_open, (-1,)), limit_of_chunk)
         row, tile = tiles // tiles_per_row, tiles % tiles_per_row
         cosines = ops.take(ops.reshape(products, (-1, _TILE * chunks.sub_centers)), tiles, axis=0)
         cosines = ops.cast(cosines, "float32") * ops.take(ops.reshape(inverse, (tiles_per_row, -1)), tile, axis=0)
@@ -157,30 +158,23 @@ def find_pairs(chunks, gather, labels, targets, lowest_of, ignored_above):
 
         total = count + num_found
         is_complete = ops.logical_and(num_tiles <= ops.shape(tiles)[0], num_found <= ops.shape(found)[0])
-        is_complete = ops.logical_and(is_complete, total <= batch + limit)
+        is_complete = ops.logical_and(is_complete, total <= batch + limit)  # false once `count` is `TOO_LONG`
         new = ops.take(row, found // _TILE), *(ops.take(ops.reshape(a, (-1,)), found) for a in (ids, cosines))
         position = ops.minimum(count, batch + limit)
         lists = (backend.extend(old, rows, position) for old, rows in zip((rows, class_ids, listed), new, strict=True))
         return highest, ops.where(is_complete, total, TOO_LONG), *lists
 
-    def add_unless_too_long(index, start, size, highest, count, *lists):
-        return ops.cond(
-            count < TOO_LONG,
-            lambda: add(index, start, size, highest, count, *lists),
-            lambda: (highest, count, *lists),
-        )
-
     length = -(-(batch + limit + limit_of_chunk) // BLOCK) * BLOCK
     own = ops.arange(batch, dtype="int32"), ops.cast(labels, "int32"), targets
     carry = ops.full_like(targets, LOWEST), ops.convert_to_tensor(batch, "int32")
     lists = (backend.new_list(values, length) for values in own)
-    highest, count, *lists = chunks.loop(backend, add_unless_too_long, (*carry, *lists))
+    highest, count, *lists = chunks.loop(backend, add, (*carry, *lists))
     rows, class_ids, cosines = (backend.as_array(values, like) for values, like in zip(lists, own, strict=True))
     return Pairs(rows, class_ids, count), cosines, highest
 
 
 def _tile_maxima(sub_centers, products, inverse, labels, start, end):
-    """Returns the `(batch, tiles)` highest cosine to another class in each tile of the chunk of classes [start, end)."""
+    """Returns the `(batch, tiles)` highest cosine to another class in each tile of the classes [start, end)."""
     cosines, _ = nearest(ops.cast(products, "float32") * inverse, sub_centers)
     ids = start + ops.arange(cosines.shape[1], dtype="int32")
     cosines = ops.where(_is_other(ids, ops.expand_dims(labels, 1), end), cosines, LOWEST)

@@ -41,18 +41,27 @@ def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     return jnp.matmul(first.astype(dtype), second.astype(dtype), preferred_element_type=jnp.float32)
 
 
+def list_fraction():
+    return 2**-7  # arrays have the maximum size
+
+
 def approximate_matmul(first, second):
-    return matmul(first, second, "bfloat16" if is_fast("bfloat16") else "float32", transpose_second=True)
+    return matmul(first, second, "bfloat16" if _is_faster_in_bfloat16() else "float32", transpose_second=True)
 
 
 def approximation_error():
-    return 2.1 * 2**-8 if is_fast("bfloat16") else 1e-5  # the inputs are rounded by up to 2**-8
+    return 2.1 * 2**-8 if _is_faster_in_bfloat16() else 1e-5  # the inputs are rounded by up to 2**-8
+
+
+def _is_faster_in_bfloat16():
+    return jax.default_backend() != "cpu"  # XLA on a CPU is not, even with instructions for it
 
 
 def find(mask, size):
     numbers = jnp.cumsum(mask, dtype="int32")
-    positions = jnp.searchsorted(numbers, jnp.arange(1, size + 1, dtype="int32")).astype("int32")
-    return jnp.where(positions < mask.shape[0], positions, 0), numbers[-1]
+    positions = jnp.arange(mask.shape[0], dtype="int32")
+    targets = jnp.where(mask, numbers - 1, size)
+    return jnp.zeros(size, "int32").at[targets].set(positions, mode="drop"), numbers[-1]
 
 
 def new_list(start, size):

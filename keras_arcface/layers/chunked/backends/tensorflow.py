@@ -67,6 +67,10 @@ def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     return tf.cast(tf.matmul(first, second, **transposed), "float32")  # no float32 sums on a CPU
 
 
+def list_fraction():
+    return 2**-5
+
+
 def approximate_matmul(first, second):
     if not is_fast("bfloat16") or _private_api.is_in_xla_context():
         return matmul(first, second, "bfloat16" if is_fast("bfloat16") else "float32", transpose_second=True)

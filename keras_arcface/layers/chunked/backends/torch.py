@@ -38,6 +38,10 @@ def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     return first.to(low).float() @ second.to(low).float()
 
 
+def list_fraction():
+    return 2**-5
+
+
 def approximate_matmul(first, second):
     return first @ second.T
 
