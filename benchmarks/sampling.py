@@ -20,18 +20,18 @@ from contenders import machine
 from contenders import peak_memory
 
 
-def measure(classes, sample, batch, dim, seconds):
+def measure(classes, sample, batch, dim, seconds, head):
     import keras
     import numpy as np
 
-    from keras_arcface import ArcFace
     from keras_arcface import RecognitionModel
+    from keras_arcface import layers
     from keras_arcface.training import CoupledSGD
 
     inputs = keras.Input((dim,))
     embedder = keras.Model(inputs, keras.layers.BatchNormalization()(inputs))
     rate = sample / classes if sample else 1.0
-    model = RecognitionModel(embedder, ArcFace(classes, sample_rate=rate, centers_initializer="ones"))
+    model = RecognitionModel(embedder, getattr(layers, head)(classes, sample_rate=rate))
     model.compile(CoupledSGD(0.1))
     model.build((None, dim))
     generator = np.random.default_rng(0)
@@ -63,6 +63,7 @@ def main():
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--head", default="ArcFace", help="head with a margin, such as QMargin")
     parser.add_argument("--serve", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -75,7 +76,12 @@ def main():
     for sample in (arguments.sample, None):
         first = None
         for classes in arguments.classes:
-            size = {"batch": arguments.batch, "dim": arguments.dim, "seconds": arguments.seconds}
+            size = {
+                "batch": arguments.batch,
+                "dim": arguments.dim,
+                "seconds": arguments.seconds,
+                "head": arguments.head,
+            }
             task = json.dumps({"classes": classes, "sample": sample, **size})
             environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
             done = subprocess.run(

@@ -52,7 +52,7 @@ class QMargin(MarginProduct):
         >>> head = QMargin(3, margin=0.2, scale=10.0, alpha=1.5, centers_initializer="identity")
         >>> embeddings = np.array([[0.95, 0.2, 0.0], [0.8, 0.6, 0.0]])
         >>> print(np.round(head.loss(np.array([0, 0]), embeddings), 2))
-        [0.   0.47]
+        [0.   0.29]
 
     References:
         - [Sparsity-Inducing Divergence Losses for Biometric Verification](https://arxiv.org/abs/2606.31664), ECCV 2026

@@ -125,7 +125,7 @@ def zeros(shape, like):
 
 
 def add_rows(array, index, rows):
-    if _private_api.is_in_xla_context():
+    if _private_api.is_in_xla_context() or _has_gpu():  # `InplaceAdd` is not atomic on a GPU
         return tf.tensor_scatter_nd_add(array, tf.expand_dims(index, 1), rows)
     # Adding in place is safe, because no other tensor shares the memory of `Empty`.
     return tf.raw_ops.InplaceAdd(x=array, i=index, v=rows)
