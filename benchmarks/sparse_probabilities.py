@@ -39,9 +39,11 @@ def solve(logits, labels, alpha, margin):
     def moments_at(threshold):
         return divergence.moments(excess - ops.expand_dims(threshold, 1), margin * targets)
 
-    threshold, weighted = divergence.solve(
-        lambda threshold: tuple(ops.sum(values, axis=1) for values in moments_at(threshold)), ops.zeros_like(reference)
-    )
+    def sums_at(threshold):
+        return tuple(ops.sum(values, axis=1) for values in moments_at(threshold))
+
+    start = ops.zeros_like(reference)
+    threshold, weighted = divergence.solve(sums_at, start, sums_at(start))
     losses = divergence.losses(threshold, ops.sum(excess * targets, axis=1), margin, weighted)
     return moments_at(threshold)[0], losses
 

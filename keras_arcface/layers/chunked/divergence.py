@@ -45,7 +45,7 @@ class AlphaDivergence:
         w = ops.where(has_probability, 1 + excess / self.width, 1.0)
         return tuple(ops.where(has_probability, values, 0.0) for values in (p, p / w, p * w))
 
-    def solve(self, sums_at, start, others=()):
+    def solve(self, sums_at, start, sums):
         """Finds the threshold at which the probabilities sum to 1, by Newton's method.
 
         The method is applied to `sum(p)**(1 / width)`, which is convex and almost linear. It approaches the solution
@@ -54,23 +54,24 @@ class AlphaDivergence:
         Args:
             sums_at: function of the thresholds that returns the sums of `moments` over all classes, and other tensors.
             start: `(batch,)` thresholds at which the probabilities sum to 1 or more.
-            others: tensors like the other tensors of `sums_at`.
+            sums: `sums_at(start)`.
 
         Returns:
             `(threshold, weighted, *others)`: the `(batch,)` thresholds, the sums of `p * w`, and the other tensors.
         """
         smallest_step = _SMALLEST_STEP if self.alpha <= 1.5 else _SMALLEST_STEP_ABOVE_1_5
 
-        def step(change, threshold, weighted, *others):
-            mass, slope, weighted, *others = sums_at(threshold)
+        def step(threshold, mass, slope, weighted, *others):
             change = -self.width * mass * ops.expm1(-ops.log(mass) / self.width) / slope
             change = ops.maximum(change, 0.0)
             # The derivative of the sum of `p * w` by the threshold is `-alpha` times the sum of `p`.
             return change, threshold + change, weighted - self.alpha * mass * change, *others
 
-        carry = ops.ones_like(start), start, ops.zeros_like(start), *others
         _, *results = ops.while_loop(
-            lambda change, *_: ops.any(change > smallest_step), step, carry, maximum_iterations=_MAX_STEPS
+            lambda change, *_: ops.any(change > smallest_step),
+            lambda change, threshold, *_: step(threshold, *sums_at(threshold)),
+            step(start, *sums),
+            maximum_iterations=_MAX_STEPS,
         )
         return tuple(results)
 

@@ -104,44 +104,43 @@ class ChunkedReductions:
             )
         return self._compiled[chunking]
 
-    def _forward(self, chunking, rows, centers, labels, inputs):
-        """Returns the `(batch, reductions)` results, and the intermediate values for the backward pass."""
+    def _forward(self, chunking, rows, centers, labels, inputs, residuals=None):
+        """Returns the `(batch, reductions)` results, and the intermediate values for the backward pass.
+
+        With the `residuals` of another forward pass, the cached cosines are used again.
+        """
         backend, chunks = backends.current(), Chunks(centers.shape, chunking)
-        inverse_norms = self._inverse_norms(backend, centers)
+        inverse_norms, *cached = residuals or (self._inverse_norms(backend, centers),)
         update = backend.fuse(functools.partial(self._update, chunks))
         zeros = ops.zeros((ops.shape(labels)[0], chunking.shards))
         states = tuple(reduction.init(zeros, inputs) for reduction in self.reductions.values())
-        cache, last = _new_cache(backend, chunks, chunking, rows), []
+        is_new = chunking.cached and not cached
+        cache, last = _new_cache(backend, chunks, chunking, rows) if is_new else (), []
 
         def add(index, start, size, cache, states):
-            block, inverse = chunks.slice(centers, start, size), chunks.slice(inverse_norms, start, size)[:, 0]
-            products = backend.matmul(rows, block, chunking.matmul_dtype, transpose_second=True)
-            if chunking.cached and index is _LAST:
+            inverse = chunks.slice(inverse_norms, start, size)[:, 0]
+            products = _products(backend, chunks, chunking, rows, centers, cached, index, start, size)
+            if is_new and index is _LAST:
                 last.append(products)
-            elif chunking.cached:
+            elif is_new:
                 cache = backend.cache_put(cache, index, products)
             return cache, update(products, inverse, chunks.class_ids(start, size), labels, inputs, states)
 
         cache, states = chunks.loop(backend, add, (cache, states))
         pairs = zip(self.reductions.values(), states, strict=True)
         results = [reduction.finish(reduction.merge(state, inputs), inputs) for reduction, state in pairs]
-        return ops.stack(results, axis=1), (inverse_norms, cache, *last)
+        return ops.stack(results, axis=1), residuals or (inverse_norms, cache, *last)
 
     def _backward(self, chunking, rows, centers, labels, inputs, results, residuals, upstream):
         """Returns the gradients with respect to the rows and the centers."""
         backend, chunks = backends.current(), Chunks(centers.shape, chunking)
-        inverse_norms, cache, *last = residuals
+        inverse_norms, *cached = residuals
         gradient = backend.fuse(functools.partial(self._gradient, chunks))
         remove_radial_part = backend.fuse(_remove_radial_part)
 
         def add(index, start, size, by_rows, by_centers):
             block, inverse = chunks.slice(centers, start, size), chunks.slice(inverse_norms, start, size)[:, 0]
-            if not chunking.cached:
-                products = backend.matmul(rows, block, chunking.matmul_dtype, transpose_second=True)
-            elif index is _LAST:
-                (products,) = last
-            else:
-                products = backend.cache_get(cache, index, (ops.shape(rows)[0], chunks.num_rows(size)))
+            products = _products(backend, chunks, chunking, rows, centers, cached, index, start, size)
             slopes = gradient(products, inverse, chunks.class_ids(start, size), labels, inputs, results, upstream)
             by_block = backend.matmul(slopes, rows, chunking.matmul_dtype, transpose_first=True)
             if self.normalize:
@@ -267,6 +266,15 @@ def _slice_last(array, start, size):
     """Slices the last of three axes."""
     shape = ops.shape(array)
     return ops.slice(array, (0, 0, start), (shape[0], shape[1], size))
+
+
+def _products(backend, chunks, chunking, rows, centers, cached, index, start, size):
+    """Returns the products of the rows with the centers of a chunk, from the cache `cached` if they are there."""
+    if not (chunking.cached and cached):
+        block = chunks.slice(centers, start, size)
+        return backend.matmul(rows, block, chunking.matmul_dtype, transpose_second=True)
+    cache, *last = cached
+    return last[0] if index is _LAST else backend.cache_get(cache, index, (ops.shape(rows)[0], chunks.num_rows(size)))
 
 
 def _new_cache(backend, chunks, chunking, rows):

@@ -6,6 +6,7 @@ too many, they process all classes in chunks.
 """
 
 import functools
+import math
 
 from keras import ops
 
@@ -22,6 +23,9 @@ from keras_arcface.layers.chunked.reductions import LOWEST
 from keras_arcface.layers.chunked.reductions import Chunk
 from keras_arcface.layers.chunked.reductions import HighestCosine
 from keras_arcface.layers.chunked.reductions import TargetCosine
+
+# Maximum size of the cosines that are cached while the threshold is computed from all classes.
+_MAX_CACHE_BYTES = 2**28
 
 # Fraction of all pairs up to which the gradients of pairs are faster than those of all classes, measured on a CPU.
 _FASTER_UP_TO = 2**-8
@@ -64,7 +68,8 @@ class SparseDivergence(ChunkedReductions):
             moments = moments_of_chunk(self.divergence, chunk, self.ignored_above)
             return tuple(ops.sum(weights * values, axis=-1) for values in moments)
 
-        threshold, weighted = self.divergence.solve(sums_at, ops.zeros_like(target))
+        start = ops.zeros_like(target)
+        threshold, weighted = self.divergence.solve(sums_at, start, sums_at(start))
         results = self._results(reference, threshold, weighted, target, highest, inputs)
         return dict(zip(self.reductions, ops.unstack(results, axis=1), strict=True))
 
@@ -123,12 +128,16 @@ class SparseDivergence(ChunkedReductions):
         reference = ops.maximum(highest, targets - inputs["margin"])
         inputs = {**inputs, "reference": reference}
 
-        def sums_at(threshold):
-            sums, _ = self._sums._forward(chunking, rows, centers, labels, {**inputs, "threshold": threshold})
-            return tuple(ops.unstack(sums, axis=1))
+        start, cache_bytes = ops.zeros_like(targets), 4 * (rows.shape[0] or 512) * math.prod(centers.shape[:-1])
+        chunking = chunking._replace(cached=cache_bytes <= _MAX_CACHE_BYTES * chunking.shards)
 
-        zeros = ops.zeros_like(targets)
-        threshold, *sums = self.divergence.solve(sums_at, zeros, (zeros, zeros))
+        def sums_at(threshold, residuals=None):
+            by_row = {**inputs, "threshold": threshold}
+            sums, residuals = self._sums._forward(chunking, rows, centers, labels, by_row, residuals)
+            return tuple(ops.unstack(sums, axis=1)), residuals
+
+        sums, residuals = sums_at(start)
+        threshold, *sums = self.divergence.solve(lambda threshold: sums_at(threshold, residuals)[0], start, sums)
         return self._results(reference, threshold, *sums, inputs), reference, threshold
 
     def _solve_pairs(self, gather, labels, inputs, pairs, approximate):
@@ -226,7 +235,8 @@ class _SumsOverClasses:
         def sums_at(threshold):
             return tuple(self.add(values) for values in self.moments(cosines, upper, reference, threshold))
 
-        return reference, *self.divergence.solve(sums_at, ops.zeros_like(reference))
+        start = ops.zeros_like(reference)
+        return reference, *self.divergence.solve(sums_at, start, sums_at(start))
 
     def _counts(self, upper):
         return ops.logical_or(self.is_target, ops.logical_and(self.is_other, upper <= self.ignored_above))
