@@ -110,7 +110,14 @@ OBJECTS = [
     (layers.CurricularFace, {**MARGIN_HEAD, "margin": 0.4, "momentum": 0.5}),
     (layers.MVSoftmax, {**MARGIN_HEAD, "margin": 0.3, "weight": 1.1, "angular": False, "fixed": True}),
     (layers.WithDistillation, {"head": ARCFACE, "weight": 2.0, "head_weight": 0.5, "teacher_dim": 9, "name": "mine"}),
-    (layers.QMargin, {**{k: v for k, v in MARGIN_HEAD.items() if k != "max_cache_bytes"}, "margin": 0.3, "alpha": 1.2}),
+    (
+        layers.QMargin,
+        {
+            **{k: v for k, v in MARGIN_HEAD.items() if k not in ("max_cache_bytes", "matmul_dtype")},
+            "margin": 0.3,
+            "alpha": 1.2,
+        },
+    ),
     (layers.UniFace, {**MARGIN_HEAD, "margin": 0.3, "negatives_weight": 0.5}),
     (layers.SoftmaxProduct, {**HEAD, "label_smoothing": 0.1}),
     *(

@@ -32,7 +32,7 @@ def expected_first_loss(head, dim, seed):
         inputs["hardness"] = ops.convert_to_tensor(head.negatives.initial_weight, "float32")
     inputs["penalized_targets"] = penalized
     is_target = ops.expand_dims(ops.arange(drawn) == 0, 0)
-    results = head.engine.of_cosines(cosines, is_target, inputs, (num_classes - 1) / (drawn - 1))
+    results = head._engine.of_cosines(cosines, is_target, inputs, (num_classes - 1) / (drawn - 1))
     losses = head.combine(results, penalized, inputs, num_classes)
     regularizer = head.margin.regularizer(batch)
     return float(ops.mean(losses if regularizer is None else losses + regularizer))

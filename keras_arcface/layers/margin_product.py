@@ -175,7 +175,7 @@ class MarginProduct(Head):
         self.centers_initializer = keras.initializers.get(centers_initializer)
         self.centers_regularizer = keras.regularizers.get(centers_regularizer)
         self._check_combinations()
-        self.engine = self.make_engine()
+        self._engine = self.make_engine()
 
     def __repr__(self):
         return self.describe("num_classes", "margin", "scale")
@@ -305,7 +305,7 @@ class MarginProduct(Head):
             inputs["penalized_targets"] = self._penalized(targets, batch, self.strength)
             inputs["hardness"] = batch_statistics.hardness(self)
         inputs |= self.loss_inputs()
-        results = self.engine(rows, centers, positions, chunks, **inputs)
+        results = self._engine(rows, centers, positions, chunks, **inputs)
         targets = ops.clip(results["target"], -1.0, 1.0)
         losses = self.combine(results, self._penalized(targets, batch, self.strength), inputs, centers.shape[0])
         regularizer = self.margin.regularizer(batch)

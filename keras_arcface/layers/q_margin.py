@@ -9,24 +9,33 @@ from keras_arcface.layers.margin_product import MarginProduct
 from keras_arcface.margins import CombinedMargin
 from keras_arcface.margins.base import check_cosine
 
+# Arguments of `MarginProduct` that do not apply, with the values that stand for them.
+_WITHOUT_A_MEANING = {"label_smoothing": 0.0, "negatives": None, "max_cache_bytes": 0, "matmul_dtype": "float32"}
+
 
 @keras.saving.register_keras_serializable(package="keras_arcface")
 class QMargin(MarginProduct):
     """Q-Margin head, whose probabilities are exactly zero for most classes.
 
-    The probabilities minimize the alpha-divergence from a prior, as those of a softmax minimize the Kullback-Leibler
-    divergence: `p_j = q_j * max(1 + (alpha - 1) * (s * cos(theta_j) - tau), 0) ** (1 / (alpha - 1))`, where `tau` makes
-    their sum 1. The prior `q` is 1 for other classes and `(1 + (alpha - 1) * s * margin) ** (-1 / (alpha - 1))` for the
-    target class. The loss is the Fenchel-Young loss of these probabilities. Its gradient with respect to the logits
-    is `p`, minus 1 for the target class, and it is 0 if the target cosine exceeds all others by
-    `margin + 1 / ((alpha - 1) * s)`. As `alpha` approaches 1, the loss approaches that of CosFace.
+    The probabilities maximize the expected logit minus their alpha-divergence from a prior `q`, as those of a softmax do
+    with the Kullback-Leibler divergence:
 
-    A class with the probability 0 has no gradient. A training step therefore needs one product of all embeddings and
-    centers instead of three or four, and the other computations are restricted to the classes with a probability. The
+        p_j = q_j * max(1 + (alpha - 1) * (s * cos(theta_j) - tau), 0) ** (1 / (alpha - 1))
+
+    `tau` makes their sum 1. The prior is 1 for other classes, and the target class has the prior
+
+        q_y = (1 + (alpha - 1) * s * margin) ** (-1 / (alpha - 1))
+
+    The loss is the Fenchel-Young loss of these probabilities. Its gradient with respect to the logits is `p`, minus 1
+    for the target class. It is 0 if the target cosine exceeds all others by `margin + 1 / ((alpha - 1) * s)`. As `alpha`
+    approaches 1, the loss approaches that of CosFace.
+
+    Another class with the probability 0 has no gradient. A training step therefore needs one product of all embeddings
+    and centers instead of three or four, and all other computations are restricted to the pairs with a probability. The
     product only finds them, with the precision of bfloat16 if the device is faster with it; losses and gradients are
-    computed in float32 and exact. If more than about 0.4% of the cosines have a probability, as with `alpha` near 1 and
-    an untrained network, the gradients need the products of all classes, and above 3%, `tau` needs several products. If
-    the classes are split over devices, all steps do.
+    computed in float32 and exact. If many pairs of an embedding and a class have a probability, as with `alpha` near 1
+    and an untrained network, or the classes are split over devices, the step computes all of them, with several
+    products (`docs/scaling.md` gives the limits).
 
     Attributes and calls are those of `MarginProduct`. `call` returns scaled cosines with the margin subtracted from the
     target cosine. These logits cannot train the head in a functional model, because a softmax over them is the loss of
@@ -38,12 +47,12 @@ class QMargin(MarginProduct):
         scale: scale `s` of the logits, above 0.
         alpha: parameter of the divergence, in (1, 2]. A larger `alpha` gives fewer classes a probability, and less
             gradient at the start of a training. With a few hundred classes, use 1.1 and a scale of 8.
-        **kwargs: other arguments of `MarginProduct` except `label_smoothing`, `negatives` and `max_cache_bytes`.
+        **kwargs: other arguments of `MarginProduct` except `label_smoothing`, `negatives`, `max_cache_bytes` and
+            `matmul_dtype`.
 
     Raises:
-        ValueError: if an argument is out of its range, `label_smoothing`, `negatives` or `max_cache_bytes` are given,
-            for an input that `MarginProduct` refuses, or for a call with labels in a functional model or with
-            `training=True`.
+        ValueError: if an argument is out of its range or does not apply, for an input that `MarginProduct` refuses, or
+            for a call with labels in a functional model or with `training=True`.
         TypeError: if an argument other than `num_classes` is positional.
 
     Examples:
@@ -60,8 +69,8 @@ class QMargin(MarginProduct):
     """
 
     def __init__(self, num_classes, *, margin=0.35, scale=64.0, alpha=1.25, **kwargs):
-        for name in ("label_smoothing", "negatives", "max_cache_bytes"):
-            if value := kwargs.pop(name, None):
+        for name, default in _WITHOUT_A_MEANING.items():
+            if (value := kwargs.pop(name, default)) not in (None, default):
                 raise ValueError(f"{name} must be omitted with QMargin. Received: {name}={value!r}")
         check_number("alpha", alpha, lambda alpha: 1 < alpha <= 2, "in (1, 2]")
         self.alpha = float(alpha)
@@ -85,6 +94,6 @@ class QMargin(MarginProduct):
 
     def get_config(self):
         config = {**super().get_config(), "margin": self.margin.m3, "alpha": self.alpha}
-        for name in ("label_smoothing", "negatives", "max_cache_bytes"):
+        for name in _WITHOUT_A_MEANING:
             del config[name]
         return config

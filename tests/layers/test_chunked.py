@@ -290,7 +290,7 @@ def test_deleting_a_head_frees_its_compiled_functions():
     """Four deleted MVSoftmax heads left four compiled entries in a cache of the module."""
     head = MVSoftmax(9, chunk_size=4)
     head.loss(np.array([0, 1]), np.ones((2, 3), "float32"))
-    compiled = [weakref.ref(function) for pair in head.engine._compiled.values() for function in pair]
+    compiled = [weakref.ref(function) for pair in head._engine._compiled.values() for function in pair]
     assert compiled
     assert all(reference() is not None for reference in compiled)
     del head
@@ -301,4 +301,4 @@ def test_deleting_a_head_frees_its_compiled_functions():
 def test_a_copy_of_a_head_compiles_its_own_functions():
     head = MarginProduct(9)
     head.loss(np.array([0, 1]), np.ones((2, 3), "float32"))
-    assert copy.copy(head.engine)._compiled == {}
+    assert copy.copy(head._engine)._compiled == {}

@@ -14,8 +14,10 @@ from keras_arcface import CosFace
 from keras_arcface import RecognitionModel
 from keras_arcface.layers import QMargin
 from keras_arcface.layers.chunked import backends
+from keras_arcface.layers.chunked import chunking
 from keras_arcface.layers.chunked import pairs
 from keras_arcface.layers.chunked import sparse
+from keras_arcface.layers.chunked.divergence import AlphaDivergence
 
 # The others take as long, and differ in one number.
 ALPHAS = [1.25, *(pytest.param(alpha, marks=pytest.mark.slow) for alpha in (1.1, 1.5, 2.0))]
@@ -82,6 +84,7 @@ def test_pairs_and_all_classes_give_the_same(forward, backward, fast, monkeypatc
         monkeypatch.setattr(
             sparse.SparseDivergence, name, lambda *a, n=name, m=method, **k: (called.append(n), m(*a, **k))[1]
         )
+    monkeypatch.setattr(pairs, "BLOCK", 16)
     monkeypatch.setattr(sparse, "_MAX_CACHE_BYTES", 0 if "without" in forward else 2**28)
     if "all" in forward:
         monkeypatch.setattr(pairs, "SHORTEST_LIMIT", 0)
@@ -179,6 +182,22 @@ def test_sub_centers_and_the_noise_filter_equal_the_formula(sub_centers, ignored
     np.testing.assert_allclose(by_centers, right, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("ignored_above", [1.0, 0.5])
+def test_shards_give_the_same(ignored_above):
+    """With two shards and a filter, all losses were NaN: ignored classes counted for the highest cosine."""
+    embeddings, labels, centers = problem(20, 64, 16)
+    centers[labels[0] + 1] = embeddings[0]
+    engine = sparse.SparseDivergence(AlphaDivergence(1.25), ignored_above)
+    rows = ops.convert_to_tensor(references.unit(embeddings))
+    centers, labels = ops.convert_to_tensor(centers), ops.convert_to_tensor(labels, "int32")
+    one, two = (
+        engine(rows, centers, labels, chunking.Chunking(8, shards=shards), scale=16.0, margin=0.3) for shards in (1, 2)
+    )
+    for name in ("loss", "target"):
+        np.testing.assert_allclose(*(ops.convert_to_numpy(r[name]) for r in (one, two)), rtol=1e-5, atol=1e-5)
+    assert np.isfinite(ops.convert_to_numpy(one["loss"])).all()
+
+
 def test_classes_without_probability_have_no_gradient():
     embeddings, labels, centers = problem(20, 500, 32)
     _, by_centers = check(embeddings, labels, centers, alpha=1.5)
@@ -217,6 +236,7 @@ def test_the_row_of_a_label_out_of_range_is_nan():
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch has no XLA here")
 def test_a_model_compiled_by_xla_trains_the_same(monkeypatch):
+    monkeypatch.setattr(pairs, "BLOCK", 16)
     generator = np.random.default_rng(0)
     inputs, labels = generator.normal(size=(48, 8)).astype("float32"), generator.integers(0, 40, 48)
     losses = []
@@ -235,7 +255,7 @@ def test_a_copy_computes_the_same():
     head = with_centers(QMargin(41), centers)
     right = ops.convert_to_numpy(head.loss(labels, embeddings))
     copied = QMargin.from_config(head.get_config())
-    copied.engine = copy.copy(head.engine)
+    copied._engine = copy.copy(head._engine)
     np.testing.assert_array_equal(ops.convert_to_numpy(with_centers(copied, centers).loss(labels, embeddings)), right)
 
 
@@ -245,7 +265,11 @@ def test_alpha_out_of_range(alpha):
         QMargin(10, alpha=alpha)
 
 
-@pytest.mark.parametrize("choice", [{"label_smoothing": 0.1}, {"max_cache_bytes": 1}, {"negatives": object()}], ids=str)
+@pytest.mark.parametrize(
+    "choice",
+    [{"label_smoothing": 0.1}, {"max_cache_bytes": 1}, {"matmul_dtype": "bfloat16"}, {"negatives": object()}],
+    ids=str,
+)
 def test_arguments_without_a_meaning_are_refused(choice):
     with pytest.raises(ValueError, match=f"{next(iter(choice))} must be omitted with QMargin. Received: "):
         QMargin(10, **choice)

@@ -12,9 +12,10 @@ from keras_arcface.layers.chunked.reductions import Reduction
 from keras_arcface.layers.chunked.reductions import SumReduction
 from keras_arcface.layers.chunked.reductions import negative_mask
 
-# Newton's method stops after a step of this size, in logits. The remaining error is about its square if the probability
-# of a class is at least quadratic where it begins; for a larger alpha, steps must become as small as rounding errors.
-_SMALLEST_STEP, _SMALLEST_STEP_ABOVE_1_5, _MAX_STEPS = 5e-4, 2e-6, 100
+# Newton's method stops when the sum of the probabilities differs from 1 by less than this. The next step leaves about a
+# quarter of the square of the difference if the probability of a class is at least quadratic where it begins, up to
+# alpha 1.5. For a larger alpha, the difference must become as small as rounding errors.
+_SMALLEST_ERROR, _SMALLEST_ERROR_ABOVE_1_5, _MAX_STEPS = 1e-3, 5e-6, 100
 
 
 class AlphaDivergence:
@@ -49,7 +50,7 @@ class AlphaDivergence:
         """Finds the threshold at which the probabilities sum to 1, by Newton's method.
 
         The method is applied to `sum(p)**(1 / width)`, which is convex and almost linear. It approaches the solution
-        from below.
+        from below. Where rounding errors make the sum smaller than 1 at the start, the first step goes back.
 
         Args:
             sums_at: function of the thresholds that returns the sums of `moments` over all classes, and other tensors.
@@ -59,17 +60,16 @@ class AlphaDivergence:
         Returns:
             `(threshold, weighted, *others)`: the `(batch,)` thresholds, the sums of `p * w`, and the other tensors.
         """
-        smallest_step = _SMALLEST_STEP if self.alpha <= 1.5 else _SMALLEST_STEP_ABOVE_1_5
+        smallest_error = _SMALLEST_ERROR if self.alpha <= 1.5 else _SMALLEST_ERROR_ABOVE_1_5
 
         def step(threshold, mass, slope, weighted, *others):
             change = -self.width * mass * ops.expm1(-ops.log(mass) / self.width) / slope
-            change = ops.maximum(change, 0.0)
             # The derivative of the sum of `p * w` by the threshold is `-alpha` times the sum of `p`.
-            return change, threshold + change, weighted - self.alpha * mass * change, *others
+            return ops.abs(mass - 1), threshold + change, weighted - self.alpha * mass * change, *others
 
         _, *results = ops.while_loop(
-            lambda change, *_: ops.any(change > smallest_step),
-            lambda change, threshold, *_: step(threshold, *sums_at(threshold)),
+            lambda error, *_: ops.any(error > smallest_error),
+            lambda error, threshold, *_: step(threshold, *sums_at(threshold)),
             step(start, *sums),
             maximum_iterations=_MAX_STEPS,
         )

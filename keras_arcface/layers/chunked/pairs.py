@@ -131,8 +131,8 @@ def find_pairs(chunks, gather, labels, targets, lowest_of, ignored_above):
     """
     backend, error = backends.current(), backends.current().approximation_error()
     batch = ops.shape(gather.rows)[0]
-    limit = _clip(batch * math.ceil(backend.list_fraction() * chunks.classes), SHORTEST_LIMIT, _LONGEST_LIMIT)
-    limit_of_chunk = _clip(batch * math.ceil(backend.list_fraction() * chunks.size), SHORTEST_LIMIT, limit)
+    limit = _limit(batch, backend.list_fraction() * chunks.classes)
+    limit_of_chunk = _limit(batch, 2 * backend.list_fraction() * chunks.size)  # the classes may be sorted
     maxima_of = backend.fuse(functools.partial(_tile_maxima, chunks.sub_centers))
 
     def add(index, start, size, highest, count, rows, class_ids, listed):
@@ -186,5 +186,10 @@ def _is_other(ids, labels, end):
     return ops.logical_and(ops.not_equal(ids, labels), ids < end)
 
 
-def _clip(value, low, high):
-    return min(max(value, low), high) if isinstance(value, int) else ops.clip(value, low, high)
+def _limit(batch, per_row):
+    """Returns `batch * per_row` within the limits of a list, for a batch that may be a tensor."""
+    per_row = math.ceil(per_row)
+    most = _LONGEST_LIMIT // per_row  # rows, so that the product of int32 tensors does not overflow
+    if isinstance(batch, int):
+        return max(min(batch, most) * per_row, SHORTEST_LIMIT)
+    return ops.maximum(ops.minimum(batch, most) * per_row, SHORTEST_LIMIT)

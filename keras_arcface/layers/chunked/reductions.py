@@ -119,15 +119,22 @@ class TargetCosine(SumReduction):
 
 
 class HighestCosine(Reduction):
-    """Highest cosine to another class, without gradient."""
+    """Highest cosine to another class, without gradient.
+
+    Args:
+        ignored_above: cosine above which other classes are excluded.
+    """
 
     has_gradient = False
+
+    def __init__(self, ignored_above=1.0):
+        self.ignored_above = ignored_above
 
     def init(self, zeros, inputs):
         return (zeros + LOWEST,)
 
     def update(self, state, chunk):
-        cosines = ops.where(chunk.is_target, LOWEST, chunk.cosines)
+        cosines = ops.where(negative_mask(chunk, self.ignored_above), chunk.cosines, LOWEST)
         return (ops.maximum(state[0], ops.max(cosines, axis=-1)),)
 
     def merge(self, state, inputs):

@@ -48,7 +48,7 @@ class SparseDivergence(ChunkedReductions):
         cosines = {"target": TargetCosine(), "highest": HighestCosine()}
         super().__init__({"loss": DivergenceLoss(divergence, ignored_above), **cosines})
         self.divergence, self.ignored_above = divergence, ignored_above
-        self._cosines = ChunkedReductions(cosines)
+        self._highest = ChunkedReductions({"highest": HighestCosine(ignored_above)})
         sums = {f"moment {index}": DivergenceSum(divergence, index, ignored_above) for index in range(3)}
         self._sums = ChunkedReductions({**sums, **cosines})
 
@@ -78,8 +78,8 @@ class SparseDivergence(ChunkedReductions):
         chunks, targets = Chunks(centers.shape, chunking), target_cosines(rows, centers, labels, chunking.shards)
         solve_all = functools.partial(self._solve_all, chunking, rows, centers, labels, targets, inputs)
         if chunking.shards > 1:  # the centers of pairs would be gathered from all devices
-            cosines, _ = self._cosines._forward(chunking, rows, centers, labels, inputs)
-            results, reference, threshold = solve_all(cosines[:, 1])
+            highest, _ = self._highest._forward(chunking, rows, centers, labels, inputs)
+            results, reference, threshold = solve_all(highest[:, 0])
             return results, (reference, threshold)
 
         def lowest_of(highest):
@@ -107,9 +107,10 @@ class SparseDivergence(ChunkedReductions):
             return of_all_classes()
         chunks, pairs = Chunks(centers.shape, chunking), class_pairs.Pairs(*residuals[1:])
         gather = class_pairs.Gather(rows, centers, inverse_norms, chunks.sub_centers)
-        fraction = ops.cast(pairs.count, "float32") / (ops.cast(ops.shape(rows)[0], "float32") * chunks.classes)
+        most = _FASTER_UP_TO * chunks.classes * ops.cast(ops.shape(rows)[0], "float32")
+        is_fast = ops.cast(pairs.count, "float32") <= ops.maximum(most, class_pairs.SHORTEST_LIMIT)
         by_rows, by_centers = ops.cond(
-            ops.logical_or(fraction <= _FASTER_UP_TO, pairs.count <= class_pairs.SHORTEST_LIMIT),
+            ops.logical_and(pairs.count < class_pairs.TOO_LONG, is_fast),
             lambda: self._backward_of_pairs(gather, labels, inputs, pairs, upstream, centers.shape),
             of_all_classes,
         )
@@ -172,8 +173,9 @@ class SparseDivergence(ChunkedReductions):
             is_target = ops.equal(block.class_id, ops.take(labels, block.row))
             chunk = Chunk(cosines[:, 0], is_target, {**inputs, **by_row})
             slopes = sum(
-                self.reductions[name].gradient(chunk, None, ops.take(upstream[:, column], block.row))
-                for column, name in enumerate(("loss", "target"))
+                reduction.gradient(chunk, None, ops.take(upstream[:, column], block.row))
+                for column, reduction in enumerate(self.reductions.values())
+                if reduction.has_gradient
             )
             slopes = ops.reshape(ops.where(block.is_listed(start), slopes, 0.0), (-1, 1, 1))
             slopes = slopes if share is None else slopes * ops.reshape(share, (-1, sub_centers, 1))

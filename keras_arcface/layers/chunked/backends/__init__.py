@@ -49,7 +49,8 @@ class Backend(Protocol):
     def find(self, mask: Any, size: Any) -> tuple[Any, Any]:
         """Returns the int32 positions of true values in a mask, and their number.
 
-        If a compiler needs the shape, there are `size` positions. All after the last true value are 0.
+        There are at most `size` positions. If a compiler needs the shape, there are `size`, and those after the last
+        true value are not defined.
         """
 
     def new_list(self, start: Any, size: Any) -> Any:
@@ -62,7 +63,7 @@ class Backend(Protocol):
         """Returns the rows of a list, which are like those of `like`, and perhaps further rows at the end."""
 
     def slice_rows(self, array: Any, start: Any, size: int) -> Any:
-        """Returns `size` rows of an array, or less at the end of the array."""
+        """Returns `size` entries of a vector, or less at its end."""
 
     def zeros(self, shape: tuple, like: Any) -> Any:
         """Returns zeros on the device of `like`, which `add_rows` may overwrite."""

@@ -84,10 +84,11 @@ def approximation_error():
 def find(mask, size):
     if not _private_api.is_in_xla_context():
         positions = tf.cast(tf.where(mask)[:, 0], "int32")
-        return positions, tf.size(positions)
+        return positions[:size], tf.size(positions)
     numbers = tf.cumsum(tf.cast(mask, "int32"))
-    positions = tf.searchsorted(numbers, tf.range(1, size + 1))
-    return tf.where(positions < tf.size(mask), positions, 0), numbers[-1]
+    targets = tf.where(tf.logical_and(mask, numbers <= size), numbers - 1, size)  # the last entry is dropped
+    positions = tf.tensor_scatter_nd_update(tf.zeros(size + 1, "int32"), targets[:, None], tf.range(tf.size(mask)))
+    return positions[:size], numbers[-1]
 
 
 def new_list(start, size):
@@ -115,6 +116,8 @@ def as_array(values, like):
 
 
 def slice_rows(array, start, size):
+    if _private_api.is_in_xla_context():
+        return tf.slice(array, [start], [size])
     return array[start : start + size]
 
 

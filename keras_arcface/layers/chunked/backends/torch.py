@@ -47,12 +47,13 @@ def approximate_matmul(first, second):
 
 
 def approximation_error():
-    return 1e-5
+    # PyTorch may round the inputs of products of float32.
+    return {"highest": 1e-5, "high": 2.1 * 2**-11, "medium": 2.1 * 2**-8}[torch.get_float32_matmul_precision()]
 
 
 def find(mask, size):
     positions = torch.nonzero(mask)[:, 0].int()
-    return positions, torch.tensor(len(positions), device=mask.device)
+    return positions[:size], torch.tensor(len(positions), device=mask.device)
 
 
 def new_list(start, size):
