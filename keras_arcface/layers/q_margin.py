@@ -17,8 +17,8 @@ _WITHOUT_A_MEANING = {"label_smoothing": 0.0, "negatives": None, "max_cache_byte
 class QMargin(MarginProduct):
     """Q-Margin head, whose probabilities are exactly zero for most classes.
 
-    The probabilities maximize the expected logit minus their alpha-divergence from a prior `q`, as those of a softmax do
-    with the Kullback-Leibler divergence:
+    The probabilities maximize the expected logit minus their alpha-divergence from a prior `q`, as those of a softmax
+    do with the Kullback-Leibler divergence:
 
         p_j = q_j * max(1 + (alpha - 1) * (s * cos(theta_j) - tau), 0) ** (1 / (alpha - 1))
 
@@ -27,8 +27,8 @@ class QMargin(MarginProduct):
         q_y = (1 + (alpha - 1) * s * margin) ** (-1 / (alpha - 1))
 
     The loss is the Fenchel-Young loss of these probabilities. Its gradient with respect to the logits is `p`, minus 1
-    for the target class. It is 0 if the target cosine exceeds all others by `margin + 1 / ((alpha - 1) * s)`. As `alpha`
-    approaches 1, the loss approaches that of CosFace.
+    for the target class. It is 0 if the target cosine exceeds all others by `margin + 1 / ((alpha - 1) * s)`. As
+    `alpha` approaches 1, the loss approaches that of CosFace.
 
     Another class with the probability 0 has no gradient. A training step therefore needs one product of all embeddings
     and centers instead of three or four, and all other computations are restricted to the pairs with a probability. The

@@ -17,7 +17,7 @@ _TILE = 8
 # Number of pairs whose embeddings and centers are gathered at a time.
 BLOCK = 2**12
 
-# Limits of the maximum number of pairs, which is `list_fraction` of all pairs.
+# Limits of the maximum number of pairs, which is a fraction of all pairs.
 SHORTEST_LIMIT, _LONGEST_LIMIT = 2**12, 2**23
 
 # Count of a list that is not complete.
@@ -131,8 +131,9 @@ def find_pairs(chunks, gather, labels, targets, lowest_of, ignored_above):
     """
     backend, error = backends.current(), backends.current().approximation_error()
     batch = ops.shape(gather.rows)[0]
-    limit = _limit(batch, backend.list_fraction() * chunks.classes)
-    limit_of_chunk = _limit(batch, 2 * backend.list_fraction() * chunks.size)  # the classes may be sorted
+    of_all, of_chunk = backend.list_fractions()
+    limit = _limit(batch, of_all * chunks.classes)
+    limit_of_chunk = _minimum(limit, _limit(batch, of_chunk * chunks.size))
     maxima_of = backend.fuse(functools.partial(_tile_maxima, chunks.sub_centers))
 
     def add(index, start, size, highest, count, rows, class_ids, listed):
@@ -189,7 +190,10 @@ def _is_other(ids, labels, end):
 def _limit(batch, per_row):
     """Returns `batch * per_row` within the limits of a list, for a batch that may be a tensor."""
     per_row = math.ceil(per_row)
-    most = _LONGEST_LIMIT // per_row  # rows, so that the product of int32 tensors does not overflow
-    if isinstance(batch, int):
-        return max(min(batch, most) * per_row, SHORTEST_LIMIT)
-    return ops.maximum(ops.minimum(batch, most) * per_row, SHORTEST_LIMIT)
+    # At most this number of rows, so that the product of int32 tensors does not overflow.
+    product = _minimum(batch, _LONGEST_LIMIT // per_row) * per_row
+    return max(product, SHORTEST_LIMIT) if isinstance(product, int) else ops.maximum(product, SHORTEST_LIMIT)
+
+
+def _minimum(first, second):
+    return min(first, second) if isinstance(first, int) and isinstance(second, int) else ops.minimum(first, second)

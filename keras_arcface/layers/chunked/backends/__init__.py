@@ -43,8 +43,8 @@ class Backend(Protocol):
     def approximation_error(self) -> float:
         """Returns the maximum error of `approximate_matmul`, relative to the product of the norms of two rows."""
 
-    def list_fraction(self) -> float:
-        """Returns the fraction of all pairs of rows and classes up to which a list of them is kept."""
+    def list_fractions(self) -> tuple[float, float]:
+        """Returns the maximum length of a list, as fractions of all pairs, and of the pairs of a chunk."""
 
     def find(self, mask: Any, size: Any) -> tuple[Any, Any]:
         """Returns the int32 positions of true values in a mask, and their number.

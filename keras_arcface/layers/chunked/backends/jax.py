@@ -41,8 +41,8 @@ def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     return jnp.matmul(first.astype(dtype), second.astype(dtype), preferred_element_type=jnp.float32)
 
 
-def list_fraction():
-    return 2**-7  # arrays have the maximum size
+def list_fractions():
+    return 2**-7, 2**-6  # arrays have the maximum size
 
 
 def approximate_matmul(first, second):

@@ -38,8 +38,8 @@ def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
     return first.to(low).float() @ second.to(low).float()
 
 
-def list_fraction():
-    return 2**-5
+def list_fractions():
+    return 2**-5, 1.0
 
 
 def approximate_matmul(first, second):
