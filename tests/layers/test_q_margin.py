@@ -267,7 +267,7 @@ def test_alpha_out_of_range(alpha):
 
 @pytest.mark.parametrize(
     "choice",
-    [{"label_smoothing": 0.1}, {"max_cache_bytes": 1}, {"matmul_dtype": "bfloat16"}, {"negatives": object()}],
+    [{"label_smoothing": 0.1}, {"max_cache_bytes": 1}, {"matmul_dtype": "bfloat16"}, {"negatives": "hard"}],
     ids=str,
 )
 def test_arguments_without_a_meaning_are_refused(choice):
