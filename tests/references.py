@@ -3,6 +3,17 @@
 import numpy as np
 
 
+def problem(batch, classes, dim, seed=0):
+    """Embeddings from far to close to their center, labels that repeat."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, batch)
+    labels[batch // 2 :] = labels[0]
+    centers = generator.normal(size=(classes, dim)).astype("float32")
+    closeness = np.linspace(-2, 3, batch)[:, None]
+    embeddings = (closeness * centers[labels] + generator.normal(size=(batch, dim))).astype("float32")
+    return embeddings, labels, centers
+
+
 def psi(theta, m1=1.0, m2=0.0, m3=0.0):
     """Returns (-1)^k cos(phi) - 2 k - m3 for an angle in [0, pi], with phi = m1 theta + m2 and k = floor(phi / pi)."""
     phi = m1 * np.asarray(theta, np.float64) + m2

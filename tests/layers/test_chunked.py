@@ -12,6 +12,7 @@ import references
 from gradients import mean_loss_gradients
 from gradients import with_centers
 from keras import ops
+from references import problem
 
 from keras_arcface import MarginProduct
 from keras_arcface import RecognitionModel
@@ -43,17 +44,6 @@ CASES = [
     for size in SIZES
     for name, margin in MARGINS.items()
 ]
-
-
-def problem(batch, classes, dim, seed=0):
-    """Embeddings from far to close to their center, labels that repeat."""
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, classes, batch)
-    labels[batch // 2 :] = labels[0]
-    centers = generator.normal(size=(classes, dim)).astype("float32")
-    closeness = np.linspace(-2, 3, batch)[:, None]
-    embeddings = (closeness * centers[labels] + generator.normal(size=(batch, dim))).astype("float32")
-    return embeddings, labels, centers
 
 
 @pytest.mark.parametrize(("batch", "classes", "dim", "block", "margin"), CASES)

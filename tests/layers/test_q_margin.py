@@ -9,6 +9,7 @@ import references
 from gradients import mean_loss_gradients
 from gradients import with_centers
 from keras import ops
+from references import problem
 
 from keras_arcface import CosFace
 from keras_arcface import RecognitionModel
@@ -31,17 +32,6 @@ SIZES = [
     (257, 5000, 64, None),
     (5, 100_003, 16, 10_000),
 ]
-
-
-def problem(batch, classes, dim, seed=0):
-    """Embeddings from far to close to their center, labels that repeat."""
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, classes, batch)
-    labels[batch // 2 :] = labels[0]
-    centers = generator.normal(size=(classes, dim)).astype("float32")
-    closeness = np.linspace(-2, 3, batch)[:, None]
-    embeddings = (closeness * centers[labels] + generator.normal(size=(batch, dim))).astype("float32")
-    return embeddings, labels, centers
 
 
 def check(embeddings, labels, centers, scale=64.0, margin=0.35, alpha=1.5, **choices):
