@@ -96,18 +96,18 @@ def classes_with_probability(head, embeddings, labels):
     """Returns the mean number of classes with a probability in a row, computed for some of the rows."""
     import numpy as np
 
-    unit = embeddings[:64] / np.linalg.norm(embeddings[:64], axis=1, keepdims=True)
+    unit = embeddings[:16] / np.linalg.norm(embeddings[:16], axis=1, keepdims=True)
     centers = np.array(head.centers)
     logits = head.scale * unit @ (centers / np.linalg.norm(centers, axis=1, keepdims=True)).T
     width, margin = 1 / (head.alpha - 1), head.scale * head.margin.m3
     penalized = logits.copy()
     rows = np.arange(len(logits))
-    penalized[rows, labels[:64]] -= margin
+    penalized[rows, labels[:16]] -= margin
     low, high = penalized.max(axis=1), logits.max(axis=1) + width
     for _ in range(40):
         middle = (low + high) / 2
         powers = np.maximum(1 + (logits - middle[:, None]) / width, 0) ** width
-        powers[rows, labels[:64]] /= (1 + margin / width) ** width
+        powers[rows, labels[:16]] /= (1 + margin / width) ** width
         is_low = powers.sum(axis=1) > 1
         low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
     return float((logits > low[:, None] - width).sum(axis=1).mean())
