@@ -192,7 +192,8 @@ def _limit(batch, per_row):
     per_row = math.ceil(per_row)
     # At most this number of rows, so that the product of int32 tensors does not overflow.
     product = _minimum(batch, _LONGEST_LIMIT // per_row) * per_row
-    return max(product, SHORTEST_LIMIT) if isinstance(product, int) else ops.maximum(product, SHORTEST_LIMIT)
+    shortest = max(SHORTEST_LIMIT, 1)
+    return max(product, shortest) if isinstance(product, int) else ops.maximum(product, shortest)
 
 
 def _minimum(first, second):
