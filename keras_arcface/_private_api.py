@@ -18,6 +18,13 @@ def xla_dynamic_update_slice(array: Any, update: Any, start_indices: Any) -> Any
     return xla.dynamic_update_slice(array, update, start_indices)
 
 
+def xla_round_to_bfloat16(array: Any) -> Any:
+    """Returns a float32 array rounded to bfloat16, inside a function that XLA compiles, which may remove two casts."""
+    from tensorflow.compiler.tf2xla.python import xla
+
+    return xla.reduce_precision(array, exponent_bits=8, mantissa_bits=7)
+
+
 def freeze_variables(concrete_function: Any, **options: Any) -> Any:
     """Returns a concrete TensorFlow function with its variables converted to constants.
 

@@ -13,7 +13,11 @@ def unit(vectors):
 
 def inverse_norms(vectors):
     """Returns the `(rows, 1)` reciprocals of the L2 norms of rows, 0 for a zero row."""
-    squared = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+    return inverse_roots(ops.sum(ops.square(vectors), axis=-1, keepdims=True))
+
+
+def inverse_roots(squared):
+    """Returns the reciprocals of the L2 norms of vectors with the given squared norms, 0 for a zero vector."""
     has_direction = ops.logical_not(squared < _SMALLEST_SQUARED_NORM)  # true for NaN, so that NaN stays NaN
     inverse = ops.rsqrt(ops.where(has_direction, squared, ops.ones_like(squared)))
     return ops.where(has_direction, inverse, ops.zeros_like(inverse))

@@ -17,6 +17,9 @@ from keras_arcface.layers.chunked.reductions import negative_mask
 # alpha 1.5. For a larger alpha, the difference must become as small as rounding errors.
 _SMALLEST_ERROR, _SMALLEST_ERROR_ABOVE_1_5, _MAX_STEPS = 1e-3, 5e-6, 100
 
+# Largest power that is computed by multiplications. Rounding errors grow with the power.
+_LARGEST_POWER = 16
+
 
 class AlphaDivergence:
     """Probabilities and losses of the alpha-divergence.
@@ -30,19 +33,28 @@ class AlphaDivergence:
 
     def __init__(self, alpha):
         self.alpha, self.width = alpha, 1 / (alpha - 1)
+        power = round(self.width)
+        self._power = power if abs(power - self.width) < 1e-9 and power <= _LARGEST_POWER else None
 
-    def moments(self, excess, margin):
+    def moments(self, excess, is_target, margin):
         """Returns `(p, p / w, p * w)` for classes with logits `excess` above the threshold.
 
         `p` is the probability and `w = 1 + excess / width`. `-p / w` is the derivative of `p` by the threshold.
 
         Args:
             excess: differences of logits and the threshold.
-            margin: margin of each class in logits: 0 except for target classes.
+            is_target: mask of the target classes.
+            margin: margin of target classes, in logits.
         """
+        margin = ops.convert_to_tensor(margin, "float32")
+        if self._power:
+            w = ops.maximum(1 + excess / self.width, 0.0)
+            lower = _power(w, self._power - 1) if self._power > 1 else ops.cast(w > 0, "float32")
+            p_by_w = lower * ops.where(is_target, _power(1 + margin / self.width, self._power) ** -1, 1.0)
+            return p_by_w * w, p_by_w, p_by_w * ops.square(w)
         has_probability = excess > -self.width
         log_w = ops.log1p(ops.where(has_probability, excess / self.width, 0.0))
-        p = ops.exp(self.width * (log_w - ops.log1p(margin / self.width)))
+        p = ops.exp(self.width * (log_w - ops.where(is_target, ops.log1p(margin / self.width), 0.0)))
         w = ops.where(has_probability, 1 + excess / self.width, 1.0)
         return tuple(ops.where(has_probability, values, 0.0) for values in (p, p / w, p * w))
 
@@ -63,7 +75,7 @@ class AlphaDivergence:
         smallest_error = _SMALLEST_ERROR if self.alpha <= 1.5 else _SMALLEST_ERROR_ABOVE_1_5
 
         def step(threshold, mass, slope, weighted, *others):
-            change = -self.width * mass * ops.expm1(-ops.log(mass) / self.width) / slope
+            change = self.step(mass, slope)
             # The derivative of the sum of `p * w` by the threshold is `-alpha` times the sum of `p`.
             return ops.abs(mass - 1), threshold + change, weighted - self.alpha * mass * change, *others
 
@@ -74,6 +86,10 @@ class AlphaDivergence:
             maximum_iterations=_MAX_STEPS,
         )
         return tuple(results)
+
+    def step(self, mass, slope):
+        """Returns how much Newton's method raises a threshold, at which `mass` and `slope` are sums of `moments`."""
+        return -self.width * mass * ops.expm1(-ops.log(mass) / self.width) / slope
 
     def losses(self, threshold, target, margin, weighted):
         """Returns the `(batch,)` losses.
@@ -130,9 +146,16 @@ def moments_of_chunk(divergence, chunk, ignored_above):
     """Returns `AlphaDivergence.moments` of the classes in a `Chunk`, with the inputs of `DivergenceSum`."""
     inputs = chunk.inputs
     excess = inputs["scale"] * (chunk.cosines - inputs["reference"]) - inputs["threshold"]
-    margin = ops.where(chunk.is_target, inputs["scale"] * inputs["margin"], 0.0)
-    moments = divergence.moments(excess, margin)
+    moments = divergence.moments(excess, chunk.is_target, inputs["scale"] * inputs["margin"])
     if ignored_above >= 1:
         return moments
     counts = ops.logical_or(chunk.is_target, negative_mask(chunk, ignored_above))
     return tuple(ops.where(counts, values, 0.0) for values in moments)
+
+
+def _power(base, exponent):
+    """Returns a power with an exponent of at least 1, by multiplications."""
+    half = _power(base, exponent // 2) if exponent > 1 else None
+    if half is None:
+        return base
+    return ops.square(half) * base if exponent % 2 else ops.square(half)

@@ -157,7 +157,13 @@ class ChunkedReductions:
     def _inverse_norms(self, backend, centers):
         """Returns the `(rows, 1)` factors that normalize the rows of the centers."""
         rows = ops.reshape(centers, (-1, centers.shape[-1]))
-        return backend.fuse(vectors.inverse_norms)(rows) if self.normalize else ops.ones_like(rows[:, :1])
+        if not self.normalize:
+            return ops.ones_like(rows[:, :1])
+
+        def inverse_norms(rows):
+            return vectors.inverse_roots(ops.expand_dims(backend.row_sums(ops.square(rows)), 1))
+
+        return backend.fuse(inverse_norms)(rows)
 
     def _update(self, chunks, products, inverse, class_ids, labels, inputs, states):
         """Returns the states of all reductions, updated with the inner products of a chunk."""
@@ -227,6 +233,9 @@ class Chunks:
 
     def slice(self, array, start, size):
         """Returns the rows of a chunk from an array with one row per center."""
+        if self.shards == 1:  # TensorFlow does not copy a slice of the first axis
+            array = ops.reshape(array, (self.classes * self.sub_centers, -1))
+            return ops.slice(array, (start * self.sub_centers, 0), (size * self.sub_centers, array.shape[1]))
         # Each shard is sliced separately, because a slice across shards would gather them.
         by_shard = ops.reshape(array, (self.shards, self.classes * self.sub_centers, -1))
         shape = self.shards, size * self.sub_centers, by_shard.shape[2]

@@ -18,7 +18,10 @@ _TILE = 8
 BLOCK = 2**12
 
 # Limits of the maximum number of pairs, which is a fraction of all pairs.
-SHORTEST_LIMIT, _LONGEST_LIMIT = 2**12, 2**23
+SHORTEST_LIMIT, _LONGEST_LIMIT = 2**12, 2**25
+
+# Maximum error of the sums of float32 in a cosine.
+_ERROR_OF_SUMS = 1e-5
 
 # Count of a list that is not complete.
 TOO_LONG = 2**30
@@ -47,20 +50,20 @@ class Pairs(NamedTuple):
         return Pairs(ops.take(self.row, kept), ops.take(self.class_id, kept), count)
 
     def block(self, start):
-        """Returns `BLOCK` pairs, or less at the end of the list."""
+        """Returns `BLOCK` pairs. Those after the end of the list are not valid."""
         row, class_id = (backends.current().slice_rows(ids, start, BLOCK) for ids in (self.row, self.class_id))
         return Pairs(row, class_id, self.count)
 
     def map(self, function):
         """Returns the `(n,)` values of a function of pairs, which is called for one block at a time."""
-        backend, empty = backends.current(), ops.zeros((0,))
+        backend, empty, function = backends.current(), ops.zeros((0,)), backends.current().fuse(function)
 
         def add(start, values):
             return start + BLOCK, backend.extend(values, function(self.block(start)), start)
 
         carry = ops.zeros((), "int32"), backend.new_list(empty, ops.shape(self.row)[0])
         _, values = ops.while_loop(lambda start, _: start < self.count, add, carry)
-        return backend.as_array(values, empty)
+        return backend.as_array(values, empty)[: ops.shape(self.row)[0]]
 
 
 class Gathered(NamedTuple):
@@ -98,7 +101,7 @@ class Gather:
         rows = ops.expand_dims(ops.take(self.rows, pairs.row, axis=0), 1)
         inverse_norms = ops.take(self.inverse_norms, pairs.class_id, axis=0)
         centers = ops.take(self.centers, pairs.class_id, axis=0) * inverse_norms
-        return Gathered(rows, centers, inverse_norms, ops.sum(rows * centers, axis=2))
+        return Gathered(rows, centers, inverse_norms, backends.current().row_sums(rows * centers))
 
     def cosines(self, pairs):
         """Returns the `(n,)` cosines to the nearest sub-center."""
@@ -111,75 +114,141 @@ class Gather:
         return (ops.pad(block, ((0, missing), (0, 0))), ops.pad(inverse, (0, missing))) if missing else (block, inverse)
 
 
-def find_pairs(chunks, gather, labels, targets, lowest_of, ignored_above):
-    """Lists the pairs of the target classes, and all other pairs whose cosine may be higher than a lower limit.
+class Found(NamedTuple):
+    """Result of `find_pairs`.
 
-    The cosines are approximate: they may be wrong by `approximation_error` of the backend.
+    Attributes:
+        pairs: a `Pairs`.
+        cosines: `(n,)` cosines of the pairs. Those of the target classes are exact, and the others approximate.
+        errors: `(n,)` maximum errors of the cosines.
+        lowest: `(batch,)` lower limits, which may have been raised since a pair was listed.
+    """
+
+    pairs: Pairs
+    cosines: keras.KerasTensor
+    errors: keras.KerasTensor
+    lowest: keras.KerasTensor
+
+
+def find_pairs(chunks, gather, labels, targets, limits, ignored_above):
+    """Lists the pairs of the target classes, and all other pairs whose cosine is above a lower limit.
+
+    The limit of a row rises while more of the classes are known.
 
     Args:
         chunks: division of the centers into chunks.
         gather: a `Gather`.
         labels: `(batch,)` int32 labels.
         targets: `(batch,)` cosines to the target classes.
-        lowest_of: function that returns the `(batch,)` lower limit, given a lower bound of the highest cosine to
-            another class.
-        ignored_above: cosine above which other classes do not count for the highest cosine.
+        limits: object with the limits `start`, `of_highest(highest)` for a lower bound of the highest cosine to
+            another class, and `raised(lowest, cosines, counts)` for lower bounds of the cosines to some of the other
+            classes.
+        ignored_above: cosine above which other classes do not count for the limits.
 
     Returns:
-        `(pairs, cosines, highest)`: the `Pairs`, their approximate cosines (those of the target classes are exact), and
-        a lower bound of the highest cosine to another class.
+        A `Found`.
     """
-    backend, error = backends.current(), backends.current().approximation_error()
-    batch = ops.shape(gather.rows)[0]
+    backend, batch = backends.current(), ops.shape(gather.rows)[0]
     of_all, of_chunk = backend.list_fractions()
     limit = _limit(batch, of_all * chunks.classes)
     limit_of_chunk = _minimum(limit, _limit(batch, of_chunk * chunks.size))
-    maxima_of = backend.fuse(functools.partial(_tile_maxima, chunks.sub_centers))
+    approximate = _Approximate(gather.rows, labels, chunks.sub_centers, ignored_above)
+    maxima_of, raised = backend.fuse(approximate.tile_maxima), backend.fuse(approximate.raised(limits))
 
-    def add(index, start, size, highest, count, rows, class_ids, listed):
+    def add(index, start, size, lowest, count, *lists):
         block, inverse = gather.chunk(chunks, start, size)
-        products = backend.approximate_matmul(gather.rows, block)
-        maxima = maxima_of(products, inverse, labels, *map(ops.convert_to_tensor, (start, start + size)))
-        counts = maxima if ignored_above >= 1 else ops.where(maxima < ignored_above - error, maxima, LOWEST)
-        highest = ops.maximum(highest, ops.max(counts, axis=1) - error)
-        lowest = ops.expand_dims(lowest_of(highest) - error, 1)
+        products, errors = approximate.products(block, inverse)
+        end = ops.convert_to_tensor(start + size)
+        arguments = products, inverse, ops.convert_to_tensor(start), end, errors
+        maxima, highest = maxima_of(*arguments)
+        lowest = ops.maximum(lowest, limits.of_highest(highest))
+        is_open = maxima > ops.expand_dims(lowest, 1)
+        num_open = ops.sum(ops.cast(is_open, "int32"))
+        lowest = ops.cond(num_open > limit_of_chunk // 4, lambda: raised(*arguments, lowest), lambda: lowest)
+        is_open = maxima > ops.expand_dims(lowest, 1)
 
         tiles_per_row = maxima.shape[1]
-        is_open = ops.logical_and(maxima > lowest, count < TOO_LONG)
         tiles, num_tiles = backend.find(ops.reshape(is_open, (-1,)), limit_of_chunk)
         row, tile = tiles // tiles_per_row, tiles % tiles_per_row
         cosines = ops.take(ops.reshape(products, (-1, _TILE * chunks.sub_centers)), tiles, axis=0)
-        cosines = ops.cast(cosines, "float32") * ops.take(ops.reshape(inverse, (tiles_per_row, -1)), tile, axis=0)
-        cosines, _ = nearest(cosines, chunks.sub_centers)
+        errors = ops.expand_dims(ops.take(errors, row), 1)
+        inverse = ops.take(ops.reshape(inverse, (tiles_per_row, -1)), tile, axis=0)
+        cosines, errors = approximate.cosines(cosines, inverse, errors)
         ids = start + _TILE * ops.expand_dims(tile, 1) + ops.arange(_TILE, dtype="int32")
         is_found = ops.expand_dims(ops.arange(ops.shape(tiles)[0]) < num_tiles, 1)
-        is_found = ops.logical_and(is_found, _is_other(ids, ops.expand_dims(ops.take(labels, row), 1), start + size))
-        is_found = ops.logical_and(is_found, cosines > ops.take(lowest, row, axis=0))
+        is_found = ops.logical_and(is_found, _is_other(ids, ops.expand_dims(ops.take(labels, row), 1), end))
+        is_found = ops.logical_and(is_found, cosines + errors > ops.expand_dims(ops.take(lowest, row), 1))
         found, num_found = backend.find(ops.reshape(is_found, (-1,)), limit_of_chunk)
 
         total = count + num_found
         is_complete = ops.logical_and(num_tiles <= ops.shape(tiles)[0], num_found <= ops.shape(found)[0])
-        is_complete = ops.logical_and(is_complete, total <= batch + limit)  # false once `count` is `TOO_LONG`
-        new = ops.take(row, found // _TILE), *(ops.take(ops.reshape(a, (-1,)), found) for a in (ids, cosines))
-        position = ops.minimum(count, batch + limit)
-        lists = (backend.extend(old, rows, position) for old, rows in zip((rows, class_ids, listed), new, strict=True))
-        return highest, ops.where(is_complete, total, TOO_LONG), *lists
+        is_complete = ops.logical_and(is_complete, total <= batch + limit)
+        new = ops.take(row, found // _TILE), *(ops.take(ops.reshape(a, (-1,)), found) for a in (ids, cosines, errors))
+        lists = (backend.extend(old, rows, count) for old, rows in zip(lists, new, strict=True))
+        return lowest, ops.where(is_complete, total, TOO_LONG), *lists
+
+    def add_if_complete(index, start, size, lowest, count, *lists):
+        carry = lowest, count, *lists
+        return ops.cond(count < TOO_LONG, lambda: add(index, start, size, *carry), lambda: carry)
 
     length = -(-(batch + limit + limit_of_chunk) // BLOCK) * BLOCK
-    own = ops.arange(batch, dtype="int32"), ops.cast(labels, "int32"), targets
-    carry = ops.full_like(targets, LOWEST), ops.convert_to_tensor(batch, "int32")
+    own = ops.arange(batch, dtype="int32"), ops.cast(labels, "int32"), targets, ops.zeros_like(targets)
     lists = (backend.new_list(values, length) for values in own)
-    highest, count, *lists = chunks.loop(backend, add, (*carry, *lists))
-    rows, class_ids, cosines = (backend.as_array(values, like) for values, like in zip(lists, own, strict=True))
-    return Pairs(rows, class_ids, count), cosines, highest
+    carry = limits.start, ops.convert_to_tensor(batch, "int32"), *lists
+    lowest, count, *lists = chunks.loop(backend, add_if_complete, carry)
+    row, class_ids, cosines, errors = (backend.as_array(old, like) for old, like in zip(lists, own, strict=True))
+    return Found(Pairs(row, class_ids, count), cosines, errors, lowest)
 
 
-def _tile_maxima(sub_centers, products, inverse, labels, start, end):
-    """Returns the `(batch, tiles)` highest cosine to another class in each tile of the classes [start, end)."""
-    cosines, _ = nearest(ops.cast(products, "float32") * inverse, sub_centers)
-    ids = start + ops.arange(cosines.shape[1], dtype="int32")
-    cosines = ops.where(_is_other(ids, ops.expand_dims(labels, 1), end), cosines, LOWEST)
-    return ops.max(ops.reshape(cosines, (-1, cosines.shape[1] // _TILE, _TILE)), axis=2)
+class _Approximate:
+    """Approximate products of the rows and the centers of a chunk, whose maximum errors are known."""
+
+    def __init__(self, rows, labels, sub_centers, ignored_above):
+        backend = backends.current()
+        self.labels, self.sub_centers, self.ignored_above = labels, sub_centers, ignored_above
+        self._rounding_errors = backend.fuse(backend.rounding_errors)
+        self.rows, self.errors_of_rows = backend.fast_copy(rows), self._rounding_errors(rows)
+
+    def products(self, centers, inverse_norms):
+        """Returns the products with some centers, and the `(batch,)` maximum errors of the cosines before rounding."""
+        backend = backends.current()
+        products = backend.fast_matmul(self.rows, backend.fast_copy(centers))
+        errors = ops.max(ops.maximum(self._rounding_errors(centers) * inverse_norms, 0.0))  # not NaN
+        return products, self.errors_of_rows + (1 + self.errors_of_rows) * errors + _ERROR_OF_SUMS
+
+    def cosines(self, products, inverse, errors):
+        """Returns the cosines to the nearest sub-center, and the maximum errors of these and of the products."""
+        cosines, _ = nearest(ops.cast(products, "float32") * inverse, self.sub_centers)
+        is_rounded = keras.backend.standardize_dtype(products.dtype) == "bfloat16"
+        return cosines, errors + (1.01 * 2**-8 * ops.abs(cosines) if is_rounded else ops.zeros_like(cosines))
+
+    def tile_maxima(self, products, inverse, start, end, errors):
+        """Returns the upper bounds of the `(batch, tiles)` highest cosines to another class in each tile.
+
+        Also returns the `(batch,)` lower bounds of the highest cosine to another class that counts for the limits.
+        """
+        cosines, errors, is_other = self._of_chunk(products, inverse, start, end, errors)
+        upper, lower = (ops.where(is_other, bound, LOWEST) for bound in (cosines + errors, cosines - errors))
+        if self.ignored_above < 1:
+            lower = ops.where(upper <= self.ignored_above, lower, LOWEST)
+        upper = ops.max(ops.reshape(upper, (-1, upper.shape[1] // _TILE, _TILE)), axis=2)
+        return upper, ops.max(lower, axis=1)
+
+    def raised(self, limits):
+        """Returns a function that raises the limits with the cosines of a chunk."""
+
+        def function(products, inverse, start, end, errors, lowest):
+            cosines, errors, counts = self._of_chunk(products, inverse, start, end, errors)
+            if self.ignored_above < 1:
+                counts = ops.logical_and(counts, cosines + errors <= self.ignored_above)
+            return limits.raised(lowest, cosines - errors, counts)
+
+        return function
+
+    def _of_chunk(self, products, inverse, start, end, errors):
+        cosines, errors = self.cosines(products, inverse, ops.expand_dims(errors, 1))
+        ids = start + ops.arange(cosines.shape[1], dtype="int32")
+        return cosines, errors, _is_other(ids, ops.expand_dims(self.labels, 1), end)
 
 
 def _is_other(ids, labels, end):

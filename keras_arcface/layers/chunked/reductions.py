@@ -11,6 +11,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_arcface.layers.chunked import backends
 from keras_arcface.margins.base import angle_derivatives
 from keras_arcface.margins.base import angles_of
 
@@ -93,7 +94,7 @@ class SumReduction(Reduction):
         return (zeros,)
 
     def update(self, state, chunk):
-        return (state[0] + ops.sum(self.values(chunk), axis=-1),)
+        return (state[0] + backends.current().row_sums(self.values(chunk)),)
 
     def merge(self, state, inputs):
         return (ops.sum(state[0], axis=-1),)

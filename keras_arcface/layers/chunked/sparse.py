@@ -27,8 +27,11 @@ from keras_arcface.layers.chunked.reductions import TargetCosine
 # Maximum size of the cosines that are cached while the threshold is computed from all classes.
 _MAX_CACHE_BYTES = 2**28
 
+# Number of steps of Newton's method with the classes of a chunk, before pairs are listed.
+_STEPS = 2
+
 # Fraction of all pairs up to which the gradients of pairs are faster than those of all classes, measured on a CPU.
-_FASTER_UP_TO = 2**-8
+_FASTER_UP_TO = 2**-7
 
 
 class SparseDivergence(ChunkedReductions):
@@ -76,22 +79,20 @@ class SparseDivergence(ChunkedReductions):
     def _forward(self, chunking, rows, centers, labels, inputs):
         """Returns the `(batch, 3)` results, and the thresholds and pairs for the backward pass."""
         chunks, targets = Chunks(centers.shape, chunking), target_cosines(rows, centers, labels, chunking.shards)
-        solve_all = functools.partial(self._solve_all, chunking, rows, centers, labels, targets, inputs)
+        solve_all = functools.partial(self._solve_all, chunking, rows, centers, labels, inputs)
+        limits = _Limits(self.divergence, inputs, targets)
         if chunking.shards > 1:  # the centers of pairs would be gathered from all devices
             highest, _ = self._highest._forward(chunking, rows, centers, labels, inputs)
-            results, reference, threshold = solve_all(highest[:, 0])
+            results, reference, threshold = solve_all(ops.maximum(limits.start, limits.of_highest(highest[:, 0])))
             return results, (reference, threshold)
-
-        def lowest_of(highest):
-            return ops.maximum(highest, targets - inputs["margin"]) - self.divergence.width / inputs["scale"]
 
         inverse_norms = self._inverse_norms(backends.current(), centers)
         gather = class_pairs.Gather(rows, centers, inverse_norms, chunks.sub_centers)
-        pairs, cosines, highest = class_pairs.find_pairs(chunks, gather, labels, targets, lowest_of, self.ignored_above)
+        found = class_pairs.find_pairs(chunks, gather, labels, targets, limits, self.ignored_above)
         results, reference, threshold, *pairs = ops.cond(
-            pairs.count < class_pairs.TOO_LONG,
-            lambda: self._solve_pairs(gather, labels, inputs, pairs, cosines),
-            lambda: (*solve_all(highest), *pairs),
+            found.pairs.count < class_pairs.TOO_LONG,
+            lambda: self._solve_pairs(gather, labels, inputs, found),
+            lambda: (*solve_all(found.lowest), *found.pairs),
         )
         return results, (reference, threshold, inverse_norms, *pairs)
 
@@ -121,15 +122,12 @@ class SparseDivergence(ChunkedReductions):
         losses = self.divergence.losses(threshold, scale * (target - reference), scale * inputs["margin"], weighted)
         return ops.stack([losses, target, highest], axis=1)
 
-    def _solve_all(self, chunking, rows, centers, labels, targets, inputs, highest):
-        """Returns the results, the reference and the threshold, from all classes.
-
-        `highest` is a lower bound of the highest cosine to another class.
-        """
-        reference = ops.maximum(highest, targets - inputs["margin"])
+    def _solve_all(self, chunking, rows, centers, labels, inputs, lowest):
+        """Returns the results, the reference and the threshold, from all classes, given lower limits of `_Limits`."""
+        reference = lowest + self.divergence.width / inputs["scale"]
         inputs = {**inputs, "reference": reference}
 
-        start, cache_bytes = ops.zeros_like(targets), 4 * (rows.shape[0] or 512) * math.prod(centers.shape[:-1])
+        start, cache_bytes = ops.zeros_like(lowest), 4 * (rows.shape[0] or 512) * math.prod(centers.shape[:-1])
         chunking = chunking._replace(cached=cache_bytes <= _MAX_CACHE_BYTES * chunking.shards)
 
         def sums_at(threshold, residuals=None):
@@ -141,18 +139,19 @@ class SparseDivergence(ChunkedReductions):
         threshold, *sums = self.divergence.solve(lambda threshold: sums_at(threshold, residuals)[0], start, sums)
         return self._results(reference, threshold, *sums, inputs), reference, threshold
 
-    def _solve_pairs(self, gather, labels, inputs, pairs, approximate):
+    def _solve_pairs(self, gather, labels, inputs, found):
         """Returns the results, the reference, the threshold, and the `Pairs` with a gradient."""
-        sums = _SumsOverClasses(self.divergence, self.ignored_above, inputs, labels, pairs)
-        error = ops.where(sums.is_other, backends.current().approximation_error(), 0.0)
+        reference = found.lowest + self.divergence.width / inputs["scale"]
+        start, upper = ops.zeros_like(reference), found.cosines + found.errors
+        sums = _SumsOverClasses(self.divergence, self.ignored_above, inputs, labels, found.pairs)
         # Cosines that are too low give a threshold that is too low, so that no pair with a probability is lost.
-        reference, threshold, _ = sums.solve(approximate - error, approximate + error)
-        may_have_probability = sums.excess(approximate + error, reference, threshold) > -self.divergence.width
-        pairs = pairs.where(ops.logical_or(sums.is_target, may_have_probability))
+        start, _ = sums.solve(found.cosines - found.errors, upper, reference, start)
+        may_have_probability = sums.excess(upper, reference, start) > -self.divergence.width
+        pairs = found.pairs.where(ops.logical_or(sums.is_target, may_have_probability))
 
         cosines = pairs.map(gather.cosines)
         sums = _SumsOverClasses(self.divergence, self.ignored_above, inputs, labels, pairs)
-        reference, threshold, weighted = sums.solve(cosines, cosines)
+        threshold, weighted = sums.solve(cosines, cosines, reference, start)
         target = sums.add(ops.where(sums.is_target, cosines, 0.0))
         highest = sums.max(ops.where(sums.is_other, cosines, LOWEST))
         results = self._results(reference, threshold, weighted, target, highest, inputs)
@@ -165,8 +164,7 @@ class SparseDivergence(ChunkedReductions):
         by_rows = backend.zeros(ops.shape(gather.rows), gather.rows)
         by_centers = backend.zeros((shape[0] * sub_centers, shape[-1]), gather.rows)
 
-        def add(start, by_rows, by_centers):
-            block = pairs.block(start)
+        def gradients(block, is_listed):
             gathered = gather(block)
             cosines, share = nearest(gathered.cosines, sub_centers)
             by_row = {name: ops.take(inputs[name], block.row) for name in ("reference", "threshold")}
@@ -177,18 +175,54 @@ class SparseDivergence(ChunkedReductions):
                 for column, reduction in enumerate(self.reductions.values())
                 if reduction.has_gradient
             )
-            slopes = ops.reshape(ops.where(block.is_listed(start), slopes, 0.0), (-1, 1, 1))
+            slopes = ops.reshape(ops.where(is_listed, slopes, 0.0), (-1, 1, 1))
             slopes = slopes if share is None else slopes * ops.reshape(share, (-1, sub_centers, 1))
-            by_rows = backend.add_rows(by_rows, block.row, ops.sum(slopes * gathered.centers, axis=1))
             tangents = gathered.rows - ops.expand_dims(gathered.cosines, 2) * gathered.centers
             tangents = ops.reshape(slopes * gathered.inverse_norms * tangents, (-1, shape[-1]))
+            return ops.sum(slopes * gathered.centers, axis=1), tangents
+
+        fused = backend.fuse(gradients)
+
+        def add(start, by_rows, by_centers):
+            block = pairs.block(start)
+            by_row, by_center = fused(block, block.is_listed(start))
             index = ops.expand_dims(block.class_id * sub_centers, 1) + ops.arange(sub_centers, dtype="int32")
-            by_centers = backend.add_rows(by_centers, ops.reshape(index, (-1,)), tangents)
+            by_rows = backend.add_rows(by_rows, block.row, by_row)
+            by_centers = backend.add_rows(by_centers, ops.reshape(index, (-1,)), by_center)
             return start + class_pairs.BLOCK, by_rows, by_centers
 
         carry = ops.zeros((), "int32"), by_rows, by_centers
         _, by_rows, by_centers = ops.while_loop(lambda start, *_: start < pairs.count, add, carry)
         return by_rows, ops.reshape(by_centers, shape)
+
+
+class _Limits:
+    """Lower limits of the cosines of other classes that may have a probability, as `find_pairs` uses them.
+
+    They are lower bounds of the threshold, minus the width of the divergence.
+
+    Attributes:
+        start: `(batch,)` limit given by the target class.
+    """
+
+    def __init__(self, divergence, inputs, targets):
+        self.divergence, self.scale = divergence, inputs["scale"]
+        self.start = self.of_highest(targets - inputs["margin"])
+
+    def of_highest(self, highest):
+        """Returns the limits given by cosines of classes without margin."""
+        return highest - self.divergence.width / self.scale
+
+    def raised(self, lowest, cosines, counts):
+        """Returns the limits raised by Newton's method, given lower bounds of the cosines to some other classes."""
+        for _ in range(_STEPS):
+            excess = self.scale * (cosines - ops.expand_dims(lowest, 1)) - self.divergence.width
+            mass, slope, _ = self.divergence.moments(ops.where(counts, excess, -self.divergence.width), False, 0.0)
+            mass, slope = (backends.current().row_sums(values) for values in (mass, slope))
+            is_low = mass > 1  # the probabilities of all classes sum to more than 1
+            step = self.divergence.step(*(ops.where(is_low, sums, 1.0) for sums in (mass, slope)))
+            lowest = lowest + ops.where(is_low, step, 0.0) / self.scale
+        return lowest
 
 
 class _SumsOverClasses:
@@ -205,7 +239,6 @@ class _SumsOverClasses:
         is_listed, is_own = pairs.is_listed(), ops.equal(pairs.class_id, ops.take(labels, pairs.row))
         self.is_target = ops.logical_and(is_listed, is_own)
         self.is_other = ops.logical_and(is_listed, ops.logical_not(is_own))
-        self.margin = ops.where(self.is_target, inputs["margin"], 0.0)
 
     def add(self, values):
         return ops.segment_sum(values, self.row, self.batch)
@@ -225,20 +258,19 @@ class _SumsOverClasses:
             upper: upper bounds of the cosines, which decide whether a class is ignored.
             reference, threshold: the `(batch,)` reference cosine, and the threshold in logits above its logit.
         """
-        moments = self.divergence.moments(
-            self.excess(cosines, reference, threshold), self.inputs["scale"] * self.margin
-        )
+        excess = self.excess(cosines, reference, threshold)
+        moments = self.divergence.moments(excess, self.is_target, self.inputs["scale"] * self.inputs["margin"])
         return tuple(ops.where(self._counts(upper), values, 0.0) for values in moments)
 
-    def solve(self, cosines, upper):
-        """Returns the `(batch,)` reference cosine, the threshold, and the sums of `p * w`."""
-        reference = self.max(ops.where(self._counts(upper), cosines - self.margin, LOWEST))
+    def solve(self, cosines, upper, reference, start):
+        """Returns the `(batch,)` thresholds, found from `start`, and the sums of `p * w`."""
 
         def sums_at(threshold):
             return tuple(self.add(values) for values in self.moments(cosines, upper, reference, threshold))
 
-        start = ops.zeros_like(reference)
-        return reference, *self.divergence.solve(sums_at, start, sums_at(start))
+        return self.divergence.solve(sums_at, start, sums_at(start))
 
     def _counts(self, upper):
+        if self.ignored_above >= 1:
+            return ops.logical_or(self.is_target, self.is_other)
         return ops.logical_or(self.is_target, ops.logical_and(self.is_other, upper <= self.ignored_above))

@@ -37,11 +37,20 @@ class Backend(Protocol):
     ) -> Any:
         """Multiplies matrices or stacks of matrices, rounded to `dtype`. Sums are float32 if supported."""
 
-    def approximate_matmul(self, first: Any, second: Any) -> Any:
-        """Returns `first @ second.T` in the fastest dtype."""
+    def row_sums(self, values: Any) -> Any:
+        """Returns the float32 sums over the last axis."""
 
-    def approximation_error(self) -> float:
-        """Returns the maximum error of `approximate_matmul`, relative to the product of the norms of two rows."""
+    def fast_copy(self, rows: Any) -> Any:
+        """Returns rows in the dtype of the fastest matrix products."""
+
+    def rounding_errors(self, rows: Any) -> Any:
+        """Returns the L2 norms of the differences between rows and what `fast_matmul` uses of their `fast_copy`.
+
+        The function must be called inside of `fuse`.
+        """
+
+    def fast_matmul(self, first: Any, second: Any) -> Any:
+        """Returns `first @ second.T` of results of `fast_copy`. A result that is not float32 is rounded."""
 
     def list_fractions(self) -> tuple[float, float]:
         """Returns the maximum length of a list, as fractions of all pairs, and of the pairs of a chunk."""
@@ -63,7 +72,7 @@ class Backend(Protocol):
         """Returns the rows of a list, which are like those of `like`, and perhaps further rows at the end."""
 
     def slice_rows(self, array: Any, start: Any, size: int) -> Any:
-        """Returns `size` entries of a vector, or less at its end."""
+        """Returns `size` entries of a vector. Those after its end are not defined, or missing."""
 
     def zeros(self, shape: tuple, like: Any) -> Any:
         """Returns zeros on the device of `like`, which `add_rows` may overwrite."""

@@ -68,17 +68,29 @@ def matmul(first, second, dtype, transpose_first=False, transpose_second=False):
 
 
 def list_fractions():
-    return (2**-7, 2**-6) if _private_api.is_in_xla_context() else (2**-5, 1.0)  # in XLA, arrays have the maximum size
+    return (2**-7, 2**-6) if _private_api.is_in_xla_context() else (2**-5, 2**-4)  # XLA's arrays have this size
 
 
-def approximate_matmul(first, second):
-    if not is_fast("bfloat16") or _private_api.is_in_xla_context():
-        return matmul(first, second, "bfloat16" if is_fast("bfloat16") else "float32", transpose_second=True)
-    return tf.matmul(tf.cast(first, "bfloat16"), tf.cast(second, "bfloat16"), transpose_b=True)
+def row_sums(values):
+    if _has_gpu():
+        return tf.reduce_sum(values, axis=-1)
+    return tf.matmul(values, tf.ones((tf.shape(values)[-1], 1)))[..., 0]  # several times as fast on a CPU
 
 
-def approximation_error():
-    return 3.1 * 2**-8 if is_fast("bfloat16") else 1e-5  # inputs and result are rounded by up to 2**-8
+def fast_copy(rows):
+    return tf.cast(rows, "bfloat16") if is_fast("bfloat16") else rows
+
+
+def rounding_errors(rows):
+    if not is_fast("bfloat16"):
+        return tf.zeros(tf.shape(rows)[0])
+    return tf.sqrt(row_sums(tf.square(rows - _private_api.xla_round_to_bfloat16(rows))))
+
+
+def fast_matmul(first, second):
+    if _private_api.is_in_xla_context() and is_fast("bfloat16"):
+        return tf.matmul(first, second, output_type=tf.float32, transpose_b=True)
+    return tf.matmul(first, second, transpose_b=True)
 
 
 def find(mask, size):
@@ -118,7 +130,8 @@ def as_array(values, like):
 def slice_rows(array, start, size):
     if _private_api.is_in_xla_context():
         return tf.slice(array, [start], [size])
-    return array[start : start + size]
+    part = array[start : start + size]
+    return tf.ensure_shape(tf.pad(part, [[0, size - tf.size(part)]]), [size])  # a static shape, for `fuse`
 
 
 def zeros(shape, like):
