@@ -1,6 +1,5 @@
 """Pairs of a row and a class: the search for those with a high cosine, and their embeddings and centers."""
 
-import functools
 import math
 from typing import NamedTuple
 

@@ -78,6 +78,9 @@ class SparseDivergence(ChunkedReductions):
 
     def _forward(self, chunking, rows, centers, labels, inputs):
         """Returns the `(batch, 3)` results, and the thresholds and pairs for the backward pass."""
+        inverse_norms = self._inverse_norms(backends.current(), centers)
+        # A center with a NaN makes all losses NaN, as in a softmax, although its class would not be found.
+        rows = ops.where(ops.isnan(ops.sum(inverse_norms)), float("nan"), rows)
         chunks, targets = Chunks(centers.shape, chunking), target_cosines(rows, centers, labels, chunking.shards)
         solve_all = functools.partial(self._solve_all, chunking, rows, centers, labels, inputs)
         limits = _Limits(self.divergence, inputs, targets)
@@ -86,13 +89,12 @@ class SparseDivergence(ChunkedReductions):
             results, reference, threshold = solve_all(ops.maximum(limits.start, limits.of_highest(highest[:, 0])))
             return results, (reference, threshold)
 
-        inverse_norms = self._inverse_norms(backends.current(), centers)
         gather = class_pairs.Gather(rows, centers, inverse_norms, chunks.sub_centers)
         found = class_pairs.find_pairs(chunks, gather, labels, targets, limits, self.ignored_above)
         results, reference, threshold, *pairs = ops.cond(
             found.pairs.count < class_pairs.TOO_LONG,
             lambda: self._solve_pairs(gather, labels, inputs, found),
-            lambda: (*solve_all(found.lowest), *found.pairs),
+            lambda: (*backends.current().fuse(solve_all)(found.lowest), *found.pairs),
         )
         return results, (reference, threshold, inverse_norms, *pairs)
 
@@ -100,7 +102,8 @@ class SparseDivergence(ChunkedReductions):
         """Returns the gradients with respect to the rows and the centers."""
         reference, threshold, *residuals = residuals
         inputs = {**inputs, "reference": reference, "threshold": threshold}
-        inverse_norms = residuals[0] if residuals else self._inverse_norms(backends.current(), centers)
+        backend = backends.current()
+        inverse_norms = residuals[0] if residuals else self._inverse_norms(backend, centers)
         of_all_classes = functools.partial(
             super()._backward, chunking, rows, centers, labels, inputs, results, (inverse_norms, ()), upstream
         )
@@ -113,7 +116,7 @@ class SparseDivergence(ChunkedReductions):
         by_rows, by_centers = ops.cond(
             ops.logical_and(pairs.count < class_pairs.TOO_LONG, is_fast),
             lambda: self._backward_of_pairs(gather, labels, inputs, pairs, upstream, centers.shape),
-            of_all_classes,
+            backend.fuse(of_all_classes),
         )
         return by_rows, by_centers
 
@@ -161,10 +164,9 @@ class SparseDivergence(ChunkedReductions):
     def _backward_of_pairs(self, gather, labels, inputs, pairs, upstream, shape):
         """Returns the gradients with respect to the rows and the centers, from pairs."""
         backend, sub_centers = backends.current(), gather.sub_centers
-        by_rows = backend.zeros(ops.shape(gather.rows), gather.rows)
         by_centers = backend.zeros((shape[0] * sub_centers, shape[-1]), gather.rows)
 
-        def gradients(block, is_listed):
+        def gradients(block, is_listed, by_rows):
             gathered = gather(block)
             cosines, share = nearest(gathered.cosines, sub_centers)
             by_row = {name: ops.take(inputs[name], block.row) for name in ("reference", "threshold")}
@@ -179,19 +181,19 @@ class SparseDivergence(ChunkedReductions):
             slopes = slopes if share is None else slopes * ops.reshape(share, (-1, sub_centers, 1))
             tangents = gathered.rows - ops.expand_dims(gathered.cosines, 2) * gathered.centers
             tangents = ops.reshape(slopes * gathered.inverse_norms * tangents, (-1, shape[-1]))
-            return ops.sum(slopes * gathered.centers, axis=1), tangents
+            by_block = ops.segment_sum(ops.sum(slopes * gathered.centers, axis=1), block.row, ops.shape(labels)[0])
+            return by_rows + by_block, tangents
 
         fused = backend.fuse(gradients)
 
         def add(start, by_rows, by_centers):
             block = pairs.block(start)
-            by_row, by_center = fused(block, block.is_listed(start))
+            by_rows, tangents = fused(block, block.is_listed(start), by_rows)
             index = ops.expand_dims(block.class_id * sub_centers, 1) + ops.arange(sub_centers, dtype="int32")
-            by_rows = backend.add_rows(by_rows, block.row, by_row)
-            by_centers = backend.add_rows(by_centers, ops.reshape(index, (-1,)), by_center)
+            by_centers = backend.add_rows(by_centers, ops.reshape(index, (-1,)), tangents)
             return start + class_pairs.BLOCK, by_rows, by_centers
 
-        carry = ops.zeros((), "int32"), by_rows, by_centers
+        carry = ops.zeros((), "int32"), ops.zeros_like(gather.rows), by_centers
         _, by_rows, by_centers = ops.while_loop(lambda start, *_: start < pairs.count, add, carry)
         return by_rows, ops.reshape(by_centers, shape)
 
