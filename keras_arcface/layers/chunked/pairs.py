@@ -157,34 +157,15 @@ def find_pairs(chunks, gather, labels, targets, limits, ignored_above):
     def add(index, start, size, lowest, count, *lists):
         block, inverse = gather.chunk(chunks, start, size)
         products, errors = approximate.products(block, inverse)
-        end = ops.convert_to_tensor(start + size)
-        arguments = products, inverse, ops.convert_to_tensor(start), end, errors
-        maxima, highest = maxima_of(*arguments)
+        chunk = _Products(products, inverse, errors, *map(ops.convert_to_tensor, (start, start + size)))
+        maxima, highest = maxima_of(chunk)
         lowest = ops.maximum(lowest, limits.of_highest(highest))
-        is_open = maxima > ops.expand_dims(lowest, 1)
-        num_open = ops.sum(ops.cast(is_open, "int32"))
-        lowest = ops.cond(num_open > limit_of_chunk // 4, lambda: raised(*arguments, lowest), lambda: lowest)
-        is_open = maxima > ops.expand_dims(lowest, 1)
+        num_open = ops.sum(ops.cast(maxima > ops.expand_dims(lowest, 1), "int32"))
+        lowest = ops.cond(num_open > limit_of_chunk // 4, lambda: raised(chunk, lowest), lambda: lowest)
 
-        tiles_per_row = maxima.shape[1]
-        tiles, num_tiles = backend.find(ops.reshape(is_open, (-1,)), limit_of_chunk)
-        row, tile = tiles // tiles_per_row, tiles % tiles_per_row
-        cosines = ops.take(ops.reshape(products, (-1, _TILE * chunks.sub_centers)), tiles, axis=0)
-        errors = ops.expand_dims(ops.take(errors, row), 1)
-        inverse = ops.take(ops.reshape(inverse, (tiles_per_row, -1)), tile, axis=0)
-        cosines, errors = approximate.cosines(cosines, inverse, errors)
-        ids = start + _TILE * ops.expand_dims(tile, 1) + ops.arange(_TILE, dtype="int32")
-        is_found = ops.expand_dims(ops.arange(ops.shape(tiles)[0]) < num_tiles, 1)
-        is_found = ops.logical_and(is_found, _is_other(ids, ops.expand_dims(ops.take(labels, row), 1), end))
-        is_found = ops.logical_and(is_found, cosines + errors > ops.expand_dims(ops.take(lowest, row), 1))
-        found, num_found = backend.find(ops.reshape(is_found, (-1,)), limit_of_chunk)
-
-        total = count + num_found
-        is_complete = ops.logical_and(num_tiles <= ops.shape(tiles)[0], num_found <= ops.shape(found)[0])
-        is_complete = ops.logical_and(is_complete, total <= batch + limit)
-        new = ops.take(row, found // _TILE), *(ops.take(ops.reshape(a, (-1,)), found) for a in (ids, cosines, errors))
+        new, num_found = approximate.find(chunk, maxima, lowest, limit_of_chunk)
         lists = (backend.extend(old, rows, count) for old, rows in zip(lists, new, strict=True))
-        return lowest, ops.where(is_complete, total, TOO_LONG), *lists
+        return lowest, ops.where(count + num_found <= batch + limit, count + num_found, TOO_LONG), *lists
 
     def add_if_complete(index, start, size, lowest, count, *lists):
         carry = lowest, count, *lists
@@ -199,8 +180,25 @@ def find_pairs(chunks, gather, labels, targets, limits, ignored_above):
     return Found(Pairs(row, class_ids, count), cosines, errors, lowest)
 
 
+class _Products(NamedTuple):
+    """Approximate products of the rows and the centers of the classes [start, end).
+
+    Attributes:
+        products: `(batch, centers)` products with the centers, which are not normalized.
+        inverse_norms: `(centers,)` factors that normalize the centers.
+        errors: `(batch,)` maximum errors of the cosines, except the rounding of the products.
+        start, end: int32 class ids. Centers of classes from `end` on only complete a tile.
+    """
+
+    products: keras.KerasTensor
+    inverse_norms: keras.KerasTensor
+    errors: keras.KerasTensor
+    start: keras.KerasTensor
+    end: keras.KerasTensor
+
+
 class _Approximate:
-    """Approximate products of the rows and the centers of a chunk, whose maximum errors are known."""
+    """Search with approximate products, whose maximum errors are known."""
 
     def __init__(self, rows, labels, sub_centers, ignored_above):
         backend = backends.current()
@@ -215,18 +213,18 @@ class _Approximate:
         errors = ops.max(ops.maximum(self._rounding_errors(centers) * inverse_norms, 0.0))  # not NaN
         return products, self.errors_of_rows + (1 + self.errors_of_rows) * errors + _ERROR_OF_SUMS
 
-    def cosines(self, products, inverse, errors):
+    def cosines(self, products, inverse_norms, errors):
         """Returns the cosines to the nearest sub-center, and the maximum errors of these and of the products."""
-        cosines, _ = nearest(ops.cast(products, "float32") * inverse, self.sub_centers)
+        cosines, _ = nearest(ops.cast(products, "float32") * inverse_norms, self.sub_centers)
         is_rounded = keras.backend.standardize_dtype(products.dtype) == "bfloat16"
         return cosines, errors + (1.01 * 2**-8 * ops.abs(cosines) if is_rounded else ops.zeros_like(cosines))
 
-    def tile_maxima(self, products, inverse, start, end, errors):
+    def tile_maxima(self, chunk):
         """Returns the upper bounds of the `(batch, tiles)` highest cosines to another class in each tile.
 
         Also returns the `(batch,)` lower bounds of the highest cosine to another class that counts for the limits.
         """
-        cosines, errors, is_other = self._of_chunk(products, inverse, start, end, errors)
+        cosines, errors, is_other = self._all(chunk)
         upper, lower = (ops.where(is_other, bound, LOWEST) for bound in (cosines + errors, cosines - errors))
         if self.ignored_above < 1:
             lower = ops.where(upper <= self.ignored_above, lower, LOWEST)
@@ -234,24 +232,51 @@ class _Approximate:
         return upper, ops.max(lower, axis=1)
 
     def raised(self, limits):
-        """Returns a function that raises the limits with the cosines of a chunk."""
+        """Returns a function of a chunk and lower limits that raises them."""
 
-        def function(products, inverse, start, end, errors, lowest):
-            cosines, errors, counts = self._of_chunk(products, inverse, start, end, errors)
+        def function(chunk, lowest):
+            cosines, errors, counts = self._all(chunk)
             if self.ignored_above < 1:
                 counts = ops.logical_and(counts, cosines + errors <= self.ignored_above)
             return limits.raised(lowest, cosines - errors, counts)
 
         return function
 
-    def _of_chunk(self, products, inverse, start, end, errors):
-        cosines, errors = self.cosines(products, inverse, ops.expand_dims(errors, 1))
-        ids = start + ops.arange(cosines.shape[1], dtype="int32")
-        return cosines, errors, _is_other(ids, ops.expand_dims(self.labels, 1), end)
+    def find(self, chunk, maxima, lowest, size):
+        """Lists at most `size` pairs of a chunk whose cosine may be above the limits.
+
+        Returns:
+            The rows, class ids, cosines and maximum errors of the pairs, and their number, `TOO_LONG` if pairs are
+            missing.
+        """
+        backend, tiles_per_row, lowest = backends.current(), maxima.shape[1], ops.expand_dims(lowest, 1)
+        tiles, num_tiles = backend.find(ops.reshape(maxima > lowest, (-1,)), size)
+        row, tile = tiles // tiles_per_row, tiles % tiles_per_row
+        labels, lowest, errors = (
+            ops.take(values, row, axis=0)
+            for values in (ops.expand_dims(self.labels, 1), lowest, ops.expand_dims(chunk.errors, 1))
+        )
+        products = ops.take(ops.reshape(chunk.products, (-1, _TILE * self.sub_centers)), tiles, axis=0)
+        inverse_norms = ops.take(ops.reshape(chunk.inverse_norms, (tiles_per_row, -1)), tile, axis=0)
+        cosines, errors = self.cosines(products, inverse_norms, errors)
+
+        ids = chunk.start + _TILE * ops.expand_dims(tile, 1) + ops.arange(_TILE, dtype="int32")
+        is_listed = ops.expand_dims(ops.arange(ops.shape(tiles)[0]) < num_tiles, 1)
+        is_found = ops.logical_and(_is_other(ids, labels, chunk.end), cosines + errors > lowest)
+        found, num_found = backend.find(ops.reshape(ops.logical_and(is_found, is_listed), (-1,)), size)
+        new = ops.take(row, found // _TILE), *(ops.take(ops.reshape(a, (-1,)), found) for a in (ids, cosines, errors))
+        is_complete = ops.logical_and(num_tiles <= ops.shape(tiles)[0], num_found <= ops.shape(found)[0])
+        return new, ops.where(is_complete, num_found, TOO_LONG)
+
+    def _all(self, chunk):
+        """Returns the cosines to all classes of a chunk, their maximum errors, and a mask of other classes."""
+        cosines, errors = self.cosines(chunk.products, chunk.inverse_norms, ops.expand_dims(chunk.errors, 1))
+        ids = chunk.start + ops.arange(cosines.shape[1], dtype="int32")
+        return cosines, errors, _is_other(ids, ops.expand_dims(self.labels, 1), chunk.end)
 
 
 def _is_other(ids, labels, end):
-    """Returns a mask of the classes other than the labels. Those from `end` on only complete a tile."""
+    """Returns a mask of the classes below `end` other than the labels."""
     return ops.logical_and(ops.not_equal(ids, labels), ids < end)
 
 
