@@ -17,7 +17,7 @@ _TILE = 8
 BLOCK = 2**12
 
 # Limits of the maximum number of pairs, which is a fraction of all pairs.
-SHORTEST_LIMIT, _LONGEST_LIMIT = 2**12, 2**25
+SHORTEST_LIMIT, _LONGEST_LIMIT = 2**12, 2**23
 
 # Maximum error of the sums of float32 in a cosine.
 _ERROR_OF_SUMS = 1e-5
