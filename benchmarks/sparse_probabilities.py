@@ -37,7 +37,7 @@ def solve(logits, labels, alpha, margin):
     excess = logits - ops.expand_dims(reference, 1)
 
     def moments_at(threshold):
-        return divergence.moments(excess - ops.expand_dims(threshold, 1), margin * targets)
+        return divergence.moments(excess - ops.expand_dims(threshold, 1), targets > 0, margin)
 
     def sums_at(threshold):
         return tuple(ops.sum(values, axis=1) for values in moments_at(threshold))
