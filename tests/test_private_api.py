@@ -32,6 +32,14 @@ def test_xla_context_and_dynamic_update_slice():
 
 
 @needs_tensorflow
+def test_xla_rounds_to_bfloat16():
+    import tensorflow as tf
+
+    result = tf.function(_private_api.xla_round_to_bfloat16, jit_compile=True)(tf.constant([1 + 2**-9, 1 + 2**-7]))
+    assert np.array_equal(result, [1, 1 + 2**-7]), VERSIONS
+
+
+@needs_tensorflow
 def test_variables_become_constants():
     import tensorflow as tf
 

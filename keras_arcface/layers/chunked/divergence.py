@@ -154,8 +154,8 @@ def moments_of_chunk(divergence, chunk, ignored_above):
 
 
 def _power(base, exponent):
-    """Returns a power with an exponent of at least 1, by multiplications."""
-    half = _power(base, exponent // 2) if exponent > 1 else None
-    if half is None:
+    """Returns a power with an integer exponent of at least 1, by multiplications."""
+    if exponent == 1:
         return base
-    return ops.square(half) * base if exponent % 2 else ops.square(half)
+    square = ops.square(_power(base, exponent // 2))
+    return square * base if exponent % 2 else square

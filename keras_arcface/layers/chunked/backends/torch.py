@@ -51,8 +51,8 @@ def fast_copy(rows):
 
 
 def rounding_errors(rows):
-    # PyTorch may round the inputs of products of float32.
-    error = {"highest": 0.0, "high": 2**-11, "medium": 2**-8}[torch.get_float32_matmul_precision()]
+    # PyTorch may round the inputs of products of float32, and a GPU may truncate them to TensorFloat-32.
+    error = {"highest": 0.0, "high": 2**-10, "medium": 2**-8}[torch.get_float32_matmul_precision()]
     return error * torch.linalg.vector_norm(rows, dim=1)
 
 
