@@ -271,10 +271,11 @@ def test_the_row_of_a_label_out_of_range_is_nan():
     np.testing.assert_allclose(np.delete(found, 4), np.delete(right, 4), rtol=1e-6)
 
 
-def test_a_center_with_a_nan_makes_all_losses_nan():
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_center_that_is_not_finite_makes_all_losses_nan(value):
     """It is not listed, so it would be ignored, and a broken training would not be noticed."""
     embeddings, labels, centers = problem(6, 40, 8)
-    centers[3, 2] = np.nan
+    centers[3, 2] = value
     assert 3 not in labels
     head = with_centers(QMargin(40, chunk_size=16), centers)
     assert np.isnan(ops.convert_to_numpy(head.loss(labels, embeddings))).all()

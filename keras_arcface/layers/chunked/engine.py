@@ -155,13 +155,14 @@ class ChunkedReductions:
         return ops.sum(by_rows, axis=0), ops.reshape(by_centers, centers.shape)
 
     def _inverse_norms(self, backend, centers):
-        """Returns the `(rows, 1)` factors that normalize the rows of the centers."""
+        """Returns the `(rows, 1)` factors that normalize the rows of the centers, NaN for an infinite norm."""
         rows = ops.reshape(centers, (-1, centers.shape[-1]))
         if not self.normalize:
             return ops.ones_like(rows[:, :1])
 
         def inverse_norms(rows):
-            return vectors.inverse_roots(ops.expand_dims(backend.row_sums(ops.square(rows)), 1))
+            squared = ops.expand_dims(backend.row_sums(ops.square(rows)), 1)
+            return ops.where(ops.isinf(squared), float("nan"), vectors.inverse_roots(squared))
 
         return backend.fuse(inverse_norms)(rows)
 

@@ -79,7 +79,7 @@ class SparseDivergence(ChunkedReductions):
     def _forward(self, chunking, rows, centers, labels, inputs):
         """Returns the `(batch, 3)` results, and the thresholds and pairs for the backward pass."""
         inverse_norms = self._inverse_norms(backends.current(), centers)
-        # A center with a NaN makes all losses NaN, as in a softmax, although its class would not be found.
+        # A center with a NaN or an infinite norm makes all losses NaN, although its class would not be found.
         rows = ops.where(ops.isnan(ops.sum(inverse_norms)), float("nan"), rows)
         chunks, targets = Chunks(centers.shape, chunking), target_cosines(rows, centers, labels, chunking.shards)
         solve_all = functools.partial(self._solve_all, chunking, rows, centers, labels, inputs)
